@@ -1,0 +1,74 @@
+"""A task as the rules see it: its states and the few fields that decide what happens to it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from bson import ObjectId
+
+
+class State(StrEnum):
+    """Where a task is in its life; `transitions` says how it moves."""
+
+    INACTIVE = "inactive"
+    AVAILABLE = "available"
+    RUNNING = "running"
+    PENDING_CANCELLATION = "pending_cancellation"
+    TERMINATED = "terminated"
+    CANCELLED = "cancelled"
+
+
+ENDED = frozenset({State.TERMINATED, State.CANCELLED})
+"""States in which nothing more happens unless someone asks for a retry."""
+
+LIVE = frozenset({State.RUNNING, State.PENDING_CANCELLATION})
+"""States in which a worker holds an attempt."""
+
+SUCCESS = "success"
+CANCELLED = "cancelled"
+WORKER_UNREACHABLE = "abandoned (worker unreachable)"
+SERVER_UNREACHABLE = "abandoned (server unreachable)"
+
+
+def is_worker_failure(exit_status: str) -> bool:
+    """Whether the machine, not the program, is to blame for this end of an attempt."""
+    return exit_status.startswith("failure (worker:")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What `transitions.decide` looks at, and the revision that it was read at.
+
+    `task_class` is the key of its class (see `matching`); `has_continuations` says that edges to children
+    exist; times are UTC, durations seconds.
+    """
+
+    id: ObjectId
+    revision: str
+    state: State
+    owner: str = ""
+    is_group: bool = False
+    hold: bool = False
+    not_before: datetime | None = None
+    retry_count: int = 0
+    max_retry_count: int = 0
+    retry_delay: float = 0.0
+    abandoned_count: int = 0
+    attempt_count: int = 0
+    execution: ObjectId | None = None
+    worker: ObjectId | None = None
+    exit_status: str | None = None
+    cancelled_by: dict[str, Any] | None = None
+    has_continuations: bool = False
+    unsettled: bool = False
+    task_class: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens to it by itself."""
+        return self.state in ENDED
+
+    def due(self, now: datetime) -> bool:
+        """Whether its `not_before` has passed."""
+        return self.not_before is None or self.not_before <= now

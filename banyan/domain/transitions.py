@@ -1,0 +1,329 @@
+"""The one table of transitions: what happens to a task, and nothing else decides it.
+
+`decide(task, event, now)` answers with the `Change` to write, or raises `IllegalTransition` for what a user
+may not ask now and `StaleAttempt` for a report that comes too late. It reads no clock and does no I/O; the
+change is then written guarded by the revision that the task was read at.
+
+=====================  =======================================  =====================================
+state                  event                                    becomes
+=====================  =======================================  =====================================
+inactive               Release, Promote                         available; a group: terminated
+inactive, available    Cancel                                   cancelled
+available              Release                                  unchanged
+available              Claim                                    running
+available              Due                                      claimable; a group: terminated
+running                GiveBack                                 available, uncounted
+running                Cancel                                   pending_cancellation
+running                End with success                         terminated
+running                End with a failure, retries left         available, after the retry delay
+running                End with a failure, none left            terminated
+running                End with the machine to blame, Lose      available; after the fifth: terminated
+pending_cancellation   End with success                         terminated
+pending_cancellation   any other End, GiveBack, Lose            cancelled
+terminated, cancelled  Retry, Revive                            inactive or available, counts anew
+=====================  =======================================  =====================================
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.domain.task import CANCELLED, ENDED, LIVE, SUCCESS, State, Task, is_worker_failure
+from banyan.errors import IllegalTransition, StaleAttempt
+
+MAX_LOSSES = 5
+"""How many workers a task may outlive before it is failed."""
+
+MAX_RETRY_DELAY = 24 * 3600.0
+"""Doubling stops here, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The provider asks for `available`."""
+
+    pending: bool = False
+    """Whether a dependency is still unsettled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """Every edge to the task is settled as it asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Its `not_before` has passed, or its hold was cleared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Someone asked, or an edge can no longer be satisfied."""
+
+    cause: Mapping[str, Any]
+    """`{"user": name}` or `{"task": parent's id}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker takes it."""
+
+    execution: ObjectId
+    worker: ObjectId
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """The worker returns an attempt that it did not start."""
+
+    execution: ObjectId
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The attempt is over, as its worker says."""
+
+    execution: ObjectId
+    exit_status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lose:
+    """The attempt is over because its lease ended or its worker gave it up."""
+
+    execution: ObjectId
+    exit_status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The provider wants an ended task to run again."""
+
+    pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Revive:
+    """The parent that had it cancelled is tried again."""
+
+
+Event = Release | Promote | Due | Cancel | Claim | GiveBack | End | Lose | Retry | Revive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What to write: the new state, other fields (None clears one), and what follows from it."""
+
+    state: State
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    claimable: bool = False
+    """Workers may take it now."""
+    ended: bool = False
+    """It has just ended: its continuations are to be settled."""
+
+
+def decide(task: Task, event: Event, now: datetime) -> Change | None:
+    """The change that `event` makes to `task`; None when it leaves it as it is.
+
+    Raises `IllegalTransition` for what may not be asked now, `StaleAttempt` for the report of an attempt that is
+    no longer the task's own.
+    """
+    row = _TABLE.get((task.state, type(event)))
+    if row is None:
+        raise _refusal(task, event)
+    if isinstance(event, (GiveBack, End, Lose)) and event.execution != task.execution:
+        raise StaleAttempt(f"execution {event.execution}: it is no longer the attempt of task {task.id}")
+    return row(task, event, now)
+
+
+def _release(task: Task, event: Release, now: datetime) -> Change | None:
+    if event.pending:
+        raise IllegalTransition({
+            "state": f"task {task.id} still waits for a parent; it becomes available by itself when all have ended"
+        })
+    return _available(task, now)
+
+
+def _promote(task: Task, event: Event, now: datetime) -> Change | None:
+    return None if task.hold else _available(task, now)
+
+
+def _available(task: Task, now: datetime, **fields: Any) -> Change:
+    claimable = not task.hold and task.due(now)
+    if task.is_group and claimable:
+        ended = {"exit_status": SUCCESS, "time_available": now, "time_terminated": now}
+        return Change(state=State.TERMINATED, fields=fields | ended, ended=True)
+    return Change(state=State.AVAILABLE, fields={"time_available": now} | fields, claimable=claimable)
+
+
+def _due(task: Task, event: Event, now: datetime) -> Change | None:
+    return _available(task, now) if not task.hold and task.due(now) else None
+
+
+def _unchanged(task: Task, event: Event, now: datetime) -> None:
+    return None
+
+
+def _cancel(task: Task, event: Cancel, now: datetime) -> Change:
+    return _cancelled(now, cancelled_by=dict(event.cause))
+
+
+def _cancelled(now: datetime, **fields: Any) -> Change:
+    ended = {"exit_status": CANCELLED, "time_terminated": now}
+    return Change(state=State.CANCELLED, fields=ended | fields, ended=True)
+
+
+def _ask_to_cancel(task: Task, event: Cancel, now: datetime) -> Change:
+    return Change(state=State.PENDING_CANCELLATION, fields={"cancelled_by": dict(event.cause)})
+
+
+def _claim(task: Task, event: Claim, now: datetime) -> Change:
+    fields = {
+        "execution": event.execution,
+        "worker": event.worker,
+        "claim_request": event.request,
+        "attempt_count": task.attempt_count + 1,
+        "time_claimed": now,
+        "time_started": None,
+    }
+    return Change(state=State.RUNNING, fields=fields)
+
+
+def _give_back(task: Task, event: GiveBack, now: datetime) -> Change:
+    return _again(task, now, attempt_count=task.attempt_count - 1)
+
+
+def _again(task: Task, now: datetime, **fields: Any) -> Change:
+    left = {"execution": None, "worker": None, "claim_request": None, "time_claimed": None, "time_started": None}
+    left["progress"] = None
+    not_before = fields.get("not_before", task.not_before)
+    due = not_before is None or not_before <= now
+    return Change(
+        state=State.AVAILABLE, fields=left | {"time_available": now} | fields, claimable=due and not task.hold
+    )
+
+
+def _end(task: Task, event: End, now: datetime) -> Change:
+    if is_worker_failure(event.exit_status):
+        return _lose(task, event, now)
+    if event.exit_status == SUCCESS or task.retry_count >= task.max_retry_count:
+        return _terminated(event.exit_status, now)
+    again: dict[str, Any] = {"retry_count": task.retry_count + 1}
+    if task.retry_delay > 0:
+        delay = retry_delay(task.retry_delay, task.retry_count, random.random())
+        again["not_before"] = now + timedelta(seconds=delay)
+    return _again(task, now, **again)
+
+
+def retry_delay(first: float, retry_count: int, chance: float) -> float:
+    """Seconds until the next attempt: `first` doubled `retry_count` times, less up to a quarter by `chance`."""
+    return float(min(first * 2.0 ** min(retry_count, 60), MAX_RETRY_DELAY)) * (1 - chance / 4)
+
+
+def _terminated(exit_status: str, now: datetime, **fields: Any) -> Change:
+    ended = {"exit_status": exit_status, "time_terminated": now}
+    return Change(state=State.TERMINATED, fields=ended | fields, ended=True)
+
+
+def _lose(task: Task, event: End | Lose, now: datetime) -> Change:
+    losses = task.abandoned_count + 1
+    if losses >= MAX_LOSSES:
+        return _terminated(event.exit_status, now, abandoned_count=losses)
+    return _again(task, now, abandoned_count=losses)
+
+
+def _end_cancelled(task: Task, event: End, now: datetime) -> Change:
+    return _terminated(SUCCESS, now) if event.exit_status == SUCCESS else _cancelled(now)
+
+
+def _lose_cancelled(task: Task, event: Event, now: datetime) -> Change:
+    return _cancelled(now)
+
+
+FRESH: Mapping[str, Any] = {
+    "retry_count": 0,
+    "abandoned_count": 0,
+    "exit_status": None,
+    "execution": None,
+    "worker": None,
+    "claim_request": None,
+    "avoid": None,
+    "progress": None,
+    "result": None,
+    "result_file": None,
+    "cancelled_by": None,
+    "peak_memory_bytes": None,
+    "cpu_seconds": None,
+    "time_available": None,
+    "time_claimed": None,
+    "time_started": None,
+    "time_terminated": None,
+}
+"""What a task that starts its life again has in its fields; attempts keep numbering."""
+
+
+def _retry(task: Task, event: Retry, now: datetime) -> Change:
+    if event.pending:
+        return Change(state=State.INACTIVE, fields=FRESH)
+    change = _available(task, now)
+    return Change(
+        state=change.state, fields={**FRESH, **change.fields}, claimable=change.claimable, ended=change.ended
+    )
+
+
+def _revive(task: Task, event: Event, now: datetime) -> Change:
+    return Change(state=State.INACTIVE, fields=FRESH)
+
+
+_TABLE: dict[tuple[State, type], Callable[..., Change | None]] = {
+    (State.INACTIVE, Release): _release,
+    (State.INACTIVE, Promote): _promote,
+    (State.INACTIVE, Cancel): _cancel,
+    (State.AVAILABLE, Release): _unchanged,
+    (State.AVAILABLE, Due): _due,
+    (State.AVAILABLE, Cancel): _cancel,
+    (State.AVAILABLE, Claim): _claim,
+    (State.RUNNING, Cancel): _ask_to_cancel,
+    (State.RUNNING, GiveBack): _give_back,
+    (State.RUNNING, End): _end,
+    (State.RUNNING, Lose): _lose,
+    (State.PENDING_CANCELLATION, Cancel): _unchanged,
+    (State.PENDING_CANCELLATION, GiveBack): _lose_cancelled,
+    (State.PENDING_CANCELLATION, End): _end_cancelled,
+    (State.PENDING_CANCELLATION, Lose): _lose_cancelled,
+    (State.TERMINATED, Cancel): _unchanged,
+    (State.CANCELLED, Cancel): _unchanged,
+    (State.TERMINATED, Retry): _retry,
+    (State.CANCELLED, Retry): _retry,
+    (State.CANCELLED, Revive): _revive,
+}
+
+_ASKED = {
+    Release: "available",
+    Claim: "running",
+    GiveBack: "given back",
+    End: "terminated",
+    Retry: "retried",
+}
+_ALLOWED = {
+    State.INACTIVE: "available or cancelled",
+    State.AVAILABLE: "cancelled (or running, for a worker that claims it)",
+    State.RUNNING: "cancelled (or terminated, or given back, for the worker that holds it)",
+    State.PENDING_CANCELLATION: "terminated or cancelled, for the worker that holds it",
+    State.TERMINATED: "a retry",
+    State.CANCELLED: "a retry",
+}
+
+
+def _refusal(task: Task, event: Event) -> Exception:
+    if isinstance(event, (GiveBack, End, Lose)) and task.state not in LIVE:
+        return StaleAttempt(f"execution {event.execution}: task {task.id} is {task.state}; it has no attempt now")
+    asked = _ASKED.get(type(event), type(event).__name__.lower())
+    hint = " (only an ended task can be retried)" if isinstance(event, Retry) and task.state not in ENDED else ""
+    text = f"task {task.id} is {task.state} and cannot be {asked}{hint}; allowed now: {_ALLOWED[task.state]}"
+    return IllegalTransition({"state": text})

@@ -1,0 +1,98 @@
+"""JSON and plain values: what travels between client, server and worker, and how it is written.
+
+Server, client and worker share these, so that each size, duration and date is read in one way.
+"""
+
+import json
+import math
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
+from typing import Any
+
+from dask.utils import format_bytes, parse_bytes, parse_timedelta
+
+MAX_INTEGER = 2**63 - 1
+"""The largest integer that MongoDB stores."""
+
+
+def parse_size(value: object) -> int:
+    """Bytes of `1073741824`, `"1 GiB"` or `"500 MB"`; ValueError says what a size looks like."""
+    problem = f"{value!r} is not a size; write bytes (1073741824) or a text such as '1 GiB' or '500 MB'"
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(problem)
+    if isinstance(value, str) and not any(c.isdigit() for c in value):
+        raise ValueError(problem)
+    try:
+        size = parse_bytes(value) if isinstance(value, str) else int(value)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(problem) from error
+    if not 0 <= size <= MAX_INTEGER:
+        raise ValueError(f"{value!r} is out of range; a size is between 0 and {MAX_INTEGER} bytes")
+    return int(size)
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of `90`, `1.5`, `"2h"` or `"10 min"`; ValueError says what a duration looks like."""
+    problem = f"{value!r} is not a duration; write seconds (90) or a text such as '90s', '10 min' or '2h'"
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(problem)
+    if isinstance(value, str) and not any(c.isdigit() for c in value):
+        raise ValueError(problem)
+    try:
+        seconds = parse_timedelta(value) if isinstance(value, str) else float(value)
+    except (ValueError, KeyError, OverflowError) as error:
+        raise ValueError(problem) from error
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError(f"{value!r} is out of range; a duration is finite and not negative")
+    return float(seconds)
+
+
+def format_size(size_bytes: float) -> str:
+    """A size for people: `1.00 GiB`."""
+    return str(format_bytes(int(size_bytes)))
+
+
+def format_duration(seconds: float) -> str:
+    """A duration for people: `0.24s`, `12.3s`, `4m 05s`, `2h 03m`, `3d 04h`."""
+    if seconds < 10:
+        return f"{seconds:.2f}s"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m {rest:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours}h {minutes:02d}m"
+    days, hours = divmod(hours, 24)
+    return f"{days}d {hours:02d}h"
+
+
+def parse_date(text: object) -> datetime:
+    """The UTC time of `Tue, 02 Apr 2013 10:29:13 GMT` (or of an ISO 8601 text); ValueError otherwise."""
+    problem = f"{text!r} is not a date; write it as 'Tue, 02 Apr 2013 10:29:13 GMT'"
+    if not isinstance(text, str):
+        raise ValueError(problem)
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        try:
+            date = datetime.fromisoformat(text)
+        except ValueError as error:
+            raise ValueError(problem) from error
+    return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
+
+
+def format_date(date: datetime) -> str:
+    """A UTC time as the server writes it: `Tue, 02 Apr 2013 10:29:13 GMT`."""
+    return format_datetime(date.astimezone(UTC), usegmt=True)
+
+
+def dumps(value: Any) -> bytes:
+    """JSON in UTF-8, with NaN and infinities as Python's `json` writes them."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def loads(text: str | bytes) -> Any:
+    """The value of a JSON text, with NaN and infinities; ValueError says where it is malformed."""
+    return json.loads(text)
