@@ -1,0 +1,343 @@
+"""The Python client: every question and every act of the HTTP interface as a method."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+from urllib.parse import quote
+
+from requests.adapters import BaseAdapter
+
+from banyan import wire
+from banyan.errors import NotFound
+from banyan.transport import Answer, Connection
+from banyan.worker_calls import Document, Stream, WorkerCalls
+
+Where = Mapping[str, Any]
+"""A filter in MongoDB's syntax, such as `{"state": "running", "retry_count": {"$lt": 10}}`."""
+
+ENDED = frozenset({"terminated", "cancelled"})
+"""States of a task in which nothing more happens by itself."""
+
+SAFE_TRIES = 4
+"""How often a request is sent that is safe to repeat."""
+
+_IDS_PER_QUERY = 100  # a request line holds about 4,000 characters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A part of the matching documents; `total` counts them all."""
+
+    items: list[Document]
+    total: int
+    page: int
+
+
+class Client(WorkerCalls):
+    """Speaks to the server at `url` with `token`; several threads may share one client.
+
+    Every method raises the errors of `banyan.errors`: `Unavailable` when the server cannot be reached, `Unauthorized`
+    or `Forbidden` when it does not let us, `NotFound`, `Invalid` with the field and the reason, and so on.
+    Questions, and acts that are safe to repeat, are repeated a few times when the connection breaks.
+    `transport` replaces the network (tests run the server's WSGI app in it); `sleep` pauses between polls.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        transport: BaseAdapter | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(Connection(url, token, transport, sleep))
+        self._sleep = sleep
+
+    @property
+    def url(self) -> str:
+        """The server's address, without a slash at its end."""
+        return self._connection.url
+
+    def close(self) -> None:
+        """Close the pooled sockets."""
+        self._connection.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Tasks
+
+    @overload
+    def submit(self, tasks: Mapping[str, Any], *, key: str | None = None) -> Document: ...
+    @overload
+    def submit(self, tasks: Sequence[Mapping[str, Any]], *, key: str | None = None) -> list[Document]: ...
+    def submit(
+        self, tasks: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, key: str | None = None
+    ) -> Document | list[Document]:
+        """Post one task, or a list that is accepted whole or not at all; answers with `_id`, `_etag`, `state`.
+
+        `key` is the `Idempotency-Key`, a fresh one by default: the same submission is never accepted twice.
+        """
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        answer = self._connection.json("POST", "tasks", body=tasks, headers=headers, tries=SAFE_TRIES, read_seconds=300)
+        return answer if isinstance(tasks, Mapping) else list(answer["_items"])
+
+    def task(self, task: str, projection: Iterable[str] | None = None) -> Document:
+        """One task; `projection` names the fields wanted."""
+        return self._get(f"tasks/{_name(task)}", _query(projection=projection))
+
+    def tasks(
+        self,
+        where: Where | None = None,
+        sort: str | None = None,
+        projection: Iterable[str] | None = None,
+        max_results: int | None = None,
+        page: int | None = None,
+    ) -> Page:
+        """One page of the matching tasks; `sort` is a list of fields such as `"-priority,_created"`."""
+        return self.page("tasks", where, sort, projection, max_results, page)
+
+    def each_task(self, where: Where | None = None, projection: Iterable[str] | None = None) -> Iterator[Document]:
+        """All matching tasks in the order of their ids, read page by page."""
+        return self.each("tasks", where, projection)
+
+    def update(self, task: str, changes: Mapping[str, Any], etag: str | None = None) -> Document:
+        """Change fields of a task; with `etag` only if nobody else did meanwhile (else PreconditionFailed)."""
+        headers = {"If-Match": etag} if etag else {}
+        return self._act("PATCH", f"tasks/{_name(task)}", body=changes, headers=headers)
+
+    def bulk_update(self, changes: Sequence[Mapping[str, Any]]) -> list[Document]:
+        """Change many tasks, each named by its `_id`; answers item by item, each with its `_status`."""
+        return list(self._act("PATCH", "tasks", body=changes)["_items"])
+
+    def update_where(self, where: Where, changes: Mapping[str, Any], dry_run: bool = False) -> Document:
+        """Change all tasks that match; `dry_run` counts only."""
+        query = _query(where=where) | ({"dry_run": "true"} if dry_run else {})
+        return self._act("PATCH", "tasks", body=changes, query=query, read_seconds=300)
+
+    def delete(self, task: str) -> None:
+        """Remove an ended task with its history and files."""
+        self._act("DELETE", f"tasks/{_name(task)}")
+
+    def cancel(self, task: str) -> Document:
+        """Ask for the end of a task; one that has ended stays as it is."""
+        return self._act("POST", f"tasks/{_name(task)}/cancel", tries=SAFE_TRIES)
+
+    def retry(self, task: str) -> Document:
+        """Let an ended task run again, with those of its descendants that were cancelled for its sake."""
+        return self._act("POST", f"tasks/{_name(task)}/retry")
+
+    def explain(self, task: str) -> Document:
+        """Why the task is not running: `state`, `reasons`, and a `summary` in one line."""
+        return self._get(f"tasks/{_name(task)}/explain")
+
+    def wait(
+        self,
+        tasks: Sequence[str],
+        timeout: float | None = None,
+        on_change: Callable[[Document], None] | None = None,
+    ) -> list[Document]:
+        """Wait until all of `tasks` have ended; answers with them in the same order.
+
+        `on_change` is called with each task whose state has changed, and once with each at the start. NotFound if
+        one does not exist, TimeoutError after `timeout` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        seen: dict[str, Document] = {}
+        pause = 0.05
+        while True:
+            for document in self._states([each for each in tasks if not _ended(seen.get(each))]):
+                known = seen.get(document["_id"])
+                seen[document["_id"]] = document
+                if on_change is not None and (known is None or known["state"] != document["state"]):
+                    on_change(document)
+            waiting = [task for task in tasks if not _ended(seen[task])]
+            if not waiting:
+                return [seen[task] for task in tasks]
+            if deadline is not None and time.monotonic() + pause > deadline:
+                raise TimeoutError(f"{len(waiting)} of {len(tasks)} tasks have not ended after {timeout:g} s")
+            self._sleep(pause)
+            pause = min(pause * 1.3, max(1.0, len(waiting) / 500))
+
+    def _states(self, tasks: Sequence[str]) -> Iterator[Document]:
+        fields = ("state", "exit_status", "execution", "progress", "name")
+        for start in range(0, len(tasks), _IDS_PER_QUERY):
+            chunk = tasks[start : start + _IDS_PER_QUERY]
+            found = self.tasks({"_id": {"$in": list(chunk)}}, projection=fields, max_results=len(chunk)).items
+            missing = set(chunk) - {document["_id"] for document in found}
+            if missing:
+                raise NotFound(f"there is no task {min(missing)}")
+            yield from found
+
+    # What a task wrote
+
+    def log(
+        self,
+        task: str,
+        stream: Stream = "stdout",
+        offset: int = 0,
+        length: int | None = None,
+        attempt: int | None = None,
+    ) -> bytes:
+        """Bytes of a task's output from `offset` on, also while it runs; of its last attempt, or of the one named."""
+        return self._bytes(f"tasks/{_name(task)}/{stream}", offset, length, attempt)
+
+    def follow(self, task: str, stream: Stream = "stdout") -> Iterator[bytes]:
+        """A task's output as it grows, attempt after attempt, until the task has ended."""
+        attempt, offset, pause = 0, 0, 0.1
+        while True:
+            ended = _ended(self.task(task, ["state"]))
+            for number in [each["attempt"] for each in self.attempts(task) if each["attempt"] >= max(attempt, 1)]:
+                if number != attempt:
+                    attempt, offset = number, 0
+                while data := self.log(task, stream, offset, 1 << 20, attempt):
+                    offset, pause = offset + len(data), 0.1
+                    yield data
+            if ended:
+                return
+            self._sleep(pause)
+            pause = min(1.5 * pause, 1.0)
+
+    def files(self, task: str, attempt: int | None = None) -> list[Document]:
+        """The files of the task's work directory: `path`, `size`, `modified`."""
+        return list(self._get(f"tasks/{_name(task)}/files/", _query(attempt=attempt))["_items"])
+
+    def file(
+        self, task: str, path: str, offset: int = 0, length: int | None = None, attempt: int | None = None
+    ) -> bytes:
+        """Bytes of one file of the work directory, also while the task runs."""
+        return self._bytes(f"tasks/{_name(task)}/files/{quote(path)}", offset, length, attempt)
+
+    # Questions
+
+    def attempts(self, task: str) -> list[Document]:
+        """The attempts of one task, the first one first."""
+        return list(self.each("execution_history", {"task": task}))
+
+    def history(self, where: Where | None = None, sort: str | None = None, max_results: int | None = None) -> Page:
+        """Attempts of any task."""
+        return self.page("execution_history", where, sort, max_results=max_results)
+
+    def memory(self, where: Where | None = None) -> Iterator[Document]:
+        """Samples of memory usage in the order of their arrival, for example `where={"task": id}`."""
+        return self.each("memory_usage", where)
+
+    def statistics(self, where: Where | None = None) -> Document:
+        """Counts, waits, run times, memory and rates of the matching tasks."""
+        return self._get("statistics", _query(where=where))
+
+    def workers(self, where: Where | None = None) -> list[Document]:
+        """The workers, also lost and gone ones."""
+        return list(self.each("workers", where))
+
+    def health(self) -> Document:
+        """How the server is; needs no token."""
+        return self._get("health")
+
+    def page(
+        self,
+        resource: str,
+        where: Where | None = None,
+        sort: str | None = None,
+        projection: Iterable[str] | None = None,
+        max_results: int | None = None,
+        page: int | None = None,
+    ) -> Page:
+        """One page of any resource that can be listed."""
+        query = _query(where=where, sort=sort, projection=projection, max_results=max_results, page=page)
+        answer = self._get(resource, query)
+        meta = answer.get("_meta", {})
+        items = list(answer["_items"])
+        return Page(items=items, total=meta.get("total", len(items)), page=meta.get("page", 1))
+
+    def each(
+        self, resource: str, where: Where | None = None, projection: Iterable[str] | None = None
+    ) -> Iterator[Document]:
+        """All matching documents of a resource in the order of their ids; each page starts after the last id."""
+        size = 200
+        condition: Where | None = where
+        fields = list(projection) if projection is not None else None
+        while True:
+            items = self.page(resource, condition, "_id", fields, size).items
+            yield from items
+            if len(items) < size:
+                return
+            after = {"_id": {"$gt": items[-1]["_id"]}}
+            condition = {"$and": [where, after]} if where else after
+
+    # Queues and users
+
+    def queues(self) -> list[Document]:
+        """The queues with their limits and weights."""
+        return list(self.each("queues"))
+
+    def add_queue(self, queue: Mapping[str, Any]) -> Document:
+        """Make a queue (`name`, `paused`, `max_running`, `weight`)."""
+        return self._act("POST", "queues", body=queue)
+
+    def update_queue(self, name: str, changes: Mapping[str, Any]) -> Document:
+        """Pause or resume a queue, or change its limit or weight."""
+        return self._act("PATCH", f"queues/{_name(name)}", body=changes)
+
+    def users(self) -> list[Document]:
+        """Names and roles; tokens are never shown again."""
+        return list(self._get("users")["_items"])
+
+    def add_user(self, name: str, role: str) -> Document:
+        """Make a user; the answer alone carries the `token`."""
+        return self._act("POST", "users", body={"name": name, "role": role})
+
+    def rotate_user(self, name: str) -> Document:
+        """Give a user a new `token`; the old one ends at once."""
+        return self._act("POST", f"users/{_name(name)}/rotate")
+
+    def remove_user(self, name: str) -> None:
+        """Take a user's access away."""
+        self._act("DELETE", f"users/{_name(name)}")
+
+    # How it is sent
+
+    def _get(self, path: str, query: Mapping[str, str] | None = None) -> Document:
+        return self._act("GET", path, query=query, tries=SAFE_TRIES)
+
+    def _bytes(self, path: str, offset: int, length: int | None, attempt: int | None) -> bytes:
+        if length == 0:
+            return b""
+        last = "" if length is None else offset + length - 1
+        headers = {"Range": f"bytes={offset}-{last}"} if offset or length is not None else {}
+        answer: Answer = self._connection.send(
+            "GET", path, query=_query(attempt=attempt), headers=headers, tries=SAFE_TRIES, accept=frozenset({416})
+        )
+        if answer.status == 416:
+            return b""
+        if answer.status == 206 or not headers:
+            return answer.body
+        return answer.body[offset:] if length is None else answer.body[offset : offset + length]
+
+
+def _ended(task: Document | None) -> bool:
+    return task is not None and task["state"] in ENDED
+
+
+def _name(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _query(
+    where: Where | None = None,
+    sort: str | None = None,
+    projection: Iterable[str] | None = None,
+    **numbers: int | None,
+) -> dict[str, str]:
+    query = {name: str(number) for name, number in numbers.items() if number is not None}
+    if where:
+        query["where"] = wire.dumps(where).decode()
+    if sort:
+        query["sort"] = sort
+    if projection is not None:
+        query["projection"] = wire.dumps(dict.fromkeys(projection, 1)).decode()
+    return query

@@ -1,0 +1,71 @@
+"""The worker's side of the HTTP interface: registering, claiming, reporting, sending files."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+from urllib.parse import quote
+
+from banyan import wire
+from banyan.errors import Conflict
+from banyan.transport import READ_SECONDS, Connection, error_of
+
+Document = dict[str, Any]
+"""A task, an attempt, a worker, .. as the server sends it: ids are hex texts, dates RFC 1123 texts in GMT."""
+
+Stream = Literal["stdout", "stderr"]
+
+
+class WorkerCalls:
+    """What a worker asks and tells the server; a part of `Client`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def register_worker(self, worker: Mapping[str, Any]) -> Document:
+        """Register; answers with `_id`, `lease_seconds`, `heartbeat_seconds` and `files`."""
+        return self._act("POST", "workers", body=worker)
+
+    def claim(self, worker: str, body: Mapping[str, Any], timeout: float = READ_SECONDS) -> Document:
+        """Ask for tasks; `timeout` in seconds must exceed the `wait` of the body.
+
+        It is sent once: after Unavailable repeat it with the same `request` to get the same answer.
+        """
+        return self._act("POST", f"workers/{worker}/claim", body=body, read_seconds=timeout)
+
+    def report(self, worker: str, body: Mapping[str, Any]) -> Document:
+        """Report starts, ends, progress and memory; safe to repeat."""
+        return self._act("POST", f"workers/{worker}/report", body=body, tries=2)
+
+    def update_worker(self, worker: str, changes: Mapping[str, Any]) -> Document:
+        """Drain a worker or make it active again (`{"state": "draining"}`)."""
+        return self._act("PATCH", f"workers/{worker}", body=changes, tries=2)
+
+    def close_worker(self, worker: str) -> None:
+        """Say goodbye: the worker is gone, what it still held is lost."""
+        self._act("DELETE", f"workers/{worker}")
+
+    def put_log(self, execution: str, stream: Stream, offset: int, data: bytes, token: str) -> int:
+        """Send what a stream has from byte `offset` on; see `put_file`."""
+        return self._put(f"execution_history/{execution}/{stream}", offset, data, token)
+
+    def put_file(self, execution: str, path: str, offset: int, data: bytes, token: str) -> int:
+        """Send what a file has from byte `offset` on (0 starts it anew); answers with the size the server has now.
+
+        It is `offset + len(data)` unless the server had another size than `offset`: then go on from there. TooLarge
+        beyond the quota, Conflict for a stale attempt token.
+        """
+        return self._put(f"execution_history/{execution}/files/{quote(path)}", offset, data, token)
+
+    def _put(self, path: str, offset: int, data: bytes, token: str) -> int:
+        headers = {"Banyan-Attempt-Token": token, "Content-Type": "application/octet-stream"}
+        query = {"offset": str(offset)}
+        answer = self._connection.send(
+            "PUT", path, query=query, data=data, headers=headers, tries=2, accept=frozenset({Conflict.status})
+        )
+        document: Document = wire.loads(answer.body)
+        if "size" not in document:
+            raise error_of(answer, path)
+        return int(document["size"])
+
+    def _act(self, method: str, path: str, **request: Any) -> Document:
+        answer: Document = self._connection.json(method, path, **request)
+        return answer
