@@ -127,9 +127,9 @@ class Connection:
             pause = _pause_seconds(attempt)
             try:
                 answer = self._once(method, path, request)
-            except Unreached:
+            except _Unreached as error:
                 if attempt >= max(tries, 3):
-                    raise
+                    raise Unavailable(str(error)) from error
             except Unavailable:
                 if attempt >= tries:
                     raise
@@ -147,7 +147,7 @@ class Connection:
             text = (
                 f"cannot reach the server at {self.url} ({_cause(error)}); check that it runs and that the URL is right"
             )
-            raise (Unreached if _never_sent(error) else Unavailable)(text) from error
+            raise (_Unreached if _never_sent(error) else Unavailable)(text) from error
         except requests.exceptions.ChunkedEncodingError as error:
             raise Unavailable(f"the server at {self.url} broke off its answer; try again") from error
         except (requests.RequestException, ValueError) as error:
@@ -176,7 +176,7 @@ class Connection:
         raise error_of(answer, f"{self.url}/{path}")
 
 
-class Unreached(Unavailable):
+class _Unreached(Unavailable):
     """No connection came about, so the server has seen nothing of the request."""
 
 

@@ -1,6 +1,7 @@
 """JSON and plain values: what travels between client, server and worker, and how it is written.
 
-Server, client and worker share these, so that each size, duration and date is read in one way.
+Server, client and worker share these, so that each size, duration and date is read in one way. Dask, which knows
+the units, is imported only when a text is read: it costs a fifth of a second and 15 MB.
 """
 
 import json
@@ -8,8 +9,6 @@ import math
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any
-
-from dask.utils import format_bytes, parse_bytes, parse_timedelta
 
 MAX_INTEGER = 2**63 - 1
 """The largest integer that MongoDB stores."""
@@ -22,6 +21,8 @@ def parse_size(value: object) -> int:
         raise ValueError(problem)
     if isinstance(value, str) and not any(c.isdigit() for c in value):
         raise ValueError(problem)
+    from dask.utils import parse_bytes
+
     try:
         size = parse_bytes(value) if isinstance(value, str) else int(value)
     except (ValueError, OverflowError) as error:
@@ -38,6 +39,8 @@ def parse_duration(value: object) -> float:
         raise ValueError(problem)
     if isinstance(value, str) and not any(c.isdigit() for c in value):
         raise ValueError(problem)
+    from dask.utils import parse_timedelta
+
     try:
         seconds = parse_timedelta(value) if isinstance(value, str) else float(value)
     except (ValueError, KeyError, OverflowError) as error:
@@ -49,7 +52,14 @@ def parse_duration(value: object) -> float:
 
 def format_size(size_bytes: float) -> str:
     """A size for people: `1.00 GiB`."""
-    return str(format_bytes(int(size_bytes)))
+    size = float(int(size_bytes))
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024:
+            break
+        size /= 1024
+    else:
+        unit = "PiB"
+    return f"{size:.0f} B" if unit == "B" else f"{size:.2f} {unit}"
 
 
 def format_duration(seconds: float) -> str:

@@ -60,7 +60,7 @@ class WSGITransport(BaseAdapter):
 def _environ(request: PreparedRequest) -> dict[str, Any]:
     url = urlsplit(str(request.url))
     sent = request.body or b""
-    body = sent.encode() if isinstance(sent, str) else bytes(sent)  # type: ignore[arg-type]
+    body = sent.encode() if isinstance(sent, str) else bytes(sent)
     headers = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in request.headers.items()}
     environ: dict[str, Any] = {
         "REQUEST_METHOD": request.method,
