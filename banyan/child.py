@@ -1,0 +1,63 @@
+"""Child processes that never outlive the process that started them."""
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+
+
+def spawn(
+    command: Sequence[str],
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Iterable[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start `command` in a session of its own, with its output appended to `log` (mode 0600).
+
+    When the calling thread's process dies, however it dies, Linux sends the child SIGTERM; so call this from a thread
+    that lives as long as the child shall (the main one). A terminal's Ctrl-C does not reach the child: stopping
+    children in the right order is their parent's work.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            env=None if env is None else dict(env),
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+            preexec_fn=_die_with(os.getpid()),
+        )
+    finally:
+        os.close(descriptor)
+
+
+def stop(process: subprocess.Popen[bytes], *, seconds: float) -> int:
+    """Ask the child to end (SIGTERM), kill it after `seconds`; its exit code, negative for a signal."""
+    if process.poll() is None:
+        process.terminate()
+    try:
+        return process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    """What the child runs between fork and exec; the C library is loaded here, before the fork."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def prepare() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        if os.getppid() != parent:  # it died before the line above
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return prepare

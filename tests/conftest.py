@@ -1,0 +1,26 @@
+"""Fixtures that every level of the tests shares."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from pymongo import MongoClient
+
+from tests.support.mongod import shared_mongod
+
+
+@pytest.fixture(scope="session")
+def mongo_uri(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
+    """A real, empty mongod: one for the whole run, started when the first test asks for it."""
+    base = tmp_path_factory.getbasetemp()
+    with shared_mongod((base if worker_id == "master" else base.parent) / "mongod") as uri:
+        yield uri
+
+
+@pytest.fixture
+def database_name(mongo_uri: str) -> Iterator[str]:
+    """The name of a database of the test's own, dropped when the test ends."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield name
+    with MongoClient[dict[str, object]](mongo_uri) as client:
+        client.drop_database(name)
