@@ -112,6 +112,9 @@ class Revive:
     """The parent that had it cancelled is tried again."""
 
 
+LEFT: dict[str, Any] = {"worker": None, "claim_request": None}
+"""What a task that no worker holds any more has in its fields."""
+
 Event = Release | Promote | Due | Cancel | Claim | GiveBack | End | Lose | Retry | Revive
 
 
@@ -174,7 +177,7 @@ def _cancel(task: Task, event: Cancel, now: datetime) -> Change:
 
 
 def _cancelled(now: datetime, **fields: Any) -> Change:
-    ended = {"exit_status": CANCELLED, "time_terminated": now}
+    ended = {"exit_status": CANCELLED, "time_terminated": now} | LEFT
     return Change(state=State.CANCELLED, fields=ended | fields, ended=True)
 
 
@@ -199,8 +202,7 @@ def _give_back(task: Task, event: GiveBack, now: datetime) -> Change:
 
 
 def _again(task: Task, now: datetime, **fields: Any) -> Change:
-    left = {"execution": None, "worker": None, "claim_request": None, "time_claimed": None, "time_started": None}
-    left["progress"] = None
+    left = LEFT | {"execution": None, "time_claimed": None, "time_started": None, "progress": None}
     not_before = fields.get("not_before", task.not_before)
     due = not_before is None or not_before <= now
     return Change(
@@ -226,7 +228,7 @@ def retry_delay(first: float, retry_count: int, chance: float) -> float:
 
 
 def _terminated(exit_status: str, now: datetime, **fields: Any) -> Change:
-    ended = {"exit_status": exit_status, "time_terminated": now}
+    ended = {"exit_status": exit_status, "time_terminated": now} | LEFT
     return Change(state=State.TERMINATED, fields=ended | fields, ended=True)
 
 
@@ -250,8 +252,6 @@ FRESH: Mapping[str, Any] = {
     "abandoned_count": 0,
     "exit_status": None,
     "execution": None,
-    "worker": None,
-    "claim_request": None,
     "avoid": None,
     "progress": None,
     "result": None,

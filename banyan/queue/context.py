@@ -1,0 +1,56 @@
+"""What every use case works with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from banyan.config import ServerSettings
+from banyan.domain.matching import Offer, TaskClass
+from banyan.domain.shares import Shares
+from banyan.queue.hub import Hub
+from banyan.storage.mongo import Storage
+
+
+class Classes:
+    """Classes by key; a class never changes, so what was read once stays true."""
+
+    _KEPT = 100_000
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, TaskClass] = {}
+
+    def of(self, document: dict[str, object]) -> TaskClass:
+        """The class of a stored task."""
+        key = document.get("task_class")
+        known = self._by_key.get(str(key)) if key else None
+        return known or self.add(TaskClass.of(document))
+
+    def add(self, task_class: TaskClass) -> TaskClass:
+        """Remember a class."""
+        if len(self._by_key) >= self._KEPT:
+            self._by_key.clear()
+        return self._by_key.setdefault(task_class.key, task_class)
+
+    def accepted_by(self, offer: Offer) -> Callable[[str], bool]:
+        """A test on class keys: could this worker take such a task? Unknown classes are worth a look."""
+
+        def accepts(key: str) -> bool:
+            known = self._by_key.get(key)
+            return known is None or offer.accepts(known)
+
+        return accepts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The storage, the wake-ups and the settings of one server process."""
+
+    storage: Storage
+    hub: Hub
+    settings: ServerSettings
+    shares: Shares = field(default_factory=Shares)
+    classes: Classes = field(default_factory=Classes)
+
+    def now(self) -> datetime:
+        """MongoDB's time: the only clock that leases, delays and histories know."""
+        return self.storage.clock.now()

@@ -1,0 +1,129 @@
+"""The collection `continuations`: one document for each edge from a parent to a child."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bson import ObjectId
+from pymongo.client_session import ClientSession
+from pymongo.database import Database
+
+from banyan.domain.continuations import Edge
+
+Document = dict[str, Any]
+Session = ClientSession | None
+
+
+class EdgeStore:
+    """Edges by parent and by child; each carries what became of it in `settled`."""
+
+    def __init__(self, db: Database[Document]) -> None:
+        self._edges = db["continuations"]
+
+    def prepare(self) -> None:
+        """Create the indexes that settling and reading rest on."""
+        self._edges.create_index([("parent", 1), ("child", 1)], unique=True, name="edge")
+        self._edges.create_index([("parent", 1), ("settled", 1)], name="parent")
+        self._edges.create_index([("child", 1), ("settled", 1), ("satisfied", 1)], name="child")
+
+    def insert(self, edges: Sequence[Edge], session: Session = None) -> None:
+        """Store new edges; raises the driver's duplicate key error when one is there already."""
+        if edges:
+            self._edges.insert_many([_document(edge) for edge in edges], session=session)
+
+    def remove(self, pairs: Iterable[tuple[ObjectId, ObjectId]], session: Session = None) -> int:
+        """Remove edges given as (parent, child); how many were there."""
+        removed = 0
+        for parent, child in pairs:
+            removed += self._edges.delete_one({"parent": parent, "child": child}, session=session).deleted_count
+        return removed
+
+    def existing(self, parents: Iterable[ObjectId], children: Iterable[ObjectId], session: Session = None) -> set[
+        tuple[ObjectId, ObjectId]
+    ]:
+        """Which pairs of these parents and children have an edge."""
+        where = {"parent": {"$in": list(parents)}, "child": {"$in": list(children)}}
+        found = self._edges.find(where, {"parent": 1, "child": 1}, session=session)
+        return {(d["parent"], d["child"]) for d in found}
+
+    def unsettled(self, parents: Iterable[ObjectId], limit: int, session: Session = None) -> list[Edge]:
+        """Edges of these parents that are not settled yet."""
+        where = {"parent": {"$in": list(parents)}, "settled": False}
+        return [_edge(d) for d in self._edges.find(where, session=session).limit(limit)]
+
+    def of_parents(
+        self, parents: Iterable[ObjectId], session: Session = None, after: ObjectId | None = None, limit: int = 0
+    ) -> list[Edge]:
+        """All edges of these parents; with `limit` a page of them in the order of their ids, after `after`."""
+        where: Document = {"parent": {"$in": list(parents)}}
+        if after is not None:
+            where["_id"] = {"$gt": after}
+        found = self._edges.find(where, session=session)
+        return [_edge(d) for d in (found.sort("_id").limit(limit) if limit else found)]
+
+    def of_children(self, children: Iterable[ObjectId], session: Session = None) -> list[Edge]:
+        """All edges to these children."""
+        return [_edge(d) for d in self._edges.find({"child": {"$in": list(children)}}, session=session)]
+
+    def settle(self, edges: Iterable[ObjectId], satisfied: bool) -> int:
+        """Mark those of the edges that are not settled yet; how many they were."""
+        where = {"_id": {"$in": list(edges)}, "settled": False}
+        return self._edges.update_many(where, {"$set": {"settled": True, "satisfied": satisfied}}).modified_count
+
+    def unsettle(self, edges: Iterable[ObjectId], session: Session) -> None:
+        """Let edges wait for their parent again."""
+        self._edges.update_many({"_id": {"$in": list(edges)}}, {"$set": {"settled": False}, "$unset": {"satisfied": 1}}, session=session)
+
+    def waiting(self, children: Sequence[ObjectId], session: Session = None) -> set[ObjectId]:
+        """Which of the children have an edge that is not settled; one index step for each child, not each edge."""
+        pipeline: list[Document] = [
+            {"$match": {"child": {"$in": list(children)}, "settled": False}},
+            {"$sort": {"child": 1, "settled": 1, "satisfied": 1}},
+            {"$group": {"_id": "$child", "first": {"$first": "$settled"}}},
+        ]
+        return {d["_id"] for d in self._edges.aggregate(pipeline, session=session)}
+
+    def broken(self, children: Sequence[ObjectId], session: Session = None) -> dict[ObjectId, ObjectId]:
+        """Which of the children have an edge that can no longer be satisfied, and a parent to blame."""
+        where = {"child": {"$in": list(children)}, "settled": True, "satisfied": False}
+        found = self._edges.find(where, {"child": 1, "parent": 1}, session=session)
+        return {d["child"]: d["parent"] for d in found}
+
+    def pending_counts(self, children: Iterable[ObjectId], session: Session = None) -> dict[ObjectId, int]:
+        """The exact number of unsettled edges of each child."""
+        ids = list(children)
+        counts = dict.fromkeys(ids, 0)
+        pipeline: list[Document] = [
+            {"$match": {"child": {"$in": ids}, "settled": False}},
+            {"$group": {"_id": "$child", "count": {"$sum": 1}}},
+        ]
+        return counts | {d["_id"]: d["count"] for d in self._edges.aggregate(pipeline, session=session)}
+
+    def children(self, parents: Iterable[ObjectId], session: Session = None) -> set[ObjectId]:
+        """The children of these parents."""
+        found = self._edges.find({"parent": {"$in": list(parents)}}, {"child": 1, "_id": 0}, session=session)
+        return {d["child"] for d in found}
+
+    def delete_of(self, tasks: Sequence[ObjectId], session: Session = None) -> None:
+        """Remove every edge from and to tasks that are deleted."""
+        self._edges.delete_many({"parent": {"$in": list(tasks)}}, session=session)
+        self._edges.delete_many({"child": {"$in": list(tasks)}}, session=session)
+
+
+def _edge(document: Document) -> Edge:
+    return Edge(
+        id=document["_id"],
+        parent=document["parent"],
+        child=document["child"],
+        on=document["on"],
+        settled=document["settled"],
+        satisfied=document.get("satisfied"),
+        owner=document.get("owner", ""),
+    )
+
+
+def _document(edge: Edge) -> Document:
+    document = {"_id": edge.id, "parent": edge.parent, "child": edge.child, "on": edge.on}
+    document |= {"settled": edge.settled, "owner": edge.owner}
+    return document if edge.satisfied is None else document | {"satisfied": edge.satisfied}
+
+

@@ -1,0 +1,84 @@
+"""The collection `executions`: one record for each attempt; an ended one never changes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+from pymongo import UpdateOne
+from pymongo.client_session import ClientSession
+from pymongo.database import Database
+
+Document = dict[str, Any]
+Session = ClientSession | None
+
+
+class ExecutionStore:
+    """Attempts by id and by task; the guarded write of `end` decides which end of an attempt counts."""
+
+    def __init__(self, db: Database[Document]) -> None:
+        self._executions = db["executions"]
+
+    def prepare(self) -> None:
+        """Create the indexes that history and cleaning up rest on."""
+        self._executions.create_index([("task", 1), ("attempt", 1)], name="task")
+        self._executions.create_index([("worker", 1), ("time_claimed", -1)], name="worker")
+        self._executions.create_index([("time_terminated", 1)], name="time_terminated")
+
+    def begin(self, attempts: Sequence[Document], session: Session = None) -> None:
+        """Record attempts that were claimed just now."""
+        if attempts:
+            self._executions.insert_many(attempts, session=session)
+
+    def load(self, ids: Iterable[ObjectId], session: Session = None) -> dict[ObjectId, Document]:
+        """Attempt records by id; missing ones are left out."""
+        return {d["_id"]: d for d in self._executions.find({"_id": {"$in": list(ids)}}, session=session)}
+
+    def of_task(self, task: ObjectId) -> list[Document]:
+        """All attempts of a task in order."""
+        return list(self._executions.find({"task": task}).sort("attempt"))
+
+    def end(self, ends: Mapping[ObjectId, Document], now: datetime) -> set[ObjectId]:
+        """End those of the attempts that have not ended; the ids of those that this call ended.
+
+        `ends` maps each attempt to the fields of its end, `time_terminated` and `exit_status` among them.
+        """
+        if not ends:
+            return set()
+        mark = ObjectId()
+        result = self._executions.bulk_write(
+            [
+                UpdateOne(
+                    {"_id": execution, "time_terminated": None},
+                    {"$set": {**fields, "last_update": now, "ended_by": mark}},
+                )
+                for execution, fields in ends.items()
+            ],
+            ordered=False,
+        )
+        if result.matched_count == len(ends):
+            return set(ends)
+        found = self._executions.find({"_id": {"$in": list(ends)}, "ended_by": mark}, {"_id": 1})
+        return {d["_id"] for d in found}
+
+    def update(self, changes: Mapping[ObjectId, Document], now: datetime) -> None:
+        """Write what live attempts say of themselves (start, progress); ended ones stay as they are."""
+        if changes:
+            self._executions.bulk_write(
+                [
+                    UpdateOne({"_id": execution, "time_terminated": None}, {"$set": {**fields, "last_update": now}})
+                    for execution, fields in changes.items()
+                ],
+                ordered=False,
+            )
+
+    def withdraw(self, executions: Iterable[ObjectId]) -> None:
+        """Remove attempts that were claimed and never started; ended ones stay."""
+        self._executions.delete_many({"_id": {"$in": list(executions)}, "time_terminated": None})
+
+    def delete_of(self, tasks: Sequence[ObjectId], session: Session = None) -> list[Document]:
+        """Remove the history of tasks that are deleted; what went (id, task, worker)."""
+        where = {"task": {"$in": list(tasks)}}
+        going = list(self._executions.find(where, {"task": 1, "worker": 1}, session=session))
+        self._executions.delete_many(where, session=session)
+        return going

@@ -1,0 +1,66 @@
+"""Facts about the queue as a whole: its secret, its schema version, and since when leases count."""
+
+import hashlib
+import hmac
+import secrets
+from datetime import datetime, timedelta
+from typing import Any
+
+from bson import ObjectId
+from pymongo import ReturnDocument
+from pymongo.client_session import ClientSession
+from pymongo.database import Database
+
+SCHEMA_VERSION = 1
+
+
+class MetaStore:
+    """One document for each fact in the collection `meta`."""
+
+    def __init__(self, db: Database[dict[str, Any]]) -> None:
+        self._meta = db["meta"]
+        self._secret: bytes | None = None
+
+    def prepare(self) -> None:
+        """Write the schema version and the secret of a new database."""
+        self._meta.update_one({"_id": "schema"}, {"$setOnInsert": {"version": SCHEMA_VERSION}}, upsert=True)
+        self._meta.update_one({"_id": "secret"}, {"$setOnInsert": {"key": secrets.token_bytes(32)}}, upsert=True)
+
+    def attempt_token(self, execution: ObjectId) -> str:
+        """The token of an attempt: a keyed digest of its id, so that none needs to be stored."""
+        if self._secret is None:
+            document = self._meta.find_one({"_id": "secret"})
+            if document is None:
+                raise LookupError("the collection meta has no secret; prepare() writes one")
+            self._secret = bytes(document["key"])
+        return hmac.new(self._secret, execution.binary, hashlib.sha256).hexdigest()[:40]
+
+    def token_matches(self, execution: ObjectId, token: object) -> bool:
+        """Whether `token` is the attempt's, compared in constant time."""
+        return isinstance(token, str) and hmac.compare_digest(self.attempt_token(execution).encode(), token.encode())
+
+    def leases_count_from(self, now: datetime, outage: timedelta) -> datetime:
+        """Note that a server is watching, and tell since when silence of a worker counts.
+
+        When nobody watched for longer than `outage` (all servers were down, or MongoDB was), all leases start anew.
+        """
+        for _ in range(10):
+            known = self._meta.find_one({"_id": "leases"})
+            if known is None:
+                self._meta.update_one(
+                    {"_id": "leases"}, {"$setOnInsert": {"since": now, "watched": now}}, upsert=True
+                )
+                continue
+            since: datetime = known["since"] if now - known["watched"] <= outage else now
+            written = self._meta.find_one_and_update(
+                {"_id": "leases", "watched": known["watched"]},
+                {"$set": {"since": since, "watched": max(now, known["watched"])}},
+                return_document=ReturnDocument.AFTER,
+            )
+            if written is not None:
+                return since
+        return now
+
+    def touch_graph(self, session: ClientSession | None) -> None:
+        """Make two edits of existing edges meet: the second to commit is run again."""
+        self._meta.update_one({"_id": "graph"}, {"$inc": {"revision": 1}}, upsert=True, session=session)

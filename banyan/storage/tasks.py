@@ -1,0 +1,277 @@
+"""The collection `tasks`: reading tasks, and the one guarded write that changes their state."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+from pymongo import ASCENDING, DESCENDING, UpdateOne
+from pymongo.client_session import ClientSession
+from pymongo.database import Database
+
+from banyan.domain.task import LIVE, State, Task
+from banyan.domain.transitions import Change
+
+Document = dict[str, Any]
+Session = ClientSession | None
+
+_VIEW = (
+    "_id _etag state owner command model hold not_before retry_count max_retry_count retry_delay abandoned_count "
+    "attempt_count execution worker exit_status cancelled_by has_continuations unsettled task_class"
+).split()
+
+_CLAIM_INDEX = [("class_key", ASCENDING), ("priority", DESCENDING), ("order", ASCENDING)]
+
+
+def view(document: Mapping[str, Any]) -> Task:
+    """The part of a stored task that decisions look at."""
+    get = document.get
+    return Task(
+        id=document["_id"],
+        revision=document["_etag"],
+        state=State(document["state"]),
+        owner=get("owner", ""),
+        is_group=get("command") is None and get("model") is None,
+        hold=bool(get("hold")),
+        not_before=get("not_before"),
+        retry_count=get("retry_count", 0),
+        max_retry_count=get("max_retry_count", 0),
+        retry_delay=get("retry_delay", 0.0),
+        abandoned_count=get("abandoned_count", 0),
+        attempt_count=get("attempt_count", 0),
+        execution=get("execution"),
+        worker=get("worker"),
+        exit_status=get("exit_status"),
+        cancelled_by=get("cancelled_by"),
+        has_continuations=bool(get("has_continuations")),
+        unsettled=bool(get("unsettled")),
+        task_class=get("task_class", ""),
+    )
+
+
+def new_revision() -> str:
+    """A revision that no document has had."""
+    return str(ObjectId())
+
+
+class TaskStore:
+    """Tasks by id, by class and by worker; every change of state goes through `commit`."""
+
+    def __init__(self, db: Database[Document]) -> None:
+        self._tasks = db["tasks"]
+
+    def prepare(self) -> None:
+        """Create the indexes that claims, rescue and monitoring rest on."""
+        create = self._tasks.create_index
+        create(_CLAIM_INDEX, name="claim", partialFilterExpression={"class_key": {"$exists": True}})
+        create([("worker", 1), ("execution", 1)], name="held", partialFilterExpression={"worker": {"$exists": True}})
+        create("wake_at", name="wake", partialFilterExpression={"wake_at": {"$exists": True}})
+        create("unsettled", name="unsettled", partialFilterExpression={"unsettled": True})
+        create([("state", 1), ("queue", 1), ("exit_status", 1)], name="monitor")
+        create([("queue", 1), ("state", 1)], name="queue")
+        create([("owner", 1), ("_id", -1)], name="owner")
+        create("name", name="name", partialFilterExpression={"name": {"$exists": True}})
+        create("tags", name="tags", partialFilterExpression={"tags": {"$exists": True}})
+
+    def insert(self, documents: Sequence[Document], session: Session = None) -> None:
+        """Store new tasks; raises the driver's duplicate key error when an `_id` is taken."""
+        self._tasks.insert_many(documents, session=session)
+
+    def load(self, ids: Iterable[ObjectId], session: Session = None) -> dict[ObjectId, Task]:
+        """The tasks with these ids, by id; missing ones are left out."""
+        found = self._tasks.find({"_id": {"$in": list(ids)}}, dict.fromkeys(_VIEW, 1), session=session)
+        return {document["_id"]: view(document) for document in found}
+
+    def document(self, task: ObjectId, session: Session = None) -> Document | None:
+        """The whole stored document."""
+        return self._tasks.find_one({"_id": task}, session=session)
+
+    def documents(self, ids: Iterable[ObjectId], fields: Iterable[str] | None = None) -> dict[ObjectId, Document]:
+        """Stored documents by id, whole or only some fields of them."""
+        projection = None if fields is None else dict.fromkeys(fields, 1)
+        return {d["_id"]: d for d in self._tasks.find({"_id": {"$in": list(ids)}}, projection)}
+
+    def commit(
+        self, changes: Sequence[tuple[Task, Change]], now: datetime, session: Session = None
+    ) -> set[ObjectId]:
+        """Write each change if its task is still as it was read; the ids of those that were written.
+
+        A task that is missing from the answer was changed by someone else first: read it again and decide anew.
+        """
+        if not changes:
+            return set()
+        revision = new_revision()
+        writes = [UpdateOne(_guard(task), _update(task, change, revision, now)) for task, change in changes]
+        result = self._tasks.bulk_write(writes, ordered=False, session=session)
+        ids = {task.id for task, _ in changes}
+        if result.matched_count == len(writes):
+            return ids
+        written = self._tasks.find({"_id": {"$in": list(ids)}, "_etag": revision}, {"_id": 1}, session=session)
+        return {document["_id"] for document in written}
+
+    def edit(
+        self, task: Task, fields: Mapping[str, Any], now: datetime, session: Session = None
+    ) -> str | None:
+        """Set fields other than the state (None clears one); the new revision, or None if the task changed."""
+        revision = new_revision()
+        update = _set_and_unset({**fields, "_etag": revision, "_updated": now})
+        return revision if self._tasks.update_one(_guard(task), update, session=session).matched_count else None
+
+    def mark_parents(self, parents: Iterable[ObjectId], session: Session) -> None:
+        """Note in each parent that it has continuations, and in ended ones that edges wait to be settled.
+
+        It is a real write also when nothing is new, so that it meets the write that ends a parent.
+        """
+        ids = list(parents)
+        self._tasks.update_many(
+            {"_id": {"$in": ids}},
+            {"$set": {"has_continuations": True, "_etag": new_revision()}},
+            session=session,
+        )
+        self._tasks.update_many(
+            {"_id": {"$in": ids}, "state": {"$in": [State.TERMINATED, State.CANCELLED]}},
+            {"$set": {"unsettled": True}},
+            session=session,
+        )
+
+    def unsettled(self, limit: int) -> list[ObjectId]:
+        """Ended tasks whose continuations were not all settled."""
+        return [d["_id"] for d in self._tasks.find({"unsettled": True}, {"_id": 1}).limit(limit)]
+
+    def clear_unsettled(self, tasks: Mapping[ObjectId, str]) -> None:
+        """Take the mark away, unless the task (id to revision) was changed meanwhile, by a retry or a new edge."""
+        self._tasks.bulk_write(
+            [
+                UpdateOne({"_id": task, "_etag": revision}, {"$unset": {"unsettled": 1}})
+                for task, revision in tasks.items()
+            ],
+            ordered=False,
+        )
+
+    def discount(self, settled_by_child: Mapping[ObjectId, int]) -> None:
+        """Lower the number of pending dependencies that readers see."""
+        self._tasks.bulk_write(
+            [
+                UpdateOne({"_id": child}, {"$inc": {"pending_dependency_count": -count}})
+                for child, count in settled_by_child.items()
+            ],
+            ordered=False,
+        )
+
+    def set_pending(self, counts: Mapping[ObjectId, int], session: Session = None) -> None:
+        """Write the exact number of pending dependencies of each task."""
+        if counts:
+            self._tasks.bulk_write(
+                [UpdateOne({"_id": t}, {"$set": {"pending_dependency_count": n}}) for t, n in counts.items()],
+                ordered=False,
+                session=session,
+            )
+
+    def class_heads(self, session: Session = None) -> list[Document]:
+        """The best claimable task of every class; costs one step for each class, not for each task."""
+        order = dict(_CLAIM_INDEX)
+        pipeline: list[Mapping[str, Any]] = [
+            {"$match": {"class_key": {"$gt": ""}}},
+            {"$sort": order},
+            {"$group": {"_id": "$class_key", "head": {"$first": "$$ROOT"}}},
+        ]
+        return [d["head"] for d in self._tasks.aggregate(pipeline, hint="claim", session=session)]
+
+    def claimable(
+        self, class_key: str, worker: ObjectId, limit: int, skip: int = 0, session: Session = None
+    ) -> list[Document]:
+        """The best claimable tasks of a class, whole, without those that are to avoid `worker`."""
+        found = self._tasks.find({"class_key": class_key, "avoid": {"$ne": worker}}, session=session)
+        return list(found.sort(_CLAIM_INDEX[1:]).hint("claim").skip(skip).limit(limit))
+
+    def held_by(self, worker: ObjectId, session: Session = None) -> list[Document]:
+        """Views of the running tasks that a worker holds, with the request that they were claimed by."""
+        fields = dict.fromkeys([*_VIEW, "claim_request"], 1)
+        return list(self._tasks.find({"worker": worker}, fields, session=session).hint("held"))
+
+    def holders(self) -> list[ObjectId]:
+        """Every worker that holds a task."""
+        pipeline: list[Mapping[str, Any]] = [
+            {"$match": {"worker": {"$gt": ObjectId(bytes(12))}}},
+            {"$sort": {"worker": 1, "execution": 1}},
+            {"$group": {"_id": "$worker"}},
+        ]
+        return [d["_id"] for d in self._tasks.aggregate(pipeline, hint="held")]
+
+    def waking(self, now: datetime, limit: int) -> list[Task]:
+        """Available tasks whose `not_before` has passed and that are not claimable yet."""
+        found = self._tasks.find({"wake_at": {"$lte": now}}, dict.fromkeys(_VIEW, 1)).sort("wake_at").limit(limit)
+        return [view(document) for document in found]
+
+    def running_in(self, queue: str, session: Session = None) -> int:
+        """How many tasks of a queue workers hold now."""
+        states = {"$in": sorted(LIVE)}
+        return self._tasks.count_documents({"queue": queue, "state": states}, session=session)
+
+    def matching_ids(self, where: Mapping[str, Any], limit: int, session: Session = None) -> list[ObjectId]:
+        """Ids of the tasks that match an already checked filter, oldest first."""
+        return [d["_id"] for d in self._tasks.find(where, {"_id": 1}, session=session).sort("_id").limit(limit)]
+
+    def count(self, where: Mapping[str, Any]) -> int:
+        """How many tasks match an already checked filter."""
+        return self._tasks.count_documents(where)
+
+    def report_progress(self, execution_by_task: Mapping[ObjectId, ObjectId], fields: Mapping[ObjectId, Document]) -> None:
+        """Show in live tasks what their current attempts say of themselves (start, progress)."""
+        revision = new_revision()
+        self._tasks.bulk_write(
+            [
+                UpdateOne(
+                    {"_id": task, "execution": execution, "state": {"$in": sorted(LIVE)}},
+                    {"$set": {**fields[task], "_etag": revision}},
+                )
+                for task, execution in execution_by_task.items()
+            ],
+            ordered=False,
+        )
+
+    def avoid(self, task: ObjectId, worker: ObjectId) -> None:
+        """Keep `task` away from a worker whose machine failed it."""
+        self._tasks.update_one({"_id": task}, {"$addToSet": {"avoid": worker}})
+
+    def reserve(self, task: ObjectId, worker: ObjectId, until: datetime, now: datetime) -> bool:
+        """Let `worker` keep itself free for a wide task; False if another one does so already."""
+        free = [{"reserved_by": worker}, {"reserved_until": {"$lt": now}}, {"reserved_until": {"$exists": False}}]
+        result = self._tasks.update_one(
+            {"_id": task, "class_key": {"$exists": True}, "$or": free},
+            {"$set": {"reserved_by": worker, "reserved_until": until}},
+        )
+        return result.matched_count == 1
+
+    def delete(self, ids: Sequence[ObjectId], session: Session = None) -> list[ObjectId]:
+        """Remove those of the tasks that have ended and are settled; the ids that went."""
+        where = {
+            "_id": {"$in": list(ids)},
+            "state": {"$in": [State.TERMINATED, State.CANCELLED]},
+            "unsettled": {"$exists": False},
+        }
+        going = [d["_id"] for d in self._tasks.find(where, {"_id": 1}, session=session)]
+        self._tasks.delete_many({**where, "_id": {"$in": going}}, session=session)
+        return going
+
+
+def _guard(task: Task) -> Document:
+    return {"_id": task.id, "state": task.state, "_etag": task.revision}
+
+
+def _update(task: Task, change: Change, revision: str, now: datetime) -> Document:
+    fields: Document = {**change.fields, "state": change.state, "_etag": revision, "_updated": now}
+    fields["class_key"] = task.task_class if change.claimable else None
+    waits = change.state == State.AVAILABLE and not change.claimable and not task.hold
+    fields["wake_at"] = change.fields.get("not_before", task.not_before) if waits else None
+    if change.ended and task.has_continuations:
+        fields["unsettled"] = True
+    return _set_and_unset(fields)
+
+
+def _set_and_unset(fields: Mapping[str, Any]) -> Document:
+    update: Document = {"$set": {name: value for name, value in fields.items() if value is not None}}
+    cleared = {name: 1 for name, value in fields.items() if value is None}
+    if cleared:
+        update["$unset"] = cleared
+    return update

@@ -1,0 +1,88 @@
+"""The collection `workers`: who registered, since when each is silent, and which claim it waits in."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+from pymongo import ReturnDocument
+from pymongo.database import Database
+
+Document = dict[str, Any]
+
+ACTIVE = "active"
+DRAINING = "draining"
+QUARANTINED = "quarantined"
+LOST = "lost"
+GONE = "gone"
+ALIVE = (ACTIVE, DRAINING, QUARANTINED)
+
+
+class WorkerStore:
+    """Workers by id; ids are never used again."""
+
+    def __init__(self, db: Database[Document]) -> None:
+        self._workers = db["workers"]
+        self._forget = db["forget"]
+
+    def prepare(self) -> None:
+        """Create the indexes that leases and listings rest on."""
+        self._workers.create_index([("state", 1), ("last_seen", 1)], name="lease")
+        self._forget.create_index([("worker", 1)], name="worker")
+
+    def register(self, document: Document) -> None:
+        """Store a new worker."""
+        self._workers.insert_one(document)
+
+    def load(self, worker: ObjectId) -> Document | None:
+        """The stored worker."""
+        return self._workers.find_one({"_id": worker})
+
+    def in_states(self, states: Iterable[str] = ALIVE) -> list[Document]:
+        """All workers in these states."""
+        return list(self._workers.find({"state": {"$in": list(states)}}))
+
+    def by_id(self, ids: Iterable[ObjectId]) -> dict[ObjectId, Document]:
+        """Workers by id; missing ones are left out."""
+        return {d["_id"]: d for d in self._workers.find({"_id": {"$in": list(ids)}})}
+
+    def renew(self, worker: ObjectId, now: datetime, fields: Mapping[str, Any] | None = None) -> Document | None:
+        """Note that a worker was heard of; the worker, or None if it is lost, gone or unknown."""
+        return self._workers.find_one_and_update(
+            {"_id": worker, "state": {"$in": list(ALIVE)}},
+            {"$set": {**(fields or {}), "last_seen": now}},
+            return_document=ReturnDocument.AFTER,
+        )
+
+    def current_request(self, worker: ObjectId) -> str | None:
+        """The request of the newest claim, by which an older one knows that it is over."""
+        document = self._workers.find_one({"_id": worker}, {"claim_request": 1})
+        return None if document is None else document.get("claim_request")
+
+    def silent_since(self, before: datetime) -> list[ObjectId]:
+        """Workers that count as alive and were last heard of before `before`."""
+        where = {"state": {"$in": list(ALIVE)}, "last_seen": {"$lt": before}}
+        return [d["_id"] for d in self._workers.find(where, {"_id": 1})]
+
+    def move(self, worker: ObjectId, to: str, now: datetime, only_silent_since: datetime | None = None) -> bool:
+        """Change the state of a living worker; False if it is lost or gone already, or was heard of meanwhile."""
+        where: Document = {"_id": worker, "state": {"$in": list(ALIVE)}}
+        if only_silent_since is not None:
+            where["last_seen"] = {"$lt": only_silent_since}
+        fields: Document = {"state": to, "_updated": now}
+        if to in (LOST, GONE):
+            fields["time_left"] = now
+        return self._workers.update_one(where, {"$set": fields}).matched_count == 1
+
+    def forget(self, tasks_by_worker: Mapping[ObjectId, Iterable[ObjectId]]) -> None:
+        """Note which workers may remove the directories of which deleted tasks."""
+        notes = [{"worker": worker, "task": task} for worker, tasks in tasks_by_worker.items() for task in set(tasks)]
+        if notes:
+            self._forget.insert_many(notes)
+
+    def to_forget(self, workers: Iterable[ObjectId], limit: int = 1000) -> list[ObjectId]:
+        """Deleted tasks whose directories these workers (one and those that it replaced) may remove; told once."""
+        found = list(self._forget.find({"worker": {"$in": list(workers)}}).limit(limit))
+        if found:
+            self._forget.delete_many({"_id": {"$in": [d["_id"] for d in found]}})
+        return [d["task"] for d in found]
