@@ -33,8 +33,8 @@ def parse_size(value: object) -> int:
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of `90`, `1.5`, `"2h"` or `"10 min"`; ValueError says what a duration looks like."""
-    problem = f"{value!r} is not a duration; write seconds (90) or a text such as '90s', '10 min' or '2h'"
+    """Seconds of `90`, `1.5`, `"2h"` or `"10 minutes"`; ValueError says what a duration looks like."""
+    problem = f"{value!r} is not a duration; write seconds (90) or a text such as '90s', '10 minutes' or '2h'"
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError(problem)
     if isinstance(value, str) and not any(c.isdigit() for c in value):

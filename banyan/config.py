@@ -1,0 +1,215 @@
+"""Settings: flags over `BANYAN_*` variables over a TOML file over defaults, as one frozen value.
+
+The sections below are all there is; `settings/server.toml` and `settings/worker.toml` show each key with its default.
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from banyan.config_sources import load
+from banyan.wire import parse_duration, parse_size
+
+Size = Annotated[int, BeforeValidator(parse_size)]
+"""Bytes; may be written as "1 GiB"."""
+Seconds = Annotated[float, BeforeValidator(parse_duration)]
+"""Seconds; may be written as "2h"."""
+Some = Field(gt=0)
+
+
+class Section(BaseModel):
+    """Keys that belong together; unknown ones are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Http(Section):
+    """Where the server listens, and with how many processes and threads (each open long-poll takes a thread)."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=5000, ge=0, le=65535)
+    processes: int = Field(default=1, ge=1, le=64)
+    threads: int = Field(default=1100, ge=4, le=10_000)
+
+
+class Limits(Section):
+    """What one request may ask for."""
+
+    max_body_bytes: Annotated[Size, Some] = 64 * 2**20
+    max_list_items: Annotated[int, Some] = 10_000
+    max_page_items: Annotated[int, Some] = 1_000
+    query_seconds: Annotated[Seconds, Some] = 30.0
+
+
+class Mongo(Section):
+    """The replica set that holds everything; without a `uri` `banyan up` starts one of its own."""
+
+    uri: str = ""
+    database: str = Field(default="banyan", pattern=r"^[A-Za-z0-9_-]{1,38}$")
+    cache_gigabytes: float = Field(default=0.5, ge=0.25, le=10_000, allow_inf_nan=False)
+
+
+class Data(Section):
+    """Where `banyan up` keeps the embedded MongoDB, the logs and the work directories."""
+
+    directory: str = ""
+
+
+class Auth(Section):
+    """Who may read what, and where the first tokens are kept."""
+
+    private: bool = False
+    credentials_file: str = ""
+
+
+class Leases(Section):
+    """How often a worker is heard of, and when it counts as lost."""
+
+    heartbeat: Annotated[Seconds, Some] = 20.0
+    lost_after: Annotated[Seconds, Some] = 45.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow(cls, given: object) -> object:
+        """Where one of the two is given alone, the other keeps its distance from it."""
+        if isinstance(given, dict) and len(given) == 1:
+            with suppress(ValueError):
+                if "lost_after" in given:
+                    return {**given, "heartbeat": min(20.0, 0.4 * parse_duration(given["lost_after"]))}
+                if "heartbeat" in given:
+                    return {**given, "lost_after": max(45.0, 2.25 * parse_duration(given["heartbeat"]))}
+        return given
+
+    @model_validator(mode="after")
+    def _leave_room(self) -> Self:
+        if self.lost_after <= self.heartbeat:
+            raise ValueError(f"lost_after ({self.lost_after:g} s) must be longer than heartbeat ({self.heartbeat:g} s)")
+        return self
+
+
+class Queueing(Section):
+    """How work is handed out."""
+
+    reserve_after: Seconds = 30.0
+    idempotency_seconds: Annotated[Seconds, Some] = 86_400.0
+
+
+class Rescue(Section):
+    """How often the server looks for lost workers and interrupted settlements."""
+
+    interval: Annotated[Seconds, Some] = 1.0
+
+
+class StoredFiles(Section):
+    """What one attempt may leave on the server."""
+
+    max_file_bytes: Size = 2**30
+    max_attempt_bytes: Size = 4 * 2**30
+    max_files: int = Field(default=10_000, ge=0)
+
+
+class Log(Section):
+    """What is written to the log."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class ServerSettings(Section):
+    """Everything that `banyan server` can be told."""
+
+    server: Http = Http()
+    limits: Limits = Limits()
+    mongo: Mongo = Mongo()
+    data: Data = Data()
+    auth: Auth = Auth()
+    leases: Leases = Leases()
+    queue: Queueing = Queueing()
+    rescue: Rescue = Rescue()
+    files: StoredFiles = StoredFiles()
+    log: Log = Log()
+
+
+class Reserve(Section):
+    """What the worker leaves unused for others."""
+
+    cores: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    memory_bytes: Size = 0
+    memory_percent: float = Field(default=5.0, ge=0, lt=100)
+    gpus: int = Field(default=0, ge=0)
+
+
+class Usage(Section):
+    """How often the memory and CPU of running tasks are sampled."""
+
+    interval: Annotated[Seconds, Some] = 1.0
+
+
+class Work(Section):
+    """How tasks are taken and kept."""
+
+    max_tasks: int = Field(default=0, ge=0)
+    ask_ahead_seconds: Seconds = 2.0
+    tail_bytes: Size = 8192
+
+
+class SentFiles(Section):
+    """How often what tasks wrote is sent to a server without a shared disk."""
+
+    upload_interval: Annotated[Seconds, Some] = 1.0
+
+
+class Models(Section):
+    """Where models are found, first match first."""
+
+    path: tuple[str, ...] = ()
+
+
+class WorkerSettings(Section):
+    """Everything that `banyan worker` can be told."""
+
+    url: str = ""
+    token: str = ""
+    token_file: str = ""
+    name: str = ""
+    workdir: str = ""
+    cores: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    memory: Size = 0
+    gpus: int = Field(default=-1, ge=-1)
+    scratch: Size = 0
+    custom: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    queues: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+    capabilities: tuple[str, ...] = ()
+    time_limit: Seconds = 0.0
+    idle_timeout: Seconds = 0.0
+    server_lost_after: Annotated[Seconds, Some] = 600.0
+    reserve: Reserve = Reserve()
+    usage: Usage = Usage()
+    tasks: Work = Work()
+    files: SentFiles = SentFiles()
+    models: Models = Models()
+    log: Log = Log()
+
+
+def load_server_settings(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    config: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> ServerSettings:
+    """The server's settings. `flags` nests like the settings; SetupError lists all faults of all sources."""
+    return load(ServerSettings, flags or {}, config=config, environ=environ, neighbours=[WorkerSettings])
+
+
+def load_worker_settings(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    config: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> WorkerSettings:
+    """The worker's settings. `flags` nests like the settings; SetupError lists all faults of all sources."""
+    return load(WorkerSettings, flags or {}, config=config, environ=environ, neighbours=[ServerSettings])

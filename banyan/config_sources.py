@@ -1,0 +1,132 @@
+"""How settings are gathered from their sources, so that all faults can be told at once."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from banyan.errors import SetupError
+
+PREFIX = "BANYAN_"
+FOREIGN_VARIABLES = frozenset(
+    {
+        *("BANYAN_CONFIG", "BANYAN_URL", "BANYAN_TOKEN", "BANYAN_TOKEN_FILE"),
+        *("BANYAN_TASK_ID", "BANYAN_EXECUTION_ID", "BANYAN_WORKDIR", "BANYAN_PROGRESS", "BANYAN_RESULT"),
+    }
+)
+"""Variables with our prefix that are no settings: the client's, and those that a task finds."""
+
+Model = TypeVar("Model", bound=BaseModel)
+Values = dict[str, Any]
+
+
+def load(
+    model: type[Model],
+    flags: Mapping[str, Any],
+    *,
+    config: Path | None,
+    environ: Mapping[str, str],
+    neighbours: Iterable[type[BaseModel]] = (),
+) -> Model:
+    """The settings of `model`: `flags` over the environment over the TOML file `config` over the defaults.
+
+    Without `config` the variable `BANYAN_CONFIG` names the file. Variables of `neighbours` (other programs' settings)
+    are left alone; any other unknown `BANYAN_*` variable is a fault. SetupError lists every fault of every source.
+    """
+    faults: list[str] = []
+    values = _from_file(config or _named_file(environ), faults)
+    _merge(values, _from_environment(model, neighbours, environ, faults))
+    _merge(values, flags)
+    try:
+        settings = model.model_validate(values)
+    except ValidationError as error:
+        faults += [f"{'.'.join(map(str, each['loc']))}: {_reason(model, each)}" for each in error.errors()]
+    else:
+        if not faults:
+            return settings
+    raise SetupError("the settings are faulty:\n" + "\n".join(f"  {fault}" for fault in faults))
+
+
+def variables(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each environment variable that sets a key of `model`, with the path of the key."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            for variable, path in variables(field.annotation, f"{prefix}{name.upper()}__"):
+                yield variable, (name, *path)
+        else:
+            yield f"{prefix}{name.upper()}", (name,)
+
+
+def _named_file(environ: Mapping[str, str]) -> Path | None:
+    return Path(environ["BANYAN_CONFIG"]) if environ.get("BANYAN_CONFIG") else None
+
+
+def _from_file(path: Path | None, faults: list[str]) -> Values:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        faults.append(f"{path} cannot be read: {error}")
+        return {}
+
+
+def _from_environment(
+    model: type[BaseModel], neighbours: Iterable[type[BaseModel]], environ: Mapping[str, str], faults: list[str]
+) -> Values:
+    values: Values = {}
+    own = dict(variables(model))
+    known = {*own, *FOREIGN_VARIABLES, *(name for each in neighbours for name, _ in variables(each))}
+    for name in sorted(environ):
+        if name in own:
+            *sections, key = own[name]
+            _merge(values, _nested(sections, {key: _decoded(model, own[name], environ[name])}))
+        elif name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            faults.append(f"{name}: there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return values
+
+
+def _decoded(model: type[BaseModel], path: tuple[str, ...], text: str) -> object:
+    """The value of a variable: JSON where the key is a list or a table, else the text as it stands."""
+    for name in path:
+        annotation = model.model_fields[name].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    if get_origin(annotation) not in (tuple, dict):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text  # not a list or table: the validation says so
+
+
+def _nested(sections: list[str], value: Values) -> Values:
+    for section in reversed(sections):
+        value = {section: value}
+    return value
+
+
+def _merge(below: Values, above: Mapping[str, Any]) -> None:
+    """Lay `above` over `below`, section by section."""
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(below.get(key), dict):
+            _merge(below[key], value)
+        else:
+            below[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _reason(model: type[BaseModel], fault: Mapping[str, Any]) -> str:
+    if fault["type"] == "extra_forbidden":
+        keys = [".".join(path) for _, path in variables(model)]
+        near = difflib.get_close_matches(".".join(map(str, fault["loc"])), keys, n=1)
+        return "there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
+    if fault["type"] == "tuple_type":
+        return 'should be a list, such as ["a", "b"]; in a variable, a JSON list'
+    if fault["type"] == "dict_type":
+        return 'should be a table, such as {a = "b"}; in a variable, a JSON object'
+    return str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
