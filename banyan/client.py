@@ -14,6 +14,8 @@ from banyan.errors import NotFound
 from banyan.transport import Answer, Connection
 from banyan.worker_calls import Document, Stream, WorkerCalls
 
+__all__ = ["ENDED", "Client", "Document", "Page", "Stream", "Where"]
+
 Where = Mapping[str, Any]
 """A filter in MongoDB's syntax, such as `{"state": "running", "retry_count": {"$lt": 10}}`."""
 

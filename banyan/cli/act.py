@@ -1,0 +1,130 @@
+"""`banyan cancel`, `retry` and `wait`: steer tasks, and wait for their end."""
+
+import json
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from banyan.cli.connection import connect
+from banyan.cli.output import print_json, screen
+from banyan.errors import BanyanError
+
+if TYPE_CHECKING:
+    from banyan.client import Client, Document
+
+Ids = Annotated[list[str], typer.Argument(metavar="ID ..", help="Ids of tasks.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    for command in (cancel, retry, wait):
+        app.command()(command)
+
+
+def cancel(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID ..", help="Ids of tasks.")] = None,
+    where: Annotated[str | None, typer.Option(metavar="JSON", help="Cancel all that match this filter.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cancel tasks: running ones get SIGTERM, later SIGKILL; what depends on them is cancelled too."""
+    if bool(ids) == (where is not None):
+        raise typer.BadParameter("give ids, or --where", param_hint="ID")
+    if where is not None:
+        answer = connect().update_where(read_filter(where) or {}, {"state": "cancelled"})
+        print_json({key: value for key, value in answer.items() if key != "_status"})
+        return
+    _each(ids or [], "cancel", as_json)
+
+
+def retry(ids: Ids, as_json: AsJson = False) -> None:
+    """Let ended tasks run again, with the descendants that were cancelled because of them."""
+    _each(ids, "retry", as_json)
+
+
+def wait(
+    ids: Ids,
+    timeout: Annotated[float | None, typer.Option(help="Give up after this many seconds (exit 1).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Wait until the tasks have ended; exit 0 if all succeeded, else 1."""
+    wait_for(connect(), ids, timeout, as_json)
+
+
+def wait_for(client: "Client", ids: list[str], timeout: float | None = None, as_json: bool = False) -> None:
+    """Wait with a progress bar and say on stderr how it ended; exit 1 unless every task succeeded."""
+    try:
+        ended = _watched(client, ids, timeout)
+    except KeyboardInterrupt:
+        goes_on = "the task goes on" if len(ids) == 1 else "the tasks go on"
+        print(f"banyan: stopped waiting; {goes_on} (`banyan cancel ID` ends one)", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if as_json:
+        print_json(ended)
+    failed = [task for task in ended if task.get("exit_status") != "success"]
+    for task in failed if len(ended) > 1 else ended:
+        print(f"{task['_id']}: {task.get('exit_status') or task['state']}", file=sys.stderr)
+    if len(ended) > 1:
+        print(f"{len(ended) - len(failed)} of {len(ended)} tasks succeeded", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
+
+
+def read_filter(text: str | None) -> dict[str, Any] | None:
+    """The JSON object of a `--where` option."""
+    if text is None:
+        return None
+    try:
+        where = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"it is not JSON: {error}", param_hint="--where") from error
+    if not isinstance(where, dict):
+        raise typer.BadParameter('write an object, such as \'{"state": "running"}\'', param_hint="--where")
+    return where
+
+
+def _watched(client: "Client", ids: list[str], timeout: float | None) -> "list[Document]":
+    console = screen(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        *((BarColumn(), MofNCompleteColumn()) if len(set(ids)) > 1 else ()),
+        TimeElapsedColumn(),
+    )
+    shown = Progress(*columns, console=console, transient=True)
+    states: dict[str, str] = {}
+    with shown if console.is_terminal else nullcontext():
+        bar = shown.add_task("waiting", total=len(set(ids)))
+
+        def advance(task: "Document") -> None:
+            states[task["_id"]] = task["state"]
+            ended = sum(state in ("terminated", "cancelled") for state in states.values())
+            running = sum(state == "running" for state in states.values())
+            text = task["state"] if len(set(ids)) == 1 else f"{running} running"
+            shown.update(bar, completed=ended, description=text)
+
+        return client.wait(ids, timeout, advance)
+
+
+def _each(ids: list[str], act: str, as_json: bool) -> None:
+    client = connect()
+    method = client.cancel if act == "cancel" else client.retry
+    answers, problems = [], []
+    for task in ids:
+        try:
+            answers.append(method(task))
+        except BanyanError as error:
+            if len(ids) == 1:
+                raise
+            problems.append(error)
+            print(f"banyan: {error}", file=sys.stderr)
+    if as_json:
+        print_json(answers)
+    else:
+        for answer in answers:
+            print(f"{answer['_id']} {answer['state']}")
+    if problems:
+        raise problems[-1]

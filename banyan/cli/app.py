@@ -1,0 +1,96 @@
+"""The `banyan` command: its commands, and what it says and how it exits when something is wrong."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from banyan.cli import act, demo, look, processes, queues, report, submit, users
+from banyan.errors import (
+    BadRequest,
+    BanyanError,
+    Conflict,
+    Invalid,
+    NotFound,
+    PreconditionFailed,
+    SetupError,
+    TooLarge,
+)
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_REFUSED = 3
+EXIT_INTERRUPTED = 130
+
+_MISTAKES = (BadRequest, NotFound, Conflict, PreconditionFailed, TooLarge, Invalid, SetupError)
+
+app = typer.Typer(
+    name="banyan",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def banyan(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    """A queue for many computations on whatever machines you have.
+
+    `banyan up` starts everything on this machine. Then, in a second terminal:
+    `banyan submit -- echo hello`, `banyan list`, `banyan logs ID`.
+    Programs add `--json`.
+    """
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"banyan {installed('banyan-queue')}")
+        raise typer.Exit
+
+
+for commands in (processes, demo, submit, look, act, report, queues, users):
+    commands.register(app)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 the task failed, 2 usage, 3 cannot reach or not allowed."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what the arguments ask and answer with the exit code; what is wrong is said on stderr in one sentence."""
+    try:
+        status = app(list(arguments), standalone_mode=False, prog_name="banyan")
+    except typer.Abort:
+        return EXIT_INTERRUPTED
+    except TyperException as error:
+        return _usage(error)
+    except BanyanError as error:
+        return complain(str(error), exit_status(error))
+    except TimeoutError as error:
+        return complain(str(error), EXIT_FAILED)
+    return status if isinstance(status, int) else 0
+
+
+def exit_status(error: BanyanError) -> int:
+    """The exit code that tells a script what kind of error it was."""
+    return EXIT_USAGE if isinstance(error, _MISTAKES) else EXIT_REFUSED
+
+
+def complain(sentence: str, status: int) -> int:
+    """Say on stderr what is wrong; answers with `status`."""
+    print(f"banyan: {sentence}", file=sys.stderr)
+    return status
+
+
+def _usage(error: TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.format_message())
+        return EXIT_USAGE
+    hint = f" (see `{context.command_path} --help`)" if context is not None else ""
+    return complain(f"{error.format_message().rstrip('.')}{hint}", EXIT_USAGE)

@@ -1,0 +1,132 @@
+"""Which server the commands speak to, and with which token."""
+
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from banyan.errors import SetupError, Unauthorized, Unavailable
+
+if TYPE_CHECKING:
+    from banyan.client import Client
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Where the server is and what lets us in; `source` says who told."""
+
+    url: str
+    token: str
+    source: str
+
+
+def connect(admin: bool = False) -> "Client":
+    """A client for the server that the environment, the settings or a running `banyan up` name.
+
+    `admin` asks for the administrator's token where both are known. Unavailable if no server is known,
+    Unauthorized if no token is.
+    """
+    from banyan.client import Client
+
+    found = find_credentials(os.environ, admin)
+    return Client(found.url, found.token)
+
+
+def find_credentials(environ: Mapping[str, str], admin: bool = False) -> Credentials:
+    """The first address of: `BANYAN_URL`, `client.toml`, the newest living `banyan up`; and the token for it.
+
+    A token from a file is only ever sent to the address that stands beside it.
+    """
+    known = [*_from_settings(environ), *_from_running(environ, admin)]
+    token = _token_of(environ)
+    if environ.get("BANYAN_URL"):
+        chosen = Credentials(url=environ["BANYAN_URL"].rstrip("/"), token="", source="BANYAN_URL")
+    elif known:
+        chosen = known[0]
+    else:
+        raise Unavailable("no server is known; start one with `banyan up`, or set BANYAN_URL and BANYAN_TOKEN")
+    tokens = [token, chosen.token, *(each.token for each in known if each.url == chosen.url)]
+    usable = next((each for each in tokens if each), None)
+    if usable is None:
+        raise Unauthorized(
+            f"no token is known for {chosen.url} ({chosen.source}); set BANYAN_TOKEN or BANYAN_TOKEN_FILE"
+        )
+    return Credentials(url=chosen.url, token=usable, source=chosen.source)
+
+
+def pointer_directory(environ: Mapping[str, str]) -> Path:
+    """Where each running `banyan up` of this user leaves its address and tokens."""
+    return _base(environ, "XDG_STATE_HOME", ".local/state") / "banyan" / "up"
+
+
+def _token_of(environ: Mapping[str, str]) -> str:
+    if environ.get("BANYAN_TOKEN"):
+        return environ["BANYAN_TOKEN"]
+    path = environ.get("BANYAN_TOKEN_FILE")
+    return _read_token(Path(path), "BANYAN_TOKEN_FILE") if path else ""
+
+
+def _from_settings(environ: Mapping[str, str]) -> Iterator[Credentials]:
+    path = _base(environ, "XDG_CONFIG_HOME", ".config") / "banyan" / "client.toml"
+    if not path.exists():
+        return
+    try:
+        settings = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{path} cannot be read: {error}") from error
+    unknown = settings.keys() - {"url", "token", "token_file"}
+    if unknown or not isinstance(settings.get("url"), str):
+        problem = f"unknown key {min(unknown)}" if unknown else "no url"
+        raise SetupError(f"{path}: {problem}; it may hold url and token or token_file, each a text")
+    token = str(settings.get("token", ""))
+    if not token and "token_file" in settings:
+        token = _read_token(path.parent / Path(str(settings["token_file"])).expanduser(), str(path))
+    yield Credentials(url=settings["url"].rstrip("/"), token=token, source=str(path))
+
+
+def _from_running(environ: Mapping[str, str], admin: bool) -> Iterator[Credentials]:
+    directory = pointer_directory(environ)
+    files = sorted(directory.glob("*.json"), key=_age_key, reverse=True) if directory.is_dir() else []
+    for path in files:
+        pointer = _read_pointer(path)
+        if pointer and _alive(pointer["pid"]):
+            token = pointer["admin_token"] if admin else pointer["token"]
+            yield Credentials(url=pointer["url"].rstrip("/"), token=token, source=str(path))
+
+
+def _read_pointer(path: Path) -> dict[str, Any] | None:
+    try:
+        pointer = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None  # it is being removed: that server is gone
+    wanted = {"url": str, "token": str, "admin_token": str, "pid": int}
+    usable = isinstance(pointer, dict) and all(isinstance(pointer.get(key), kind) for key, kind in wanted.items())
+    return pointer if usable else None
+
+
+def _read_token(path: Path, source: str) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise SetupError(f"{source} names the token file {path}, which cannot be read: {error.strerror}") from error
+
+
+def _age_key(path: Path) -> float:
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _base(environ: Mapping[str, str], name: str, otherwise: str) -> Path:
+    return Path(environ[name]) if environ.get(name) else Path(environ.get("HOME") or Path.home()) / otherwise

@@ -1,0 +1,189 @@
+"""`banyan list`, `show`, `logs` and `explain`: what tasks there are and what happens to them."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from banyan.cli import output
+from banyan.cli.act import AsJson, read_filter
+from banyan.cli.connection import connect
+
+if TYPE_CHECKING:
+    from banyan.client import Document, Stream
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The id of a task.")]
+
+_LISTED = (
+    "name", "command", "model", "state", "exit_status", "queue", "time_started", "time_terminated", "peak_memory_bytes",
+)  # fmt: skip
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command("list")(list_tasks)
+    for command in (show, logs, explain):
+        app.command()(command)
+
+
+def list_tasks(
+    where: Annotated[str | None, typer.Option(metavar="JSON", help='Filter, such as \'{"name": "a"}\'.')] = None,
+    state: Annotated[str | None, typer.Option(help="Only tasks in this state.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only tasks of this queue.")] = None,
+    sort: Annotated[str, typer.Option(help="Fields to sort by, - before one for descending.")] = "-_id",
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many to show.")] = 20,
+    page: Annotated[int, typer.Option(min=1, help="Which part, when there are more.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """List tasks, the newest first."""
+    chosen = (read_filter(where) or {}) | ({"state": state} if state else {}) | ({"queue": queue} if queue else {})
+    found = connect().tasks(chosen, sort, None if as_json else _LISTED, count, page)
+    if as_json:
+        output.print_json(found.items)
+        return
+    rows = [
+        (
+            task["_id"],
+            task.get("name") or output.command(task),
+            task.get("queue", ""),
+            output.state(task),
+            output.exit_status(task),
+            output.run_time(task),
+            output.size(task.get("peak_memory_bytes")),
+        )
+        for task in found.items
+    ]
+    columns = ("ID", "NAME", "QUEUE", "STATE", "EXIT STATUS", ">RUN TIME", ">PEAK MEMORY")
+    output.screen().print(output.table(columns, rows))
+    if found.total > len(rows):
+        print(f"{len(rows)} of {found.total} tasks; -n shows more, --page the next", file=sys.stderr)
+
+
+def show(task_id: Id, as_json: AsJson = False) -> None:
+    """Show a task: what it is, how it stands, its attempts, and the end of its error output if it failed."""
+    client = connect()
+    task = client.task(task_id)
+    if as_json:
+        output.print_json(task)
+        return
+    attempts = client.attempts(task_id)
+    parts: list[Any] = [_facts(task, attempts)]
+    if attempts:
+        parts += [Text(), attempts_table(attempts)]
+    last = attempts[-1] if attempts else {}
+    ended_badly = task.get("exit_status") not in (None, "success")
+    if ended_badly:
+        tail = str(last.get("error") or last.get("stderr_tail") or "").rstrip()
+        parts += [Text(), Text("stderr", style="bold"), Text("\n".join(tail.splitlines()[-15:]))] if tail else []
+    title = Text.assemble((task.get("name") or output.command(task), "bold"), "  ", output.state(task))
+    output.screen().print(Panel(Group(*parts), title=title, title_align="left", expand=False, padding=(1, 2)))
+
+
+def attempts_table(attempts: "list[Document]") -> Table:
+    """One row for each attempt."""
+    rows = [
+        (
+            str(each.get("attempt", "")),
+            str(each.get("host") or ""),
+            output.moment(each.get("time_started")),
+            output.run_time(each),
+            _seconds(each.get("cpu_seconds")),
+            output.size(each.get("peak_memory_bytes")),
+            output.exit_status(each) if each.get("exit_status") else Text("not ended", style="blue"),
+        )
+        for each in attempts
+    ]
+    columns = (">ATTEMPT", "HOST", "STARTED", ">RUN TIME", ">CPU TIME", ">PEAK MEMORY", "EXIT STATUS")
+    return output.table(columns, rows)
+
+
+def logs(
+    task_id: Id,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the task has ended.")] = False,
+    stderr: Annotated[bool, typer.Option("--stderr", help="Standard error instead of standard output.")] = False,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Of this attempt, not of the last.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a task has written, also while it runs."""
+    client = connect()
+    stream: Stream = "stderr" if stderr else "stdout"
+    if follow and (as_json or attempt is not None):
+        raise typer.BadParameter("it goes with neither --json nor --attempt", param_hint="--follow")
+    if follow:
+        for chunk in client.follow(task_id, stream):
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+        return
+    data = client.log(task_id, stream, attempt=attempt)
+    if as_json:
+        output.print_json({"_id": task_id, "stream": stream, "text": data.decode(errors="replace")})
+    else:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+def explain(task_id: Id, as_json: AsJson = False) -> None:
+    """Say why a task is not running."""
+    answer = connect().explain(task_id)
+    if as_json:
+        output.print_json(answer)
+        return
+    print(answer["summary"])
+    reasons = [reason["message"] for reason in answer.get("reasons", ())]
+    if reasons != [answer["summary"]]:
+        for message in reasons:
+            print(f"  - {message}")
+
+
+def _facts(task: "Document", attempts: "list[Document]") -> Table:
+    last = attempts[-1] if attempts else {}
+    facts: dict[str, object] = {
+        "id": task["_id"],
+        "exit status": output.exit_status(task) if task.get("exit_status") else None,
+        "command": output.command(task),
+        "queue": f"{task.get('queue', '')}, priority {task.get('priority', 0)}",
+        "owner": task.get("owner"),
+        "requested": output.resources(task.get("requested_resources") or {}),
+        "requires": ", ".join(f"{label}={value}" for label, value in (task.get("requires") or {}).items()),
+        "tags": ", ".join(task.get("tags") or ()),
+        "granted": output.resources(last.get("granted_resources") or {}),
+        "waits for": f"{task['pending_dependency_count']} parents" if task.get("pending_dependency_count") else None,
+        "held": "yes" if task.get("hold") else None,
+        "not before": output.moment(task.get("not_before")),
+        "continuations": "\n".join(str(child) for child in task.get("continuations") or ()),
+        "created": output.moment(task.get("_created")),
+        "started": output.moment(task.get("time_started")),
+        "run time": output.run_time(task),
+        "retries": f"{task['retry_count']} of {task.get('max_retry_count', 0)}" if task.get("retry_count") else None,
+        "lost workers": task.get("abandoned_count") or None,
+        "cancelled by": _cause(task.get("cancelled_by")),
+        "progress": _progress(task.get("progress")),
+        "result": output.one_line(task["result"]) if task.get("result") is not None else task.get("result_file"),
+    }
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, value in facts.items():
+        if value not in (None, ""):
+            grid.add_row(label, value if isinstance(value, Text) else Text(str(value)))
+    return grid
+
+
+def _cause(cause: object) -> str | None:
+    return ", ".join(f"{kind} {value}" for kind, value in cause.items()) if isinstance(cause, dict) else None
+
+
+def _progress(progress: object) -> str | None:
+    if not isinstance(progress, dict):
+        return None
+    fraction = progress.get("fraction")
+    percent = f"{fraction:.0%} " if isinstance(fraction, (int, float)) else ""
+    return percent + str(progress.get("message") or "")
+
+
+def _seconds(seconds: object) -> str:
+    return f"{seconds:.2f}s" if isinstance(seconds, (int, float)) else ""

@@ -1,0 +1,147 @@
+"""What the commands print: tables for people, JSON for programs."""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from banyan import wire
+
+STATE_STYLES = {
+    "inactive": "dim",
+    "available": "cyan",
+    "running": "bold blue",
+    "pending_cancellation": "yellow",
+    "terminated": "green",
+    "cancelled": "yellow",
+    "active": "green",
+    "draining": "yellow",
+    "quarantined": "red",
+    "lost": "red",
+    "gone": "dim",
+}
+WIDE = 160
+"""Columns of a table that does not go to a terminal."""
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def screen(stderr: bool = False) -> Console:
+    """A console on stdout or stderr; wide when no terminal says how wide it is."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, soft_wrap=False, width=None if stream.isatty() else WIDE)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], title: str | None = None) -> Table:
+    """A plain table; a column whose heading starts with `>` is aligned to the right, ids are never cut."""
+    result = Table(
+        title=title, title_justify="left", box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    for column in columns:
+        heading = column.lstrip(">")
+        result.add_column(
+            heading,
+            justify="right" if column.startswith(">") else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            min_width=24 if heading in ("ID", "TASK") else None,
+        )
+    for row in rows:
+        result.add_row(*(escape(cell) if isinstance(cell, str) else cell for cell in row))
+    return result
+
+
+def state(document: Mapping[str, Any]) -> Text:
+    """The state of a task or worker in its colour; a task that ended badly is red."""
+    name = str(document.get("state", ""))
+    bad = name == "terminated" and document.get("exit_status") != "success"
+    return Text(name, style="red" if bad else STATE_STYLES.get(name, ""))
+
+
+def exit_status(document: Mapping[str, Any]) -> Text:
+    """How a task or an attempt ended, empty while it has not."""
+    text = str(document.get("exit_status") or "")
+    style = "green" if text == "success" else "yellow" if text == "cancelled" else "red"
+    return Text(text, style=style)
+
+
+def moment(text: object) -> str:
+    """A date of the server in local time; without the day when it is today's."""
+    if not text:
+        return ""
+    date = wire.parse_date(text).astimezone()
+    today = date.date() == datetime.now().astimezone().date()
+    return date.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M")
+
+
+def run_time(document: Mapping[str, Any]) -> str:
+    """How long a task or an attempt has run, in all or so far; dates carry whole seconds."""
+    started = document.get("time_started")
+    if not started:
+        return ""
+    until = document.get("time_terminated")
+    end = wire.parse_date(until) if until else datetime.now(UTC)
+    seconds = max((end - wire.parse_date(started)).total_seconds(), 0.0)
+    return "<1s" if seconds < 1 else wire.format_duration(seconds).replace(".0s", "s").replace(".00s", "s")
+
+
+def size(size_bytes: object) -> str:
+    """Bytes for people; empty when unknown."""
+    return wire.format_size(size_bytes) if isinstance(size_bytes, (int, float)) else ""
+
+
+def command(task: Mapping[str, Any]) -> str:
+    """What a task runs, on one line."""
+    what = task.get("command")
+    if isinstance(what, list):
+        what = shlex.join(what)
+    text = what or (f"model {task['model']}" if task.get("model") else "(group)")
+    return " ".join(str(text).split())
+
+
+def resources(amounts: Mapping[str, Any]) -> str:
+    """Requested or granted resources on one line, sizes with their unit."""
+    parts = []
+    for name, amount in amounts.items():
+        if isinstance(amount, Mapping):
+            parts += [f"{key} {value}" for key, value in amount.items()]
+        elif name in ("memory", "gpu_memory", "scratch"):
+            parts.append(f"{name} {size(amount)}")
+        elif amount not in (0, None, [], ""):
+            parts.append(f"{name} {amount}")
+    return ", ".join(parts)
+
+
+def sparkline(values: Sequence[float], width: int = 60) -> str:
+    """The curve of `values` from zero to their peak, in at most `width` bars."""
+    if not values:
+        return ""
+    step = max(len(values) / width, 1.0)
+    count = min(len(values), width)
+    peaks = [max(values[int(i * step) : max(int((i + 1) * step), int(i * step) + 1)]) for i in range(count)]
+    top = max(peaks) or 1.0
+    return "".join(_BARS[min(round(value / top * (len(_BARS) - 1)), len(_BARS) - 1)] for value in peaks)
+
+
+def one_line(value: Any, limit: int = 200) -> str:
+    """A JSON value on one line, cut at `limit` characters."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def by_time(samples: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Samples of memory usage in the order in which they were taken."""
+    return sorted(samples, key=lambda sample: wire.parse_date(sample["time"]))

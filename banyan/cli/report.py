@@ -1,0 +1,133 @@
+"""`banyan workers`, `stats`, `history` and `memory`: who works, how it goes, what was used."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from banyan import wire
+from banyan.cli import output
+from banyan.cli.act import AsJson, read_filter
+from banyan.cli.connection import connect
+from banyan.cli.look import Id, attempts_table
+
+if TYPE_CHECKING:
+    from banyan.client import Document
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    for command in (workers, stats, history, memory):
+        app.command()(command)
+
+
+def workers(
+    every: Annotated[bool, typer.Option("--all", help="Also those that are lost or gone.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the workers."""
+    found = connect().workers(None if every else {"state": {"$nin": ["lost", "gone"]}})
+    if as_json:
+        output.print_json(found)
+        return
+    rows = [
+        (
+            worker["_id"],
+            str(worker.get("name") or ""),
+            str(worker.get("host") or ""),
+            output.state(worker),
+            output.resources(worker.get("resources") or {}),
+            ", ".join(worker.get("queues") or ["all"]),
+            ", ".join(f"{label}={value}" for label, value in (worker.get("labels") or {}).items()),
+        )
+        for worker in found
+    ]
+    output.screen().print(output.table(("ID", "NAME", "HOST", "STATE", "RESOURCES", "QUEUES", "LABELS"), rows))
+
+
+def stats(
+    where: Annotated[str | None, typer.Option(metavar="JSON", help="Only of the tasks that match.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show counts, waits, run times, memory and rates."""
+    answer = connect().statistics(read_filter(where))
+    if as_json:
+        output.print_json(answer)
+    else:
+        output.screen().print(statistics_view(answer))
+
+
+def history(task_id: Id, as_json: AsJson = False) -> None:
+    """List the attempts of a task."""
+    attempts = connect().attempts(task_id)
+    if as_json:
+        output.print_json(attempts)
+    else:
+        output.screen().print(attempts_table(attempts))
+
+
+def memory(task_id: Id, as_json: AsJson = False) -> None:
+    """Show how much memory a task used over time."""
+    client = connect()
+    samples = output.by_time(client.memory({"task": task_id}))
+    if as_json:
+        output.print_json(samples)
+        return
+    peak = client.task(task_id, ["peak_memory_bytes"]).get("peak_memory_bytes")
+    output.screen().print(memory_view(samples, peak))
+
+
+def memory_view(samples: "Sequence[Document]", peak_memory_bytes: int | None) -> Text:
+    """The curve of resident memory, its highest sample and the true peak."""
+    if not samples:
+        return Text("no samples yet", style="dim")
+    values = [sample["resident_memory_bytes"] for sample in samples]
+    dates = [wire.parse_date(sample["time"]) for sample in samples]
+    text = Text.assemble((output.sparkline(values), "cyan"))
+    spread = wire.format_duration((dates[-1] - dates[0]).total_seconds())
+    text.append(f"\n{len(samples)} samples over {spread}, the highest {output.size(max(values))}")
+    if peak_memory_bytes is not None:
+        text.append(f"; true peak {output.size(peak_memory_bytes)}")
+    return text
+
+
+def statistics_view(answer: Mapping[str, Any]) -> Group:
+    """Tables of what `/statistics` answers."""
+    states = answer.get("states", {})
+    queues = answer.get("queues", {})
+    names = [name for name in output.STATE_STYLES if name in states]
+    rows = [
+        [queue, *(str(counts.get(name, 0)) for name in names), str(sum(counts.values()))]
+        for queue, counts in queues.items()
+    ]
+    rows.append(["all", *(str(states.get(name, 0)) for name in names), str(answer.get("total", 0))])
+    parts: list[Any] = [output.table(("QUEUE", *(f">{name.upper()}" for name in names), ">TOTAL"), rows), Text()]
+    parts += [_distributions(answer), Text()]
+    if answer.get("exit_statuses"):
+        ends = sorted(answer["exit_statuses"].items(), key=lambda each: -each[1])
+        parts += [output.table(("EXIT STATUS", ">TASKS"), [(str(end), str(count)) for end, count in ends]), Text()]
+    rates = answer.get("rates", {})
+    parts.append(Text(_counts("workers", answer.get("workers", {}), "{} {}")))
+    parts.append(Text(_counts("rates", rates, "{} {:g}")))
+    return Group(*parts)
+
+
+def _distributions(answer: Mapping[str, Any]) -> Table:
+    def cells(values: Mapping[str, Any] | None, form: Any) -> list[str]:
+        known = values or {}
+        return [form(known[key]) if known.get(key) is not None else "" for key in ("min", "median", "p95", "max")]
+
+    rows = [
+        ["wait", *cells(answer.get("wait_seconds"), wire.format_duration)],
+        ["run time", *cells(answer.get("run_seconds"), wire.format_duration)],
+        ["peak memory", *cells(answer.get("peak_memory_bytes"), wire.format_size)],
+    ]
+    return output.table(("", ">MIN", ">MEDIAN", ">95%", ">MAX"), rows)
+
+
+def _counts(title: str, values: Mapping[str, Any], form: str) -> str:
+    parts = [form.format(name.replace("_", " "), value) for name, value in values.items() if value is not None]
+    return f"{title}: {', '.join(parts) or 'none'}"

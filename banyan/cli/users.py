@@ -1,0 +1,69 @@
+"""`banyan user`: who may do what, and with which token (administrators)."""
+
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from banyan.cli import output
+from banyan.cli.act import AsJson
+from banyan.cli.connection import connect
+
+Name = Annotated[str, typer.Argument(help="The user's name.")]
+
+group = typer.Typer(no_args_is_help=True, help="Add, list and remove users, and give new tokens (administrators).")
+
+
+class Role(StrEnum):
+    """What a user may do."""
+
+    ADMIN = "admin"
+    PROVIDER = "provider"
+    WORKER = "worker"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of commands to `app`."""
+    app.add_typer(group, name="user")
+
+
+@group.command()
+def add(
+    name: Name,
+    role: Annotated[Role, typer.Option(help="provider submits tasks, worker runs them, admin does everything.")],
+    as_json: AsJson = False,
+) -> None:
+    """Add a user and print the token, this once."""
+    _print_token(connect(admin=True).add_user(name, role.value), as_json)
+
+
+@group.command("list")
+def list_users(as_json: AsJson = False) -> None:
+    """List the users and their roles."""
+    found = connect(admin=True).users()
+    if as_json:
+        output.print_json(found)
+        return
+    rows = [(str(user["name"]), str(user["role"]), output.moment(user.get("_created"))) for user in found]
+    output.screen().print(output.table(("NAME", "ROLE", "CREATED"), rows))
+
+
+@group.command()
+def remove(name: Name) -> None:
+    """Take a user's access away; the user's tasks stay."""
+    connect(admin=True).remove_user(name)
+
+
+@group.command()
+def rotate(name: Name, as_json: AsJson = False) -> None:
+    """Print a new token for a user; the old one ends at once."""
+    _print_token(connect(admin=True).rotate_user(name), as_json)
+
+
+def _print_token(answer: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        output.print_json(answer)
+        return
+    print(answer["token"])
+    print("This token is not shown again; keep it where only its user can read it.", file=sys.stderr)
