@@ -112,19 +112,19 @@ def _watched(client: "Client", ids: list[str], timeout: float | None) -> "list[D
 def _each(ids: list[str], act: str, as_json: bool) -> None:
     client = connect()
     method = client.cancel if act == "cancel" else client.retry
-    answers, problems = [], []
+    answers: list[Document] = []
+    problems: list[BanyanError] = []
     for task in ids:
         try:
             answers.append(method(task))
         except BanyanError as error:
-            if len(ids) == 1:
-                raise
             problems.append(error)
-            print(f"banyan: {error}", file=sys.stderr)
     if as_json:
         print_json(answers)
     else:
         for answer in answers:
             print(f"{answer['_id']} {answer['state']}")
+    for problem in problems[:-1]:
+        print(f"banyan: {problem}", file=sys.stderr)
     if problems:
         raise problems[-1]

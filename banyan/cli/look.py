@@ -109,10 +109,10 @@ def logs(
     as_json: AsJson = False,
 ) -> None:
     """Print what a task has written, also while it runs."""
-    client = connect()
     stream: Stream = "stderr" if stderr else "stdout"
     if follow and (as_json or attempt is not None):
         raise typer.BadParameter("it goes with neither --json nor --attempt", param_hint="--follow")
+    client = connect()
     if follow:
         for chunk in client.follow(task_id, stream):
             sys.stdout.buffer.write(chunk)

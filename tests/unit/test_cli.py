@@ -1,0 +1,275 @@
+"""The commands against recorded answers: what they send, print, and exit with."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from banyan.cli.app import run
+from tests.support.recorded import RecordedApp, Said, served
+
+TASK = "5" * 24
+OTHER = "6" * 24
+POSTED = Said(201, {"_status": "OK", "_id": TASK, "_etag": "e", "state": "available"})
+
+Serve = Callable[..., RecordedApp]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user without any settings of Banyan."""
+    for name in ("BANYAN_URL", "BANYAN_TOKEN", "BANYAN_TOKEN_FILE", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Starts a stand-in server that gives these answers, and names it to the commands."""
+    with ExitStack() as stack:
+
+        def start(*answers: Said) -> RecordedApp:
+            app = RecordedApp(*answers)
+            monkeypatch.setenv("BANYAN_URL", stack.enter_context(served(app)))
+            monkeypatch.setenv("BANYAN_TOKEN", "secret")
+            return app
+
+        yield start
+
+
+def ended(exit_status: str, task: str = TASK) -> dict[str, Any]:
+    return {"_id": task, "state": "terminated", "exit_status": exit_status, "name": "a"}
+
+
+def items(*documents: dict[str, Any]) -> Said:
+    return Said(200, {"_items": list(documents), "_meta": {"total": len(documents), "page": 1}})
+
+
+def test_submit_prints_the_id_alone(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    app = serve(POSTED)
+    assert run(["submit", "--", "sh", "-c", "echo hi; exit 3"]) == 0
+    assert capsys.readouterr() == (f"{TASK}\n", "")
+    assert app.asked[0].json == {"command": ["sh", "-c", "echo hi; exit 3"], "state": "available"}
+    assert app.asked[0].headers["Authorization"] == "Bearer secret"
+
+
+def test_submit_sends_every_option(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = serve(POSTED)
+    (tmp_path / "in.txt").write_text("to read")
+    monkeypatch.chdir(tmp_path)
+    options = (
+        "--name n --queue q --priority 3 --cores 0.5 --gpus 1 --scratch 1GB --max-retries 2 --retry-delay 10s"
+        " --timeout 2h --dir work --env A=b=c --stdin in.txt --tag x --tag y --label disk=ssd --hold --json"
+        f" --after {TASK} --after {OTHER}:failure"
+    )
+    assert run(["submit", *options.split(), "--memory", "1 GiB", "one line | wc"]) == 0
+    assert app.asked[0].json == {
+        "name": "n",
+        "command": "one line | wc",
+        "queue": "q",
+        "priority": 3,
+        "requested_resources": {"cores": 0.5, "memory": "1 GiB", "gpus": 1, "scratch": "1GB"},
+        "max_retry_count": 2,
+        "retry_delay": "10s",
+        "timeout": "2h",
+        "dependencies": [TASK, {"task": OTHER, "on": "failure"}],
+        "directory": str(tmp_path / "work"),
+        "env": {"A": "b=c"},
+        "stdin": "to read",
+        "tags": ["x", "y"],
+        "requires": {"disk": "ssd"},
+        "hold": True,
+        "state": "available",
+    }
+    assert json.loads(capsys.readouterr().out) == POSTED.body
+
+
+def test_export_sends_the_environment_without_our_secrets(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = serve(POSTED)
+    monkeypatch.setenv("LICENSE_SERVER", "here")
+    assert run(["submit", "--export", "--env", "LICENSE_SERVER=there", "true"]) == 0
+    sent = app.asked[0].json["env"]
+    assert sent["LICENSE_SERVER"] == "there"
+    assert not [name for name in sent if name.startswith("BANYAN_")]
+
+
+@pytest.mark.parametrize(
+    ("exit_status", "code"), [("success", 0), ("failure (exit code 3)", 1), ("cancelled", 1), ("timed out", 1)]
+)
+def test_submit_wait_exits_as_the_task_ends(
+    serve: Serve, capsys: pytest.CaptureFixture[str], exit_status: str, code: int
+) -> None:
+    serve(POSTED, items(ended(exit_status)))
+    assert run(["submit", "--wait", "true"]) == code
+    assert capsys.readouterr() == (f"{TASK}\n", f"{TASK}: {exit_status}\n")
+
+
+def test_wait_for_several_names_those_that_failed(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    serve(items(ended("success"), ended("failure (SIGKILL)", OTHER)))
+    assert run(["wait", TASK, OTHER]) == 1
+    assert capsys.readouterr() == ("", f"{OTHER}: failure (SIGKILL)\n1 of 2 tasks succeeded\n")
+
+
+def test_wait_gives_up_at_its_timeout(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    serve(items({"_id": TASK, "state": "running"}))
+    assert run(["wait", "--timeout", "0", TASK]) == 1
+    assert "have not ended after 0 s" in capsys.readouterr().err
+
+
+def test_list_asks_for_the_newest_and_shows_how_they_stand(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    times = {"time_started": "Tue, 02 Apr 2013 10:29:13 GMT", "time_terminated": "Tue, 02 Apr 2013 10:31:18 GMT"}
+    app = serve(items(ended("out of memory") | times | {"peak_memory_bytes": 3 << 30, "queue": "default"}))
+    assert run(["list", "--state", "terminated", "--where", '{"name": "a"}', "-n", "3"]) == 0
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.split() == [TASK, "a", "default", "terminated", "out", "of", "memory", "2m", "05s", "3.00", "GiB"]
+    query = app.asked[0].query
+    assert (query["sort"], query["max_results"]) == ("-_id", "3")
+    assert json.loads(query["where"]) == {"name": "a", "state": "terminated"}
+
+
+def test_list_prints_whole_tasks_as_json(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    serve(items(ended("success")))
+    assert run(["list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [ended("success")]
+
+
+def test_show_tells_the_end_the_attempts_and_what_went_wrong(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    task = ended("failure (exit code 3)") | {"command": ["sh", "-c", "exit 3"], "requested_resources": {"cores": 1}}
+    attempt = {"attempt": 1, "host": "node1", "exit_status": "failure (exit code 3)", "stderr_tail": "[no] such file"}
+    serve(Said(200, task), items(attempt))
+    assert run(["show", TASK]) == 0
+    shown = capsys.readouterr().out
+    for expected in (TASK, "failure (exit code 3)", "sh -c 'exit 3'", "node1", "[no] such file", "cores 1"):
+        assert expected in shown
+
+
+def test_logs_prints_the_bytes_as_they_are(serve: Serve, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    app = serve(Said(200, b"hi\n\xff[bold]"))
+    assert run(["logs", "--stderr", "--attempt", "2", TASK]) == 0
+    assert capfdbinary.readouterr().out == b"hi\n\xff[bold]"
+    assert (app.asked[0].path, app.asked[0].query) == (f"/tasks/{TASK}/stderr", {"attempt": "2"})
+
+
+def test_explain_prints_the_summary_and_each_reason(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    reasons = [{"reason": "held", "message": "it is held"}, {"reason": "queue", "message": "queue q is paused"}]
+    serve(Said(200, {"state": "available", "summary": "it is held, and more", "reasons": reasons}))
+    assert run(["explain", TASK]) == 0
+    assert capsys.readouterr().out == "it is held, and more\n  - it is held\n  - queue q is paused\n"
+
+
+def test_cancel_goes_on_after_an_unknown_task_and_says_so(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    unknown = Said(404, {"_status": "ERR", "_error": {"code": 404, "message": "there is no task x"}})
+    serve(unknown, Said(200, {"_id": OTHER, "state": "cancelled"}))
+    assert run(["cancel", "x", OTHER]) == 2
+    assert capsys.readouterr() == (f"{OTHER} cancelled\n", "banyan: there is no task x\n")
+
+
+def test_a_new_user_gets_the_token_on_stdout(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    app = serve(Said(201, {"_status": "OK", "name": "ann", "role": "worker", "token": "shown once"}))
+    assert run(["user", "add", "ann", "--role", "worker"]) == 0
+    assert capsys.readouterr().out == "shown once\n"
+    assert app.asked[0].json == {"name": "ann", "role": "worker"}
+
+
+def test_queues_are_listed_and_paused(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    app = serve(items({"name": "gpu", "paused": True, "max_running": 3, "weight": 2.0}))
+    assert run(["queues"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["gpu", "paused", "3", "2"]
+    assert run(["queues", "resume", "gpu"]) == 0
+    assert (app.asked[1].method, app.asked[1].path, app.asked[1].json) == ("PATCH", "/queues/gpu", {"paused": False})
+
+
+def test_stats_show_counts_times_and_memory(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    spread = {"min": 0.5, "median": 2.0, "p95": 61.0, "max": 7200.0}
+    statistics = {
+        "total": 3,
+        "states": {"running": 1, "terminated": 2},
+        "queues": {"default": {"running": 1, "terminated": 2}},
+        "exit_statuses": {"success": 2},
+        "wait_seconds": spread,
+        "run_seconds": {"min": None, "median": None, "p95": None, "max": None},
+        "peak_memory_bytes": {"min": 1 << 20, "median": 1 << 20, "p95": 1 << 20, "max": 1 << 30},
+        "rates": {"submitted_per_minute": 3.0, "ended_per_minute": 2.0},
+        "workers": {"active": 1},
+    }
+    serve(Said(200, statistics))
+    assert run(["stats"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["default", "1", "2", "3"] in lines
+    assert ["wait", "0.50s", "2.00s", "1m", "01s", "2h", "00m"] in lines
+    assert ["success", "2"] in lines
+    assert ["workers:", "active", "1"] in lines
+
+
+def test_memory_draws_the_curve_in_the_order_of_time(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    samples = [
+        {"_id": str(i), "time": f"Tue, 02 Apr 2013 10:29:{second} GMT", "resident_memory_bytes": size << 20}
+        for i, (second, size) in enumerate([("13", 10), ("15", 100), ("14", 50)])
+    ]
+    serve(items(*samples), Said(200, {"_id": TASK, "peak_memory_bytes": 120 << 20}))
+    assert run(["memory", TASK]) == 0
+    curve, summary = capsys.readouterr().out.splitlines()
+    assert curve == "▂▅█"
+    assert summary == "3 samples over 2.00s, the highest 100.00 MiB; true peak 120.00 MiB"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["submit", "--colour", "x"], "No such option: --colour"),
+        (["lits"], "No such command 'lits'. Did you mean 'list'?"),
+        (["submit"], "give a command after `--`"),
+        (["submit", "--env", "A", "true"], "'A' is not of the form NAME=VALUE"),
+        (["submit", "--after", "1:maybe", "true"], "write ID, ID:failure or ID:any"),
+        (["submit", "--stdin", "/nowhere", "true"], "/nowhere cannot be read as text"),
+        (["list", "--where", "{"], "it is not JSON"),
+        (["list", "--where", "[]"], "write an object"),
+        (["cancel"], "give ids, or --where"),
+        (["logs", "-f", "--json", "x"], "it goes with neither --json nor --attempt"),
+        (["user", "add", "ann", "--role", "king"], "king"),
+        (["queues", "set", "q"], "give --max-running or --weight"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert run(arguments) == 2
+    said = capsys.readouterr()
+    assert (said.out, words in said.err, said.err.count("\n")) == ("", True, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, 2), (401, 3), (403, 3), (404, 2), (409, 2), (413, 2), (429, 3), (500, 3)]
+)
+def test_refusals_are_one_sentence_and_tell_scripts_their_kind(
+    serve: Serve, capsys: pytest.CaptureFixture[str], status: int, code: int
+) -> None:
+    serve(Said(status, {"_status": "ERR", "_error": {"code": status, "message": "this is why"}}))
+    assert run(["retry", TASK]) == code
+    assert capsys.readouterr() == ("", "banyan: this is why\n")
+
+
+def test_an_invalid_task_names_the_field_and_the_reason(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    serve(Said(422, {"_status": "ERR", "_issues": {"timeout": "'soon' is not a duration"}}))
+    assert run(["submit", "--timeout", "soon", "true"]) == 2
+    assert capsys.readouterr().err == "banyan: timeout: 'soon' is not a duration\n"
+
+
+def test_without_any_server_it_says_how_to_start_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["list"]) == 3
+    assert capsys.readouterr().err == (
+        "banyan: no server is known; start one with `banyan up`, or set BANYAN_URL and BANYAN_TOKEN\n"
+    )
+
+
+def test_an_unreachable_server_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BANYAN_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("BANYAN_TOKEN", "x")
+    assert run(["list"]) == 3
+    assert "cannot reach the server at http://127.0.0.1:1 (connection refused)" in capsys.readouterr().err
