@@ -73,9 +73,9 @@ class Resources:
         if self.gpu_memory_bytes > free.gpu_memory_bytes:
             lacks["gpu_memory"] = (self.gpu_memory_bytes, free.gpu_memory_bytes)
         if self.gpu_compute_capability > free.gpu_compute_capability:
-            lacks["gpu_compute_capability"] = tuple(
-                "{}.{}".format(*capability)
-                for capability in (self.gpu_compute_capability, free.gpu_compute_capability)
+            lacks["gpu_compute_capability"] = (
+                "{}.{}".format(*self.gpu_compute_capability),
+                "{}.{}".format(*free.gpu_compute_capability),
             )
         for name, amount in self.custom.items():
             if amount > free.custom.get(name, 0):

@@ -36,6 +36,11 @@ def is_worker_failure(exit_status: str) -> bool:
     return exit_status.startswith("failure (worker:")
 
 
+def is_abandoned(exit_status: str) -> bool:
+    """Whether worker and server lost sight of each other, so that nobody knows how the attempt would have ended."""
+    return exit_status in (WORKER_UNREACHABLE, SERVER_UNREACHABLE)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """What `transitions.decide` looks at, and the revision that it was read at.

@@ -17,9 +17,9 @@ running                Cancel                                   pending_cancella
 running                End with success                         terminated
 running                End with a failure, retries left         available, after the retry delay
 running                End with a failure, none left            terminated
-running                End with the machine to blame, Lose      available; after the fifth: terminated
+running                End, abandoned or the machine to blame   available; after the fifth: terminated
 pending_cancellation   End with success                         terminated
-pending_cancellation   any other End, GiveBack, Lose            cancelled
+pending_cancellation   any other End, GiveBack                  cancelled
 terminated, cancelled  Retry, Revive                            inactive or available, counts anew
 =====================  =======================================  =====================================
 """
@@ -32,7 +32,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from banyan.domain.task import CANCELLED, ENDED, LIVE, SUCCESS, State, Task, is_worker_failure
+from banyan.domain.task import CANCELLED, ENDED, LIVE, SUCCESS, State, Task, is_abandoned, is_worker_failure
 from banyan.errors import IllegalTransition, StaleAttempt
 
 MAX_LOSSES = 5
@@ -86,15 +86,7 @@ class GiveBack:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The attempt is over, as its worker says."""
-
-    execution: ObjectId
-    exit_status: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lose:
-    """The attempt is over because its lease ended or its worker gave it up."""
+    """The attempt is over, as its worker says, or the server when the worker is lost."""
 
     execution: ObjectId
     exit_status: str
@@ -115,7 +107,7 @@ class Revive:
 LEFT: dict[str, Any] = {"worker": None, "claim_request": None}
 """What a task that no worker holds any more has in its fields."""
 
-Event = Release | Promote | Due | Cancel | Claim | GiveBack | End | Lose | Retry | Revive
+Event = Release | Promote | Due | Cancel | Claim | GiveBack | End | Retry | Revive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,16 +131,16 @@ def decide(task: Task, event: Event, now: datetime) -> Change | None:
     row = _TABLE.get((task.state, type(event)))
     if row is None:
         raise _refusal(task, event)
-    if isinstance(event, (GiveBack, End, Lose)) and event.execution != task.execution:
+    if isinstance(event, (GiveBack, End)) and event.execution != task.execution:
         raise StaleAttempt(f"execution {event.execution}: it is no longer the attempt of task {task.id}")
     return row(task, event, now)
 
 
 def _release(task: Task, event: Release, now: datetime) -> Change | None:
     if event.pending:
-        raise IllegalTransition({
-            "state": f"task {task.id} still waits for a parent; it becomes available by itself when all have ended"
-        })
+        raise IllegalTransition(
+            {"state": f"task {task.id} still waits for a parent; it becomes available by itself when all have ended"}
+        )
     return _available(task, now)
 
 
@@ -211,7 +203,7 @@ def _again(task: Task, now: datetime, **fields: Any) -> Change:
 
 
 def _end(task: Task, event: End, now: datetime) -> Change:
-    if is_worker_failure(event.exit_status):
+    if is_worker_failure(event.exit_status) or is_abandoned(event.exit_status):
         return _lose(task, event, now)
     if event.exit_status == SUCCESS or task.retry_count >= task.max_retry_count:
         return _terminated(event.exit_status, now)
@@ -232,7 +224,7 @@ def _terminated(exit_status: str, now: datetime, **fields: Any) -> Change:
     return Change(state=State.TERMINATED, fields=ended | fields, ended=True)
 
 
-def _lose(task: Task, event: End | Lose, now: datetime) -> Change:
+def _lose(task: Task, event: End, now: datetime) -> Change:
     losses = task.abandoned_count + 1
     if losses >= MAX_LOSSES:
         return _terminated(event.exit_status, now, abandoned_count=losses)
@@ -243,7 +235,7 @@ def _end_cancelled(task: Task, event: End, now: datetime) -> Change:
     return _terminated(SUCCESS, now) if event.exit_status == SUCCESS else _cancelled(now)
 
 
-def _lose_cancelled(task: Task, event: Event, now: datetime) -> Change:
+def _give_back_cancelled(task: Task, event: Event, now: datetime) -> Change:
     return _cancelled(now)
 
 
@@ -271,9 +263,7 @@ def _retry(task: Task, event: Retry, now: datetime) -> Change:
     if event.pending:
         return Change(state=State.INACTIVE, fields=FRESH)
     change = _available(task, now)
-    return Change(
-        state=change.state, fields={**FRESH, **change.fields}, claimable=change.claimable, ended=change.ended
-    )
+    return Change(state=change.state, fields={**FRESH, **change.fields}, claimable=change.claimable, ended=change.ended)
 
 
 def _revive(task: Task, event: Event, now: datetime) -> Change:
@@ -291,11 +281,9 @@ _TABLE: dict[tuple[State, type], Callable[..., Change | None]] = {
     (State.RUNNING, Cancel): _ask_to_cancel,
     (State.RUNNING, GiveBack): _give_back,
     (State.RUNNING, End): _end,
-    (State.RUNNING, Lose): _lose,
     (State.PENDING_CANCELLATION, Cancel): _unchanged,
-    (State.PENDING_CANCELLATION, GiveBack): _lose_cancelled,
+    (State.PENDING_CANCELLATION, GiveBack): _give_back_cancelled,
     (State.PENDING_CANCELLATION, End): _end_cancelled,
-    (State.PENDING_CANCELLATION, Lose): _lose_cancelled,
     (State.TERMINATED, Cancel): _unchanged,
     (State.CANCELLED, Cancel): _unchanged,
     (State.TERMINATED, Retry): _retry,
@@ -321,7 +309,7 @@ _ALLOWED = {
 
 
 def _refusal(task: Task, event: Event) -> Exception:
-    if isinstance(event, (GiveBack, End, Lose)) and task.state not in LIVE:
+    if isinstance(event, (GiveBack, End)) and task.state not in LIVE:
         return StaleAttempt(f"execution {event.execution}: task {task.id} is {task.state}; it has no attempt now")
     asked = _ASKED.get(type(event), type(event).__name__.lower())
     hint = " (only an ended task can be retried)" if isinstance(event, Retry) and task.state not in ENDED else ""

@@ -37,9 +37,9 @@ class EdgeStore:
             removed += self._edges.delete_one({"parent": parent, "child": child}, session=session).deleted_count
         return removed
 
-    def existing(self, parents: Iterable[ObjectId], children: Iterable[ObjectId], session: Session = None) -> set[
-        tuple[ObjectId, ObjectId]
-    ]:
+    def existing(
+        self, parents: Iterable[ObjectId], children: Iterable[ObjectId], session: Session = None
+    ) -> set[tuple[ObjectId, ObjectId]]:
         """Which pairs of these parents and children have an edge."""
         where = {"parent": {"$in": list(parents)}, "child": {"$in": list(children)}}
         found = self._edges.find(where, {"parent": 1, "child": 1}, session=session)
@@ -71,7 +71,9 @@ class EdgeStore:
 
     def unsettle(self, edges: Iterable[ObjectId], session: Session) -> None:
         """Let edges wait for their parent again."""
-        self._edges.update_many({"_id": {"$in": list(edges)}}, {"$set": {"settled": False}, "$unset": {"satisfied": 1}}, session=session)
+        self._edges.update_many(
+            {"_id": {"$in": list(edges)}}, {"$set": {"settled": False}, "$unset": {"satisfied": 1}}, session=session
+        )
 
     def waiting(self, children: Sequence[ObjectId], session: Session = None) -> set[ObjectId]:
         """Which of the children have an edge that is not settled; one index step for each child, not each edge."""
@@ -81,6 +83,15 @@ class EdgeStore:
             {"$group": {"_id": "$child", "first": {"$first": "$settled"}}},
         ]
         return {d["_id"] for d in self._edges.aggregate(pipeline, session=session)}
+
+    def having_parents(self, children: Sequence[ObjectId]) -> set[ObjectId]:
+        """Which of the children have an edge at all."""
+        pipeline: list[Document] = [
+            {"$match": {"child": {"$in": list(children)}}},
+            {"$sort": {"child": 1, "settled": 1, "satisfied": 1}},
+            {"$group": {"_id": "$child", "first": {"$first": "$settled"}}},
+        ]
+        return {d["_id"] for d in self._edges.aggregate(pipeline)}
 
     def broken(self, children: Sequence[ObjectId], session: Session = None) -> dict[ObjectId, ObjectId]:
         """Which of the children have an edge that can no longer be satisfied, and a parent to blame."""
@@ -125,5 +136,3 @@ def _document(edge: Edge) -> Document:
     document = {"_id": edge.id, "parent": edge.parent, "child": edge.child, "on": edge.on}
     document |= {"settled": edge.settled, "owner": edge.owner}
     return document if edge.satisfied is None else document | {"satisfied": edge.satisfied}
-
-

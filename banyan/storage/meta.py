@@ -47,9 +47,7 @@ class MetaStore:
         for _ in range(10):
             known = self._meta.find_one({"_id": "leases"})
             if known is None:
-                self._meta.update_one(
-                    {"_id": "leases"}, {"$setOnInsert": {"since": now, "watched": now}}, upsert=True
-                )
+                self._meta.update_one({"_id": "leases"}, {"$setOnInsert": {"since": now, "watched": now}}, upsert=True)
                 continue
             since: datetime = known["since"] if now - known["watched"] <= outage else now
             written = self._meta.find_one_and_update(

@@ -25,7 +25,7 @@ class QueueStore:
         """Create the index on names, and the default queue."""
         self._queues.create_index("name", unique=True, name="name")
         now = datetime.now(UTC)
-        fresh = {"paused": False, "max_running": None, "weight": 1.0, "_etag": str(ObjectId())}
+        fresh: Document = {"paused": False, "max_running": None, "weight": 1.0, "_etag": str(ObjectId())}
         fresh |= {"_created": now, "_updated": now}
         self._queues.update_one({"name": DEFAULT_QUEUE}, {"$setOnInsert": fresh}, upsert=True)
 

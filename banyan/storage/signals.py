@@ -35,5 +35,3 @@ class SignalStore:
                 change = stream.try_next()
                 if change is not None:
                     yield change["fullDocument"]
-
-

@@ -91,9 +91,7 @@ class TaskStore:
         projection = None if fields is None else dict.fromkeys(fields, 1)
         return {d["_id"]: d for d in self._tasks.find({"_id": {"$in": list(ids)}}, projection)}
 
-    def commit(
-        self, changes: Sequence[tuple[Task, Change]], now: datetime, session: Session = None
-    ) -> set[ObjectId]:
+    def commit(self, changes: Sequence[tuple[Task, Change]], now: datetime, session: Session = None) -> set[ObjectId]:
         """Write each change if its task is still as it was read; the ids of those that were written.
 
         A task that is missing from the answer was changed by someone else first: read it again and decide anew.
@@ -109,9 +107,7 @@ class TaskStore:
         written = self._tasks.find({"_id": {"$in": list(ids)}, "_etag": revision}, {"_id": 1}, session=session)
         return {document["_id"] for document in written}
 
-    def edit(
-        self, task: Task, fields: Mapping[str, Any], now: datetime, session: Session = None
-    ) -> str | None:
+    def edit(self, task: Task, fields: Mapping[str, Any], now: datetime, session: Session = None) -> str | None:
         """Set fields other than the state (None clears one); the new revision, or None if the task changed."""
         revision = new_revision()
         update = _set_and_unset({**fields, "_etag": revision, "_updated": now})
@@ -216,7 +212,9 @@ class TaskStore:
         """How many tasks match an already checked filter."""
         return self._tasks.count_documents(where)
 
-    def report_progress(self, execution_by_task: Mapping[ObjectId, ObjectId], fields: Mapping[ObjectId, Document]) -> None:
+    def report_progress(
+        self, execution_by_task: Mapping[ObjectId, ObjectId], fields: Mapping[ObjectId, Document]
+    ) -> None:
         """Show in live tasks what their current attempts say of themselves (start, progress)."""
         revision = new_revision()
         self._tasks.bulk_write(
@@ -259,14 +257,23 @@ def _guard(task: Task) -> Document:
     return {"_id": task.id, "state": task.state, "_etag": task.revision}
 
 
+def first_fields(task: Task, change: Change) -> Document:
+    """What a change adds to the document of a task that is about to be stored for the first time."""
+    return {name: value for name, value in _changed_fields(task, change).items() if value is not None}
+
+
 def _update(task: Task, change: Change, revision: str, now: datetime) -> Document:
-    fields: Document = {**change.fields, "state": change.state, "_etag": revision, "_updated": now}
+    return _set_and_unset({**_changed_fields(task, change), "_etag": revision, "_updated": now})
+
+
+def _changed_fields(task: Task, change: Change) -> Document:
+    fields: Document = {**change.fields, "state": change.state}
     fields["class_key"] = task.task_class if change.claimable else None
     waits = change.state == State.AVAILABLE and not change.claimable and not task.hold
     fields["wake_at"] = change.fields.get("not_before", task.not_before) if waits else None
     if change.ended and task.has_continuations:
         fields["unsettled"] = True
-    return _set_and_unset(fields)
+    return fields
 
 
 def _set_and_unset(fields: Mapping[str, Any]) -> Document:

@@ -69,7 +69,7 @@ class WorkerStore:
         where: Document = {"_id": worker, "state": {"$in": list(ALIVE)}}
         if only_silent_since is not None:
             where["last_seen"] = {"$lt": only_silent_since}
-        fields: Document = {"state": to, "_updated": now}
+        fields: Document = {"state": to, "_updated": now, "drain_told": None}
         if to in (LOST, GONE):
             fields["time_left"] = now
         return self._workers.update_one(where, {"$set": fields}).matched_count == 1

@@ -1,0 +1,77 @@
+"""Deciding and writing what happens to tasks, with all that follows from it: wake-ups and settled continuations."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from bson import ObjectId
+
+from banyan.domain.task import Task
+from banyan.domain.transitions import Change, Event, decide
+from banyan.errors import BanyanError, Conflict, IllegalTransition, StaleAttempt
+from banyan.queue.context import Context
+
+_ROUNDS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of each task that an event was applied to; unchanged ones are in neither."""
+
+    changed: dict[ObjectId, tuple[Task, Change]] = field(default_factory=dict)
+    refused: dict[ObjectId, BanyanError] = field(default_factory=dict)
+
+    def parents_to_settle(self) -> list[ObjectId]:
+        """Tasks that have just ended and have continuations."""
+        return [id for id, (task, change) in self.changed.items() if change.ended and task.has_continuations]
+
+
+def apply(
+    context: Context,
+    tasks: Mapping[ObjectId, Task],
+    event_of: Callable[[Task], Event | None],
+    dressed: Callable[[Task, Change], Change] = lambda task, change: change,
+) -> Applied:
+    """Decide for each task and write it; one that someone else changed meanwhile is read and decided again.
+
+    `event_of` names the event for a task as it is now, or None to leave it; `dressed` may add fields
+    to a change. What is claimable then is announced;    ended parents are the caller's to settle.
+    """
+    applied = Applied()
+    for _ in range(_ROUNDS):
+        changes = [
+            (task, dressed(task, change)) for task, change in _decided(context, tasks, event_of, applied.refused)
+        ]
+        written = context.storage.tasks.commit(changes, context.now())
+        applied.changed.update({task.id: (task, change) for task, change in changes if task.id in written})
+        lost = [task.id for task, _ in changes if task.id not in written]
+        if not lost:
+            announce(context, applied.changed.values())
+            return applied
+        tasks = context.storage.tasks.load(lost)
+    raise Conflict("the tasks were changed by others again and again; try later")
+
+
+def _decided(
+    context: Context,
+    tasks: Mapping[ObjectId, Task],
+    event_of: Callable[[Task], Event | None],
+    refused: dict[ObjectId, BanyanError],
+) -> list[tuple[Task, Change]]:
+    now = context.now()
+    changes = []
+    for task in tasks.values():
+        try:
+            event = event_of(task)
+            change = None if event is None else decide(task, event, now)
+        except (IllegalTransition, StaleAttempt) as error:
+            refused[task.id] = error
+            continue
+        if change is not None:
+            changes.append((task, change))
+    return changes
+
+
+def announce(context: Context, changes: Iterable[tuple[Task, Change]]) -> None:
+    """Wake claims that could take what has become claimable."""
+    context.hub.work(Counter(task.task_class for task, change in changes if change.claimable))

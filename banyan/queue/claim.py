@@ -1,0 +1,167 @@
+"""Claiming: a worker asks for work, and waits here until there is some, or news of what it holds."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.domain.matching import Offer
+from banyan.domain.resources import Resources
+from banyan.domain.task import State
+from banyan.errors import Conflict
+from banyan.queue.context import Context
+from banyan.queue.grant import Wanted, attempt, grant
+from banyan.queue.hub import Waiter
+from banyan.queue.report import give_back
+from banyan.storage.workers import ACTIVE, DRAINING
+
+Document = dict[str, Any]
+
+_LOOK_AGAIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One claim: `request` names the question, so that repeating it gets the same answer."""
+
+    request: str
+    free: Resources
+    max_tasks: int
+    held: frozenset[ObjectId] = frozenset()
+    cancelling: frozenset[ObjectId] = frozenset()
+    wait_seconds: float = 0.0
+    ahead: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """The answer: new work, attempts to cancel, whether to drain, whose directories may go."""
+
+    tasks: Sequence[Document] = ()
+    cancel: Sequence[ObjectId] = ()
+    drain: bool = False
+    forget: Sequence[ObjectId] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.tasks or self.cancel or self.drain or self.forget)
+
+
+def claim(context: Context, worker_id: ObjectId, ask: Ask) -> News:
+    """Renew the worker's lease, take back what it does not know of, and grant it work or wait for some.
+
+    Raises `Conflict` if the worker is lost or gone: it must stop all that it holds and register anew.
+    """
+    worker = _enter(context, worker_id, ask)
+    replayed = _sort_out(context, worker, ask)
+    if replayed:
+        return News(tasks=replayed)
+    offer = Offer.of(worker)
+    waiter = Waiter(worker_id, context.classes.accepted_by(offer))
+    deadline = time.monotonic() + min(ask.wait_seconds, context.settings.leases.heartbeat)
+    context.hub.enter(waiter)
+    try:
+        context.hub.worker(worker_id)
+        waiter.woken.clear()
+        while True:
+            news = _look(context, worker, offer, ask)
+            left = deadline - time.monotonic()
+            if news or left <= 0 or context.hub.closed:
+                return news
+            waiter.wait(min(left, _LOOK_AGAIN_SECONDS))
+            current = context.storage.workers.load(worker_id)
+            if current is None or current.get("claim_request") != ask.request:
+                return News()
+            worker = current
+    finally:
+        context.hub.leave(waiter)
+
+
+def _enter(context: Context, worker_id: ObjectId, ask: Ask) -> Document:
+    now = context.now()
+    fields = {"claim_request": ask.request, "free": ask.free.to_document(), "held_count": len(ask.held)}
+    worker = context.storage.workers.renew(worker_id, now, fields)
+    if worker is None:
+        raise Conflict(
+            f"worker {worker_id} is lost, gone or was never registered; stop what it holds and register anew"
+        )
+    return worker
+
+
+def _sort_out(context: Context, worker: Document, ask: Ask) -> list[Document]:
+    """Give back what an earlier answer granted and the worker never heard of; what this request was granted."""
+    unknown: dict[ObjectId, ObjectId] = {}
+    granted: list[ObjectId] = []
+    for task in context.storage.tasks.held_by(worker["_id"]):
+        if task["execution"] in ask.held:
+            continue
+        if task.get("claim_request") == ask.request:
+            granted.append(task["_id"])
+        else:
+            unknown[task["execution"]] = task["_id"]
+    if unknown:
+        give_back(context, unknown)
+    return replay(context, worker, granted) if granted else []
+
+
+def replay(context: Context, worker: Document, granted: Sequence[ObjectId]) -> list[Document]:
+    """The grants of a request whose answer was lost, their attempts recorded if that was interrupted."""
+    running = [d for d in context.storage.tasks.documents(granted).values() if d["state"] == State.RUNNING]
+    recorded = context.storage.executions.load(document["execution"] for document in running)
+    missing = [attempt(document, worker) for document in running if document["execution"] not in recorded]
+    context.storage.executions.begin(missing)
+    return [grant_of(context, document) for document in running]
+
+
+def _look(context: Context, worker: Document, offer: Offer, ask: Ask) -> News:
+    held = context.storage.tasks.held_by(worker["_id"])
+    cancel = [
+        task["execution"]
+        for task in held
+        if task["state"] == State.PENDING_CANCELLATION and task["execution"] not in ask.cancelling
+    ]
+    drain = worker["state"] == DRAINING and _tell_drain(context, worker, ask)
+    granted: list[Document] = []
+    if worker["state"] == ACTIVE and (ask.max_tasks > 0 or ask.ahead):
+        wanted = Wanted(
+            worker=worker,
+            offer=offer,
+            free=ask.free,
+            max_tasks=ask.max_tasks,
+            ahead=ask.ahead,
+            request=ask.request,
+            timeout_seconds=_seconds_left(worker, context.now()),
+        )
+        granted = [grant_of(context, document) for document in grant(context, wanted)]
+    forget = context.storage.workers.to_forget([worker["_id"], *worker.get("replaced", ())])
+    return News(tasks=granted, cancel=cancel, drain=drain, forget=forget)
+
+
+def _tell_drain(context: Context, worker: Document, ask: Ask) -> bool:
+    """Whether the worker has yet to hear that it drains: it is told once, and again if it repeats the question."""
+    if worker.get("drain_told") is not None:
+        return bool(worker["drain_told"] == ask.request)
+    context.storage.workers.renew(worker["_id"], context.now(), {"drain_told": ask.request})
+    return True
+
+
+def _seconds_left(worker: Document, now: datetime) -> float | None:
+    until = worker.get("available_until")
+    return None if until is None else float((until - now).total_seconds())
+
+
+_GRANTED = (
+    "_id execution name queue owner command model inputs env directory stdin workdir timeout max_shutdown_time "
+    "estimated_runtime requested_resources sweep index"
+).split()
+
+
+def grant_of(context: Context, document: Document) -> Document:
+    """What the worker gets of a task that it was granted, the attempt's token with it."""
+    granted = {name: document[name] for name in _GRANTED if document.get(name) is not None}
+    granted["attempt"] = document["attempt_count"]
+    granted["class"] = document["task_class"]
+    granted["token"] = context.storage.meta.attempt_token(document["execution"])
+    return granted

@@ -1,0 +1,147 @@
+"""Why a task is not running: the reasons, the most telling first."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.domain.matching import Offer, TaskClass
+from banyan.domain.task import ENDED, LIVE, State
+from banyan.errors import NotFound
+from banyan.queue.context import Context
+from banyan.storage.workers import ACTIVE
+from banyan.wire import format_date, format_size
+
+Document = dict[str, Any]
+
+_NAMED_PARENTS = 10
+
+
+def explain(context: Context, task_id: ObjectId) -> Document:
+    """`state`, `reasons` (each with a short code, a sentence and details) and a one-line `summary`."""
+    task = context.storage.tasks.document(task_id)
+    if task is None:
+        raise NotFound(f"there is no task {task_id}")
+    reasons = list(_reasons(context, task))
+    return {"_id": task_id, "state": task["state"], "reasons": reasons, "summary": reasons[0]["message"]}
+
+
+def _reasons(context: Context, task: Document) -> Iterable[Document]:
+    state = State(task["state"])
+    if state in ENDED:
+        yield _reason("ended", _ended(task))
+    elif state in LIVE:
+        yield _running(context, task)
+    else:
+        yield from _waiting(context, task)
+
+
+def _reason(code: str, message: str, **details: Any) -> Document:
+    return {"reason": code, "message": message, **details}
+
+
+def _ended(task: Document) -> str:
+    cause = task.get("cancelled_by") or {}
+    if task["state"] == State.CANCELLED and "task" in cause:
+        return f"it was cancelled because its parent {cause['task']} did not end as it needs"
+    if task["state"] == State.CANCELLED:
+        return f"it was cancelled by {cause.get('user', 'its provider')}"
+    return f"it has ended: {task.get('exit_status')}"
+
+
+def _running(context: Context, task: Document) -> Document:
+    worker = context.storage.workers.load(task["worker"]) if task.get("worker") else None
+    where = f"worker {worker['name']} on {worker['host']}" if worker else "a worker"
+    if task["state"] == State.PENDING_CANCELLATION:
+        return _reason("cancelling", f"{where} is stopping it")
+    if task.get("time_started") is None:
+        return _reason("claimed", f"{where} has claimed it and is about to start it")
+    return _reason("running", f"it runs on {where} since {format_date(task['time_started'])}")
+
+
+def _waiting(context: Context, task: Document) -> Iterable[Document]:
+    parents = [edge.parent for edge in context.storage.edges.of_children([task["_id"]]) if not edge.settled]
+    if parents:
+        yield _reason("dependencies", _parents(context, parents), parents=parents[:_NAMED_PARENTS], count=len(parents))
+    if task.get("hold"):
+        yield _reason("held", "it is held; set hold to false to let it go on")
+    if task["state"] == State.INACTIVE and not parents and not task.get("hold"):
+        yield _reason("inactive", "it is inactive; set its state to available when it is complete")
+    if task.get("not_before") is not None and task["not_before"] > context.now():
+        again = " (a retry waits longer each time)" if task.get("retry_count") else ""
+        until = format_date(task["not_before"])
+        yield _reason("not_before", f"it is not to run before {until}{again}", not_before=task["not_before"])
+    yield from _queue(context, task)
+    yield from _workers(context, task)
+
+
+def _parents(context: Context, parents: list[ObjectId]) -> str:
+    known = context.storage.tasks.documents(parents[:_NAMED_PARENTS], ["name", "state"])
+    named = [_named(known[id]) for id in parents[:_NAMED_PARENTS] if id in known]
+    more = f" and {len(parents) - len(named)} more" if len(parents) > len(named) else ""
+    return f"it waits for {', '.join(named)}{more}"
+
+
+def _named(task: Document) -> str:
+    return f"{task.get('name') or 'task'} {task['_id']} ({task['state']})"
+
+
+def _queue(context: Context, task: Document) -> Iterable[Document]:
+    queue = context.storage.queues.all().get(task["queue"])
+    if queue is None:
+        yield _reason("no_queue", f"its queue {task['queue']!r} does not exist any more")
+        return
+    if queue["paused"]:
+        yield _reason("queue_paused", f"queue {task['queue']!r} is paused")
+    limit = queue.get("max_running")
+    if limit is not None and context.storage.tasks.running_in(task["queue"]) >= limit:
+        yield _reason("queue_full", f"queue {task['queue']!r} runs its {limit} tasks at once already", limit=limit)
+
+
+def _workers(context: Context, task: Document) -> Iterable[Document]:
+    if task.get("command") is None and task.get("model") is None:
+        return
+    active = context.storage.workers.in_states([ACTIVE])
+    if not active:
+        yield _reason("no_worker", "no worker is active; start one with 'banyan worker'")
+        return
+    task_class = TaskClass.of(task)
+    lacking = {worker["_id"]: Offer.of(worker).missing(task_class) for worker in active}
+    avoided = set(task.get("avoid", ()))
+    fit = [worker for worker in active if not lacking[worker["_id"]] and worker["_id"] not in avoided]
+    if not fit:
+        yield _closest(active, lacking)
+    elif task["state"] == State.AVAILABLE and "class_key" in task:
+        yield _before(context, task, len(fit))
+
+
+def _closest(active: list[Document], lacking: dict[ObjectId, dict[str, tuple[Any, Any]]]) -> Document:
+    closest = min(active, key=lambda worker: (len(lacking[worker["_id"]]), str(worker["name"])))
+    missing = lacking[closest["_id"]]
+    if not missing:
+        return _reason("avoided", "every worker that could run it has failed it; another worker is needed")
+    wants = ", ".join(
+        f"{name} {_amount(name, want)} (it has {_amount(name, has)})" for name, (want, has) in missing.items()
+    )
+    message = f"no worker can ever run it; {closest['name']} on {closest['host']} comes closest but lacks {wants}"
+    details = {name: {"wanted": want, "there": has} for name, (want, has) in missing.items()}
+    return _reason("no_fit", message, closest=closest["_id"], missing=details)
+
+
+def _amount(name: str, amount: Any) -> str:
+    return format_size(amount) if name in ("memory", "scratch", "gpu_memory") else str(amount)
+
+
+def _before(context: Context, task: Document, workers: int) -> Document:
+    before: Document = {
+        "class_key": {"$gt": ""},
+        "queue": task["queue"],
+        "$or": [
+            {"priority": {"$gt": task["priority"]}},
+            {"priority": task["priority"], "order": {"$lt": task["order"]}},
+        ],
+    }
+    count = context.storage.tasks.count(before)
+    tasks = "1 task comes" if count == 1 else f"{count} tasks come"
+    busy = "the worker that fits is" if workers == 1 else f"the {workers} workers that fit are"
+    return _reason("waiting", f"{tasks} before it in queue {task['queue']!r}, and {busy} busy", before=count)

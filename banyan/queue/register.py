@@ -1,0 +1,104 @@
+"""Workers come and go: registering, draining, leaving, and what that means for what they hold."""
+
+import hmac
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.domain.task import WORKER_UNREACHABLE
+from banyan.errors import Conflict, Forbidden, Invalid, NotFound
+from banyan.queue.actor import ADMIN, Actor
+from banyan.queue.context import Context
+from banyan.queue.report import lose
+from banyan.storage.tasks import new_revision
+from banyan.storage.workers import ACTIVE, ALIVE, DRAINING, GONE, QUARANTINED
+
+Document = dict[str, Any]
+
+PROBE = ".banyan-probe"
+
+
+def register(context: Context, document: Document, actor: Actor) -> Document:
+    """Store a new worker (a validated document); its id, its lease and how its files reach the server.
+
+    What a worker that it `replaces` held ends at once, but for what is in `finished`: that is in its spool and
+    will be reported. Raises `Invalid` if the replaced worker is unknown or someone else's.
+    """
+    now = context.now()
+    finished = set(document.pop("finished", None) or ())
+    files = document.pop("files", None)
+    replaces = document.get("replaces")
+    old = _replaced(context, replaces, actor) if replaces is not None else None
+    root = files["root"] if files and shares_disk(files["root"], files["probe"]) else None
+    stored = {"_id": ObjectId(), **document, "owner": actor.name, "state": ACTIVE, "files_root": root}
+    stored |= {"last_seen": now, "_created": now, "_updated": now, "_etag": new_revision()}
+    if old is not None:
+        stored["replaced"] = [old["_id"], *old.get("replaced", ())][:100]
+    context.storage.workers.register(stored)
+    if old is not None:
+        leave(context, old["_id"], finished)
+    return {
+        "_id": stored["_id"],
+        "_etag": stored["_etag"],
+        "_created": now,
+        "_updated": now,
+        "state": ACTIVE,
+        "lease_seconds": context.settings.leases.lost_after,
+        "heartbeat_seconds": context.settings.leases.heartbeat,
+        "files": "upload" if root is None else "shared",
+    }
+
+
+def _replaced(context: Context, worker: ObjectId, actor: Actor) -> Document:
+    old = context.storage.workers.load(worker)
+    if old is None or (actor.role != ADMIN and old["owner"] != actor.name):
+        raise Invalid({"replaces": f"there is no worker {worker} of yours"})
+    return old
+
+
+def shares_disk(root: str, probe: str) -> bool:
+    """Whether the server sees the worker's directory: the text that the worker has just left there proves it."""
+    try:
+        text = (Path(root) / PROBE).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return False
+    return len(probe) >= 16 and hmac.compare_digest(text.encode(), probe.encode())
+
+
+def leave(context: Context, worker: ObjectId, finished: Iterable[ObjectId] = ()) -> None:
+    """Let a worker go: its id is used up, and what it still held, but for `finished`, is lost at once."""
+    context.storage.workers.move(worker, GONE, context.now())
+    lose_held(context, worker, finished)
+    context.hub.worker(worker)
+
+
+def lose_held(context: Context, worker: ObjectId, but: Iterable[ObjectId] = ()) -> int:
+    """End as abandoned what a worker holds; how many attempts those were."""
+    kept = set(but)
+    held = [task["execution"] for task in context.storage.tasks.held_by(worker) if task["execution"] not in kept]
+    lose(context, held, WORKER_UNREACHABLE)
+    return len(held)
+
+
+def owned_worker(context: Context, worker_id: ObjectId, actor: Actor) -> Document:
+    """The worker, if the actor may speak for it; raises `NotFound` or `Forbidden` otherwise."""
+    worker = context.storage.workers.load(worker_id)
+    if worker is None:
+        raise NotFound(f"there is no worker {worker_id}")
+    if actor.role != ADMIN and worker["owner"] != actor.name:
+        raise Forbidden(f"worker {worker_id} was registered by {worker['owner']!r}")
+    return worker
+
+
+def change_state(context: Context, worker_id: ObjectId, state: str) -> None:
+    """Let a worker drain, or work again; raises `Conflict` if it is lost or gone."""
+    if state not in (ACTIVE, DRAINING, QUARANTINED):
+        raise Invalid({"state": f"{state!r} cannot be asked for; use 'draining' or 'active'"})
+    worker = context.storage.workers.load(worker_id)
+    if worker is None:
+        raise NotFound(f"there is no worker {worker_id}")
+    if worker["state"] not in ALIVE or not context.storage.workers.move(worker_id, state, context.now()):
+        raise Conflict(f"worker {worker_id} is {worker['state']}; its id is not used again")
+    context.hub.worker(worker_id)

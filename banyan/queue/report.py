@@ -1,0 +1,154 @@
+"""What workers say of their attempts: started, progress, given back, ended."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.domain.task import Task, is_worker_failure
+from banyan.domain.transitions import Change, End, GiveBack
+from banyan.errors import StaleAttempt
+from banyan.queue.apply import apply
+from banyan.queue.context import Context
+from banyan.queue.settle import settle
+
+Document = dict[str, Any]
+
+_SHOWN_IN_TASK = ("result", "result_file", "peak_memory_bytes", "cpu_seconds", "progress", "time_started")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One thing that a worker says of one attempt; `fields` are those of the attempt's record."""
+
+    execution: ObjectId
+    fields: Document = field(default_factory=dict)
+    exit_status: str | None = None
+    given_back: bool = False
+    lost: bool = False
+    """The server says it: the lease ended, or the worker went away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Which attempts' reports count, and which came too late."""
+
+    accepted: list[ObjectId]
+    stale: list[ObjectId]
+
+
+def report(context: Context, reports: Sequence[Report]) -> Answer:
+    """Take in reports whose attempt tokens were checked; repeating one changes nothing.
+
+    The record of the attempt decides: whoever ends it first is right. The task follows from it, and its
+    continuations from the task, so that an interrupted report is completed by its repetition or by rescue.
+    """
+    records = context.storage.executions.load(each.execution for each in reports)
+    known = [each for each in reports if each.execution in records]
+    stale = [each.execution for each in reports if each.execution not in records]
+    back = [each for each in known if each.given_back]
+    live = [each for each in known if not each.given_back and each.exit_status is None]
+    ends = {each.execution: each for each in known if not each.given_back and each.exit_status is not None}
+    stale += _give_back(context, back, records)
+    stale += _update(context, live, records)
+    stale += _end(context, ends, records)
+    refused = set(stale)
+    accepted = [each.execution for each in known if each.execution not in refused]
+    return Answer(list(dict.fromkeys(accepted)), list(dict.fromkeys(stale)))
+
+
+def _end(context: Context, ends: Mapping[ObjectId, Report], records: Mapping[ObjectId, Document]) -> list[ObjectId]:
+    now = context.now()
+    fresh = {id: each for id, each in ends.items() if records[id].get("time_terminated") is None}
+    written = context.storage.executions.end({id: _ending(each, now) for id, each in fresh.items()}, now)
+    raced = context.storage.executions.load(set(fresh) - written)
+    ended = {**records, **raced}
+    for id in written:
+        ended[id] = {**records[id], **_ending(fresh[id], now)}
+    counted = {id for id, each in ends.items() if id in written or same_end(ended[id], each)}
+    follow(context, {id: ended[id] for id in counted})
+    return [id for id in ends if id not in counted]
+
+
+def same_end(record: Document, said: Report) -> bool:
+    """Whether an attempt that has ended did so by this very report, told once more."""
+    return bool(record.get("exit_status") == said.exit_status) and not (record.get("lost") and not said.lost)
+
+
+def _ending(said: Report, now: datetime) -> Document:
+    ending = {"time_terminated": now, **said.fields, "exit_status": said.exit_status}
+    return ending | {"lost": True} if said.lost else ending
+
+
+def follow(context: Context, ended: Mapping[ObjectId, Document]) -> None:
+    """Let tasks follow their attempts (records by id) that have ended; those that did so already stay."""
+    for record in ended.values():
+        if is_worker_failure(record["exit_status"]):
+            context.storage.tasks.avoid(record["task"], record["worker"])
+    tasks = context.storage.tasks.load({record["task"] for record in ended.values()})
+
+    def event_of(task: Task) -> End | None:
+        if task.execution is None or task.worker is None or task.execution not in ended:
+            return None
+        return End(task.execution, ended[task.execution]["exit_status"])
+
+    def dressed(task: Task, change: Change) -> Change:
+        return shown(change, ended[task.execution]) if task.execution is not None else change
+
+    applied = apply(context, tasks, event_of, dressed)
+    settle(context, applied.parents_to_settle())
+
+
+def shown(change: Change, record: Document) -> Change:
+    """Add to the end of a task what readers want to see of its last attempt."""
+    if not change.ended:
+        return change
+    fields = {name: record[name] for name in _SHOWN_IN_TASK if record.get(name) is not None}
+    fields["time_terminated"] = record["time_terminated"]
+    return Change(
+        state=change.state, fields={**change.fields, **fields}, claimable=change.claimable, ended=change.ended
+    )
+
+
+def _give_back(context: Context, reports: Sequence[Report], records: Mapping[ObjectId, Document]) -> list[ObjectId]:
+    tasks = {each.execution: records[each.execution]["task"] for each in reports}
+    return [] if not tasks else give_back(context, tasks)
+
+
+def give_back(context: Context, task_by_execution: Mapping[ObjectId, ObjectId]) -> list[ObjectId]:
+    """Make attempts undone that never started; the ids of those that had ended or begun another life already."""
+    executions = context.storage.executions
+    executions.withdraw(task_by_execution)
+    ended = set(executions.load(task_by_execution))
+    by_task = {task: execution for execution, task in task_by_execution.items() if execution not in ended}
+    applied = apply(context, context.storage.tasks.load(by_task), lambda task: GiveBack(by_task[task.id]))
+    settle(context, applied.parents_to_settle())
+    refused = {id for id, error in applied.refused.items() if isinstance(error, StaleAttempt)}
+    return [execution for execution, task in task_by_execution.items() if execution in ended or task in refused]
+
+
+def _update(context: Context, reports: Sequence[Report], records: Mapping[ObjectId, Document]) -> list[ObjectId]:
+    """Keep what live attempts say; the ids of those that have ended."""
+    now = context.now()
+    live = [each for each in reports if records[each.execution].get("time_terminated") is None]
+    stale = [each.execution for each in reports if records[each.execution].get("time_terminated") is not None]
+    merged: dict[ObjectId, Document] = {}
+    for each in live:
+        merged.setdefault(each.execution, {}).update(each.fields)
+    context.storage.executions.update(merged, now)
+    shown_fields: dict[ObjectId, Document] = {
+        records[id]["task"]: {name: fields[name] for name in ("time_started", "progress") if name in fields}
+        for id, fields in merged.items()
+    }
+    shown_fields = {task: fields for task, fields in shown_fields.items() if fields}
+    if shown_fields:
+        execution_by_task = {records[id]["task"]: id for id in merged if records[id]["task"] in shown_fields}
+        context.storage.tasks.report_progress(execution_by_task, shown_fields)
+    return stale
+
+
+def lose(context: Context, executions: Iterable[ObjectId], exit_status: str) -> Answer:
+    """End attempts whose worker is lost or went away."""
+    return report(context, [Report(execution=id, exit_status=exit_status, lost=True) for id in executions])

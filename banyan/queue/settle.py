@@ -1,0 +1,84 @@
+"""What the end of a task means for its continuations: they are promoted, or cancelled, and so on down."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from bson import ObjectId
+
+from banyan.domain.continuations import Edge, satisfied
+from banyan.domain.task import State, Task
+from banyan.domain.transitions import Cancel, Event, Promote
+from banyan.queue.apply import apply
+from banyan.queue.context import Context
+
+_EDGES = 1000
+_PARENTS = 500
+
+
+def settle(context: Context, parents: Iterable[ObjectId], *, thorough: bool = False) -> None:
+    """Settle the continuations of tasks that have ended, and of all that end because of it.
+
+    Safe to repeat and to run in many places at once: edges are marked once, children change by guarded writes.
+    With `thorough` also edges that were marked before are looked at, for a settlement that was interrupted.
+    Cost follows the number of edges, whatever the shape of the graph.
+    """
+    frontier = list(dict.fromkeys(parents))
+    while frontier:
+        batch, frontier = frontier[:_PARENTS], frontier[_PARENTS:]
+        frontier += _settle_batch(context, batch, thorough)
+
+
+def _settle_batch(context: Context, parents: Sequence[ObjectId], thorough: bool) -> list[ObjectId]:
+    tasks = {id: task for id, task in context.storage.tasks.load(parents).items() if task.ended}
+    ended: list[ObjectId] = []
+    while edges := context.storage.edges.unsettled(tasks, _EDGES):
+        all_ours = _mark(context, edges, tasks)
+        ended += advance(context, [edge.child for edge in edges], exact=thorough or not all_ours)
+    if thorough:
+        ended += _advance_all(context, list(tasks))
+    context.storage.tasks.clear_unsettled({id: task.revision for id, task in tasks.items() if task.unsettled})
+    return ended
+
+
+def _mark(context: Context, edges: Sequence[Edge], parents: dict[ObjectId, Task]) -> bool:
+    """Mark the edges; whether each was still unsettled, so that the counts of the children can simply go down."""
+    kept = [edge.id for edge in edges if satisfied(edge.on, parents[edge.parent])]
+    broken = [edge.id for edge in edges if not satisfied(edge.on, parents[edge.parent])]
+    marked = context.storage.edges.settle(kept, True) if kept else 0
+    marked += context.storage.edges.settle(broken, False) if broken else 0
+    return marked == len(edges)
+
+
+def _advance_all(context: Context, parents: Sequence[ObjectId]) -> list[ObjectId]:
+    ended: list[ObjectId] = []
+    last: ObjectId | None = None
+    while edges := context.storage.edges.of_parents(parents, after=last, limit=_EDGES):
+        ended += advance(context, [edge.child for edge in edges], exact=True)
+        last = edges[-1].id
+    return ended
+
+
+def advance(context: Context, children: Sequence[ObjectId], *, exact: bool = False) -> list[ObjectId]:
+    """Promote or cancel those inactive children whose edges say so; those that ended by it and are parents.
+
+    `children` names a child once for each edge that was settled just now; with `exact` the number of pending
+    dependencies is counted anew instead of lowered.
+    """
+    counts = Counter(children)
+    ids = list(counts)
+    waiting = context.storage.edges.waiting(ids)
+    broken = context.storage.edges.broken(ids)
+
+    def event_of(task: Task) -> Event | None:
+        if task.state != State.INACTIVE:
+            return None
+        if task.id in broken:
+            return Cancel({"task": broken[task.id]})
+        return None if task.id in waiting else Promote()
+
+    applied = apply(context, context.storage.tasks.load(ids), event_of)
+    if exact:
+        context.storage.tasks.set_pending(context.storage.edges.pending_counts(ids))
+    else:
+        context.storage.tasks.discount(counts)
+    return applied.parents_to_settle()

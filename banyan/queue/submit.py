@@ -1,0 +1,139 @@
+"""Submitting tasks: a list becomes tasks and edges in one transaction, or nothing at all."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.domain.continuations import Edge, find_cycle
+from banyan.domain.matching import TaskClass
+from banyan.domain.task import State, Task
+from banyan.domain.transitions import Change, Release, decide
+from banyan.errors import Invalid
+from banyan.queue.actor import Actor
+from banyan.queue.apply import announce
+from banyan.queue.context import Context
+from banyan.queue.graph import Joining, describe_cycle, join
+from banyan.queue.settle import settle
+from banyan.storage.mongo import Session
+from banyan.storage.tasks import first_fields, new_revision, view
+
+Document = dict[str, Any]
+Record = Callable[[Session | None, list[Document]], None]
+Faults = list[dict[str, object]]
+
+_ANSWERED = ("_id", "_etag", "_created", "_updated", "state")
+
+
+def submit(
+    context: Context, documents: Sequence[Document], actor: Actor, record: Record | None = None
+) -> list[Document]:
+    """Store validated tasks (with `dependencies` and `continuations` still in them) and let them begin.
+
+    Answers with `_id`, `_etag`, `_created`, `_updated` and `state` of each, in order. `record(session, answers)` is
+    called within the transaction. Raises `Invalid` with the faults of all items, and then nothing is stored.
+    """
+    now = context.now()
+    tasks = [_fresh(document, actor, now) for document in documents]
+    edges = [edge for task in tasks for edge in _edges(task, actor)]
+    given = {document["_id"]: index for index, document in enumerate(documents) if "_id" in document}
+    _raise(_faults(context, tasks, edges, given))
+    started = _start(tasks, edges, now)
+    joining = Joining.of(edges, [task["_id"] for task in tasks])
+
+    def write(session: Session | None) -> list[ObjectId]:
+        ended = join(context, joining, actor, now, session) if edges else []
+        context.storage.tasks.insert(tasks, session=session)
+        context.storage.edges.insert(edges, session=session)
+        if joining.children:
+            context.storage.tasks.set_pending(context.storage.edges.pending_counts(joining.children, session), session)
+        if record is not None:
+            record(session, [_answer(task) for task in tasks])
+        return ended
+
+    alone = len(tasks) == 1 and not edges and record is None
+    ended = write(None) if alone else context.storage.transaction(write)
+    announce(context, started)
+    ended = ended + [task.id for task, change in started if change.ended and task.has_continuations]
+    if not ended:
+        return [_answer(task) for task in tasks]
+    settle(context, ended)
+    current = context.storage.tasks.documents([task["_id"] for task in tasks], _ANSWERED)
+    return [_answer(current.get(task["_id"], task)) for task in tasks]
+
+
+def _fresh(document: Document, actor: Actor, now: datetime) -> Document:
+    task = {"_id": ObjectId(), **document}
+    task |= {"owner": actor.name, "order": ObjectId(), "_created": now, "_updated": now, "_etag": new_revision()}
+    task |= {"retry_count": 0, "abandoned_count": 0, "attempt_count": 0}
+    if task.get("command") is not None or task.get("model") is not None:
+        task["task_class"] = TaskClass.of(task).key
+    return task
+
+
+def _edges(task: Document, actor: Actor) -> list[Edge]:
+    """Take the edges out of a new task."""
+    parents = task.pop("dependencies", None) or []
+    children = task.pop("continuations", None) or []
+    edges = [Edge(parent=p["task"], child=task["_id"], on=p["on"], owner=actor.name) for p in parents]
+    return edges + [Edge(parent=task["_id"], child=child, owner=actor.name) for child in children]
+
+
+def _faults(context: Context, tasks: Sequence[Document], edges: Sequence[Edge], given: dict[ObjectId, int]) -> Faults:
+    """An unknown queue, an `_id` that is taken or there twice, an edge twice, a cycle among the items."""
+    known = context.storage.queues.names()
+    faults: Faults = [{} for _ in tasks]
+    place: dict[ObjectId, int] = {}
+    for index, task in enumerate(tasks):
+        if task["queue"] not in known:
+            faults[index]["queue"] = unknown_queue(task["queue"], known)
+        if task["_id"] in place:
+            faults[index]["_id"] = f"item {place[task['_id']]} has the same _id"
+        place.setdefault(task["_id"], index)
+    pairs = Counter((edge.parent, edge.child) for edge in edges)
+    for (parent, child), count in pairs.items():
+        if count > 1:
+            index = place.get(child, place.get(parent, 0))
+            faults[index]["dependencies"] = f"the edge from {parent} to {child} is given {count} times"
+    if cycle := find_cycle(pairs):
+        index = next(place[task] for task in cycle if task in place)
+        faults[index]["dependencies"] = describe_cycle(cycle)
+    for taken in context.storage.tasks.load(given) if given else ():
+        faults[given[taken]]["_id"] = f"there is a task {taken} already"
+    return faults
+
+
+def unknown_queue(name: str, known: set[str]) -> str:
+    """The fault of naming a queue that does not exist."""
+    return f"there is no queue {name!r}; there are: {', '.join(sorted(known))}"
+
+
+def _raise(faults: Faults) -> None:
+    if any(faults):
+        raise Invalid(faults[0]) if len(faults) == 1 else Invalid(items=faults)
+
+
+def _start(tasks: Sequence[Document], edges: Sequence[Edge], now: datetime) -> list[tuple[Task, Change]]:
+    """Give each new task its first state: available at once only if it waits for nothing."""
+    waits = Counter(edge.child for edge in edges)
+    parents = {edge.parent for edge in edges}
+    started = []
+    for document in tasks:
+        wanted, document["state"] = document["state"], State.INACTIVE
+        document["pending_dependency_count"] = waits[document["_id"]]
+        if document["_id"] in parents:
+            document["has_continuations"] = True
+        if wanted != State.AVAILABLE or waits[document["_id"]]:
+            continue
+        task = view(document)
+        change = decide(task, Release(), now)
+        if change is not None:
+            document.update(first_fields(task, change))
+            started.append((task, change))
+    return started
+
+
+def _answer(task: Document) -> Document:
+    return {name: task[name] for name in _ANSWERED}

@@ -1,0 +1,214 @@
+"""Changing tasks: their fields while that is allowed, their state as the table allows, their continuations."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.domain.matching import TaskClass
+from banyan.domain.task import State, Task
+from banyan.domain.transitions import Change, Due, Release, decide
+from banyan.errors import Conflict, IllegalTransition, Invalid, NotFound, PreconditionFailed
+from banyan.queue.actor import Actor
+from banyan.queue.apply import announce
+from banyan.queue.cancel import cancel
+from banyan.queue.context import Context
+from banyan.queue.graph import add_edges, remove_edges
+from banyan.queue.settle import advance, settle
+from banyan.queue.submit import unknown_queue
+from banyan.storage.mongo import Session
+from banyan.storage.tasks import view
+
+Document = dict[str, Any]
+
+WHILE_AVAILABLE = frozenset({"priority", "queue", "tags", "metadata"})
+"""Fields that change also while a task is available; all others only while it is inactive."""
+_CLASS_FIELDS = frozenset({"queue", "requested_resources", "requires", "command", "model"})
+_ROUNDS = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What a PATCH asks for; `fields` are validated ones other than `state` and the continuations."""
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    state: str | None = None
+    continuations: Sequence[ObjectId] | None = None
+    add: Sequence[ObjectId] = ()
+    remove: Sequence[ObjectId] = ()
+    check: Callable[[Mapping[str, Any]], Mapping[str, object]] = field(default=lambda document: {})
+    """What is wrong with the whole task as it would be."""
+
+    @property
+    def edits_edges(self) -> bool:
+        """Whether continuations change."""
+        return self.continuations is not None or bool(self.add) or bool(self.remove)
+
+    @property
+    def only_cancels(self) -> bool:
+        """Whether it asks for nothing but a cancellation."""
+        return self.state == State.CANCELLED and not self.fields and not self.edits_edges
+
+
+def update(context: Context, task_id: ObjectId, wanted: Update, actor: Actor, revision: str | None = None) -> Document:
+    """Make all of the changes to a task, or none; the task as it is then.
+
+    Raises `NotFound`, `Forbidden`, `PreconditionFailed` when it is not at `revision`, `Invalid` for values and
+    `IllegalTransition` for what its state does not allow, `Conflict` when others changed it again and again.
+    """
+    owned(context, task_id, actor)
+    if not wanted.only_cancels:
+        _change(context, task_id, wanted, actor, revision)
+    elif revision is not None:
+        _matching(context, task_id, revision, None)
+    if wanted.state == State.CANCELLED:
+        cancel(context, [task_id], {"user": actor.name})
+    return existing(context, task_id)
+
+
+def existing(context: Context, task_id: ObjectId, session: Session | None = None) -> Document:
+    """The stored task; raises `NotFound`."""
+    document = context.storage.tasks.document(task_id, session)
+    if document is None:
+        raise NotFound(f"there is no task {task_id}")
+    return document
+
+
+def owned(context: Context, task_id: ObjectId, actor: Actor) -> Document:
+    """The stored task, if the actor steers it; raises `NotFound` or `Forbidden`."""
+    document = existing(context, task_id)
+    actor.must_own(document["owner"], f"task {task_id}")
+    return document
+
+
+def _matching(context: Context, task_id: ObjectId, revision: str | None, session: Session | None) -> Document:
+    document = existing(context, task_id, session)
+    if revision is not None and document["_etag"] != revision:
+        raise PreconditionFailed(f"task {task_id} is at revision {document['_etag']} now; read it again")
+    return document
+
+
+def _change(context: Context, task_id: ObjectId, wanted: Update, actor: Actor, revision: str | None) -> None:
+    for _ in range(_ROUNDS):
+        if wanted.edits_edges:
+            done = context.storage.transaction(
+                lambda session: _write(context, task_id, wanted, actor, revision, session)
+            )
+        else:
+            done = _write(context, task_id, wanted, actor, revision, None)
+        if done is not None:
+            task, change, orphaned = done
+            announce(context, [(task, change)])
+            if change.ended and task.has_continuations:
+                settle(context, [task_id])
+            promote_ready(context, [*orphaned, task_id] if change.state == State.INACTIVE else orphaned)
+            return
+    raise Conflict(f"task {task_id} was changed by others again and again; try later")
+
+
+def _write(
+    context: Context,
+    task_id: ObjectId,
+    wanted: Update,
+    actor: Actor,
+    revision: str | None,
+    session: Session | None,
+) -> tuple[Task, Change, list[ObjectId]] | None:
+    """One try: the task as it was decided on, its change, children that lost an edge; None when someone was first."""
+    document = _matching(context, task_id, revision, session)
+    _refuse_fields(document, wanted)
+    orphaned: list[ObjectId] = []
+    if session is not None:
+        orphaned = _edit_edges(context, task_id, wanted, actor, session)
+        document = existing(context, task_id, session)
+    fields = _with_class(context, document, wanted)
+    task = view({name: value for name, value in {**document, **fields}.items() if value is not None})
+    change = _decide(context, task, wanted, session)
+    change = Change(
+        state=change.state, fields={**fields, **change.fields}, claimable=change.claimable, ended=change.ended
+    )
+    written = context.storage.tasks.commit([(task, change)], context.now(), session)
+    if not written and session is not None:
+        raise Conflict(f"task {task_id} was changed meanwhile; try again")
+    return (task, change, orphaned) if written else None
+
+
+def _refuse_fields(document: Document, wanted: Update) -> None:
+    state = State(document["state"])
+    allowed = {State.INACTIVE: None, State.AVAILABLE: WHILE_AVAILABLE | {"hold"}}.get(state, frozenset())
+    faults: dict[str, object] = {}
+    for name in wanted.fields:
+        if allowed is not None and name not in allowed:
+            when = "inactive or available" if name in WHILE_AVAILABLE | {"hold"} else "inactive"
+            faults[name] = f"task {document['_id']} is {state}; this changes only while it is {when}"
+    if wanted.edits_edges and state != State.INACTIVE:
+        faults["continuations"] = f"task {document['_id']} is {state}; continuations change only while it is inactive"
+    if faults:
+        raise IllegalTransition(faults)
+
+
+def _edit_edges(context: Context, task_id: ObjectId, wanted: Update, actor: Actor, session: Session) -> list[ObjectId]:
+    add, remove = list(wanted.add), list(wanted.remove)
+    if wanted.continuations is not None:
+        now = context.storage.edges.children([task_id], session)
+        add += [child for child in wanted.continuations if child not in now]
+        remove += [child for child in now if child not in set(wanted.continuations)]
+    orphaned = remove_edges(context, [(task_id, child) for child in remove], actor, session) if remove else []
+    if add:
+        add_edges(context, [(task_id, child) for child in add], actor, session)
+    return orphaned
+
+
+def _with_class(context: Context, document: Document, wanted: Update) -> Document:
+    """The fields to set, with the task's class where that changes; checks what only the whole task can show."""
+    fields = dict(wanted.fields)
+    after = {**document, **fields}
+    if "queue" in fields:
+        known = context.storage.queues.names()
+        if fields["queue"] not in known:
+            raise Invalid({"queue": unknown_queue(fields["queue"], known)})
+    if faults := wanted.check(after):
+        raise Invalid(faults)
+    if _CLASS_FIELDS & fields.keys():
+        is_group = after.get("command") is None and after.get("model") is None
+        fields["task_class"] = None if is_group else TaskClass.of(after).key
+    return fields
+
+
+def _decide(context: Context, task: Task, wanted: Update, session: Session | None) -> Change:
+    now = context.now()
+    change = None
+    if wanted.state == State.AVAILABLE:
+        pending = bool(context.storage.edges.waiting([task.id], session))
+        change = decide(task, Release(pending), now)
+    elif wanted.state == State.INACTIVE and task.state != State.INACTIVE:
+        raise IllegalTransition({"state": f"task {task.id} is {task.state} and cannot become inactive again"})
+    elif task.state == State.AVAILABLE and wanted.fields.get("hold") is False:
+        change = decide(task, Due(), now)
+    if change is not None:
+        return change
+    claimable = task.state == State.AVAILABLE and not task.hold and task.due(now) and not task.is_group
+    return Change(state=task.state, claimable=claimable)
+
+
+def promote_ready(context: Context, tasks: Iterable[ObjectId]) -> None:
+    """Promote those of the tasks that have parents, all of them settled as they ask."""
+    children = context.storage.edges.having_parents(list(tasks))
+    if children:
+        settle(context, advance(context, list(children), exact=True))
+
+
+def edit_continuations(
+    context: Context, edits: Sequence[tuple[Sequence[ObjectId], Sequence[ObjectId]]], actor: Actor, add: bool
+) -> None:
+    """Add or remove continuations of many tasks at once, (targets, values) each: all of it or nothing."""
+    pairs = [(target, value) for targets, values in edits for target in targets for value in values]
+
+    def write(session: Session) -> list[ObjectId]:
+        if add:
+            add_edges(context, pairs, actor, session)
+            return []
+        return remove_edges(context, pairs, actor, session)
+
+    promote_ready(context, context.storage.transaction(write))
