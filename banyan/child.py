@@ -16,12 +16,13 @@ def spawn(
     log: Path,
     env: Mapping[str, str] | None = None,
     pass_fds: Iterable[int] = (),
+    death_signal: signal.Signals = signal.SIGTERM,
 ) -> subprocess.Popen[bytes]:
     """Start `command` in a session of its own, with its output appended to `log` (mode 0600).
 
-    When the calling thread's process dies, however it dies, Linux sends the child SIGTERM; so call this from a thread
-    that lives as long as the child shall (the main one). A terminal's Ctrl-C does not reach the child: stopping
-    children in the right order is their parent's work.
+    When the calling thread's process dies, however it dies, Linux sends the child `death_signal`; so call this from a
+    thread that lives as long as the child shall (the main one). A terminal's Ctrl-C does not reach the child: stopping
+    children in the right order is their parent's work. Open files are inherited only if they are in `pass_fds`.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -34,29 +35,35 @@ def spawn(
             env=None if env is None else dict(env),
             pass_fds=tuple(pass_fds),
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
+            preexec_fn=_die_with(os.getpid(), death_signal),
         )
     finally:
         os.close(descriptor)
 
 
-def stop(process: subprocess.Popen[bytes], *, seconds: float) -> int:
-    """Ask the child to end (SIGTERM), kill it after `seconds`; its exit code, negative for a signal."""
-    if process.poll() is None:
-        process.terminate()
-    try:
-        return process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
+def stop(process: subprocess.Popen[bytes], *, seconds: float, ask_again_after: float | None = None) -> int:
+    """Ask the child to end (SIGTERM), kill it after `seconds`; its exit code, negative for a signal.
+
+    A child that takes the first request as "finish what you do" is asked a second time `ask_again_after` seconds later.
+    """
+    waits = [seconds] if ask_again_after is None else [ask_again_after, seconds - ask_again_after]
+    for wait in waits:
+        if process.poll() is None:
+            process.terminate()
+        try:
+            return process.wait(timeout=wait)
+        except subprocess.TimeoutExpired:
+            continue
+    process.kill()
+    return process.wait()
 
 
-def _die_with(parent: int) -> Callable[[], None]:
+def _die_with(parent: int, death_signal: signal.Signals) -> Callable[[], None]:
     """What the child runs between fork and exec; the C library is loaded here, before the fork."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def prepare() -> None:
-        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
         if os.getppid() != parent:  # it died before the line above
             os.kill(os.getpid(), signal.SIGKILL)
 

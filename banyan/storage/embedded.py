@@ -155,7 +155,7 @@ def _make_ready(process: subprocess.Popen[bytes], port: int, *, key: str, passwo
 
 @contextmanager
 def _as_the_replica_set(port: int, key: str) -> Iterator[MongoClient[dict[str, Any]]]:
-    """A client with the rights of the key file; SCRAM proves the key to both sides, so no stranger on the port passes."""
+    """A client with the rights of the key file; SCRAM proves the key to both sides, so no stranger passes."""
     client: MongoClient[dict[str, Any]] = MongoClient(
         "127.0.0.1",
         port,

@@ -97,7 +97,7 @@ def test_sizes_durations_lists_and_tables_are_read_from_variables() -> None:
 
 
 def test_a_list_that_is_no_json_is_explained() -> None:
-    with pytest.raises(SetupError, match="queues: should be a list, .* in a variable, a JSON list"):
+    with pytest.raises(SetupError, match=r"queues: should be a list, .* in a variable, a JSON list"):
         load_worker_settings(environ={"BANYAN_QUEUES": "a,b"})
 
 
@@ -126,4 +126,4 @@ def test_a_lease_shorter_than_its_heartbeat_is_refused() -> None:
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        ServerSettings().leases.heartbeat = 1.0  # type: ignore[misc]
+        ServerSettings().leases.heartbeat = 1.0

@@ -1,0 +1,224 @@
+"""`banyan up`, `banyan server`, `banyan worker`: the commands that start processes and stay until they are stopped."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from banyan.errors import SetupError
+
+if TYPE_CHECKING:
+    from banyan.up import Running
+
+Config = Annotated[Path | None, typer.Option("--config", help="A settings file; see settings/ in the sources.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command()(up)
+    app.command()(server)
+    app.command()(worker)
+
+
+def up(
+    data: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="The port; 0 takes a free one.")] = None,
+    cores: Annotated[float | None, typer.Option(help="Cores for tasks; all by default.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory for tasks, such as '8 GiB'.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON when ready, else nothing.")] = False,
+    config: Config = None,
+    worker_config: Annotated[Path | None, typer.Option(help="A settings file for the worker.")] = None,
+) -> None:
+    """Start everything on this machine: MongoDB, the server and one worker. Ctrl-C stops it all."""
+    from banyan.cli.connection import pointer_directory
+    from banyan.config import load_server_settings
+    from banyan.up import Plan, announced, running
+
+    flags = _nested({("data", "directory"): data and str(data), ("server", "host"): host, ("server", "port"): port})
+    settings = load_server_settings(flags, config=config)
+    config = config or (Path(os.environ["BANYAN_CONFIG"]) if os.environ.get("BANYAN_CONFIG") else None)
+    options = [*_option("--cores", cores), *_option("--memory", memory)]
+    plan = Plan(
+        settings=settings,
+        data=Path(settings.data.directory).expanduser().absolute() if settings.data.directory else _default_data(),
+        config=config and config.absolute(),
+        worker_config=worker_config and worker_config.absolute(),
+        worker_options=tuple(options),
+    )
+    with (
+        _until_stopped(),
+        _saying(quiet=as_json) as say,
+        running(plan, say=say) as ready,
+        announced(ready, pointer_directory(os.environ)),
+    ):
+        say("")
+        print(_line(ready) if as_json else _welcome(ready, plan.data), flush=True)
+        ready.watch()
+
+
+def server(
+    host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="The port.")] = None,
+    credentials: Annotated[
+        Path | None, typer.Option(help="JSON with the first tokens; made when absent, readable by its owner alone.")
+    ] = None,
+    config: Config = None,
+    fd: Annotated[int | None, typer.Option(hidden=True, help="A listening socket that was inherited.")] = None,
+) -> None:
+    """Start the server alone, on the replica set that the setting mongo.uri names."""
+    from banyan.api.server import serve
+    from banyan.config import load_server_settings
+
+    settings = load_server_settings(_nested({("server", "host"): host, ("server", "port"): port}), config=config)
+    if not settings.mongo.uri:
+        raise SetupError("mongo.uri is not set; name a replica set with BANYAN_MONGO__URI, or use `banyan up`")
+    kept = settings.auth.credentials_file
+    serve(settings, credentials=credentials or (Path(kept) if kept else None), fd=fd)
+
+
+def worker(
+    url: Annotated[str | None, typer.Option(help="The server.")] = None,
+    token: Annotated[str | None, typer.Option(help="A worker's token; better in a file.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="A file with a worker's token.")] = None,
+    cores: Annotated[float | None, typer.Option(help="Cores to offer.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory to offer, such as '8 GiB'.")] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs to offer.")] = None,
+    queues: Annotated[list[str] | None, typer.Option(help="Serve only these; several, or separated by commas.")] = None,
+    labels: Annotated[list[str] | None, typer.Option(help="KEY=VALUE that tasks may require; several.")] = None,
+    name: Annotated[str | None, typer.Option(help="The name to show.")] = None,
+    workdir: Annotated[Path | None, typer.Option(help="Where tasks run and leave their files.")] = None,
+    models: Annotated[list[Path] | None, typer.Option(help="A directory with models; several.")] = None,
+    time_limit: Annotated[str | None, typer.Option(help="How long to live, such as '2h'.")] = None,
+    idle_timeout: Annotated[str | None, typer.Option(help="Stop after so long without a task.")] = None,
+    max_tasks: Annotated[int | None, typer.Option(help="The most tasks at once.")] = None,
+    tasks: Annotated[Path | None, typer.Option(help="Run this JSON-lines file of tasks, without a server.")] = None,
+    config: Config = None,
+) -> None:
+    """Start a worker: it pulls tasks from the server and runs them. SIGTERM drains, a second one stops now."""
+    from worker.daemon import main
+
+    from banyan.config import load_worker_settings
+
+    flags = {
+        ("url",): url,
+        ("token",): token,
+        ("token_file",): token_file and str(token_file),
+        ("cores",): cores,
+        ("memory",): memory,
+        ("gpus",): gpus,
+        ("queues",): queues and _separate(queues),
+        ("labels",): labels and _labels(labels),
+        ("name",): name,
+        ("workdir",): workdir and str(workdir),
+        ("models", "path"): [str(path) for path in models] if models else None,
+        ("time_limit",): time_limit,
+        ("idle_timeout",): idle_timeout,
+        ("tasks", "max_tasks"): max_tasks,
+    }
+    raise typer.Exit(main(load_worker_settings(_nested(flags), config=config), tasks))
+
+
+def _nested(flags: dict[tuple[str, ...], Any]) -> dict[str, Any]:
+    """Settings as they nest, of the flags that were given."""
+    values: dict[str, Any] = {}
+    for (*sections, key), value in flags.items():
+        if value is not None:
+            table = values
+            for section in sections:
+                table = table.setdefault(section, {})
+            table[key] = value
+    return values
+
+
+def _separate(texts: list[str]) -> list[str]:
+    return [each for text in texts for each in text.split(",")]
+
+
+def _labels(texts: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in _separate(texts)]
+    for key, equals, _ in pairs:
+        if not key or not equals:
+            raise SetupError(f"--labels {','.join(texts)}: write KEY=VALUE, several separated by commas")
+    return {key: value for key, _, value in pairs}
+
+
+def _option(name: str, value: object) -> list[str]:
+    return [] if value is None else [name, str(value)]
+
+
+def _default_data() -> Path:
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "banyan"
+
+
+@contextmanager
+def _until_stopped() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP end the block once; while it unwinds, more of them are ignored."""
+
+    class Stopped(BaseException):
+        """A signal asked us to stop."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in stopping:
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped
+
+    stopping = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {each: signal.signal(each, stop) for each in stopping}
+    try:
+        yield
+    except Stopped:
+        pass
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def _saying(*, quiet: bool) -> Iterator[Any]:
+    """A function that shows what is being waited for, on a terminal only; an empty text ends it."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("Starting") as status:
+        yield lambda text: status.update(f"{text} …") if text else status.stop()
+
+
+def _line(ready: "Running") -> str:
+    return json.dumps(
+        {
+            "url": ready.url,
+            "admin_token": ready.admin_token,
+            "provider_token": ready.provider_token,
+            "mongo_uri": ready.mongo_uri,
+            "pids": ready.pids(),
+        }
+    )
+
+
+def _welcome(ready: "Running", data: Path) -> str:
+    from banyan.wire import format_size
+
+    resources = ready.worker.get("resources", {})
+    offer = f"{resources.get('cores', 0):g} cores, {format_size(resources.get('memory', 0))}"
+    gpus = f", {resources['gpus']} GPUs" if resources.get("gpus") else ""
+    return "\n".join(
+        [
+            f"Banyan is up at {ready.url}",
+            f"  worker   {ready.worker.get('name')}: {offer}{gpus}",
+            f"  data     {data} (logs in {data / 'logs'})",
+            f"  token    {ready.provider_token}",
+            "In a second terminal: banyan submit --wait -- echo hello",
+            "Ctrl-C stops everything.",
+        ]
+    )

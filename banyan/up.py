@@ -1,0 +1,251 @@
+"""Everything on one machine: MongoDB, server and worker as child processes, started in order and stopped in reverse."""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import psutil
+
+from banyan import child
+from banyan.client import Client
+from banyan.config import ServerSettings
+from banyan.errors import SetupError, Unavailable
+from banyan.storage import embedded
+from banyan.storage.mongod_lock import DirectoryLock
+
+READY_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+_WATCH_SECONDS = 0.2
+_WORKER_STOP_SECONDS = 5.0
+_SERVER_STOP_SECONDS = 2.5
+_MONGOD_STOP_SECONDS = 2.0
+_KEEP_LOG_BYTES = 10 * 2**20
+_CLIENT_VARIABLES = ("BANYAN_CONFIG", "BANYAN_URL", "BANYAN_TOKEN", "BANYAN_TOKEN_FILE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to start: the server's settings, where its data live, and what the worker is told."""
+
+    settings: ServerSettings
+    data: Path
+    config: Path | None = None
+    worker_config: Path | None = None
+    worker_options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One child process and its log."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def ended(self) -> str | None:
+        """How it ended, with the end of its log; None while it runs."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return f"the {self.name} ended ({reason}); its log {self.log} ends with:\n{_tail(self.log)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """What runs, once all of it is ready."""
+
+    url: str
+    admin_token: str
+    provider_token: str
+    mongo_uri: str
+    parts: tuple[Part, ...]
+    worker: dict[str, Any]
+
+    def pids(self) -> dict[str, Any]:
+        """The processes: `mongod` (None where it is not ours), `server` (all of them), `worker`."""
+        own = {part.name: part.process.pid for part in self.parts}
+        server = psutil.Process(own["server"])
+        return {
+            "mongod": own.get("mongod"),
+            "server": [server.pid, *(each.pid for each in server.children(recursive=True))],
+            "worker": own["worker"],
+        }
+
+    def watch(self) -> NoReturn:
+        """Wait until a part ends by itself, and say which: Unavailable."""
+        while True:
+            for part in self.parts:
+                if ended := part.ended():
+                    raise Unavailable(ended)
+            time.sleep(_WATCH_SECONDS)
+
+
+@contextmanager
+def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Iterator[Running]:
+    """All of it, ready for work; stopped at the end of the block, however it ends, within 10 s.
+
+    `say` hears what is being waited for. SetupError if a part cannot be started.
+    """
+    with ExitStack() as stack:
+        lock = DirectoryLock.acquire(plan.data)
+        stack.callback(lock.release)
+        parts = []
+        uri = plan.settings.mongo.uri
+        if not uri:
+            say("Starting MongoDB")
+            mongo = embedded.start(
+                plan.data / "mongo", log=_log(plan, "mongod"), cache_gigabytes=plan.settings.mongo.cache_gigabytes
+            )
+            stack.callback(mongo.stop, seconds=_MONGOD_STOP_SECONDS)
+            parts.append(Part(name="mongod", process=mongo.process, log=mongo.log))
+            uri = mongo.uri
+        say("Starting the server")
+        server, url = _start_server(plan, uri, stack)
+        parts.append(server)
+        tokens = _tokens(_credentials(plan))
+        with Client(url, tokens["admin"]) as admin:
+            say("Starting a worker")
+            worker = _start_worker(plan, url, tokens["worker"], stack)
+            parts.append(worker)
+            registered = _wait(worker, lambda: _registered(admin, worker.process.pid))
+        yield Running(
+            url=url,
+            admin_token=tokens["admin"],
+            provider_token=tokens["user"],
+            mongo_uri=uri,
+            parts=tuple(parts),
+            worker=registered,
+        )
+
+
+def _start_server(plan: Plan, uri: str, stack: ExitStack) -> tuple[Part, str]:
+    """The server, answering, and its URL. It inherits the listening socket: no port is chosen twice."""
+    http = plan.settings.server
+    with _listen(http.host, http.port) as listener:
+        url = _url(http.host, listener.getsockname()[1])
+        command = [sys.executable, "-m", "banyan", "server", "--credentials", str(_credentials(plan))]
+        command += ["--fd", str(listener.fileno())]
+        command += ["--config", str(plan.config)] if plan.config else []
+        log = _log(plan, "server")
+        environment = {**os.environ, "BANYAN_MONGO__URI": uri}  # a command line would show the password to all
+        process = child.spawn(command, log=log, env=environment, pass_fds=[listener.fileno()])
+    stack.callback(child.stop, process, seconds=_SERVER_STOP_SECONDS)
+    server = Part(name="server", process=process, log=log)
+    with Client(url, "") as stranger:
+        _wait(server, lambda: _healthy(stranger))
+    return server, url
+
+
+def _start_worker(plan: Plan, url: str, token: str, stack: ExitStack) -> Part:
+    token_file = plan.data / "worker-token"
+    _write_private(token_file, token)
+    command = [sys.executable, "-m", "banyan", "worker", "--url", url, "--token-file", str(token_file)]
+    command += ["--workdir", str(plan.data / "work"), *plan.worker_options]
+    command += ["--config", str(plan.worker_config)] if plan.worker_config else []
+    foreign = {*_CLIENT_VARIABLES, "BANYAN_MONGO__URI"}
+    environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    log = _log(plan, "worker")
+    # Killed at once when we are: its supervisor ends the tasks. A SIGTERM would let them run on.
+    process = child.spawn(command, log=log, env=environment, death_signal=signal.SIGKILL)
+    stack.callback(child.stop, process, seconds=_WORKER_STOP_SECONDS, ask_again_after=0.5)
+    return Part(name="worker", process=process, log=log)
+
+
+def _wait(part: Part, question: Callable[[], Any]) -> Any:
+    """The first true answer; SetupError if the part ends or takes too long."""
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        if ended := part.ended():
+            raise SetupError(ended)
+        try:
+            answer = question()
+        except Unavailable:
+            answer = None
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise SetupError(f"the {part.name} was not ready after {READY_SECONDS:g} s; see {part.log}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _healthy(client: Client) -> bool:
+    return bool(client.health())
+
+
+def _registered(admin: Client, pid: int) -> dict[str, Any] | None:
+    return next((dict(each) for each in admin.workers({"state": "active"}) if each.get("pid") == pid), None)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        raise SetupError(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port"
+        ) from error
+
+
+def _url(host: str, port: int) -> str:
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def _credentials(plan: Plan) -> Path:
+    return Path(plan.settings.auth.credentials_file or plan.data / "credentials.json")
+
+
+def _tokens(path: Path) -> dict[str, str]:
+    try:
+        tokens = json.loads(path.read_text())
+        return {name: str(tokens[name]) for name in ("admin", "user", "worker")}
+    except (OSError, ValueError, KeyError) as error:
+        raise SetupError(f"the credentials in {path} cannot be used: {error!r}") from error
+
+
+def _log(plan: Plan, name: str) -> Path:
+    """The part's log file; a long one of earlier runs is put aside."""
+    path = plan.data / "logs" / f"{name}.log"
+    if path.exists() and path.stat().st_size > _KEEP_LOG_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+    return path
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(f"  {line}" for line in log.read_text(errors="replace").splitlines()[-10:])
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Replace the file at once, readable by its owner alone."""
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w") as file:
+        file.write(text)
+    unfinished.replace(path)
+
+
+@contextmanager
+def announced(up: Running, directory: Path) -> Iterator[None]:
+    """Leave the address and tokens for this user's other terminals, as long as the block runs."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for left in directory.glob("*.json"):
+        if left.stem.isdigit() and not psutil.pid_exists(int(left.stem)):
+            left.unlink(missing_ok=True)
+    pointer = directory / f"{os.getpid()}.json"
+    tokens = {"token": up.provider_token, "provider_token": up.provider_token, "admin_token": up.admin_token}
+    _write_private(pointer, json.dumps({"url": up.url, **tokens, "pid": os.getpid(), "started": time.time()}))
+    try:
+        yield
+    finally:
+        pointer.unlink(missing_ok=True)
