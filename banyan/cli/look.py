@@ -133,10 +133,9 @@ def explain(task_id: Id, as_json: AsJson = False) -> None:
         output.print_json(answer)
         return
     print(answer["summary"])
-    reasons = [reason["message"] for reason in answer.get("reasons", ())]
-    if reasons != [answer["summary"]]:
-        for message in reasons:
-            print(f"  - {message}")
+    for reason in answer.get("reasons", ()):
+        if reason["message"] != answer["summary"]:
+            print(f"  - {reason['message']}")
 
 
 def _facts(task: "Document", attempts: "list[Document]") -> Table:

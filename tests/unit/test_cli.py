@@ -156,11 +156,11 @@ def test_logs_prints_the_bytes_as_they_are(serve: Serve, capfdbinary: pytest.Cap
     assert (app.asked[0].path, app.asked[0].query) == (f"/tasks/{TASK}/stderr", {"attempt": "2"})
 
 
-def test_explain_prints_the_summary_and_each_reason(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_prints_the_summary_and_each_further_reason(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     reasons = [{"reason": "held", "message": "it is held"}, {"reason": "queue", "message": "queue q is paused"}]
-    serve(Said(200, {"state": "available", "summary": "it is held, and more", "reasons": reasons}))
+    serve(Said(200, {"state": "available", "summary": "it is held", "reasons": reasons}))
     assert run(["explain", TASK]) == 0
-    assert capsys.readouterr().out == "it is held, and more\n  - it is held\n  - queue q is paused\n"
+    assert capsys.readouterr().out == "it is held\n  - queue q is paused\n"
 
 
 def test_cancel_goes_on_after_an_unknown_task_and_says_so(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
