@@ -25,10 +25,13 @@ from pymongo.errors import (
 from banyan.errors import BadRequest, BanyanError, Conflict, Invalid, SetupError, TooLarge, Unavailable
 from banyan.storage.edges import EdgeStore
 from banyan.storage.executions import ExecutionStore
+from banyan.storage.idempotency import IdempotencyStore
+from banyan.storage.memory import MemoryStore
 from banyan.storage.meta import MetaStore
 from banyan.storage.queues import QueueStore
 from banyan.storage.signals import SignalStore
 from banyan.storage.tasks import TaskStore
+from banyan.storage.users import UserStore
 from banyan.storage.workers import WorkerStore
 
 Document = dict[str, Any]
@@ -95,6 +98,9 @@ class Storage:
         self.queues = QueueStore(self.db)
         self.meta = MetaStore(self.db)
         self.signals = SignalStore(self.db)
+        self.users = UserStore(self.db)
+        self.memory = MemoryStore(self.db)
+        self.idempotency = IdempotencyStore(self.db)
 
     @classmethod
     def connect(cls, uri: str, database: str) -> "Storage":
@@ -149,3 +155,5 @@ class Storage:
     def _prepare(self) -> None:
         for store in (self.tasks, self.edges, self.executions, self.workers, self.queues, self.meta, self.signals):
             store.prepare()
+        for kept in (self.users, self.memory, self.idempotency):
+            kept.prepare()

@@ -1,0 +1,85 @@
+"""The whole HTTP application: Eve for reading, our routes for all else, one guard before and one error table behind."""
+
+import copy
+from typing import Any
+
+from eve import Eve
+from flask import request
+
+from banyan.api import (  # noqa: F401 - importing a module registers its routes
+    auth,
+    failures,
+    health,
+    memory,
+    queues,
+    routes,
+    users,
+)
+from banyan.api.context import CONFIG_KEY
+from banyan.api.data import Data
+from banyan.api.schema import RESOURCES
+from banyan.api.selection import ITEM, LISTING, check_parameters, refuse_unknown
+from banyan.api.validator import Validator
+from banyan.queue.context import Context
+
+_BY_NAME = {"item_lookup_field": "name", "item_url": 'regex("[^/]+")'}
+_BY_ID = {"item_url": 'regex("[0-9a-fA-F]{24}")'}
+
+
+def create_app(context: Context) -> Eve:
+    """A WSGI application that serves `context`; it holds no other state, so that many may stand side by side."""
+    app = Eve("banyan.api", settings=_settings(context), data=Data, validator=Validator, media=None)
+    app.config[CONFIG_KEY] = context
+    app.url_map.converters["objectid"] = routes.ObjectIdConverter
+    routes.install(app)
+    failures.install(app)
+    app.before_request(_forget_dates)
+    app.before_request(auth.guard)
+    app.before_request(_check_query)
+    return app
+
+
+def domain() -> dict[str, dict[str, Any]]:
+    """Eve's resources: all of them can be read, none is written by Eve."""
+    return {
+        name: {
+            "schema": copy.deepcopy(schema),
+            "resource_methods": ["GET"],
+            "item_methods": ["GET"],
+            **(_BY_NAME if name in ("queues", "users") else _BY_ID),
+        }
+        for name, schema in RESOURCES.items()
+    }
+
+
+def _settings(context: Context) -> dict[str, Any]:
+    limits = context.settings.limits
+    return {
+        "DOMAIN": domain(),
+        "HATEOAS": False,
+        "RENDERERS": ["banyan.api.bodies.JSONRenderer"],
+        "STANDARD_ERRORS": [],
+        "IF_MATCH": True,
+        "ENFORCE_IF_MATCH": False,
+        "PAGINATION_DEFAULT": 25,
+        "PAGINATION_LIMIT": limits.max_page_items,
+        "ALLOW_OVERRIDE_HTTP_METHOD": False,
+        "MAX_CONTENT_LENGTH": limits.max_body_bytes,
+        "URL_PREFIX": "",
+        "API_VERSION": "",
+    }
+
+
+def _forget_dates() -> None:
+    """Let `If-None-Match` alone decide what is unchanged: dates with whole seconds are too coarse for a queue."""
+    request.environ.pop("HTTP_IF_MODIFIED_SINCE", None)
+
+
+def _check_query() -> None:
+    """Refuse query parameters that do not exist, so that a slip in `where` never means everything."""
+    route = routes.ROUTES.get(request.endpoint or "")
+    if route is not None:
+        refuse_unknown(request.args, route.query)
+    elif "|" in (request.endpoint or ""):
+        resource, kind = str(request.endpoint).split("|")
+        check_parameters(resource, request.args, LISTING if kind == "resource" else ITEM)

@@ -1,0 +1,58 @@
+"""The one guard before every request: a valid token, and a role that may do this."""
+
+import base64
+import binascii
+
+from flask import g, request
+
+from banyan.api.context import context
+from banyan.api.routes import ADMIN, ANYONE, ROUTES
+from banyan.errors import Forbidden, Unauthorized
+from banyan.storage.users import Role, User
+
+RESOURCE_ROLES = {"users": frozenset({ADMIN})}
+"""Who may read an Eve resource; anyone with a token where nothing is said."""
+
+
+def guard() -> None:
+    """Refuse a request without a valid token (Unauthorized) or of a role that may not do it (Forbidden)."""
+    route = ROUTES.get(request.endpoint or "")
+    if route is not None and route.open:
+        return
+    g.user = _user()
+    roles = _roles(request.endpoint)
+    if g.user.role not in roles:
+        allowed = " or ".join(sorted(roles))
+        raise Forbidden(f"{request.method} {request.path} is for {allowed}; this token is {g.user.role}'s")
+
+
+def _user() -> User:
+    token = _token(request.headers.get("Authorization", ""))
+    user = context().storage.users.by_token(token) if token else None
+    if user is None:
+        text = "this token is not known" if token else "send a token: 'Authorization: Bearer TOKEN', or Basic 'TOKEN:'"
+        raise Unauthorized(text)
+    return user
+
+
+def _token(header: str) -> str | None:
+    """The token of `Basic base64("TOKEN:")` or `Bearer TOKEN`; None when there is none to be read."""
+    scheme, _, value = header.strip().partition(" ")
+    value = value.strip()
+    if scheme.lower() == "bearer":
+        return value
+    if scheme.lower() != "basic":
+        return None
+    try:
+        token, _, _ = base64.b64decode(value, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return token
+
+
+def _roles(endpoint: str | None) -> frozenset[Role]:
+    route = ROUTES.get(endpoint or "")
+    if route is not None:
+        return route.roles
+    resource = (endpoint or "").partition("|")[0]
+    return RESOURCE_ROLES.get(resource, frozenset(ANYONE))

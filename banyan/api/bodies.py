@@ -1,0 +1,92 @@
+"""Bodies as bytes: strict JSON in, Eve's flavour of JSON out."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from bson import ObjectId
+from flask import Response, request
+
+from banyan.errors import BadRequest
+from banyan.wire import format_date
+
+_FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
+
+
+def read_body() -> Any:
+    """The request's JSON value; BadRequest says where it is malformed, or that it is no JSON at all."""
+    if request.mimetype in _FORM_TYPES:
+        raise BadRequest(f"the body is sent as {request.mimetype}; send JSON with 'Content-Type: application/json'")
+    body = request.get_data(cache=True)
+    if not body:
+        raise BadRequest("the body is empty; send JSON")
+    return read_json(body, "the body")
+
+
+def read_object() -> dict[str, Any]:
+    """The request's JSON object; BadRequest when it is another value."""
+    body = read_body()
+    if not isinstance(body, dict):
+        raise BadRequest(f'the body is {_kind(body)}; send an object such as {{"name": "value"}}')
+    return body
+
+
+def read_json(text: str | bytes, place: str) -> Any:
+    """The value of a JSON text, NaN and infinities included; BadRequest names `place`, line and column of a fault."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise BadRequest(f"{place} is not JSON: {error.msg} at {where}") from error
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{place} is not UTF-8: byte {error.start} is wrong") from error
+    except RecursionError as error:
+        raise BadRequest(f"{place} is nested too deeply") from error
+    except ValueError as error:
+        raise BadRequest(f"{place} cannot be read: {error}") from error
+
+
+def render(value: Any) -> bytes:
+    """JSON in UTF-8: ids as hex digits, dates in RFC 1123 form, NaN and infinities as Python writes them."""
+    text = json.dumps(value, default=_plain, ensure_ascii=False, separators=(",", ":"))
+    return text.encode(errors="replace")
+
+
+def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON response."""
+    return Response(render(value), status=status, headers=headers, mimetype="application/json")
+
+
+class JSONRenderer:
+    """Renders Eve's answers."""
+
+    mime = ("application/json",)
+
+    def render(self, data: Any) -> bytes:
+        """Eve's answer as bytes."""
+        return render(data)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, ObjectId):
+        return str(value)
+    if isinstance(value, datetime):
+        return format_date(value if value.tzinfo else value.replace(tzinfo=UTC))
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"the name {name!r} appears twice in one object")
+            seen.add(name)
+    return value
+
+
+def _kind(value: object) -> str:
+    names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

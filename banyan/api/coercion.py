@@ -1,0 +1,93 @@
+"""From what is sent to what is stored: ids, dates, sizes, durations, dependencies. ValueError says what is wrong."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+from bson.errors import InvalidId
+
+from banyan.domain.resources import parse_capability
+from banyan.wire import parse_date, parse_duration, parse_size
+
+CONDITIONS = ("success", "failure", "any")
+"""What a dependency may wait for."""
+
+
+def to_id(value: object) -> ObjectId:
+    """The id of 24 hex digits."""
+    if isinstance(value, ObjectId):
+        return value
+    try:
+        if isinstance(value, str):
+            return ObjectId(value)
+    except InvalidId:
+        pass
+    raise ValueError(f"{value!r} is not an id; an id has 24 hex digits")
+
+
+def to_ids(value: object) -> list[ObjectId]:
+    """Different ids."""
+    if not isinstance(value, list):
+        raise ValueError("must be a list of ids")
+    ids = [to_id(each) for each in value]
+    if len(set(ids)) < len(ids):
+        twice = next(each for index, each in enumerate(ids) if each in set(ids[:index]))
+        raise ValueError(f"{twice} appears twice")
+    return ids
+
+
+def to_dependencies(value: object) -> list[dict[str, Any]]:
+    """Dependencies in their long form, `{"task": id, "on": condition}`."""
+    if not isinstance(value, list):
+        raise ValueError("must be a list of ids or of {'task': id, 'on': 'success', 'failure' or 'any'}")
+    dependencies = [_to_dependency(each) for each in value]
+    if len({each["task"] for each in dependencies}) < len(dependencies):
+        raise ValueError("a task appears twice")
+    return dependencies
+
+
+def _to_dependency(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {"task": to_id(value), "on": "success"}
+    unknown = sorted(value.keys() - {"task", "on"})
+    if unknown:
+        raise ValueError(f"unknown field {unknown[0]!r}; a dependency has 'task' and 'on'")
+    if "task" not in value:
+        raise ValueError("a dependency needs 'task'")
+    condition = value.get("on", "success")
+    if condition not in CONDITIONS:
+        raise ValueError(f"'on' is {condition!r}; it is one of {', '.join(CONDITIONS)}")
+    return {"task": to_id(value["task"]), "on": condition}
+
+
+def to_date(value: object) -> datetime:
+    """A UTC time."""
+    if isinstance(value, datetime):
+        return value
+    try:
+        return parse_date(value)
+    except (OverflowError, TypeError, IndexError) as error:
+        raise ValueError(f"{value!r} is not a date between the years 1 and 9999") from error
+
+
+def to_capability(value: object) -> str:
+    """A CUDA compute capability such as "8.0"."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError(f"{value!r} is not a compute capability; write it as '8.0'")
+    major, minor = parse_capability(value)
+    if max(major, minor) > 1000:
+        raise ValueError(f"{value!r} is not a compute capability; write it as '8.0'")
+    return f"{major}.{minor}"
+
+
+COERCIONS: dict[str, Callable[[object], Any]] = {
+    "id": to_id,
+    "ids": to_ids,
+    "dependencies": to_dependencies,
+    "date": to_date,
+    "size": parse_size,
+    "duration": parse_duration,
+    "capability": to_capability,
+}
+"""By the name that schemas use in `coerce`."""

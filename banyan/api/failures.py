@@ -1,0 +1,80 @@
+"""Every error as an answer: one table of statuses, one shape of body, no internals shown."""
+
+import logging
+import uuid
+from typing import Any
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as PlainResponse
+
+from banyan.api.bodies import answer
+from banyan.errors import BanyanError, Invalid, Unauthorized, Unavailable, describe_items
+from banyan.storage.mongo import translate
+
+log = logging.getLogger("banyan.api")
+
+RETRY_AFTER_SECONDS = 2
+_INTERNAL = 500
+
+
+def install(app: Flask) -> None:
+    """Let `app` answer all errors as the interface says."""
+    app.register_error_handler(BanyanError, refused)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _other_error)
+
+
+def refused(error: BanyanError) -> Response:
+    """The answer to an error that was raised on purpose."""
+    if error.status >= _INTERNAL and not isinstance(error, Unavailable):
+        return _internal(error)
+    headers = {}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = 'Basic realm="banyan", charset="UTF-8"'
+    if isinstance(error, Unavailable):
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return answer(_body(error), error.status, headers)
+
+
+def _body(error: BanyanError) -> dict[str, Any]:
+    body: dict[str, Any] = {"_status": "ERR"}
+    if isinstance(error, Invalid) and error.items is not None:
+        body["_items"] = [_item(issues) for issues in error.items]
+        return body | {"_error": {"code": error.status, "message": describe_items(error.items)}}
+    if isinstance(error, Invalid):
+        return body | {"_issues": error.issues}
+    return body | {"_error": {"code": error.status, "message": str(error)}}
+
+
+def _item(issues: dict[str, object]) -> dict[str, Any]:
+    return {"_status": "ERR", "_issues": issues} if issues else {"_status": "OK"}
+
+
+def _http_error(error: HTTPException) -> Response | PlainResponse:
+    """What Flask and Eve refuse: unknown paths and methods, bodies that are too large."""
+    response = error.get_response()
+    code = error.code or _INTERNAL
+    if code < 400:
+        return response
+    if code >= _INTERNAL:
+        return _internal(error)
+    message = {
+        404: f"there is nothing at {request.path}",
+        405: f"{request.path} does not take {request.method}",
+        413: "the body is larger than the server's limit (limits.max_body_bytes)",
+    }.get(code, error.description)
+    kept = {name: value for name, value in response.headers if name in ("Allow", "Content-Range")}
+    return answer({"_status": "ERR", "_error": {"code": code, "message": message}}, code, kept)
+
+
+def _other_error(error: Exception) -> Response:
+    meant = translate(error)
+    return _internal(error) if meant is None else refused(meant)
+
+
+def _internal(error: BaseException) -> Response:
+    number = uuid.uuid4().hex
+    log.error("request %s: %s %s failed", number, request.method, request.path, exc_info=error)
+    text = f"internal error; the server's log tells more about request {number}"
+    return answer({"_status": "ERR", "_error": {"code": _INTERNAL, "message": text}}, _INTERNAL)

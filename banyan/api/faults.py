@@ -1,0 +1,85 @@
+"""What a validator found wrong, in sentences: `{"field": "reason"}`, nested as the document is."""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import cerberus.errors as kinds
+
+from banyan.api.validator import Validator
+
+Issues = dict[str, object]
+
+_SENTENCES = {
+    kinds.REQUIRED_FIELD.code: "is required",
+    kinds.READONLY_FIELD.code: "is read-only",
+    kinds.NOT_NULLABLE.code: "must not be null",
+    kinds.MIN_LENGTH.code: "must have at least {rule} characters",
+    kinds.MAX_LENGTH.code: "is too long: {0}, at most {rule}",
+    kinds.MIN_VALUE.code: "must be at least {rule}",
+    kinds.MAX_VALUE.code: "must be at most {rule}",
+    kinds.UNALLOWED_VALUE.code: "is {0!r}; it must be one of {rule}",
+    kinds.COERCION_FAILED.code: "{0}",
+    kinds.CUSTOM.code: "{0}",
+}
+_TYPES = {
+    "string": "a text",
+    "integer": "a whole number",
+    "number": "a number",
+    "float": "a number",
+    "boolean": "true or false",
+    "list": "a list",
+    "dict": "an object",
+    "objectid": "an id of 24 hex digits",
+    "datetime": "a date",
+}
+
+
+def explain(validator: Validator) -> Issues:
+    """The faults of the document that was checked last; a field whose value cannot be read has that one fault."""
+    by_path: dict[tuple[object, ...], list[Any]] = {}
+    for error in _leaves(validator._errors):
+        by_path.setdefault(tuple(error.document_path), []).append(error)
+    issues: Issues = {}
+    for path, errors in by_path.items():
+        unreadable = [error for error in errors if error.code == kinds.COERCION_FAILED.code]
+        reasons = list(dict.fromkeys(_sentence(error, validator.schema) for error in unreadable or errors))
+        _place(issues, [str(step) for step in path], reasons[0] if len(reasons) == 1 else reasons)
+    return issues
+
+
+def _leaves(errors: Any) -> Iterator[Any]:
+    for error in errors:
+        if error.is_group_error and error.child_errors:
+            yield from _leaves(error.child_errors)
+        else:
+            yield error
+
+
+def _place(issues: Issues, path: list[str], reason: object) -> None:
+    for step in path[:-1]:
+        inner = issues.get(step)
+        if not isinstance(inner, dict):
+            inner = issues[step] = {}
+        issues = inner
+    issues[path[-1]] = reason
+
+
+def _sentence(error: Any, schema: Mapping[str, Any]) -> str:
+    if error.code == kinds.UNKNOWN_FIELD.code:
+        return _unknown(error.document_path, schema)
+    if error.code == kinds.BAD_TYPE.code:
+        wanted = [error.constraint] if isinstance(error.constraint, str) else error.constraint
+        return f"must be {' or '.join(_TYPES[each] for each in wanted)}"
+    if error.code == kinds.REGEX_MISMATCH.code:
+        return f"is {error.value!r}; it may have letters, digits and . _ - + @ : and must not begin with a dot"
+    rule = error.constraint
+    rule = ", ".join(str(each) for each in rule) if isinstance(rule, list) else rule
+    return _SENTENCES.get(error.code, "is not valid").format(*error.info, rule=rule)
+
+
+def _unknown(path: tuple[object, ...], schema: Mapping[str, Any]) -> str:
+    for step in path[:-1]:
+        schema = schema.get(str(step), {}).get("schema", {})
+    close = get_close_matches(str(path[-1]), list(schema), n=1)
+    return f"unknown field; did you mean {close[0]!r}?" if close else "unknown field"

@@ -1,0 +1,35 @@
+"""`POST /memory_usage`: what a task uses, told by its worker or by its owner's own script."""
+
+from typing import Any
+
+from banyan.api.bodies import read_body
+from banyan.api.context import actor, context
+from banyan.api.routes import route
+from banyan.api.validation import validated_new
+from banyan.errors import Forbidden, Invalid
+from banyan.queue.actor import PROVIDER
+
+Document = dict[str, Any]
+
+
+@route("POST", "/memory_usage", resource="memory_usage", listed=True, summary="Store memory samples", status=201)
+def add_samples() -> Document:
+    """The ids of the stored samples; nothing is stored unless all are right."""
+    body = read_body()
+    samples = validated_new("memory_usage", body, context().settings.limits.max_list_items)
+    tasks = context().storage.tasks.documents({sample["task"] for sample in samples}, ["owner"])
+    faults: list[dict[str, object]] = []
+    for sample in samples:
+        task = tasks.get(sample["task"])
+        if task is None or not actor().may_read(task["owner"]):
+            faults.append({"task": f"there is no task {sample['task']}"})
+            continue
+        if actor().role == PROVIDER and task["owner"] != actor().name:
+            raise Forbidden(f"task {sample['task']} belongs to {task['owner']!r}; its owner and workers post its usage")
+        sample["owner"] = task["owner"]
+        faults.append({})
+    if any(faults):
+        raise Invalid(items=faults) if isinstance(body, list) else Invalid(faults[0])
+    stored = context().storage.memory.add(samples, context().now())
+    answers = [{"_status": "OK", **{n: d[n] for n in ("_id", "_etag", "_created", "_updated")}} for d in stored]
+    return {"_status": "OK", "_items": answers} if isinstance(body, list) else answers[0]

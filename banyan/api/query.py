@@ -1,0 +1,247 @@
+"""Reading `where`: MongoDB's syntax in JSON, documented fields only, no operator that runs code.
+
+Values are turned into what is stored under the field that they are compared with: ids, dates, sizes, durations.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from banyan.api.bodies import read_json
+from banyan.api.coercion import to_date, to_id
+from banyan.api.schema import RESOURCES
+from banyan.api.schema.kinds import Rules
+from banyan.api.values import unstorable
+from banyan.errors import BadRequest
+from banyan.wire import parse_duration, parse_size
+
+Filter = dict[str, Any]
+
+MAX_DEPTH = 20
+_MAX_REGEX = 1000
+
+AUTOMATIC: dict[str, Rules] = {
+    "_created": {"type": "datetime", "coerce": "date"},
+    "_updated": {"type": "datetime", "coerce": "date"},
+    "_etag": {"type": "string"},
+}
+"""Fields that every document has, and that no schema names."""
+
+_FREE: Rules = {"meta": {"free": True}}
+_CONVERSIONS: dict[str, Callable[[object], Any]] = {
+    "id": to_id,
+    "ids": to_id,
+    "date": to_date,
+    "size": lambda value: parse_size(value) if isinstance(value, str) else value,
+    "duration": lambda value: parse_duration(value) if isinstance(value, str) else value,
+}
+_TYPES = frozenset(
+    "double string object array binData objectId bool date null regex int timestamp long decimal number".split()
+)
+
+
+def parse_where(resource: str, text: str | None) -> Filter:
+    """The filter for MongoDB; BadRequest names what is malformed, unknown, hidden or not allowed."""
+    if not text:
+        return {}
+    value = read_json(text, "where")
+    if not isinstance(value, dict):
+        raise BadRequest('where must be an object such as {"state": "running"}')
+    fault = unstorable(value)
+    if fault:
+        raise BadRequest(f"where: {fault}")
+    return _filter(_Scope(resource, RESOURCES[resource]), value, 0)
+
+
+def field_rules(resource: str, path: str, place: str) -> Rules:
+    """The rules of a documented field; BadRequest for any other, `place` says where it was named."""
+    return _Scope(resource, RESOURCES[resource], place).rules(path)
+
+
+class _Scope:
+    """The fields that may be named: a resource's, or those of the items that `$elemMatch` looks at."""
+
+    def __init__(self, resource: str, schema: Mapping[str, Rules] | None, place: str = "where") -> None:
+        self.resource = resource
+        self.place = place
+        self._schema = schema
+
+    def inside(self, item: Rules) -> "_Scope":
+        """The scope of an item's own fields; a free-form item has any."""
+        free = item.get("meta", {}).get("free") or "type" not in item
+        return _Scope(self.resource, None if free else item.get("schema", {}), self.place)
+
+    def rules(self, path: str) -> Rules:
+        """What is known of the field at a dotted path."""
+        first, *rest = path.split(".")
+        if "" in (first, *rest) or any(step.startswith("$") for step in rest):
+            raise self.refusal(path, "a path is made of names with single dots between them")
+        if self._schema is None:
+            return _FREE
+        rules = self._schema.get(first) or AUTOMATIC.get(first)
+        if rules is None:
+            raise self.refusal(path, f"{self.resource} has no such field")
+        if "virtual" in rules.get("meta", {}):
+            raise self.refusal(path, f"it is put together when it is read; {rules['meta']['virtual']}")
+        for step in rest:
+            rules = self._step(rules, step, path)
+        return rules
+
+    def _step(self, rules: Rules, step: str, path: str) -> Rules:
+        meta = rules.get("meta", {})
+        if meta.get("free"):
+            return {"type": meta["values"]["type"]} if "values" in meta else _FREE
+        if "items" in meta:
+            return meta["items"] if step.isdecimal() else self._step(meta["items"], step, path)
+        inner = rules.get("schema", {}).get(step)
+        if inner is None:
+            raise self.refusal(path, f"{self.resource} has no such field")
+        return dict(inner)
+
+    def refusal(self, path: str, reason: str) -> BadRequest:
+        """The error that names the field."""
+        return BadRequest(f"{self.place}: {path!r}: {reason}")
+
+
+def _filter(scope: _Scope, value: Any, depth: int) -> Filter:
+    if depth > MAX_DEPTH:
+        raise BadRequest(f"{scope.place}: it is nested deeper than {MAX_DEPTH} levels")
+    if not isinstance(value, dict):
+        raise BadRequest(f'{scope.place}: a condition must be an object such as {{"state": "running"}}')
+    result: Filter = {}
+    for name, operand in value.items():
+        if not name.startswith("$"):
+            result[name] = _operand(scope, scope.rules(name), operand, name, depth)
+        elif name in ("$and", "$or", "$nor"):
+            if not isinstance(operand, list) or not operand:
+                raise BadRequest(f"{scope.place}: {name} takes a list of conditions")
+            result[name] = [_filter(scope, each, depth + 1) for each in operand]
+        else:
+            raise BadRequest(f"{scope.place}: {name} is not allowed here; there are $and, $or, $nor")
+    return result
+
+
+def _operand(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> Any:
+    if not isinstance(value, dict) or not any(name.startswith("$") for name in value):
+        return _literal(scope, rules, value, path)
+    return _operators(scope, rules, value, path, depth)
+
+
+def _operators(scope: _Scope, rules: Rules, value: Mapping[str, Any], path: str, depth: int) -> Filter:
+    result: Filter = {}
+    for name, operand in value.items():
+        if name in _COMPARISONS:
+            result[name] = _literal(scope, rules, operand, path)
+        elif name in _OPERATORS:
+            try:
+                result[name] = _OPERATORS[name](scope, rules, operand, path, depth + 1)
+            except ValueError as error:
+                raise scope.refusal(path, f"{name} {error}") from error
+        else:
+            known = ", ".join(sorted([*_COMPARISONS, *_OPERATORS]))
+            raise scope.refusal(path, f"{name!r} is not an operator that is allowed here; there are {known}")
+    if "$options" in result and "$regex" not in result:
+        raise scope.refusal(path, "$options belongs to a $regex")
+    return result
+
+
+def _literal(scope: _Scope, rules: Rules, value: Any, path: str) -> Any:
+    if value is None:
+        return None
+    meta = rules.get("meta", {})
+    if isinstance(value, list):
+        return [_literal(scope, meta.get("items", rules), each, path) for each in value]
+    if isinstance(value, dict):
+        return _literal_object(scope, rules, value, path)
+    convert = _CONVERSIONS.get(meta.get("items", rules).get("coerce", rules.get("coerce", "")))
+    if convert is None:
+        return value
+    try:
+        return convert(value)
+    except ValueError as error:
+        raise scope.refusal(path, str(error)) from error
+
+
+def _literal_object(scope: _Scope, rules: Rules, value: dict[str, Any], path: str) -> dict[str, Any]:
+    if rules.get("meta", {}).get("free") or "type" not in rules:
+        return value
+    inner = scope.inside(rules)
+    return {name: _literal(inner, inner.rules(name), each, f"{path}.{name}") for name, each in value.items()}
+
+
+def _in(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError("takes a list of values")
+    return [_literal(scope, rules, each, path) for each in value]
+
+
+def _not(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> Filter:
+    if depth > MAX_DEPTH or not isinstance(value, dict) or not value:
+        raise ValueError("takes an object of operators")
+    return _operators(scope, rules, value, path, depth)
+
+
+def _elem_match(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> Filter:
+    if not isinstance(value, dict) or not value:
+        raise ValueError("takes a condition on the items of a list")
+    item = rules.get("meta", {}).get("items", _FREE)
+    if any(name.startswith("$") and name not in ("$and", "$or", "$nor") for name in value):
+        return _operators(scope, item, value, path, depth)
+    return _filter(scope.inside(item), value, depth)
+
+
+def _exists(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("takes true or false")
+    return value
+
+
+def _regex(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> str:
+    if not isinstance(value, str) or "\0" in value or len(value) > _MAX_REGEX:
+        raise ValueError(f"takes a text of at most {_MAX_REGEX} characters without NUL bytes")
+    return value
+
+
+def _options(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> str:
+    if not isinstance(value, str) or not set(value) <= set("imsx"):
+        raise ValueError("takes letters out of i, m, s, x")
+    return value
+
+
+def _size(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError("takes the length of a list")
+    return value
+
+
+def _type(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> Any:
+    wanted = value if isinstance(value, list) else [value]
+    if not wanted or not all(isinstance(each, str) and each in _TYPES for each in wanted):
+        raise ValueError(f"takes one of {', '.join(sorted(_TYPES))}, or a list of them")
+    return value
+
+
+def _mod(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> list[int]:
+    numbers = [each for each in value if isinstance(each, int) and not isinstance(each, bool)] if _pair(value) else []
+    if len(numbers) != 2 or numbers[0] == 0:
+        raise ValueError("takes a list of a divisor (not 0) and a remainder, both whole")
+    return numbers
+
+
+def _pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2
+
+
+_COMPARISONS = frozenset({"$eq", "$ne", "$gt", "$gte", "$lt", "$lte"})
+_OPERATORS: dict[str, Callable[[_Scope, Rules, Any, str, int], Any]] = {
+    "$in": _in,
+    "$nin": _in,
+    "$all": _in,
+    "$not": _not,
+    "$elemMatch": _elem_match,
+    "$exists": _exists,
+    "$regex": _regex,
+    "$options": _options,
+    "$size": _size,
+    "$type": _type,
+    "$mod": _mod,
+}

@@ -1,0 +1,102 @@
+"""All routes that are not Eve's own: one registry gives the rules, the role checks and the OpenAPI document."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from bson import ObjectId
+from flask import Flask, Response
+from werkzeug.routing import BaseConverter
+
+from banyan.api import bodies, idempotency
+from banyan.api.validation import validated
+from banyan.storage.users import Role
+
+ADMIN, PROVIDER, WORKER = Role.ADMIN, Role.PROVIDER, Role.WORKER
+ANYONE = (PROVIDER, WORKER, ADMIN)
+"""Every role; a token is needed all the same."""
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One method of one path: who may use it, what it takes, what it does.
+
+    `body` is a schema: the handler gets the checked value as `body`. `resource` only says which resource's
+    documents a handler reads by itself. `query` names the parameters it knows; others are refused.
+    """
+
+    method: str
+    path: str
+    roles: frozenset[Role]
+    summary: str
+    handler: Callable[..., Any]
+    body: Mapping[str, Any] | None = None
+    resource: str | None = None
+    listed: bool = False
+    query: Mapping[str, str] = field(default_factory=dict)
+    status: int = 200
+    open: bool = False
+    secret: bool = False
+    media_type: str = "application/json"
+
+    @property
+    def endpoint(self) -> str:
+        """The name by which Flask knows it; Eve's own endpoints have a `|` in theirs."""
+        return f"{self.method} {self.path}"
+
+    def serve(self, **arguments: Any) -> Response:
+        """Answer a request that may enter."""
+        if self.method != "POST":
+            return self._respond(arguments)
+        return idempotency.once(self, lambda: self._respond(arguments))
+
+    def _respond(self, arguments: dict[str, Any]) -> Response:
+        if self.body is not None:
+            arguments["body"] = validated(self.body, bodies.read_object())
+        result = self.handler(**arguments)
+        return result if isinstance(result, Response) else bodies.answer(result, self.status)
+
+
+ROUTES: dict[str, Route] = {}
+"""Every route by endpoint; filled when the route modules are imported."""
+
+
+def route(
+    methods: str | Iterable[str], path: str, *, roles: Iterable[Role] = ANYONE, summary: str, **more: Any
+) -> Callable[[Handler], Handler]:
+    """Register a handler for one method or several of a path; `more` are the other fields of `Route`.
+
+    The handler returns a Response, or a value that becomes the JSON of an answer with the route's status.
+    """
+
+    def register(handler: Handler) -> Handler:
+        for method in (methods,) if isinstance(methods, str) else methods:
+            each = Route(method=method, path=path, roles=frozenset(roles), summary=summary, handler=handler, **more)
+            if each.endpoint in ROUTES:
+                raise ValueError(f"{each.endpoint} is registered twice")
+            ROUTES[each.endpoint] = each
+        return handler
+
+    return register
+
+
+class ObjectIdConverter(BaseConverter):
+    """`<objectid:name>` in a path; anything but 24 hex digits is another path."""
+
+    regex = "[0-9a-fA-F]{24}"
+
+    def to_python(self, value: str) -> ObjectId:
+        """The id."""
+        return ObjectId(value)
+
+    def to_url(self, value: ObjectId) -> str:
+        """The id's hex digits."""
+        return str(value)
+
+
+def install(app: Flask) -> None:
+    """Add all registered routes to `app`."""
+    for each in ROUTES.values():
+        app.add_url_rule(each.path, each.endpoint, each.serve, methods=[each.method])

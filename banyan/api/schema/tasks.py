@@ -1,0 +1,121 @@
+"""The fields of a task."""
+
+from banyan.api.schema.kinds import (
+    MAX_LINKS,
+    Rules,
+    anything,
+    date,
+    described,
+    duration,
+    flag,
+    free,
+    identifier,
+    identifiers,
+    mapping,
+    names_to,
+    number,
+    optional,
+    reference,
+    shown,
+    size,
+    text,
+    texts,
+    virtual,
+    whole,
+    word,
+)
+
+MAX_COMMAND = 1_000_000
+MAX_STDIN = 8 * 2**20
+
+REQUESTED_RESOURCES = mapping(
+    cores={"type": "number", "min": 0.001, "max": 1_000_000, "default": 1},
+    memory=described(size(1), "bytes, or a text such as '1 GiB'"),
+    gpus=whole(maximum=100_000),
+    gpu_memory=described(size(), "bytes that each GPU must have"),
+    gpu_compute_capability={"type": "string", "coerce": "capability"},
+    scratch=described(size(), "bytes of scratch space"),
+    custom=names_to("amounts"),
+)
+
+DEPENDENCIES: Rules = {
+    "type": "list",
+    "coerce": "dependencies",
+    "maxlength": MAX_LINKS,
+    "meta": {
+        "items": mapping(task=identifier(), on={"type": "string", "allowed": ["success", "failure", "any"]}),
+        "description": "parents: an id, or {'task': id, 'on': 'success'|'failure'|'any'}",
+    },
+}
+
+PROGRESS = mapping(
+    fraction={"type": "number", "min": 0, "max": 1, "nullable": True},
+    message={"type": "string", "nullable": True},
+)
+
+_GIVEN: dict[str, Rules] = {
+    "_id": identifier(),
+    "name": optional(text(1000)),
+    "tags": texts(100),
+    "metadata": free(),
+    "queue": word(default="default"),
+    "priority": whole(-1_000_000_000, default=0),
+    "command": described(
+        optional({"type": ["string", "list"], "check_with": "command", "meta": {"items": {"type": "string"}}}),
+        "a text for /bin/sh -c, or a list that is run as it is",
+    ),
+    "model": optional(text(200, minlength=1)),
+    "inputs": optional(free()),
+    "env": names_to("texts"),
+    "directory": described(optional(text(4000, minlength=1)), "run there instead of in the work directory"),
+    "stdin": optional({"type": "string", "maxlength": MAX_STDIN}),
+    "workdir": {"type": "string", "allowed": ["attempt", "task", "none"], "default": "attempt"},
+    "timeout": described(optional(duration(0.001)), "seconds, or a text such as '2h'"),
+    "max_shutdown_time": described(duration(default=30.0), "seconds between SIGTERM and SIGKILL"),
+    "estimated_runtime": optional(duration()),
+    "not_before": optional(date()),
+    "requested_resources": {**REQUESTED_RESOURCES, "default": {"cores": 1}},
+    "requires": names_to("texts"),
+    "continuations": virtual(identifiers(), "filter /continuations by 'parent'"),
+    "dependencies": virtual(DEPENDENCIES, "filter /continuations by 'child'"),
+    "max_retry_count": whole(maximum=1_000_000, default=0),
+    "retry_delay": duration(default=0.0),
+    "hold": flag(default=False),
+    "state": {
+        "type": "string",
+        "allowed": ["inactive", "available", "running", "pending_cancellation", "terminated", "cancelled"],
+        "default": "inactive",
+    },
+}
+
+_SHOWN: dict[str, Rules] = {
+    "owner": text(),
+    "retry_count": whole(),
+    "abandoned_count": whole(),
+    "pending_dependency_count": whole(),
+    "exit_status": text(),
+    "execution": described(reference("execution_history"), "the current attempt"),
+    "progress": PROGRESS,
+    "result": anything(),
+    "result_file": text(),
+    "cancelled_by": mapping(user=text(), task=identifier()),
+    "sweep": identifier(),
+    "index": whole(),
+    "peak_memory_bytes": size(),
+    "cpu_seconds": number(),
+    "time_available": date(),
+    "time_claimed": date(),
+    "time_started": date(),
+    "time_terminated": date(),
+}
+
+TASK: dict[str, Rules] = _GIVEN | {name: shown(rules) for name, rules in _SHOWN.items()}
+
+CONTINUATION: dict[str, Rules] = {
+    "parent": shown(reference("tasks")),
+    "child": shown(reference("tasks")),
+    "on": shown({"type": "string", "allowed": ["success", "failure", "any"]}),
+    "settled": shown(flag()),
+    "satisfied": shown(flag()),
+    "owner": shown(text()),
+}

@@ -1,0 +1,80 @@
+"""The fields of a worker, and the bodies of its calls."""
+
+from banyan.api.schema.kinds import (
+    MAX_COUNT,
+    Rules,
+    date,
+    flag,
+    identifier,
+    identifiers,
+    mapping,
+    names_to,
+    number,
+    optional,
+    shown,
+    size,
+    text,
+    texts,
+    whole,
+)
+
+RESOURCES = mapping(
+    cores=number(),
+    memory=size(),
+    gpus=whole(maximum=100_000),
+    gpu_memory=size(),
+    gpu_compute_capability={"type": "string", "coerce": "capability"},
+    scratch=size(),
+    custom=names_to("amounts"),
+)
+
+_FIELDS: dict[str, Rules] = {
+    "name": text(200, required=True, minlength=1),
+    "host": optional(text(300)),
+    "pid": optional(whole(maximum=2**31)),
+    "resources": {**RESOURCES, "required": True},
+    "labels": names_to("texts"),
+    "capabilities": texts(10_000),
+    "queues": texts(1000),
+    "available_until": optional(date()),
+    "version": optional(text(100)),
+}
+
+REGISTRATION: dict[str, Rules] = _FIELDS | {
+    "replaces": optional(identifier()),
+    "finished": identifiers(),
+    "files": optional(mapping(root=text(4000, required=True), probe=text(200, required=True))),
+}
+"""The body of `POST /workers`."""
+
+CLAIM: dict[str, Rules] = {
+    "request": text(100, required=True, minlength=1),
+    "resources": {**RESOURCES, "required": True},
+    "max_tasks": whole(maximum=10_000, required=True),
+    "held": identifiers(),
+    "cancelling": identifiers(),
+    "wait": {"type": "number", "min": 0, "max": MAX_COUNT},
+    "ahead": names_to("amounts"),
+}
+"""The body of `POST /workers/<id>/claim`."""
+
+WORKER: dict[str, Rules] = {name: shown({**rules, "required": False}) for name, rules in _FIELDS.items()} | {
+    "state": {"type": "string", "allowed": ["active", "draining", "quarantined", "lost", "gone"]},
+    "owner": shown(text()),
+    "replaces": shown(identifier()),
+    "last_seen": shown(date()),
+    "quarantined_until": shown(date()),
+    "reason": shown(text()),
+}
+
+QUEUE: dict[str, Rules] = {
+    "name": text(128, required=True, regex=r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]*"),
+    "paused": flag(default=False),
+    "max_running": optional(whole()),
+    "weight": {"type": "number", "min": 0.001, "max": 1_000_000, "default": 1},
+}
+
+USER: dict[str, Rules] = {
+    "name": text(64, required=True, regex=r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*"),
+    "role": {"type": "string", "allowed": ["provider", "worker", "admin"], "required": True},
+}

@@ -1,0 +1,143 @@
+"""Checking bodies against the schemas: everything wrong with a body is listed at once, nothing is changed.
+
+The work is done by Eve's validator (Cerberus) with our kinds of fields. A schema is checked once, when its `Checker`
+is made, not again for every document, and defaults are filled in by the checker.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import cerberus.schema
+
+from banyan.api.faults import explain
+from banyan.api.schema import RESOURCES
+from banyan.api.validator import Validator
+from banyan.api.values import bad_name, unstorable
+from banyan.errors import Invalid, TooLarge
+
+Document = dict[str, Any]
+Issues = dict[str, object]
+
+
+class Checker:
+    """Checks documents against one schema; safe to be shared by threads."""
+
+    def __init__(self, schema: Mapping[str, Any], together: Callable[[Document], Issues] | None = None) -> None:
+        checked = cerberus.schema.DefinitionSchema(Validator(), copy.deepcopy(dict(schema))).schema
+        self._defaults = _take_defaults(checked)
+        self._inner_defaults = {
+            name: inner for name, rules in checked.items() if (inner := _take_defaults(rules.get("schema", {})))
+        }
+        self._droppable = {n for n, rules in checked.items() if rules.get("nullable") and not rules.get("readonly")}
+        self._rules = checked
+        self._together = together
+
+    def new(self, documents: list[Any]) -> tuple[list[Document], list[Issues]]:
+        """Documents as they are to be stored, defaults filled in, and the faults of each (empty for none)."""
+        validator = Validator(schema=self._rules)
+        stored, faults = [], []
+        for document in documents:
+            value, issues = self._check(validator, document, update=False)
+            if not issues and self._together is not None:
+                issues = self._together(value)
+            stored.append(value)
+            faults.append(issues)
+        return stored, faults
+
+    def changes(self, document: Any) -> Document:
+        """The fields of an update as they are to be stored, without defaults; raises `Invalid`."""
+        value, issues = self._check(Validator(schema=self._rules), document, update=True)
+        if issues:
+            raise Invalid(issues)
+        return value
+
+    def _check(self, validator: Validator, document: Any, update: bool) -> tuple[Document, Issues]:
+        if not isinstance(document, dict):
+            return {}, {"_body": 'must be an object such as {"name": "value"}'}
+        faults = {name: fault for name, value in document.items() if (fault := bad_name(name) or unstorable(value))}
+        given = {name: value for name, value in document.items() if name not in faults}
+        if not update:
+            given = {n: value for n, value in given.items() if value is not None or n not in self._droppable}
+        for name, defaults in self._inner_defaults.items():
+            if isinstance(given.get(name), dict):
+                given[name] = {**copy.deepcopy(defaults), **given[name]}
+        valid = validator.validate(given, update=update)
+        if faults or not valid:
+            return {}, {**faults, **explain(validator)}
+        checked: Document = validator.document
+        return checked if update else {**copy.deepcopy(self._defaults), **checked}, {}
+
+
+def _take_defaults(schema: dict[str, Any]) -> Document:
+    """Remove the defaults from a compiled schema, which would be filled in slowly, and return them."""
+    return {name: rules.pop("default") for name, rules in schema.items() if "default" in rules}
+
+
+def check_task(task: Mapping[str, Any]) -> Issues:
+    """What is wrong with a whole task although each field is right."""
+    issues: Issues = {}
+    if task.get("command") is not None and task.get("model") is not None:
+        issues["model"] = "a task has either 'command' or 'model', not both"
+    if task.get("inputs") is not None and task.get("model") is None:
+        issues["inputs"] = "inputs need a 'model' to go to; a command takes 'stdin' or 'env'"
+    return issues
+
+
+def _check_new_task(task: Document) -> Issues:
+    issues = check_task(task)
+    if task["state"] not in ("inactive", "available"):
+        issues["state"] = f"a task begins inactive or available, not {task['state']}"
+    return issues
+
+
+_TOGETHER = {"tasks": _check_new_task}
+
+
+@cache
+def checker(resource: str) -> Checker:
+    """The checker of a resource's documents."""
+    return Checker(RESOURCES[resource], _TOGETHER.get(resource))
+
+
+def validated_new(resource: str, body: Any, max_items: int = 10_000) -> list[Document]:
+    """The documents of a POST (one object, or a list of them), defaults filled in.
+
+    Raises `Invalid` with the faults of the object or of all items, `TooLarge` for a list of more than `max_items`.
+    """
+    if not isinstance(body, list):
+        documents, faults = checker(resource).new([body])
+        if faults[0]:
+            raise Invalid(faults[0])
+        return documents
+    if not body:
+        raise Invalid({"_body": "the list is empty"})
+    if len(body) > max_items:
+        raise TooLarge(f"the list has {len(body)} items; send at most {max_items} at once")
+    documents, faults = checker(resource).new(body)
+    if any(faults):
+        raise Invalid(items=list(faults))
+    return documents
+
+
+def validated_changes(resource: str, body: Any) -> Document:
+    """The fields of a PATCH as they are to be stored; read-only ones are refused, defaults are not filled in."""
+    changes = checker(resource).changes(body)
+    if "_id" in changes:
+        raise Invalid({"_id": "an id never changes"})
+    return changes
+
+
+_own: dict[int, tuple[Mapping[str, Any], Checker]] = {}
+
+
+def validated(schema: Mapping[str, Any], body: Any) -> Document:
+    """The body of a call that is no resource's document; `schema` is a constant of a module."""
+    known = _own.get(id(schema))
+    if known is None:
+        known = _own[id(schema)] = (schema, Checker(schema))
+    documents, faults = known[1].new([body])
+    if faults[0]:
+        raise Invalid(faults[0])
+    return documents[0]

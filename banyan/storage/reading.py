@@ -1,0 +1,80 @@
+"""Reading any collection by an already checked filter, for the pages that the interface shows."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bson import ObjectId
+from pymongo.database import Database
+
+Document = dict[str, Any]
+
+MAX_LINKS = 1000
+"""How many continuations and dependencies a task shows; `/continuations` has all of them."""
+
+_MAX_TOGETHER = 20_000
+_CANCELLED = "cancelled"
+
+
+class Reader:
+    """Pages of documents and counts; no query may take longer than `query_seconds` (the driver then raises)."""
+
+    def __init__(self, db: Database[Document], query_seconds: float) -> None:
+        self._db = db
+        self._max_time_ms = int(query_seconds * 1000)
+
+    def page(
+        self,
+        collection: str,
+        where: Mapping[str, Any],
+        fields: Mapping[str, int] | None = None,
+        sort: Sequence[tuple[str, int]] = (("_id", 1),),
+        skip: int = 0,
+        limit: int = 0,
+    ) -> list[Document]:
+        """The matching documents in order, at most `limit` (0: all of them)."""
+        found = self._db[collection].find(where, fields, max_time_ms=self._max_time_ms)
+        return list(found.sort(list(sort)).skip(skip).limit(limit).allow_disk_use(True))
+
+    def one(
+        self, collection: str, where: Mapping[str, Any], fields: Mapping[str, int] | None = None
+    ) -> Document | None:
+        """The matching document."""
+        return self._db[collection].find_one(where, fields, max_time_ms=self._max_time_ms)
+
+    def count(self, collection: str, where: Mapping[str, Any]) -> int:
+        """How many documents match."""
+        return self._db[collection].count_documents(where, maxTimeMS=self._max_time_ms)
+
+    def aggregate(self, collection: str, pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:
+        """The answer of an aggregation."""
+        return list(self._db[collection].aggregate(pipeline, maxTimeMS=self._max_time_ms, allowDiskUse=True))
+
+    def continuations(self, parents: Iterable[ObjectId]) -> dict[ObjectId, list[ObjectId]]:
+        """The children of each parent that are not cancelled, at most `MAX_LINKS` of each."""
+        edges = self._edges("parent", parents)
+        children = list({edge["child"] for edge in edges})
+        where = {"_id": {"$in": children}, "state": _CANCELLED}
+        gone = {d["_id"] for d in self.page("tasks", where, {"_id": 1})} if children else set()
+        shown: dict[ObjectId, list[ObjectId]] = {}
+        for edge in edges:
+            of_parent = shown.setdefault(edge["parent"], [])
+            if edge["child"] not in gone and len(of_parent) < MAX_LINKS:
+                of_parent.append(edge["child"])
+        return shown
+
+    def dependencies(self, children: Iterable[ObjectId]) -> dict[ObjectId, list[Document]]:
+        """What each child waits for or waited for, at most `MAX_LINKS` of each."""
+        shown: dict[ObjectId, list[Document]] = {}
+        for edge in self._edges("child", children):
+            of_child = shown.setdefault(edge["child"], [])
+            if len(of_child) < MAX_LINKS:
+                of_child.append({"task": edge["parent"], "on": edge["on"]})
+        return shown
+
+    def _edges(self, end: str, tasks: Iterable[ObjectId]) -> list[Document]:
+        """The edges of all these tasks in one query, or, when they are too many for that, some of each task."""
+        ids = list(tasks)
+        edges = self.page("continuations", {end: {"$in": ids}}, limit=_MAX_TOGETHER)
+        if len(edges) < _MAX_TOGETHER:
+            return edges
+        return [edge for each in ids for edge in self.page("continuations", {end: each}, limit=2 * MAX_LINKS)]

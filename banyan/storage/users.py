@@ -1,0 +1,151 @@
+"""The collection `users`: who may use the server, in which role; tokens are kept as digests only."""
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from bson import ObjectId
+from pymongo import ReturnDocument
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+from banyan.errors import Invalid, NotFound
+
+Document = dict[str, Any]
+
+CACHE_SECONDS = 5.0
+"""How long another server process may still accept a token that was taken away."""
+
+
+class Role(StrEnum):
+    """What a user may do."""
+
+    PROVIDER = "provider"
+    WORKER = "worker"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """The holder of a token."""
+
+    name: str
+    role: Role
+
+
+class UserStore:
+    """Users by name and by token. `clock` is a monotonic clock in seconds, for the small cache of known tokens."""
+
+    def __init__(self, db: Database[Document], clock: Callable[[], float] = time.monotonic) -> None:
+        self._users = db["users"]
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, User]] = {}
+
+    def prepare(self) -> None:
+        """Create the indexes: one user per name and per token."""
+        self._users.create_index("name", unique=True, name="name")
+        self._users.create_index("digest", unique=True, name="digest")
+
+    def add(self, name: str, role: Role, now: datetime) -> str:
+        """Make a user and return the token, which is shown this once; Invalid if the name is taken."""
+        token = _new_token()
+        fresh = {"_id": ObjectId(), "name": name, "_created": now, **_changed(role, token, now)}
+        try:
+            self._users.insert_one(fresh)
+        except DuplicateKeyError as error:
+            text = f"there is a user {name!r} already; rotate its token, or remove it first"
+            raise Invalid({"name": text}) from error
+        return token
+
+    def make_sure(self, name: str, role: Role, token: str, now: datetime) -> None:
+        """Let the user exist with this role and token, whatever it had before."""
+        self._users.update_one(
+            {"name": name},
+            {"$set": _changed(role, token, now), "$setOnInsert": {"_id": ObjectId(), "_created": now}},
+            upsert=True,
+        )
+        self._forget()
+
+    def rotate(self, name: str, now: datetime) -> str:
+        """Give the user a new token and return it; the old one ends. NotFound if there is no such user."""
+        token = _new_token()
+        change = {"digest": _digest(token), "_etag": str(ObjectId()), "_updated": now}
+        found = self._users.find_one_and_update({"name": name}, {"$set": change}, return_document=ReturnDocument.AFTER)
+        self._forget()
+        if found is None:
+            raise _unknown(name)
+        return token
+
+    def remove(self, name: str) -> None:
+        """Take the user away; NotFound if there is none, Invalid if it is the last admin.
+
+        An admin is marked before the others are counted, so that two that remove each other at once both fail.
+        """
+        found = self._users.find_one({"name": name})
+        if found is None:
+            raise _unknown(name)
+        if found["role"] == Role.ADMIN:
+            self._users.update_one({"name": name}, {"$set": {"leaving": True}})
+            if not self._users.find_one({"role": Role.ADMIN, "leaving": {"$ne": True}}):
+                self._users.update_one({"name": name}, {"$unset": {"leaving": 1}})
+                raise Invalid({"name": f"{name!r} is the last admin; make another one first"})
+        self._users.delete_one({"name": name})
+        self._forget()
+
+    def list(self) -> list[User]:
+        """All users in the order of their names."""
+        return [_user(document) for document in self._users.find().sort("name")]
+
+    def document(self, name: str) -> Document:
+        """What may be shown of a user; NotFound if there is none."""
+        found = self._users.find_one({"name": name}, {"digest": 0, "leaving": 0})
+        if found is None:
+            raise _unknown(name)
+        return found
+
+    def by_token(self, token: str) -> User | None:
+        """Whose token it is; None for a wrong one."""
+        digest = _digest(token)
+        with self._lock:
+            known = self._known.get(digest)
+        if known is not None and self._clock() - known[0] < CACHE_SECONDS:
+            return known[1]
+        found = self._users.find_one({"digest": digest})
+        if found is None or not hmac.compare_digest(str(found["digest"]), digest):
+            return None
+        user = _user(found)
+        with self._lock:
+            self._known[digest] = (self._clock(), user)
+        return user
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._known.clear()
+
+
+def _new_token() -> str:
+    return secrets.token_urlsafe(24)
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
+
+
+def _changed(role: Role, token: str, now: datetime) -> Document:
+    return {"role": role.value, "digest": _digest(token), "_etag": str(ObjectId()), "_updated": now}
+
+
+def _user(document: Document) -> User:
+    return User(name=document["name"], role=Role(document["role"]))
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"there is no user {name!r}")
