@@ -1,23 +1,21 @@
 """`banyan demo`: a small real workload on a queue of its own, checked from end to end."""
 
-import json
 import os
 import signal
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from banyan.errors import SetupError
+if TYPE_CHECKING:
+    from banyan.up import Running
 
-START_SECONDS = 60.0
-STOP_SECONDS = 30.0
+_WORKER_SETTINGS = "[usage]\ninterval = 0.25\n"
+"""Samples come often enough for a curve of a few seconds."""
 
 
 def register(app: typer.Typer) -> None:
@@ -37,63 +35,35 @@ def demo() -> None:
 
     with tempfile.TemporaryDirectory(prefix="banyan-demo-") as name, _ended_by_sigterm():
         directory = Path(name)
-        with running(directory) as up, Client(up["url"], up["provider_token"]) as client:
+        with _own_queue(directory) as up, Client(up.url, up.provider_token) as client:
+            processes = [part.process for part in up.parts]
             story = Story(client, directory / "words")
-            story.tell(up["url"])
-        story.expect("everything has stopped", not (left := [pid for pid in _pids(up) if _alive(pid)]), f"left: {left}")
+            story.tell(up.url)
+        left = [process.pid for process in processes if process.poll() is None]
+        story.expect("everything has stopped", not left, f"processes {left} still run")
         story.close()
     if story.problems:
         raise typer.Exit(1)
 
 
 @contextmanager
-def running(directory: Path) -> Iterator[dict[str, Any]]:
-    """A `banyan up` of our own in `directory`, stopped at the end; yields the line that it prints."""
-    from banyan import child
+def _own_queue(directory: Path) -> "Iterator[Running]":
+    """What `banyan up` starts, in `directory` and on a free port, unannounced to other terminals."""
+    from banyan.cli.output import screen
+    from banyan.config import load_server_settings
+    from banyan.up import Plan, running
 
-    log = directory / "up.log"
-    command = [sys.executable, "-m", "banyan", "up", "--json", "--port", "0", "--data", str(directory / "data")]
-    # Its pointer stays here: other terminals keep to their own server. Samples come often enough for a curve.
-    settings = {"XDG_STATE_HOME": str(directory / "state"), "BANYAN_USAGE__INTERVAL": "0.25"}
-    process = child.spawn(command, log=log, env=_own_environment() | settings)
-    try:
-        yield _first_line(process, log)
-    finally:
-        status = child.stop(process, seconds=STOP_SECONDS)
-    if status != 0:
-        raise SetupError(f"`banyan up` stopped with exit code {status}:\n{_tail(log)}")
-
-
-def _own_environment() -> dict[str, str]:
-    """Our environment without settings of Banyan, which are meant for another server."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("BANYAN_")}
-
-
-def _first_line(process: Any, log: Path) -> dict[str, Any]:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        ended = process.poll() is not None
-        for line in log.read_text(errors="replace").splitlines(keepends=True):
-            if line.startswith('{"url"') and line.endswith("\n"):
-                ready: dict[str, Any] = json.loads(line)
-                return ready
-        if ended:
-            raise SetupError(f"`banyan up` did not start:\n{_tail(log)}")
-        time.sleep(0.05)
-    raise SetupError(f"`banyan up` was not ready after {START_SECONDS:g} s:\n{_tail(log)}")
-
-
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-10:])
-
-
-def _pids(up: dict[str, Any]) -> list[int]:
-    pids = up["pids"]
-    return [pid for pid in (pids.get("mongod"), *pids["server"], pids["worker"]) if pid is not None]
-
-
-def _alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    for variable in [each for each in os.environ if each.startswith("BANYAN_")]:
+        del os.environ[variable]  # they are meant for another server
+    settings = directory / "worker.toml"
+    settings.write_text(_WORKER_SETTINGS)
+    plan = Plan(settings=load_server_settings({"server": {"port": 0}}), data=directory / "data", worker_config=settings)
+    with (
+        screen(stderr=True).status("Starting") as status,
+        running(plan, say=lambda text: status.update(f"{text} …")) as up,
+    ):
+        status.stop()
+        yield up
 
 
 @contextmanager
