@@ -1,0 +1,58 @@
+"""Concrete resources: who has which cores, bytes and GPUs now. All or nothing."""
+
+from banyan.domain.resources import Resources
+from worker.events import Allocation
+
+
+class Allocator:
+    """Hands out parts of a capacity, which may change underneath."""
+
+    def __init__(self, capacity: Resources, gpu_indexes: tuple[int, ...] = ()) -> None:
+        self.capacity = capacity
+        self.free = capacity
+        self._free_gpus = list(gpu_indexes)
+        self._gpus = tuple(gpu_indexes)
+
+    def take(self, wanted: Resources) -> Allocation | None:
+        """Give all that is wanted, or None if it does not fit now."""
+        if not wanted.fits(self.free) or wanted.gpus > len(self._free_gpus):
+            return None
+        self.free = self.free.minus(wanted)
+        indexes = tuple(self._free_gpus[: wanted.gpus])
+        del self._free_gpus[: wanted.gpus]
+        return Allocation(resources=wanted, gpu_indexes=indexes)
+
+    def give(self, allocation: Allocation) -> None:
+        """Take an allocation back."""
+        self.free = self.free.plus(allocation.resources)
+        back = {*self._free_gpus, *allocation.gpu_indexes}
+        self._free_gpus = [index for index in self._gpus if index in back]
+
+    def resize(self, capacity: Resources, gpu_indexes: tuple[int, ...]) -> bool:
+        """Go on with another capacity; whether anything has changed. What is handed out stays so."""
+        if capacity == self.capacity and gpu_indexes == self._gpus:
+            return False
+        taken = {index for index in self._gpus if index not in self._free_gpus}
+        in_use = self.capacity.minus(self.free)
+        self.capacity = capacity
+        self.free = capacity.minus(in_use)
+        self._gpus = gpu_indexes
+        self._free_gpus = [index for index in gpu_indexes if index not in taken]
+        return True
+
+    def slots(self, wanted: Resources) -> int:
+        """How many tasks that want this much fit the whole capacity side by side."""
+        if not wanted.fits(self.capacity):
+            return 0
+        counts = [
+            there // needed
+            for needed, there in (
+                (wanted.millicores, self.capacity.millicores),
+                (wanted.memory_bytes, self.capacity.memory_bytes),
+                (wanted.gpus, self.capacity.gpus),
+                (wanted.scratch_bytes, self.capacity.scratch_bytes),
+                *((amount, self.capacity.custom.get(name, 0)) for name, amount in wanted.custom.items()),
+            )
+            if needed
+        ]
+        return max(1, min(counts, default=1))

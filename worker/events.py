@@ -1,0 +1,348 @@
+"""What the core of the worker hears (events) and what it wants done (actions); plain values, no behaviour.
+
+`now` in the core is a monotonic clock; `time_*` fields are UTC dates for people and the server.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from banyan.domain.resources import Resources
+
+Document = dict[str, Any]
+
+
+class Cause(StrEnum):
+    """Why the worker ended a task before it did so itself."""
+
+    CANCEL = "cancel"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    SERVER_LOST = "server lost"
+    STOP = "stop"
+    """Nobody wants to hear of its end any more: the server counts it as lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A task that the server gave us, with the token of the attempt."""
+
+    execution: str
+    task: str
+    token: str
+    task_class: str
+    attempt: int
+    resources: Resources
+    document: Document
+    memory_limit_bytes: int | None = None
+    """What was asked for explicitly, and is therefore enforced."""
+    timeout_seconds: float | None = None
+    grace_seconds: float = 30.0
+    estimated_seconds: float | None = None
+
+    @classmethod
+    def from_document(cls, document: Document) -> "Grant":
+        """Read a grant as the server sends it."""
+        wanted = document.get("requested_resources") or {}
+        return cls(
+            execution=document["execution"],
+            task=document["_id"],
+            token=document["token"],
+            task_class=document.get("class") or "",
+            attempt=int(document.get("attempt") or 1),
+            resources=Resources.from_document({"cores": 1} | wanted),
+            document=document,
+            memory_limit_bytes=wanted.get("memory"),
+            timeout_seconds=document.get("timeout"),
+            grace_seconds=float(document.get("max_shutdown_time", 30.0)),
+            estimated_seconds=document.get("estimated_runtime"),
+        )
+
+    @property
+    def directory(self) -> dict[str, str | None]:
+        """Where its logs and its work directory are, relative to the worker's root."""
+        logs = f"{self.task}/{self.attempt}"
+        kind = self.document.get("workdir", "attempt")
+        return {"logs": logs, "work": {"attempt": f"{logs}/work", "task": f"{self.task}/work"}.get(kind)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """What a running task was given."""
+
+    resources: Resources
+    gpu_indexes: tuple[int, ...] = ()
+
+    def to_document(self) -> Document:
+        """As `granted_resources` in the attempt's record."""
+        return self.resources.to_document() | ({"gpu_indexes": list(self.gpu_indexes)} if self.gpu_indexes else {})
+
+
+# Events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """The server knows us now, under a fresh id."""
+
+    worker: str
+    wait_seconds: float
+    """How long a claim may stay open."""
+    uploads: bool
+    """The server does not see our disk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """The answer to a claim; `superseded` when a newer claim was sent before it came."""
+
+    request: str
+    grants: Sequence[Grant] = ()
+    cancel: Sequence[str] = ()
+    drain: bool = False
+    forget: Sequence[str] = ()
+    superseded: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """The answer to a batch of reports."""
+
+    accepted: Sequence[str] = ()
+    stale: Sequence[str] = ()
+    cancel: Sequence[str] = ()
+    forget: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The server takes us for lost or gone (`worker` is the id it was said to)."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """The server answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreached:
+    """The server did not answer."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The first process of a task runs."""
+
+    execution: str
+    pid: int
+    time_started: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """A task's processes are all gone; `collected` is what they left (tails, sizes, result, progress)."""
+
+    execution: str
+    pid: int
+    time_started: datetime
+    time_terminated: datetime
+    wait_status: int
+    peak_memory_bytes: int
+    peak_is_exact: bool
+    """False: the program was smaller than the process that spawned it, whose size this is."""
+    cpu_seconds: float
+    collected: Document = field(default_factory=dict)
+    memory_limit_hit: bool = False
+    """The kernel killed it at the limit of its control group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotStarted:
+    """A task could not be started: the machine's fault (`reason`), or its own (`exit_code`)."""
+
+    execution: str
+    time_terminated: datetime
+    reason: str
+    exit_code: int | None = None
+    collected: Document = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A task that was sent to a lane was taken back before it started."""
+
+    execution: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What a task's processes use together."""
+
+    execution: str
+    time: datetime
+    resident_memory_bytes: int
+    virtual_memory_bytes: int
+    cpu_percent: float
+    gpu_memory_bytes: int | None = None
+    kept: bool = True
+    """False: only watched for its limit, not to be reported."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progressed:
+    """A task wrote another progress."""
+
+    execution: str
+    progress: Document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synced:
+    """What an ended task wrote is on the server, except `excess` (bytes not kept, by stream or path)."""
+
+    execution: str
+    excess: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What this machine can give now, and the indexes of its GPUs."""
+
+    capacity: Resources
+    gpu_indexes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorLost:
+    """The process that ran the tasks died, and they with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Take nothing more, finish what runs, then leave."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Leave now."""
+
+
+Event = (
+    Registered
+    | Claimed
+    | Reported
+    | Refused
+    | Reached
+    | Unreached
+    | Started
+    | Exited
+    | NotStarted
+    | Dropped
+    | Sample
+    | Progressed
+    | Synced
+    | Measured
+    | SupervisorLost
+    | Drain
+    | Stop
+)
+
+
+# Actions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Register:
+    """Make us known; `replaces` is the id we had, `finished` the attempts that ended under it."""
+
+    resources: Resources
+    replaces: str | None
+    finished: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """Send this claim; an earlier one that is still open is thereby over."""
+
+    worker: str
+    body: Document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """Send these reports and samples."""
+
+    worker: str
+    reports: Sequence[Document]
+    samples: Sequence[Document]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Start a task once the earlier ones of its lane have ended."""
+
+    lane: int
+    grant: Grant
+    allocation: Allocation
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Take a task back from its lane if it has not started."""
+
+    execution: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Send a signal to a task's process group."""
+
+    execution: str
+    signal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Send what an ended task wrote, then say `Synced`."""
+
+    execution: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """Nothing is to be kept of an attempt that never started, or that is over and on the server."""
+
+    execution: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """These tasks were deleted: their directories may go."""
+
+    tasks: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Say goodbye (if we are registered) and end the program."""
+
+    worker: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line for the log."""
+
+    text: str
+    warning: bool = False
+
+
+Action = Register | Ask | Send | Run | Withdraw | Kill | Sync | Clear | Forget | Leave | Note

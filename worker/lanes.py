@@ -1,0 +1,109 @@
+"""The local queue, and the lanes in which tasks run one after another.
+
+A lane is one allocation of resources with the tasks that use it in turn, all of one class. The supervisor has the
+whole lane, so that very short tasks follow each other without a question in between; longer ones have a lane of
+their own.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from banyan.domain.resources import Resources
+from worker.allocation import Allocator
+from worker.attempts import Attempt, Phase
+from worker.events import Allocation
+
+LANE_SECONDS = 0.05
+"""How much expected work a lane may hold beyond its first task."""
+MAX_LANE = 32
+
+
+@dataclass(slots=True, kw_only=True)
+class Lane:
+    """`members` are the executions in it, `last_end` when the latest of those before ended (seconds, any clock)."""
+
+    number: int
+    task_class: str
+    allocation: Allocation
+    members: dict[str, None] = field(default_factory=dict)
+    last_end: float | None = None
+
+
+class Lanes:
+    """Starts tasks in the order in which they came, as resources become free; none overtakes another.
+
+    `mean_seconds` tells how long a task of a class takes, or None.
+    """
+
+    def __init__(self, mean_seconds: Callable[[str], float | None]) -> None:
+        self.allocator = Allocator(Resources())
+        self.queue: deque[Attempt] = deque()
+        self._mean_seconds = mean_seconds
+        self._lanes: dict[int, Lane] = {}
+        self._of_class: dict[str, dict[int, Lane]] = {}
+        self._numbers = 0
+
+    @property
+    def free(self) -> Resources:
+        """What could start at once, nothing while tasks wait here."""
+        return Resources() if self.queue else self.allocator.free
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return not self.queue and not self._lanes
+
+    def fill(self) -> list[Attempt]:
+        """Give waiting tasks their places; those that got one."""
+        placed: list[Attempt] = []
+        while self.queue:
+            lane = self._place(self.queue[0])
+            if lane is None:
+                break
+            attempt = self.queue.popleft()
+            attempt.phase, attempt.lane, attempt.allocation = Phase.SENT, lane.number, lane.allocation
+            lane.members[attempt.grant.execution] = None
+            placed.append(attempt)
+        return placed
+
+    def leave(self, attempt: Attempt, ended: float | None) -> float | None:
+        """The attempt is out of its lane; answers with the end of the one before it there.
+
+        An empty lane returns its resources.
+        """
+        lane = self._lanes[attempt.lane]
+        before, lane.last_end = lane.last_end, ended
+        lane.members.pop(attempt.grant.execution, None)
+        if not lane.members:
+            self._close(lane)
+        return before
+
+    def clear(self) -> None:
+        """All lanes are gone, with what ran in them."""
+        for lane in list(self._lanes.values()):
+            self._close(lane)
+
+    def _close(self, lane: Lane) -> None:
+        del self._lanes[lane.number]
+        del self._of_class[lane.task_class][lane.number]
+        self.allocator.give(lane.allocation)
+
+    def _place(self, attempt: Attempt) -> Lane | None:
+        allocation = self.allocator.take(attempt.grant.resources)
+        if allocation is None:
+            return self._room(attempt.grant.task_class)
+        self._numbers += 1
+        lane = Lane(number=self._numbers, task_class=attempt.grant.task_class, allocation=allocation)
+        self._lanes[lane.number] = lane
+        self._of_class.setdefault(lane.task_class, {})[lane.number] = lane
+        return lane
+
+    def _room(self, task_class: str) -> Lane | None:
+        """The shortest lane of the class, if one more very short task would not wait long there."""
+        lanes = self._of_class.get(task_class)
+        mean = self._mean_seconds(task_class)
+        if not lanes or not task_class or mean is None or mean > LANE_SECONDS / 2:
+            return None
+        shortest = min(lanes.values(), key=lambda lane: len(lane.members))
+        return shortest if len(shortest.members) < min(MAX_LANE, LANE_SECONDS / max(mean, 1e-4)) else None

@@ -1,0 +1,103 @@
+"""What the supervisor asks of the kernel: starting programs, finding and signalling processes.
+
+Imported by the supervisor alone, which must stay small; so this imports next to nothing.
+"""
+
+import ctypes
+import errno
+import os
+import sys
+
+PR_SET_CHILD_SUBREAPER = 36
+COOKIE = b"BANYAN_EXECUTION_ID="
+IGNORED_SIGNALS = (1, 2, 13, 15, 25)
+"""SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGXFSZ: the supervisor ignores them, what it starts must not."""
+
+
+def become_subreaper() -> None:
+    """Inherit every orphan among the descendants of this process, instead of `init`."""
+    if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        sys.exit("banyan supervisor: this kernel has no child subreapers; Linux 3.4 or newer is needed")
+
+
+def spawn(argv: list[str], env: list[str], streams: tuple[int, int, int]) -> int:
+    """Start a program in a session of its own with these streams as 0, 1, 2; OSError if it cannot be started.
+
+    `env` holds `NAME=value` texts; its PATH is searched.
+    """
+    actions = [(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(streams)]
+    variables = dict(pair.split("=", 1) for pair in env)
+    fault: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
+    for path in candidates(argv[0], variables.get("PATH", os.defpath)):
+        try:
+            return os.posix_spawn(
+                path, argv, variables, file_actions=actions, setsid=True, setsigmask=(), setsigdef=IGNORED_SIGNALS
+            )
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            fault = error
+    raise fault
+
+
+def candidates(name: str, path: str) -> list[str]:
+    """Where a program may be: `name` itself if it is a path, else in each directory of `path`."""
+    if "/" in name:
+        return [name]
+    there = [f"{directory or '.'}/{name}" for directory in path.split(":")]
+    return [each for each in there if os.access(each, os.F_OK)]
+
+
+def children() -> list[int]:
+    """The ids of our child processes."""
+    with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
+        return [int(pid) for pid in file.read().split()]
+
+
+def owner(pid: int, sessions: dict[int, str]) -> str | None:
+    """The job that a process belongs to: by its session, else by what its environment says; None: unknown."""
+    try:
+        session = os.getsid(pid)
+        if session in sessions:
+            return sessions[session]
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            for pair in file.read().split(b"\0"):
+                if pair.startswith(COOKIE):
+                    return pair[len(COOKIE) :].decode(errors="replace")
+    except OSError:
+        return None  # it died, or does not let us look
+    return None
+
+
+def session_of(pid: int) -> int:
+    """The session of a process; 0 if it is gone."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
+
+
+def own_peak() -> int:
+    """The largest resident size that this process has had, in bytes."""
+    with open("/proc/self/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def signal_group(group: int, number: int) -> bool:
+    """Send a signal to a process group; whether there was anyone in it."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # only processes that became another user's are left
+    return True
+
+
+def kill(pid: int) -> None:
+    """Kill one process, if it is still there and ours."""
+    try:
+        os.kill(pid, 9)
+    except (ProcessLookupError, PermissionError):
+        return

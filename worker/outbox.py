@@ -1,0 +1,102 @@
+"""What is to be told to the server, and what it has not yet acknowledged."""
+
+from collections.abc import Iterable, Sequence
+
+from worker.events import Document
+
+MAX_REPORTS = 500
+MAX_SAMPLES = 5_000
+MAX_BATCH_BYTES = 8 << 20
+BUSY_SECONDS = 0.05
+"""How long reports wait for company while the worker has more to do."""
+_BULKY = ("stdout_tail", "stderr_tail", "result", "error")
+
+
+class Outbox:
+    """Reports in the order in which they came. One batch is under way at a time.
+
+    An end is kept until the server accepts it or calls it stale.
+    """
+
+    def __init__(self, ends: Iterable[Document] = ()) -> None:
+        self._ends: dict[str, Document] = {end["execution"]: end for end in ends}
+        self._waiting: list[Document] = list(self._ends.values())
+        self._samples: list[Document] = []
+        self._under_way: Sequence[Document] | None = None
+        self._since = 0.0
+
+    @property
+    def unacknowledged(self) -> list[str]:
+        """The attempts whose end the server has not acknowledged."""
+        return list(self._ends)
+
+    @property
+    def ends(self) -> list[Document]:
+        """The reports of those ends."""
+        return list(self._ends.values())
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything was told and acknowledged."""
+        return not (self._waiting or self._samples or self._ends or self._under_way is not None)
+
+    def add(self, report: Document, now: float) -> None:
+        """Tell this; with an `exit_status` it is the end of the attempt."""
+        if not self._waiting and not self._samples:
+            self._since = now
+        if "exit_status" in report:
+            self._ends[report["execution"]] = report
+        self._waiting.append(report)
+
+    def add_sample(self, sample: Document, now: float) -> None:
+        """Tell this use of memory; the oldest are let go when far too many wait."""
+        if not self._waiting and not self._samples:
+            self._since = now
+        self._samples.append(sample)
+        if len(self._samples) > 10 * MAX_SAMPLES:
+            del self._samples[:MAX_SAMPLES]
+
+    def due(self, busy: bool) -> float | None:
+        """When to send the next batch (0: now); None when there is nothing to send or one is under way."""
+        if self._under_way is not None or not (self._waiting or self._samples):
+            return None
+        return self._since + BUSY_SECONDS if busy and len(self._waiting) < MAX_REPORTS else 0.0
+
+    def batch(self, now: float) -> tuple[list[Document], list[Document]]:
+        """The next reports and samples to send; they are under way until `answered` or `returned`."""
+        size = count = 0
+        for report in self._waiting[:MAX_REPORTS]:
+            size += 500 + sum(len(str(report.get(name, ""))) for name in _BULKY)
+            if count and size > MAX_BATCH_BYTES:
+                break
+            count += 1
+        reports, self._waiting = self._waiting[:count], self._waiting[count:]
+        samples, self._samples = self._samples[:MAX_SAMPLES], self._samples[MAX_SAMPLES:]
+        self._under_way = reports
+        self._since = now
+        return reports, samples
+
+    def answered(self, accepted: Sequence[str], stale: Sequence[str], now: float) -> list[str]:
+        """The batch under way was answered; the attempts whose end is settled by that.
+
+        An end that the answer does not mention is told again.
+        """
+        settled = [each for each in (*accepted, *stale) if each in self._ends]
+        told = self._told_ends()
+        settled = [each for each in settled if each in told]
+        for each in settled:
+            del self._ends[each]
+        self._under_way = None
+        for execution in told:
+            if execution in self._ends:
+                self.add(self._ends[execution], now)
+        return settled
+
+    def returned(self) -> None:
+        """The batch under way was refused: all ends are told anew, the rest is not worth it."""
+        self._under_way = None
+        self._samples = []
+        self._waiting = list(self._ends.values())
+
+    def _told_ends(self) -> dict[str, None]:
+        return {report["execution"]: None for report in self._under_way or () if "exit_status" in report}

@@ -1,0 +1,170 @@
+"""The worker's end of the pipe to its supervisor; see `supervisor` for what is said on it."""
+
+import ctypes
+import marshal
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from banyan.errors import SetupError
+from worker.offspring import PR_SET_CHILD_SUBREAPER, children, kill, signal_group
+
+START_SECONDS = 20.0
+"""How long a supervisor may take to say hello on a busy machine."""
+
+CLOSE_SECONDS = 10.0
+"""How long killed processes may take to go."""
+
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from worker.supervisor import main; main()"
+
+
+class Job(NamedTuple):
+    """What the supervisor needs to run a task: texts and absolute paths; `env` as `NAME=value`."""
+
+    argv: list[str]
+    env: list[str]
+    cwd: str
+    stdin: str | None
+    stdout: str
+    stderr: str
+
+
+class SupervisorDied(Exception):
+    """The supervisor is gone, and so are its tasks."""
+
+
+class Spawner:
+    """Starts the supervisor and speaks with it without ever blocking on the pipe.
+
+    SetupError if it cannot be started.
+    """
+
+    def __init__(self) -> None:
+        # Should the supervisor be killed, its tasks' processes come to us, and we can kill them.
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._others = set(children())
+        self._unsent = bytearray()
+        self._received = bytearray()
+        self._pending: list[tuple[Any, ...]] = []
+        process = subprocess.Popen(
+            [sys.executable, "-E", "-S", "-c", _PROGRAM, str(Path(__file__).resolve().parent.parent)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"LC_ALL": "C.UTF-8"},  # nothing of ours, above all no token
+            cwd="/",
+            bufsize=0,
+        )
+        if process.stdin is None or process.stdout is None:
+            raise SetupError("the supervisor has no pipes")
+        self._commands, self._answers = process.stdin, process.stdout
+        process.wait()  # it has left a child of its own
+        os.set_blocking(self._commands.fileno(), False)
+        os.set_blocking(self._answers.fileno(), False)
+        self.pid = self._hello()
+
+    def fileno(self) -> int:
+        """Readable when answers have come."""
+        return self._answers.fileno()
+
+    @property
+    def commands_fileno(self) -> int:
+        """To be watched for writing while `backlog` is true."""
+        return self._commands.fileno()
+
+    @property
+    def backlog(self) -> bool:
+        """Whether commands wait for room in the pipe: call `push` when there is."""
+        return bool(self._unsent)
+
+    def run(self, lane: int, key: str, job: Job) -> None:
+        """Have a job run after those that its lane already has."""
+        self._pending.append(("run", lane, key, tuple(job)))
+
+    def drop(self, key: str) -> None:
+        """Have a job forgotten that has not started."""
+        self._pending.append(("drop", key))
+
+    def signal(self, key: str, number: int) -> None:
+        """Have a signal sent to the process group of a job."""
+        self._pending.append(("signal", key, int(number)))
+
+    def push(self) -> None:
+        """Send what was said; what the pipe does not take now waits. SupervisorDied if nobody listens."""
+        if self._pending:
+            body = marshal.dumps(self._pending)
+            self._pending = []
+            self._unsent += len(body).to_bytes(4, "little") + body
+        try:
+            while self._unsent:
+                del self._unsent[: os.write(self._commands.fileno(), self._unsent)]
+        except BlockingIOError:
+            return
+        except BrokenPipeError as error:
+            raise SupervisorDied from error
+
+    def answers(self) -> list[tuple[Any, ...]]:
+        """What the supervisor has said since; SupervisorDied if it says nothing any more."""
+        try:
+            while len(data := os.read(self._answers.fileno(), 1 << 16)) == 1 << 16:
+                self._received += data
+        except BlockingIOError:
+            data = None
+        if data == b"":
+            raise SupervisorDied
+        self._received += data or b""
+        found: list[tuple[Any, ...]] = []
+        at = 0
+        while len(self._received) - at >= 4:
+            end = at + 4 + int.from_bytes(self._received[at : at + 4], "little")
+            if len(self._received) < end:
+                break
+            found += marshal.loads(self._received[at + 4 : end])  # noqa: S302 - our own supervisor wrote it
+            at = end
+        del self._received[:at]
+        return found
+
+    def close(self) -> None:
+        """Let the supervisor kill what it still has, and wait until it is gone."""
+        self._commands.close()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while not _gone(self.pid) and time.monotonic() < deadline:
+            select.select([], [], [], 0.005)
+        self._answers.close()
+
+    def clean_up(self, groups: Iterable[int]) -> None:
+        """After SupervisorDied: kill the process groups of its tasks and every orphan that came to us."""
+        for group in groups:
+            signal_group(group, 9)
+        self._commands.close()
+        self._answers.close()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while (left := set(children()) - self._others) and time.monotonic() < deadline:
+            for pid in left:
+                kill(pid)
+                _gone(pid)
+            select.select([], [], [], 0.005)
+
+    def _hello(self) -> int:
+        deadline = time.monotonic() + START_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            select.select([self._answers], [], [], left)
+            try:
+                said = self.answers()
+            except SupervisorDied as error:
+                raise SetupError("the supervisor ended at once; its message stands above") from error
+            if said:
+                return int(said[0][1])
+        raise SetupError(f"the supervisor did not start within {START_SECONDS:g} s")
+
+
+def _gone(pid: int) -> bool:
+    """Whether a child of ours has ended; if so, it is taken from the process table."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
