@@ -192,9 +192,8 @@ def _listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
-        raise SetupError(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port"
-        ) from error
+        reason = str(error.strerror).partition(" (")[0]
+        raise SetupError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from error
 
 
 def _url(host: str, port: int) -> str:
