@@ -7,13 +7,17 @@ from eve import Eve
 from flask import request
 
 from banyan.api import (  # noqa: F401 - importing a module registers its routes
+    attempts,
     auth,
+    continuations,
     failures,
     health,
     memory,
     queues,
     routes,
+    tasks,
     users,
+    workers,
 )
 from banyan.api.context import CONFIG_KEY
 from banyan.api.data import Data

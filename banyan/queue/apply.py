@@ -35,7 +35,7 @@ def apply(
     """Decide for each task and write it; one that someone else changed meanwhile is read and decided again.
 
     `event_of` names the event for a task as it is now, or None to leave it; `dressed` may add fields
-    to a change. What is claimable then is announced;    ended parents are the caller's to settle.
+    to a change. What is claimable then is announced; ended parents are the caller's to settle.
     """
     applied = Applied()
     for _ in range(_ROUNDS):

@@ -14,6 +14,7 @@ from banyan.domain.matching import Offer, TaskClass
 from banyan.domain.resources import Resources
 from banyan.domain.task import Task
 from banyan.domain.transitions import Change, Claim, decide
+from banyan.errors import Conflict, IllegalTransition
 from banyan.queue.context import Context
 from banyan.storage.mongo import Session
 from banyan.storage.tasks import view
@@ -250,3 +251,17 @@ def attempt(task: Document, worker: Document) -> Document:
         "_created": task["time_claimed"],
         "_updated": task["time_claimed"],
     }
+
+
+def claim_one(context: Context, worker: Document, task: Document) -> Document:
+    """Make one named task the worker's; raises `IllegalTransition`, or `Conflict` when someone else was first."""
+    now = context.now()
+    seen = view(task)
+    if "class_key" not in task:
+        raise IllegalTransition({"state": f"task {task['_id']} is {task['state']}; it cannot be claimed now"})
+    change = decide(seen, Claim(ObjectId(), worker["_id"], f"by-hand-{ObjectId()}"), now)
+    if change is None or not context.storage.tasks.commit([(seen, change)], now):
+        raise Conflict(f"task {task['_id']} was changed meanwhile; read it again")
+    granted = {**task, **change.fields, "state": change.state}
+    context.storage.executions.begin([attempt(granted, worker)])
+    return granted

@@ -1,0 +1,92 @@
+"""`update_execution_data`: claiming and reporting one task by hand, with the attempt's token as the key."""
+
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.api.bodies import read_object
+from banyan.api.context import actor, context
+from banyan.api.routes import ADMIN, WORKER, route
+from banyan.api.schema.reports import CURL_DATA
+from banyan.api.validation import validated
+from banyan.errors import IllegalTransition, Invalid, StaleAttempt
+from banyan.queue.grant import claim_one
+from banyan.queue.register import owned_worker
+from banyan.queue.report import Report, report
+from banyan.queue.update import existing
+
+Document = dict[str, Any]
+
+_ENDS = ("terminated", "cancelled")
+
+
+@route(
+    ["POST", "PATCH"],
+    "/tasks/<objectid:task_id>/update_execution_data",
+    roles=(WORKER, ADMIN),
+    summary="Write into the record of a task's attempt; needs the attempt's token",
+)
+def update_execution_data(task_id: ObjectId) -> Document:
+    """The task as it is then."""
+    return write_execution_data(task_id, {"update_execution_data": read_object()})
+
+
+def write_execution_data(task_id: ObjectId, body: Document) -> Document:
+    """Do what a worker asks for one task: claim it, say what its attempt does, end it, give it back."""
+    unknown = sorted(body.keys() - {"state", "update_execution_data"})
+    if unknown:
+        raise Invalid(dict.fromkeys(unknown, "cannot be changed together with update_execution_data"))
+    state = body.get("state")
+    try:
+        data = validated(CURL_DATA, body["update_execution_data"])
+    except Invalid as error:
+        raise Invalid({"update_execution_data": error.issues}) from error
+    if state == "running" and data.get("worker") is not None:
+        return _claim(task_id, data["worker"])
+    return _report(task_id, state, data)
+
+
+def _claim(task_id: ObjectId, worker_id: ObjectId) -> Document:
+    worker = owned_worker(context(), worker_id, actor())
+    task = claim_one(context(), worker, existing(context(), task_id))
+    token = context().storage.meta.attempt_token(task["execution"])
+    return _answer(task_id) | {"execution": task["execution"], "token": token}
+
+
+def _answer(task_id: ObjectId) -> Document:
+    task = existing(context(), task_id)
+    return {"_status": "OK", **{name: task[name] for name in ("_id", "_etag", "_created", "_updated", "state")}}
+
+
+def _report(task_id: ObjectId, state: Any, data: Document) -> Document:
+    task = existing(context(), task_id)
+    data.pop("worker", None)
+    token = data.pop("token", None)
+    if token is None:
+        raise Invalid({"update_execution_data": {"token": "the attempt's token is required"}})
+    execution = _attempt_of(task_id, token)
+    answer = report(context(), [_said(task, execution, state, data)])
+    if answer.stale:
+        raise StaleAttempt(f"execution {execution} is not the current attempt of task {task_id}; stop it")
+    return _answer(task_id)
+
+
+def _attempt_of(task_id: ObjectId, token: str) -> ObjectId:
+    for attempt in reversed(context().storage.executions.of_task(task_id)):
+        if context().storage.meta.token_matches(attempt["_id"], token):
+            found: ObjectId = attempt["_id"]
+            return found
+    raise StaleAttempt(f"this token is of no attempt of task {task_id}")
+
+
+def _said(task: Document, execution: ObjectId, state: Any, data: Document) -> Report:
+    exit_status = data.pop("exit_status", None)
+    if state == "available":
+        return Report(execution=execution, given_back=True)
+    if state in _ENDS and exit_status is None:
+        exit_status = "cancelled" if state == "cancelled" else None
+        if exit_status is None:
+            raise Invalid({"update_execution_data": {"exit_status": "say how it ended: 'success', 'failure (..)', .."}})
+    if state not in (None, "running", *_ENDS):
+        raise IllegalTransition({"state": f"task {task['_id']} is {task['state']}; a worker cannot set it {state!r}"})
+    return Report(execution=execution, fields=data, exit_status=exit_status)

@@ -1,0 +1,237 @@
+"""`/tasks`: posting, changing, cancelling, retrying, deleting. Reading is Eve's."""
+
+from typing import Any
+
+from bson import ObjectId
+from flask import request
+
+from banyan.api import idempotency
+from banyan.api.attempts import write_execution_data
+from banyan.api.bodies import read_body, read_object
+from banyan.api.context import actor, context
+from banyan.api.data import both, visible
+from banyan.api.query import parse_where
+from banyan.api.queues import if_match
+from banyan.api.routes import ADMIN, ANYONE, PROVIDER, route
+from banyan.api.schema.kinds import Rules, identifiers
+from banyan.api.validation import check_task, validated, validated_changes, validated_new
+from banyan.errors import BadRequest, BanyanError, Forbidden, IllegalTransition, Invalid, TooLarge
+from banyan.queue import cancel as cancelling
+from banyan.queue import explain as explaining
+from banyan.queue import retry as retrying
+from banyan.queue.actor import WORKER
+from banyan.queue.delete import delete
+from banyan.queue.submit import submit
+from banyan.queue.update import Update, existing, owned, update
+
+Document = dict[str, Any]
+
+STEERS = (PROVIDER, ADMIN)
+_ANSWERED = ("_id", "_etag", "_created", "_updated", "state")
+_BATCH = 1000
+
+_EDGES: dict[str, Rules] = {"add": identifiers(), "remove": identifiers()}
+
+
+def shown(task: Document) -> Document:
+    """What the answer to a change tells of a task."""
+    return {"_status": "OK", **{name: task[name] for name in _ANSWERED}}
+
+
+@route("POST", "/tasks", roles=STEERS, resource="tasks", listed=True, summary="Submit one task or a list", status=201)
+def add_tasks() -> Document:
+    """The new tasks' ids and states; a list is accepted whole or not at all."""
+    body = read_body()
+    tasks = validated_new("tasks", body, context().settings.limits.max_list_items)
+
+    def answered(results: list[Document]) -> Document:
+        items = [{"_status": "OK", **result} for result in results]
+        return {"_status": "OK", "_items": items} if isinstance(body, list) else items[0]
+
+    try:
+        return answered(submit(context(), tasks, actor(), idempotency.recorder(201, answered)))
+    except Invalid as error:
+        if isinstance(body, list) and error.items is None:
+            raise Invalid(items=[error.issues] + [{} for _ in tasks[1:]]) from error
+        raise
+
+
+def wanted(body: Document) -> Update:
+    """A PATCH's body, checked."""
+    edges = validated(_EDGES, {name: body.get(f"{name}_continuations") or [] for name in _EDGES})
+    plain = {n: v for n, v in body.items() if n not in ("add_continuations", "remove_continuations")}
+    fields = validated_changes("tasks", plain)
+    if "dependencies" in fields:
+        raise Invalid({"dependencies": "they are set at creation; change the parents' continuations instead"})
+    state = fields.pop("state", None)
+    continuations = fields.pop("continuations", None)
+    return Update(
+        fields=fields,
+        state=state,
+        continuations=continuations,
+        add=edges["add"],
+        remove=edges["remove"],
+        check=check_task,
+    )
+
+
+def change(task_id: ObjectId, body: Document, revision: str | None = None) -> Document:
+    """Make the changes of one PATCH: a worker's by the attempt token, a provider's by ownership."""
+    if "update_execution_data" in body:
+        return write_execution_data(task_id, body)
+    asked = wanted(body)
+    if asked.state in ("running", "terminated", "pending_cancellation"):
+        raise _not_by_itself(task_id, asked.state)
+    if actor().role == WORKER:
+        raise Forbidden("a worker changes a task by update_execution_data with its attempt's token")
+    return shown(update(context(), task_id, asked, actor(), revision))
+
+
+def _not_by_itself(task_id: ObjectId, state: str) -> IllegalTransition:
+    task = existing(context(), task_id)
+    hint = {
+        "running": "it is claimed with update_execution_data {'worker': id}",
+        "terminated": "its worker says so with update_execution_data {'token': .., 'exit_status': ..}",
+    }.get(state, "ask for 'cancelled'; a running task is then pending_cancellation until its worker has stopped it")
+    return IllegalTransition({"state": f"task {task_id} is {task['state']} and cannot be set {state}: {hint}"})
+
+
+@route("PATCH", "/tasks/<objectid:task_id>", roles=ANYONE, resource="tasks", summary="Change a task")
+def change_task(task_id: ObjectId) -> Document:
+    """The task's new revision and state."""
+    return change(task_id, read_object(), if_match())
+
+
+@route(
+    "PATCH",
+    "/tasks",
+    roles=STEERS,
+    resource="tasks",
+    listed=True,
+    summary="Change many tasks: a list of changes with `_id`s, or one change for all that match `where`",
+    query={"where": "which tasks, in MongoDB's syntax", "dry_run": "true counts only"},
+)
+def change_tasks() -> Document:
+    """Item by item for a list; counts for `where`."""
+    body = read_body()
+    dry_run = _flag("dry_run")
+    if isinstance(body, list):
+        return _change_list(body, dry_run)
+    if "where" not in request.args:
+        raise BadRequest("send a list of changes that name their _id, or one change with ?where={..}")
+    if not isinstance(body, dict):
+        raise BadRequest("the change must be an object")
+    return _change_where(body, dry_run)
+
+
+def _flag(name: str) -> bool:
+    text = request.args.get(name, "false").lower()
+    if text not in ("true", "false", "1", "0"):
+        raise BadRequest(f"{name} is {text!r}; it must be true or false")
+    return text in ("true", "1")
+
+
+def _change_list(body: list[Any], dry_run: bool) -> Document:
+    limit = context().settings.limits.max_list_items
+    if len(body) > limit:
+        raise TooLarge(f"the list has {len(body)} items; send at most {limit} at once")
+    if dry_run:
+        return {"_status": "OK", "matched": len(body), "updated": 0}
+    return {"_status": "OK", "_items": [_change_item(item) for item in body]}
+
+
+def _change_item(item: Any) -> Document:
+    try:
+        if not isinstance(item, dict) or "_id" not in item:
+            raise Invalid({"_id": "each change names its task by '_id'"})
+        id = validated({"_id": {"type": "objectid", "coerce": "id", "required": True}}, {"_id": item["_id"]})["_id"]
+        return change(id, {name: value for name, value in item.items() if name != "_id"})
+    except BanyanError as error:
+        return refused(error, item.get("_id") if isinstance(item, dict) else None)
+
+
+def refused(error: BanyanError, id: Any) -> Document:
+    """One item's fault, in an answer that tells of each item."""
+    fault: Document = {"_status": "ERR", "_id": id, "_error": {"code": error.status, "message": str(error)}}
+    return fault | {"_issues": error.issues} if isinstance(error, Invalid) else fault
+
+
+def _change_where(body: Document, dry_run: bool) -> Document:
+    if "update_execution_data" in body:
+        raise Invalid({"update_execution_data": "an attempt is reported for one task, not for all that match"})
+    asked = wanted(body)
+    ids = _own_ids(request.args["where"])
+    if dry_run:
+        return {"_status": "OK", "matched": len(ids), "updated": 0}
+    faults: list[Document] = []
+    updated = 0
+    if asked.only_cancels:
+        for start in range(0, len(ids), _BATCH):
+            applied = cancelling.cancel(context(), ids[start : start + _BATCH], {"user": actor().name})
+            updated += len(applied.changed)
+        return {"_status": "OK", "matched": len(ids), "updated": updated, "_items": []}
+    for id in ids:
+        try:
+            update(context(), id, asked, actor())
+            updated += 1
+        except BanyanError as error:
+            faults.append(refused(error, id))
+    return {"_status": "OK", "matched": len(ids), "updated": updated, "_items": faults[:_BATCH]}
+
+
+def _own_ids(where: str) -> list[ObjectId]:
+    """The matching tasks that the user steers."""
+    mine: Document = {} if actor().role == ADMIN else {"owner": actor().name}
+    return context().storage.tasks.matching_ids(both(parse_where("tasks", where), mine, visible("tasks")), 0)
+
+
+@route("DELETE", "/tasks", roles=(ADMIN,), summary="Delete ended tasks", query={"where": "which tasks"})
+def delete_tasks() -> Document:
+    """How many were deleted, and how many matched; tasks that have not ended stay."""
+    if "where" not in request.args:
+        raise BadRequest("name the tasks to delete with ?where={..}; ?where={} means all that have ended")
+    ids = _own_ids(request.args["where"])
+    gone = 0
+    for start in range(0, len(ids), _BATCH):
+        gone += len(delete(context(), ids[start : start + _BATCH]))
+    return {"_status": "OK", "matched": len(ids), "deleted": gone}
+
+
+@route("DELETE", "/tasks/<objectid:task_id>", roles=STEERS, summary="Delete an ended task", resource="tasks")
+def delete_task(task_id: ObjectId) -> Document:
+    """Takes history, samples and files along."""
+    task = owned(context(), task_id, actor())
+    if not delete(context(), [task_id]):
+        raise IllegalTransition({"state": f"task {task_id} is {task['state']}; only an ended task can be deleted"})
+    return {"_status": "OK", "_id": task_id}
+
+
+@route("POST", "/tasks/<objectid:task_id>/cancel", roles=STEERS, summary="Cancel a task and what waits for it")
+def cancel_task(task_id: ObjectId) -> Document:
+    """The task as it is then; one that has ended stays as it is."""
+    owned(context(), task_id, actor())
+    cancelling.cancel(context(), [task_id], {"user": actor().name})
+    return shown(existing(context(), task_id))
+
+
+@route("POST", "/tasks/<objectid:task_id>/retry", roles=STEERS, summary="Let an ended task run again")
+def retry_task(task_id: ObjectId) -> Document:
+    """The task as it is then; descendants that were cancelled for its sake come back."""
+    owned(context(), task_id, actor())
+    retrying.retry(context(), task_id)
+    return shown(existing(context(), task_id))
+
+
+@route("GET", "/tasks/<objectid:task_id>/explain", roles=ANYONE, summary="Why a task is not running")
+def explain_task(task_id: ObjectId) -> Document:
+    """Reasons, the most telling first, and a summary."""
+    readable(task_id)
+    return explaining.explain(context(), task_id)
+
+
+def readable(task_id: ObjectId) -> Document:
+    """The stored task, if the user may read it; raises `NotFound`."""
+    task = existing(context(), task_id)
+    if not actor().may_read(task["owner"]):
+        return existing(context(), ObjectId(bytes(12)))
+    return task

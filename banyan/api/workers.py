@@ -1,0 +1,159 @@
+"""`/workers`: registering, claiming, reporting, draining, leaving. Reading is Eve's."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.api.bodies import read_object
+from banyan.api.context import actor, context
+from banyan.api.routes import ADMIN, WORKER, route
+from banyan.api.schema.reports import REPORT, SAMPLE
+from banyan.api.schema.workers import CLAIM, REGISTRATION
+from banyan.api.validation import Checker
+from banyan.domain.resources import Resources
+from banyan.errors import BadRequest, Conflict, Invalid
+from banyan.queue import register as registering
+from banyan.queue.claim import Ask, claim
+from banyan.queue.report import Report, report
+from banyan.wire import parse_date
+
+Document = dict[str, Any]
+
+WORKS = (WORKER, ADMIN)
+
+_reports = Checker(REPORT)
+_samples = Checker(SAMPLE)
+_NOT_KEPT = frozenset({"execution", "token", "task", "given_back", "exit_status"})
+_TIMES = ("time_started", "time_terminated")
+
+
+@route("POST", "/workers", roles=WORKS, summary="Register a worker", body=REGISTRATION, status=201)
+def add_worker(body: Document) -> Document:
+    """Its id, its lease, and how files reach the server."""
+    given = {name: value for name, value in body.items() if value is not None}
+    given.setdefault("host", "unknown")
+    return {"_status": "OK", **registering.register(context(), given, actor())}
+
+
+@route("POST", "/workers/<objectid:worker_id>/claim", roles=WORKS, summary="Ask for work, and wait", body=CLAIM)
+def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
+    """New tasks, attempts to cancel, whether to drain, whose directories may go."""
+    registering.owned_worker(context(), worker_id, actor())
+    ask = Ask(
+        request=body["request"],
+        free=Resources.from_document(body["resources"]),
+        max_tasks=body["max_tasks"],
+        held=frozenset(body.get("held") or ()),
+        cancelling=frozenset(body.get("cancelling") or ()),
+        wait_seconds=float(body.get("wait") or 0),
+        ahead={key: int(count) for key, count in (body.get("ahead") or {}).items()},
+    )
+    news = claim(context(), worker_id, ask)
+    return {"tasks": news.tasks, "cancel": news.cancel, "drain": news.drain, "forget": news.forget}
+
+
+@route("POST", "/workers/<objectid:worker_id>/report", roles=WORKS, summary="Tell how attempts go and end")
+def report_attempts(worker_id: ObjectId) -> Document:
+    """Which reports count and which came too late, attempts to cancel, whose directories may go."""
+    worker = registering.owned_worker(context(), worker_id, actor())
+    body = read_object()
+    skew = _skew(body)
+    said = [_said(each, skew) for each in _checked(_reports, body, "reports")]
+    samples = _checked(_samples, body, "memory_usage")
+    context().storage.workers.renew(worker_id, context().now())
+    wrong = {each["execution"] for each in said if not _token_fits(each)}
+    answer = report(context(), [_report(each) for each in said if each["execution"] not in wrong])
+    _keep_samples(samples, skew)
+    held = context().storage.tasks.held_by(worker_id)
+    cancel = [task["execution"] for task in held if task["state"] == "pending_cancellation"]
+    return {
+        "accepted": answer.accepted,
+        "stale": [*answer.stale, *wrong],
+        "cancel": cancel,
+        "forget": context().storage.workers.to_forget([worker_id, *worker.get("replaced", ())]),
+    }
+
+
+def _checked(checker: Checker, body: Document, name: str) -> list[Document]:
+    items = body.get(name, [])
+    if not isinstance(items, list):
+        raise BadRequest(f"{name} must be a list")
+    documents, faults = checker.new(items)
+    if any(faults):
+        raise Invalid({name: list(faults)})
+    return documents
+
+
+def _skew(body: Document) -> timedelta:
+    """How far the worker's clock is behind ours."""
+    unknown = sorted(body.keys() - {"time", "reports", "memory_usage"})
+    if unknown:
+        raise Invalid(dict.fromkeys(unknown, "unknown field"))
+    if body.get("time") is None:
+        return timedelta(0)
+    try:
+        return context().now() - parse_date(body["time"])
+    except ValueError as error:
+        raise Invalid({"time": str(error)}) from error
+
+
+def _said(given: Document, skew: timedelta) -> Document:
+    for name in _TIMES:
+        if given.get(name) is not None:
+            given[name] = corrected(given[name], skew)
+    return given
+
+
+def corrected(time: datetime, skew: timedelta) -> datetime:
+    """A worker's time by MongoDB's clock; small differences are the way's, and left."""
+    moved = time.astimezone(UTC) + skew if abs(skew) > timedelta(seconds=2) else time.astimezone(UTC)
+    return moved.replace(microsecond=moved.microsecond // 1000 * 1000)
+
+
+def _token_fits(given: Document) -> bool:
+    return context().storage.meta.token_matches(given["execution"], given["token"])
+
+
+def _report(given: Document) -> Report:
+    fields = {name: value for name, value in given.items() if name not in _NOT_KEPT and value is not None}
+    return Report(
+        execution=given["execution"],
+        fields=fields,
+        exit_status=given.get("exit_status"),
+        given_back=given["given_back"],
+    )
+
+
+def _keep_samples(samples: list[Document], skew: timedelta) -> None:
+    """Store the samples of attempts that exist; those of deleted tasks are of no use."""
+    known = context().storage.executions.load({sample["execution"] for sample in samples}) if samples else {}
+    kept = [
+        {**sample, "time": corrected(sample["time"], skew), "owner": known[sample["execution"]]["owner"]}
+        for sample in samples
+        if sample["execution"] in known and known[sample["execution"]]["task"] == sample["task"]
+    ]
+    if kept:
+        context().storage.memory.add(kept, context().now())
+
+
+@route("PATCH", "/workers/<objectid:worker_id>", roles=(ADMIN,), summary="Let a worker drain, or work again")
+def change_worker(worker_id: ObjectId) -> Document:
+    """The worker as it is then."""
+    body = read_object()
+    unknown = sorted(body.keys() - {"state"})
+    if unknown or not isinstance(body.get("state"), str):
+        faults: dict[str, object] = dict.fromkeys(unknown, "cannot be changed")
+        raise Invalid(faults or {"state": "send 'draining' or 'active'"})
+    registering.change_state(context(), worker_id, body["state"])
+    return {"_status": "OK", "_id": worker_id, "state": body["state"]}
+
+
+@route("DELETE", "/workers/<objectid:worker_id>", roles=WORKS, summary="Let a worker go; what it holds is lost")
+def remove_worker(worker_id: ObjectId) -> Document:
+    """Its id is not used again."""
+    worker = registering.owned_worker(context(), worker_id, actor())
+    if worker["state"] == "gone":
+        raise Conflict(f"worker {worker_id} is gone already")
+    registering.leave(context(), worker_id)
+    return {"_status": "OK", "_id": worker_id, "state": "gone"}
