@@ -11,11 +11,17 @@ from banyan.api import (  # noqa: F401 - importing a module registers its routes
     auth,
     continuations,
     failures,
+    files,
     health,
+    history,
     memory,
+    metrics,
+    openapi,
     queues,
     routes,
+    statistics,
     tasks,
+    uploads,
     users,
     workers,
 )
@@ -37,6 +43,7 @@ def create_app(context: Context) -> Eve:
     app.url_map.converters["objectid"] = routes.ObjectIdConverter
     routes.install(app)
     failures.install(app)
+    metrics.install(app)
     app.before_request(_forget_dates)
     app.before_request(auth.guard)
     app.before_request(_check_query)

@@ -25,6 +25,7 @@ from pymongo.errors import (
 from banyan.errors import BadRequest, BanyanError, Conflict, Invalid, SetupError, TooLarge, Unavailable
 from banyan.storage.edges import EdgeStore
 from banyan.storage.executions import ExecutionStore
+from banyan.storage.files import FileStore
 from banyan.storage.idempotency import IdempotencyStore
 from banyan.storage.memory import MemoryStore
 from banyan.storage.meta import MetaStore
@@ -100,6 +101,7 @@ class Storage:
         self.signals = SignalStore(self.db)
         self.users = UserStore(self.db)
         self.memory = MemoryStore(self.db)
+        self.files = FileStore(self.db)
         self.idempotency = IdempotencyStore(self.db)
 
     @classmethod
@@ -155,5 +157,5 @@ class Storage:
     def _prepare(self) -> None:
         for store in (self.tasks, self.edges, self.executions, self.workers, self.queues, self.meta, self.signals):
             store.prepare()
-        for kept in (self.users, self.memory, self.idempotency):
+        for kept in (self.users, self.memory, self.files, self.idempotency):
             kept.prepare()

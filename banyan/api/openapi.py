@@ -1,0 +1,240 @@
+"""`/openapi.json`: the interface as OpenAPI 3.1, made from the routes and schemas that serve the requests."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from banyan.api.query import AUTOMATIC
+from banyan.api.routes import ROUTES, Route, route
+from banyan.api.schema import RESOURCES
+from banyan.api.selection import ITEM, LISTING
+
+Document = dict[str, Any]
+
+ID_PATTERN = "^[0-9a-fA-F]{24}$"
+_TYPES: dict[str, Document] = {
+    "string": {"type": "string"},
+    "integer": {"type": "integer"},
+    "number": {"type": "number"},
+    "float": {"type": "number"},
+    "boolean": {"type": "boolean"},
+    "dict": {"type": "object"},
+    "list": {"type": "array"},
+    "objectid": {"type": "string", "pattern": ID_PATTERN},
+    "datetime": {"type": "string", "examples": ["Tue, 02 Apr 2013 10:29:13 GMT"]},
+}
+_COERCED: dict[str, Document] = {
+    "size": {"type": ["integer", "string"], "examples": [1073741824, "1 GiB"]},
+    "duration": {"type": ["number", "string"], "examples": [90, "2h"]},
+    "capability": {"type": ["number", "string"], "examples": ["8.0"]},
+}
+_BOUNDS = {"min": "minimum", "max": "maximum", "maxlength": "maxLength", "minlength": "minLength"}
+_PARAMETERS = {
+    "where": 'a filter in MongoDB\'s syntax, such as {"state": "running"}',
+    "projection": 'fields to show, {"name": 1}, or to leave out, {"metadata": 0}',
+    "sort": "fields to sort by, such as -priority,name",
+    "max_results": "documents on a page; more than the server's limit is cut to it",
+    "page": "which page, from 1 on",
+    "embedded": 'references to show as documents, such as {"task": 1}',
+}
+_ERRORS = {
+    "400": "malformed JSON or query",
+    "401": "no token, or a wrong one",
+    "403": "the role or the owner does not allow it",
+    "404": "no such thing",
+    "409": "someone else was first",
+    "412": "If-Match names another revision",
+    "413": "too large",
+    "422": "a value is wrong, or not allowed now; `_issues` names the fields",
+    "503": "MongoDB is away; try again after `Retry-After` seconds",
+}
+
+
+@route("GET", "/openapi.json", summary="This interface as an OpenAPI document")
+def openapi() -> Document:
+    """The document."""
+    return document()
+
+
+@cache
+def document() -> Document:
+    """The whole interface."""
+    paths: dict[str, Document] = {}
+    for resource in RESOURCES:
+        paths.update(_readings(resource))
+    for each in ROUTES.values():
+        paths.setdefault(_template(each.path), {})[each.method.lower()] = _operation(each)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Banyan", "version": _version(), "description": "A job queue over REST and MongoDB"},
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "schemas": _schemas(),
+            "responses": {code: _error(text) for code, text in _ERRORS.items()},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "basic": {"type": "http", "scheme": "basic", "description": "the token is the user name"},
+            },
+        },
+        "security": [{"bearer": []}, {"basic": []}],
+    }
+
+
+def json_schema(rules: Mapping[str, Any]) -> Document:
+    """The JSON schema of one field."""
+    meta = rules.get("meta", {})
+    kinds = rules.get("type", ())
+    schema = _kind([kinds] if isinstance(kinds, str) else list(kinds), rules)
+    for name, bound in _BOUNDS.items():
+        if name in rules and not (name.endswith("length") and "array" in str(schema.get("type"))):
+            schema[bound] = rules[name]
+    if "maxlength" in rules and schema.get("type") == "array":
+        schema["maxItems"] = rules["maxlength"]
+    if "regex" in rules:
+        schema["pattern"] = f"^{rules['regex']}$"
+    if "allowed" in rules:
+        schema["enum"] = list(rules["allowed"])
+    if "default" in rules:
+        schema["default"] = rules["default"]
+    if rules.get("readonly"):
+        schema["readOnly"] = True
+    if "description" in meta:
+        schema["description"] = meta["description"]
+    return schema
+
+
+def _kind(kinds: list[str], rules: Mapping[str, Any]) -> Document:
+    meta = rules.get("meta", {})
+    if rules.get("coerce") in _COERCED:
+        return dict(_COERCED[rules["coerce"]])
+    if "schema" in rules:
+        return object_schema(rules["schema"])
+    if len(kinds) > 1:
+        return {"anyOf": [_kind([kind], rules) for kind in kinds]}
+    schema = dict(_TYPES[kinds[0]]) if kinds else {}
+    if kinds == ["list"] and "items" in meta:
+        schema["items"] = json_schema(meta["items"])
+        if rules.get("coerce") == "dependencies":
+            schema["items"] = {"anyOf": [_TYPES["objectid"], schema["items"]]}
+    if kinds == ["dict"] and "values" in meta:
+        schema["additionalProperties"] = json_schema(meta["values"])
+    return schema
+
+
+def object_schema(fields: Mapping[str, Any]) -> Document:
+    """The JSON schema of an object with these fields alone."""
+    schema: Document = {
+        "type": "object",
+        "properties": {name: json_schema(rules) for name, rules in fields.items()},
+        "additionalProperties": False,
+    }
+    required = [name for name, rules in fields.items() if rules.get("required")]
+    return schema | {"required": required} if required else schema
+
+
+def _schemas() -> dict[str, Document]:
+    automatic = {name: {**json_schema(rules), "readOnly": True} for name, rules in AUTOMATIC.items()}
+    schemas = {}
+    for name, fields in RESOURCES.items():
+        schema = object_schema(fields)
+        schema["properties"].update(automatic)
+        schemas[name] = schema
+    schemas["error"] = {
+        "type": "object",
+        "properties": {
+            "_status": {"const": "ERR"},
+            "_issues": {"type": "object"},
+            "_items": {"type": "array", "items": {"type": "object"}},
+            "_error": {
+                "type": "object",
+                "properties": {"code": {"type": "integer"}, "message": {"type": "string"}},
+            },
+        },
+    }
+    return schemas
+
+
+def _readings(resource: str) -> dict[str, Document]:
+    shown = {"$ref": f"#/components/schemas/{resource}"}
+    page = {
+        "type": "object",
+        "properties": {"_items": {"type": "array", "items": shown}, "_meta": {"type": "object"}},
+    }
+    by_name = resource in ("users", "queues")
+    key: Document = {"name": "name" if by_name else "id", "in": "path", "required": True}
+    key["schema"] = {"type": "string"} if by_name else _TYPES["objectid"]
+    return {
+        f"/{resource}": {"get": _reading(f"List {resource}", page, [_parameter(name) for name in LISTING])},
+        f"/{resource}/{{{key['name']}}}": {
+            "get": _reading(f"One of {resource}", shown, [key, *(_parameter(name) for name in ITEM)])
+        },
+    }
+
+
+def _reading(summary: str, schema: Document, parameters: list[Document]) -> Document:
+    return {"summary": summary, "parameters": parameters, "responses": _responses("200", _json(schema))}
+
+
+def _parameter(name: str, description: str | None = None) -> Document:
+    return {
+        "name": name,
+        "in": "query",
+        "description": description or _PARAMETERS[name],
+        "schema": {"type": "integer" if name in ("max_results", "page", "attempt", "offset") else "string"},
+    }
+
+
+def _operation(each: Route) -> Document:
+    operation: Document = {
+        "summary": each.summary,
+        "description": f"{(each.handler.__doc__ or '').strip()} Roles: {', '.join(sorted(each.roles))}.",
+        "parameters": [*_path_parameters(each.path), *(_parameter(name, text) for name, text in each.query.items())],
+        "responses": _responses(str(each.status), {each.media_type: {}}),
+    }
+    if each.body is not None:
+        operation["requestBody"] = {"required": True, "content": _json(object_schema(each.body))}
+    elif each.resource is not None and each.method in ("POST", "PATCH"):
+        one: Document = {"$ref": f"#/components/schemas/{each.resource}"}
+        either = {"anyOf": [one, {"type": "array", "items": one}]} if each.listed else one
+        operation["requestBody"] = {"required": True, "content": _json(either)}
+    if each.open:
+        operation["security"] = []
+    return operation
+
+
+def _responses(status: str, content: Document) -> Document:
+    answers: Document = {status: {"description": "done", "content": content}}
+    return answers | {code: {"$ref": f"#/components/responses/{code}"} for code in _ERRORS}
+
+
+def _error(text: str) -> Document:
+    return {"description": text, "content": _json({"$ref": "#/components/schemas/error"})}
+
+
+def _json(schema: Document) -> Document:
+    return {"application/json": {"schema": schema}}
+
+
+def _template(path: str) -> str:
+    return re.sub(r"<(?:[a-z]+:)?([a-z_]+)>", r"{\1}", re.sub(r"<objectid:[a-z_]+>", "{id}", path))
+
+
+def _path_parameters(path: str) -> list[Document]:
+    return [
+        {
+            "name": "id" if kind == "objectid:" else name,
+            "in": "path",
+            "required": True,
+            "schema": _TYPES["objectid"] if kind == "objectid:" else {"type": "string"},
+        }
+        for kind, name in re.findall(r"<([a-z]+:)?([a-z_]+)>", path)
+    ]
+
+
+def _version() -> str:
+    try:
+        return version("banyan-queue")
+    except PackageNotFoundError:
+        return "0"

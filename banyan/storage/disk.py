@@ -1,0 +1,118 @@
+"""Reading beneath a directory that a worker shares with this server: no link and no `..` leads out of it."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_BLOCK_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskFile:
+    """A regular file as it is now."""
+
+    path: str
+    size: int
+    modified: datetime
+
+
+class OpenFile:
+    """An open regular file; `close` it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        status = os.fstat(descriptor)
+        self.size = status.st_size
+        self.modified = datetime.fromtimestamp(status.st_mtime, UTC)
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes from `start` to before `stop`; fewer when the file was cut meanwhile."""
+        while start < stop:
+            data = os.pread(self._descriptor, min(_BLOCK_BYTES, stop - start), start)
+            if not data:
+                return
+            start += len(data)
+            yield data
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+def open_beneath(root: str, path: str) -> OpenFile | None:
+    """The regular file at a relative path beneath `root`; None when there is none or a link is on the way."""
+    steps = steps_of(path)
+    if not steps:
+        return None
+    try:
+        with _directory(root, steps[:-1]) as directory:
+            descriptor = os.open(steps[-1], _FILE, dir_fd=directory)
+    except OSError:
+        return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    return OpenFile(descriptor)
+
+
+def list_beneath(root: str, path: str, limit: int) -> list[DiskFile] | None:
+    """The regular files in a directory beneath `root` and below it, by path, at most `limit`; None if it is missing."""
+    steps = steps_of(path)
+    if steps is None:
+        return None
+    try:
+        with _directory(root, steps) as directory:
+            found = list(_files(directory, "", limit))
+    except OSError:
+        return None
+    return sorted(found, key=lambda file: file.path)
+
+
+def steps_of(path: str) -> list[str] | None:
+    """The names in a relative path; None when it is absolute, leads upwards or could not be a file's."""
+    steps = path.split("/") if path else []
+    if any(step in ("", ".", "..") or "\0" in step for step in steps):
+        return None
+    return steps
+
+
+@contextmanager
+def _directory(root: str, steps: list[str]) -> Iterator[int]:
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for step in steps:
+            inner = os.open(step, _DIRECTORY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _files(directory: int, prefix: str, limit: int) -> Iterator[DiskFile]:
+    left = limit
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if left <= 0:
+                return
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    inner = os.open(entry.name, _DIRECTORY, dir_fd=directory)
+                    try:
+                        for file in _files(inner, f"{prefix}{entry.name}/", left):
+                            left -= 1
+                            yield file
+                    finally:
+                        os.close(inner)
+                elif entry.is_file(follow_symlinks=False):
+                    status = entry.stat(follow_symlinks=False)
+                    modified = datetime.fromtimestamp(status.st_mtime, UTC)
+                    left -= 1
+                    yield DiskFile(path=f"{prefix}{entry.name}", size=status.st_size, modified=modified)
+            except FileNotFoundError:
+                continue  # the task removed it just now
