@@ -1,0 +1,181 @@
+"""The table of transitions, row by row."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from hypothesis import given
+from hypothesis import strategies as st
+
+from banyan.domain.task import State, Task
+from banyan.domain.transitions import (
+    MAX_LOSSES,
+    Cancel,
+    Change,
+    Claim,
+    Due,
+    End,
+    Event,
+    GiveBack,
+    Promote,
+    Release,
+    Retry,
+    Revive,
+    decide,
+    retry_delay,
+)
+from banyan.errors import IllegalTransition, StaleAttempt
+
+NOW = datetime(2024, 5, 1, tzinfo=UTC)
+EXECUTION, WORKER = ObjectId(), ObjectId()
+CAUSE = {"user": "alice"}
+
+
+def task(state: State = State.INACTIVE, **fields: Any) -> Task:
+    return Task(id=ObjectId(), revision="1", state=state, **fields)
+
+
+def running(state: State = State.RUNNING, **fields: Any) -> Task:
+    return task(state, **{"execution": EXECUTION, "worker": WORKER, "attempt_count": 1, **fields})
+
+
+def changed(task: Task, event: Event) -> Change:
+    change = decide(task, event, NOW)
+    assert change is not None
+    return change
+
+
+@pytest.mark.parametrize(
+    ("before", "event", "after"),
+    [
+        (task(), Release(), State.AVAILABLE),
+        (task(), Promote(), State.AVAILABLE),
+        (task(is_group=True), Release(), State.TERMINATED),
+        (task(is_group=True), Promote(), State.TERMINATED),
+        (task(is_group=True, hold=True), Release(), State.AVAILABLE),
+        (task(State.AVAILABLE, is_group=True), Due(), State.TERMINATED),
+        (task(), Cancel(CAUSE), State.CANCELLED),
+        (task(State.AVAILABLE), Cancel(CAUSE), State.CANCELLED),
+        (task(State.AVAILABLE), Claim(EXECUTION, WORKER, "r"), State.RUNNING),
+        (running(), GiveBack(EXECUTION), State.AVAILABLE),
+        (running(), Cancel(CAUSE), State.PENDING_CANCELLATION),
+        (running(), End(EXECUTION, "success"), State.TERMINATED),
+        (running(), End(EXECUTION, "failure (exit code 3)"), State.TERMINATED),
+        (running(max_retry_count=1), End(EXECUTION, "timed out"), State.AVAILABLE),
+        (running(max_retry_count=1, retry_count=1), End(EXECUTION, "timed out"), State.TERMINATED),
+        (running(), End(EXECUTION, "abandoned (worker unreachable)"), State.AVAILABLE),
+        (running(), End(EXECUTION, "failure (worker: disk full)"), State.AVAILABLE),
+        (running(State.PENDING_CANCELLATION), End(EXECUTION, "success"), State.TERMINATED),
+        (running(State.PENDING_CANCELLATION), End(EXECUTION, "failure (SIGTERM)"), State.CANCELLED),
+        (running(State.PENDING_CANCELLATION, max_retry_count=9), End(EXECUTION, "timed out"), State.CANCELLED),
+        (running(State.PENDING_CANCELLATION), GiveBack(EXECUTION), State.CANCELLED),
+        (task(State.TERMINATED), Retry(), State.AVAILABLE),
+        (task(State.TERMINATED), Retry(pending=True), State.INACTIVE),
+        (task(State.CANCELLED), Retry(), State.AVAILABLE),
+        (task(State.CANCELLED), Revive(), State.INACTIVE),
+    ],
+)
+def test_each_row_of_the_table(before: Task, event: Event, after: State) -> None:
+    assert changed(before, event).state == after
+
+
+@pytest.mark.parametrize("state", [State.TERMINATED, State.CANCELLED, State.PENDING_CANCELLATION])
+def test_cancelling_what_has_ended_or_is_being_cancelled_changes_nothing(state: State) -> None:
+    assert decide(running(state), Cancel(CAUSE), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "event"),
+    [
+        (task(State.RUNNING), Release()),
+        (task(State.TERMINATED), Release()),
+        (task(), Claim(EXECUTION, WORKER, "r")),
+        (task(State.AVAILABLE), Retry()),
+        (task(), Release(pending=True)),
+    ],
+)
+def test_what_may_not_be_asked_is_refused_with_the_state_and_what_is_allowed(before: Task, event: Event) -> None:
+    with pytest.raises(IllegalTransition) as refusal:
+        decide(before, event, NOW)
+    assert "state" in refusal.value.issues
+    assert str(before.id) in str(refusal.value)
+
+
+@pytest.mark.parametrize("state", [State.AVAILABLE, State.TERMINATED, State.CANCELLED])
+def test_a_report_for_a_task_that_nobody_holds_is_stale(state: State) -> None:
+    with pytest.raises(StaleAttempt):
+        decide(task(state), End(EXECUTION, "success"), NOW)
+
+
+def test_a_report_of_another_attempt_is_stale() -> None:
+    with pytest.raises(StaleAttempt):
+        decide(running(), End(ObjectId(), "success"), NOW)
+
+
+def test_a_lost_attempt_uses_up_no_retry_until_the_fifth_fails_the_task() -> None:
+    lost = End(EXECUTION, "abandoned (worker unreachable)")
+    for losses in range(MAX_LOSSES - 1):
+        change = changed(running(abandoned_count=losses, max_retry_count=0), lost)
+        assert (change.state, change.fields["abandoned_count"]) == (State.AVAILABLE, losses + 1)
+        assert "retry_count" not in change.fields
+    change = changed(running(abandoned_count=MAX_LOSSES - 1), lost)
+    assert (change.state, change.fields["exit_status"]) == (State.TERMINATED, "abandoned (worker unreachable)")
+
+
+def test_a_retry_waits_its_delay_and_is_not_claimable_before() -> None:
+    change = changed(running(max_retry_count=3, retry_count=1, retry_delay=10.0), End(EXECUTION, "timed out"))
+    waits = change.fields["not_before"] - NOW
+    assert timedelta(seconds=15) <= waits <= timedelta(seconds=20)
+    assert not change.claimable
+    assert change.fields["retry_count"] == 2
+
+
+def test_a_given_back_attempt_counts_for_nothing() -> None:
+    change = changed(running(attempt_count=4, retry_count=1), GiveBack(EXECUTION))
+    assert (change.fields["attempt_count"], change.claimable, change.ended) == (3, True, False)
+    assert "retry_count" not in change.fields
+
+
+def test_held_and_not_yet_due_tasks_become_available_but_not_claimable() -> None:
+    later = NOW + timedelta(hours=1)
+    assert changed(task(hold=True), Release()).claimable is False
+    assert changed(task(not_before=later), Release()).claimable is False
+    assert changed(task(not_before=NOW), Release()).claimable is True
+    assert decide(task(hold=True), Promote(), NOW) is None
+    assert decide(task(State.AVAILABLE, not_before=later), Due(), NOW) is None
+
+
+def test_a_retry_by_hand_starts_all_counts_anew_but_the_attempts() -> None:
+    ended = task(State.TERMINATED, retry_count=3, abandoned_count=2, attempt_count=6, exit_status="timed out")
+    fields = changed(ended, Retry()).fields
+    assert (fields["retry_count"], fields["abandoned_count"], fields["exit_status"]) == (0, 0, None)
+    assert "attempt_count" not in fields
+
+
+@given(first=st.floats(0, 1e6), count=st.integers(0, 10**6), chance=st.floats(0, 1))
+def test_retry_delays_double_up_to_a_day_with_a_quarter_of_jitter(first: float, count: int, chance: float) -> None:
+    full = min(first * 2.0 ** min(count, 60), 86400.0)
+    assert full * 0.75 <= retry_delay(first, count, chance) <= full
+
+
+@given(
+    state=st.sampled_from(State),
+    event=st.sampled_from(
+        [Release(), Promote(), Due(), Cancel(CAUSE), GiveBack(EXECUTION), End(EXECUTION, "x"), Retry(), Revive()]
+    ),
+    hold=st.booleans(),
+    group=st.booleans(),
+)
+def test_a_change_is_marked_ended_exactly_when_its_state_is_an_end(
+    state: State, event: Event, hold: bool, group: bool
+) -> None:
+    before = replace(running(state), hold=hold, is_group=group)
+    try:
+        change = decide(before, event, NOW)
+    except (IllegalTransition, StaleAttempt):
+        return
+    if change is not None:
+        assert change.ended == (change.state in (State.TERMINATED, State.CANCELLED))
+        assert not change.claimable or (change.state == State.AVAILABLE and not hold)
