@@ -144,7 +144,7 @@ class Storage:
 
     def _read_clock(self) -> datetime:
         now: datetime = self.client.admin.command("hello")["localTime"]
-        return now
+        return now.replace(tzinfo=UTC)
 
     def _refuse_standalone(self) -> None:
         hello = self.client.admin.command("hello")
