@@ -1,0 +1,149 @@
+"""The production server: gunicorn with threads, so that a thousand held claims cost a thread each and nothing else."""
+
+import logging
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.workers.gthread import ThreadWorker
+
+from banyan.api.app import create_app
+from banyan.api.context import CONFIG_KEY
+from banyan.api.credentials import make_sure
+from banyan.config import ServerSettings
+from banyan.errors import Unavailable
+from banyan.queue.context import Context
+from banyan.queue.hub import Hub
+from banyan.queue.rescue import Rescuer
+from banyan.storage.mongo import Storage
+
+log = logging.getLogger("banyan.server")
+
+RESCUER_KEY = "BANYAN_RESCUER"
+
+_GRACEFUL_SECONDS = 8
+_KEEPALIVE_SECONDS = 75
+_SILENT_SECONDS = 120
+_RETRY_SECONDS = 1.0
+_SPARE_CONNECTIONS = 1000
+
+
+def serve(settings: ServerSettings, credentials: Path | None = None, listen_fd: int | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; `listen_fd` is an inherited listening socket, in place of host and port.
+
+    `credentials` (else the setting auth.credentials_file) names the file with the first tokens. Raises `SetupError`
+    or `Unavailable` when it cannot begin.
+    """
+    _configure_log(settings.log.level)
+    named = credentials or (Path(settings.auth.credentials_file) if settings.auth.credentials_file else None)
+    storage = Storage.connect(settings.mongo.uri, settings.mongo.database)
+    try:
+        make_sure(storage.users, named, storage.clock.now())
+    finally:
+        storage.close()  # a connection does not survive a fork; each process makes its own
+    host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
+    bind = f"{host}:{settings.server.port}" if listen_fd is None else f"fd://{listen_fd}"
+    _Server(settings, bind).run()
+
+
+def build(settings: ServerSettings) -> Any:
+    """The application of one server process, with its wake-ups and its rescuer running."""
+    storage = _connect(settings)
+    context = Context(storage=storage, hub=Hub(storage), settings=settings)
+    app = create_app(context)
+    context.hub.start()
+    app.config[RESCUER_KEY] = Rescuer(context)
+    app.config[RESCUER_KEY].start()
+    return app
+
+
+def _connect(settings: ServerSettings) -> Storage:
+    """Wait for MongoDB: a process that is started again while it is away must not end the server."""
+    while True:
+        try:
+            return Storage.connect(settings.mongo.uri, settings.mongo.database)
+        except Unavailable as error:
+            log.warning("waiting for MongoDB: %s", error)
+            time.sleep(_RETRY_SECONDS)
+
+
+class _Server(BaseApplication):
+    """Gunicorn, configured by our settings alone."""
+
+    def __init__(self, settings: ServerSettings, bind: str) -> None:
+        self._settings = settings
+        self._bind = bind
+        super().__init__(prog="banyan server")
+
+    def load_config(self) -> None:
+        """Hand our settings to gunicorn."""
+        http = self._settings.server
+        options = {
+            "bind": self._bind,
+            "worker_class": "banyan.api.server.ReleasingWorker",
+            "workers": http.processes,
+            "threads": http.threads,
+            "worker_connections": http.threads + _SPARE_CONNECTIONS,
+            "backlog": 2048,
+            "keepalive": _KEEPALIVE_SECONDS,
+            "graceful_timeout": _GRACEFUL_SECONDS,
+            "timeout": _SILENT_SECONDS,
+            "limit_request_line": 8190,
+            "loglevel": self._settings.log.level,
+            "worker_exit": _leave,
+            "control_socket_disable": True,
+        }
+        for name, value in options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """The application, made in each process after the fork."""
+        return build(self._settings)
+
+
+class ReleasingWorker(ThreadWorker):
+    """A process that, when it is to stop, answers the claims that it holds open, at once."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM: take no more requests, release those who wait."""
+        super().handle_exit(sig, frame)
+        self._release()
+
+    def is_parent_alive(self) -> bool:
+        """Whether the main process is there; when it is not, this one stops too."""
+        alive = bool(super().is_parent_alive())
+        if not alive:
+            self._release()
+        return alive
+
+    def _release(self) -> None:
+        app = getattr(self, "wsgi", None)
+        if app is not None:
+            app.config[CONFIG_KEY].hub.close()
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Close idle connections without lingering: clients of ours open a new one by themselves."""
+        super()._cap_keepalive(time.monotonic())  # type: ignore[misc]
+
+
+def _leave(_: object, worker: Any) -> None:
+    """Stop what runs beside the requests of a process."""
+    app = getattr(worker, "wsgi", None)
+    if app is None:
+        return
+    app.config[RESCUER_KEY].stop()
+    app.config[CONFIG_KEY].hub.close()
+    app.config[CONFIG_KEY].storage.close()
+
+
+def _configure_log(level: str) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    logging.getLogger("pymongo").setLevel(logging.WARNING)
