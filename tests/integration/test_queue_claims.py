@@ -1,0 +1,389 @@
+"""Claims, reports and leases over the real MongoDB: who gets what, and whose word counts."""
+
+import threading
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+
+from banyan.domain.resources import Resources
+from banyan.errors import Conflict
+from banyan.queue.cancel import cancel
+from banyan.queue.claim import claim
+from banyan.queue.context import Context
+from banyan.queue.explain import explain
+from banyan.queue.register import change_state, leave, register
+from banyan.queue.report import Report, report
+from banyan.queue.rescue import complete_reports, expire_leases
+from tests.support.queue import WORKERS, SimulatedWorker, after, context_of, post, states, task
+
+
+def silence(context: Context, worker: SimulatedWorker, seconds: float) -> None:
+    """Let a worker, and all watching servers but this one's next look, have been quiet for so long."""
+    then = context.now() - timedelta(seconds=seconds)
+    context.storage.db["workers"].update_one({"_id": worker.id}, {"$set": {"last_seen": then}})
+    context.storage.db["meta"].update_one(
+        {"_id": "leases"}, {"$set": {"since": then - timedelta(days=1), "watched": context.now()}}, upsert=True
+    )
+
+
+def attempts(context: Context, id: ObjectId) -> list[dict[str, Any]]:
+    return context.storage.executions.of_task(id)
+
+
+def test_higher_priority_goes_first_then_age(context: Context) -> None:
+    ids = post(context, *[task(priority=priority) for priority in (0, 5, 0, 9)])
+    worker = SimulatedWorker(context)
+    order = [worker.claim(1, free=Resources(millicores=1000)).tasks[0]["_id"] for _ in ids]
+    assert order == [ids[3], ids[1], ids[0], ids[2]]
+
+
+def test_priority_is_respected_across_classes(context: Context) -> None:
+    wanted = [(1, 0), (2, 5), (1, 3), (2, 1)]
+    ids = post(context, *[task(priority=p, requested_resources={"cores": c}) for c, p in wanted])
+    worker = SimulatedWorker(context, resources={"cores": 2})
+    order = [worker.claim(1).tasks[0]["_id"] for _ in ids]
+    assert order == [ids[1], ids[2], ids[3], ids[0]]
+
+
+def test_only_what_fits_together_is_granted(context: Context) -> None:
+    post(context, *[task(requested_resources={"cores": 2}) for _ in range(5)])
+    worker = SimulatedWorker(context, resources={"cores": 5})
+    assert len(worker.claim().tasks) == 2
+    assert len(worker.claim(free=Resources(millicores=1000)).tasks) == 0
+
+
+def test_labels_capabilities_and_queues_must_match(context: Context) -> None:
+    plain, labelled, model = post(
+        context, task(), task(requires={"os": "linux"}), task(command=None, model="sum", inputs={})
+    )
+    assert [g["_id"] for g in SimulatedWorker(context, queues=("other",)).claim().tasks] == []
+    assert [g["_id"] for g in SimulatedWorker(context).claim().tasks] == [plain]
+    linux = SimulatedWorker(context, labels={"os": "linux"})
+    assert [g["_id"] for g in linux.claim().tasks] == [labelled]
+    assert states(context, [model]) == ["available"]
+
+
+def test_asking_ahead_grants_only_the_named_class(context: Context) -> None:
+    small = post(context, *[task() for _ in range(10)])
+    post(context, *[task(requested_resources={"cores": 2}) for _ in range(10)])
+    worker = SimulatedWorker(context, resources={"cores": 2})
+    key = context.storage.tasks.documents([small[0]])[small[0]]["task_class"]
+    assert len(worker.claim(0, ahead={key: 4}).tasks) == 4
+    assert len(worker.claim(0).tasks) == 0
+
+
+def test_twenty_workers_claiming_at_once_give_each_task_one_attempt(context: Context) -> None:
+    ids = post(context, *[task() for _ in range(2000)])
+    workers = [SimulatedWorker(context, resources={"cores": 10}) for _ in range(20)]
+    taken: list[ObjectId] = []
+    empty: Counter[ObjectId] = Counter()
+
+    def work(worker: SimulatedWorker) -> None:
+        while context.storage.tasks.count({"state": {"$nin": ["terminated"]}}):
+            news = worker.claim(10)
+            empty[worker.id] += not news.tasks
+            taken.extend(grant["_id"] for grant in news.tasks)
+            worker.end()
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(taken) == Counter(ids)
+    assert context.storage.db["executions"].count_documents({}) == 2000
+    assert set(states(context, ids)) == {"terminated"}
+
+
+def test_a_repeated_request_gets_the_same_answer(context: Context) -> None:
+    post(context, *[task() for _ in range(5)])
+    worker = SimulatedWorker(context)
+    ask = worker.ask(3)
+    first = claim(context, worker.id, ask).tasks
+    again = claim(context, worker.id, ask).tasks
+    assert len(first) == 3
+    assert sorted(first, key=lambda g: str(g["_id"])) == sorted(again, key=lambda g: str(g["_id"]))
+
+
+def test_a_claim_whose_answer_was_lost_strands_nothing(context: Context) -> None:
+    ids = post(context, *[task() for _ in range(3)])
+    worker = SimulatedWorker(context)
+    claim(context, worker.id, worker.ask(3))
+    granted = worker.claim(3).tasks
+    assert sorted(str(grant["_id"]) for grant in granted) == sorted(map(str, ids))
+    assert [grant["attempt"] for grant in granted] == [1, 1, 1]
+    assert [len(attempts(context, id)) for id in ids] == [1, 1, 1]
+
+
+def test_a_claim_that_a_server_died_in_is_mended_by_the_next_one(context: Context) -> None:
+    """The task was written as running, its attempt was not."""
+    (id,) = post(context, task())
+    worker = SimulatedWorker(context)
+    ask = worker.ask(1)
+    claim(context, worker.id, ask)
+    context.storage.db["executions"].delete_many({})
+    (grant,) = claim(context, worker.id, ask).tasks
+    assert attempts(context, id)[0]["_id"] == grant["execution"]
+    context.storage.db["executions"].delete_many({})
+    (granted,) = worker.claim(1).tasks
+    assert granted["execution"] != grant["execution"]
+
+
+def test_a_repeated_report_is_accepted_and_changes_nothing(context: Context) -> None:
+    (id,) = post(context, task(max_retry_count=1))
+    worker = SimulatedWorker(context)
+    worker.claim()
+    (execution,) = worker.held
+    said = [Report(execution=execution, exit_status="failure (exit code 1)")]
+    assert report(context, said).accepted == [execution]
+    worker.held.clear()
+    (second,) = worker.claim().tasks
+    assert report(context, said).accepted == [execution]
+    assert states(context, [id]) == ["running"]
+    document = context.storage.tasks.documents([id])[id]
+    assert (document["retry_count"], document["execution"]) == (1, second["execution"])
+
+
+def test_a_late_report_of_a_lost_worker_changes_nothing(context: Context) -> None:
+    (id,) = post(context, task())
+    ghost = SimulatedWorker(context)
+    ghost.claim()
+    (execution,) = ghost.held
+    silence(context, ghost, 46)
+    expire_leases(context)
+    assert states(context, [id]) == ["available"]
+    worker = SimulatedWorker(context)
+    worker.claim()
+    assert report(context, [Report(execution=execution, exit_status="success")]).stale == [execution]
+    assert states(context, [id]) == ["running"]
+    worker.end("failure (exit code 1)")
+    first, second = attempts(context, id)
+    assert first["exit_status"] == "abandoned (worker unreachable)"
+    assert second["exit_status"] == "failure (exit code 1)"
+    assert context.storage.tasks.documents([id])[id]["abandoned_count"] == 1
+    with pytest.raises(Conflict, match="register anew"):
+        ghost.claim()
+
+
+def test_a_worker_that_was_heard_of_in_time_keeps_what_it_holds(context: Context) -> None:
+    (id,) = post(context, task())
+    worker = SimulatedWorker(context)
+    worker.claim()
+    silence(context, worker, 44)
+    expire_leases(context)
+    assert states(context, [id]) == ["running"]
+
+
+def test_after_an_outage_of_all_servers_leases_start_anew(context: Context) -> None:
+    (id,) = post(context, task())
+    worker = SimulatedWorker(context)
+    worker.claim()
+    silence(context, worker, 600)
+    context.storage.db["meta"].update_one(
+        {"_id": "leases"}, {"$set": {"watched": context.now() - timedelta(seconds=590)}}
+    )
+    expire_leases(context)
+    assert states(context, [id]) == ["running"]
+
+
+def test_a_task_that_outlived_five_workers_is_failed(context: Context) -> None:
+    (id,) = post(context, task(max_retry_count=9))
+    for _ in range(5):
+        worker = SimulatedWorker(context)
+        worker.claim()
+        leave(context, worker.id)
+    assert states(context, [id]) == ["terminated"]
+    document = context.storage.tasks.documents([id])[id]
+    assert document["exit_status"] == "abandoned (worker unreachable)"
+    assert (document["retry_count"], document["abandoned_count"]) == (0, 5)
+
+
+def test_a_replaced_worker_loses_all_but_what_is_in_its_spool(context: Context) -> None:
+    done, running = post(context, task(), task())
+    old = SimulatedWorker(context)
+    old.claim()
+    finished = next(e for e, grant in old.held.items() if grant["_id"] == done)
+    document = {"name": "new", "host": "test", "resources": {"cores": 1}, "replaces": old.id, "finished": [finished]}
+    register(context, document, WORKERS)
+    assert states(context, [done, running]) == ["running", "available"]
+    assert report(context, [Report(execution=finished, exit_status="success")]).accepted == [finished]
+    assert states(context, [done]) == ["terminated"]
+
+
+def test_a_report_that_was_interrupted_is_completed(context: Context) -> None:
+    """A server died between the end of the attempt and the end of its task."""
+    (id,) = post(context, task())
+    (child,) = post(context, task(dependencies=after(id)))
+    worker = SimulatedWorker(context)
+    worker.claim()
+    (execution,) = worker.held
+    long_ago = context.now() - timedelta(minutes=5)
+    ending = {"exit_status": "success", "time_terminated": long_ago, "last_update": long_ago}
+    context.storage.db["executions"].update_one({"_id": execution}, {"$set": ending})
+    complete_reports(context)
+    assert states(context, [id, child]) == ["terminated", "available"]
+
+
+def test_a_running_task_is_cancelled_through_its_worker(context: Context) -> None:
+    (id,) = post(context, task(max_retry_count=5))
+    worker = SimulatedWorker(context)
+    worker.claim()
+    (execution,) = worker.held
+    cancel(context, [id], {"user": "alice"})
+    assert states(context, [id]) == ["pending_cancellation"]
+    assert worker.claim(0).cancel == [execution]
+    assert worker.claim(0, cancelling=frozenset([execution])).cancel == []
+    worker.end("failure (SIGTERM)")
+    assert states(context, [id]) == ["cancelled"]
+
+
+def test_a_success_that_came_before_the_cancellation_stays_one(context: Context) -> None:
+    (id,) = post(context, task())
+    (child,) = post(context, task(dependencies=after(id)))
+    worker = SimulatedWorker(context)
+    worker.claim()
+    cancel(context, [id], {"user": "alice"})
+    worker.end("success")
+    assert states(context, [id, child]) == ["terminated", "available"]
+
+
+def test_a_waiting_claim_is_woken_by_work_and_by_a_cancellation(context: Context) -> None:
+    worker = SimulatedWorker(context)
+    answers: list[Any] = []
+
+    def wait() -> None:
+        answers.append(worker.claim(1, wait_seconds=20.0))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    (id,) = post(context, task())
+    waiting.join(timeout=10)
+    assert [grant["_id"] for grant in answers[0].tasks] == [id]
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    cancel(context, [id], {"user": "alice"})
+    waiting.join(timeout=10)
+    assert answers[1].cancel == list(worker.held)
+
+
+def test_a_newer_claim_ends_the_older(context: Context) -> None:
+    worker = SimulatedWorker(context)
+    answers: list[Any] = []
+    older = threading.Thread(target=lambda: answers.append(worker.claim(1, wait_seconds=20.0)))
+    older.start()
+    while not context.storage.workers.current_request(worker.id):
+        pass
+    worker.claim(0)
+    older.join(timeout=15)
+    assert not older.is_alive()
+    assert list(answers[0].tasks) == []
+
+
+def test_a_wide_task_is_not_overtaken_for_ever(mongo_uri: str, context: Context) -> None:
+    patient = context_of(context.storage, queue={"reserve_after": 0})
+    (wide,) = post(patient, task(requested_resources={"cores": 4}))
+    small = post(patient, *[task() for _ in range(20)])
+    one = SimulatedWorker(patient, resources={"cores": 4})
+    two = SimulatedWorker(patient, resources={"cores": 4})
+    busy = Resources(millicores=3000)
+    assert one.claim(free=busy).tasks == []
+    assert [grant["_id"] for grant in two.claim(1, free=busy).tasks] == [small[0]]
+    assert [grant["_id"] for grant in one.claim().tasks] == [wide]
+
+
+def test_a_paused_queue_grants_nothing_and_a_limited_one_no_more_than_its_limit(context: Context) -> None:
+    now = context.now()
+    for name, more in (("still", {"paused": True}), ("narrow", {"max_running": 3})):
+        document = {"name": name, "paused": False, "max_running": None, "weight": 1.0, "_etag": "1"} | more
+        context.storage.queues.add(document | {"_created": now, "_updated": now})
+    still, *_ = post(context, *[task(queue="still") for _ in range(5)])
+    narrow = post(context, *[task(queue="narrow") for _ in range(10)])
+    workers = [SimulatedWorker(context) for _ in range(4)]
+    threads = [threading.Thread(target=worker.claim, args=(2,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(states(context, narrow)) == {"running": 3, "available": 7}
+    assert explain(context, still)["reasons"][0]["reason"] == "queue_paused"
+    waiting = next(id for id in narrow if states(context, [id]) == ["available"])
+    assert explain(context, waiting)["reasons"][0]["reason"] == "queue_full"
+
+
+def test_queues_share_claims_by_weight(context: Context) -> None:
+    now = context.now()
+    heavy = {"name": "heavy", "paused": False, "max_running": None, "weight": 3.0, "_etag": "1"}
+    context.storage.queues.add(heavy | {"_created": now, "_updated": now})
+    post(context, *[task(queue=queue) for queue in ["heavy"] * 40 + ["default"] * 40])
+    worker = SimulatedWorker(context)
+    shares = Counter(grant["queue"] for grant in worker.claim(40).tasks)
+    assert shares == {"heavy": 30, "default": 10}
+
+
+def test_a_draining_worker_is_told_once_and_gets_nothing_more(context: Context) -> None:
+    post(context, task())
+    worker = SimulatedWorker(context)
+    change_state(context, worker.id, "draining")
+    ask = worker.ask()
+    assert claim(context, worker.id, ask).drain
+    assert claim(context, worker.id, ask).drain
+    news = worker.claim()
+    assert (news.drain, list(news.tasks)) == (False, [])
+
+
+def test_a_worker_that_failed_a_task_by_its_own_fault_is_avoided_for_it(context: Context) -> None:
+    (id,) = post(context, task())
+    worker = SimulatedWorker(context)
+    worker.claim()
+    worker.end("failure (worker: disk full)")
+    document = context.storage.tasks.documents([id])[id]
+    assert (document["state"], document["retry_count"]) == ("available", 0)
+    assert worker.claim().tasks == []
+    assert explain(context, id)["reasons"][0]["reason"] == "avoided"
+    assert [grant["_id"] for grant in SimulatedWorker(context).claim().tasks] == [id]
+
+
+def test_a_worker_with_little_time_left_takes_only_what_surely_fits(context: Context) -> None:
+    unbounded, long, short = post(context, task(), task(timeout=3600.0), task(timeout=10.0))
+    worker = SimulatedWorker(context)
+    until = context.now() + timedelta(seconds=60)
+    context.storage.db["workers"].update_one({"_id": worker.id}, {"$set": {"available_until": until}})
+    assert [grant["_id"] for grant in worker.claim().tasks] == [short]
+    assert states(context, [unbounded, long]) == ["available", "available"]
+
+
+def test_explain_names_the_worker_that_comes_closest_and_what_it_lacks(context: Context) -> None:
+    SimulatedWorker(context, resources={"cores": 4, "memory": 2**30})
+    (id,) = post(context, task(requested_resources={"cores": 8, "memory": 2**20}, requires={"os": "linux"}))
+    told = explain(context, id)
+    (reason,) = told["reasons"]
+    assert reason["reason"] == "no_fit"
+    assert set(reason["missing"]) == {"cores", "label os"}
+    assert "cores 8 (it has 4)" in told["summary"]
+
+
+def test_explain_counts_the_tasks_that_come_before(context: Context) -> None:
+    worker = SimulatedWorker(context, resources={"cores": 1})
+    ids = post(context, *[task() for _ in range(5)])
+    worker.claim(1)
+    assert explain(context, ids[4])["reasons"][0]["before"] == 3
+    assert explain(context, ids[0])["reasons"][0]["reason"] == "claimed"
+
+
+def test_a_claim_looks_at_classes_and_not_at_tasks(context: Context) -> None:
+    post(context, *[task(requested_resources={"cores": cores}) for cores in (1, 2, 3) for _ in range(500)])
+    pipeline = [
+        {"$match": {"class_key": {"$gt": ""}}},
+        {"$sort": {"class_key": 1, "priority": -1, "order": 1}},
+        {"$group": {"_id": "$class_key", "head": {"$first": "$$ROOT"}}},
+    ]
+    command = {"aggregate": "tasks", "pipeline": pipeline, "hint": "claim", "cursor": {}}
+    explained = context.storage.db.command("explain", command, verbosity="executionStats")
+    stats = (
+        explained["stages"][0]["$cursor"]["executionStats"] if "stages" in explained else explained["executionStats"]
+    )
+    assert stats["totalKeysExamined"] <= 4
+    assert len(context.storage.tasks.class_heads()) == 3
