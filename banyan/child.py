@@ -41,10 +41,13 @@ def spawn(
         os.close(descriptor)
 
 
-def stop(process: subprocess.Popen[bytes], *, seconds: float, ask_again_after: float | None = None) -> int:
+def stop(
+    process: subprocess.Popen[bytes], *, seconds: float, ask_again_after: float | None = None, family: bool = False
+) -> int:
     """Ask the child to end (SIGTERM), kill it after `seconds`; its exit code, negative for a signal.
 
     A child that takes the first request as "finish what you do" is asked a second time `ask_again_after` seconds later.
+    With `family` its own children are killed with it; without, that is left to them.
     """
     waits = [seconds] if ask_again_after is None else [ask_again_after, seconds - ask_again_after]
     for wait in waits:
@@ -54,7 +57,10 @@ def stop(process: subprocess.Popen[bytes], *, seconds: float, ask_again_after: f
             return process.wait(timeout=wait)
         except subprocess.TimeoutExpired:
             continue
-    process.kill()
+    if family:
+        os.killpg(process.pid, signal.SIGKILL)  # it leads a process group, and is not reaped yet
+    else:
+        process.kill()
     return process.wait()
 
 

@@ -26,8 +26,8 @@ from banyan.storage.mongod_lock import DirectoryLock
 READY_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 0.2
-_WORKER_STOP_SECONDS = 5.0
-_SERVER_STOP_SECONDS = 2.5
+_WORKER_STOP_SECONDS = 4.5
+_SERVER_STOP_SECONDS = 3.0
 _MONGOD_STOP_SECONDS = 2.0
 _KEEP_LOG_BYTES = 10 * 2**20
 _CLIENT_VARIABLES = ("BANYAN_CONFIG", "BANYAN_URL", "BANYAN_TOKEN", "BANYAN_TOKEN_FILE")
@@ -140,7 +140,7 @@ def _start_server(plan: Plan, uri: str, stack: ExitStack) -> tuple[Part, str]:
         log = _log(plan, "server")
         environment = {**os.environ, "BANYAN_MONGO__URI": uri}  # a command line would show the password to all
         process = child.spawn(command, log=log, env=environment, pass_fds=[listener.fileno()])
-    stack.callback(child.stop, process, seconds=_SERVER_STOP_SECONDS)
+    stack.callback(child.stop, process, seconds=_SERVER_STOP_SECONDS, family=True)
     server = Part(name="server", process=process, log=log)
     with Client(url, "") as stranger:
         _wait(server, lambda: _healthy(stranger))

@@ -79,8 +79,7 @@ def server(
     settings = load_server_settings(_nested({("server", "host"): host, ("server", "port"): port}), config=config)
     if not settings.mongo.uri:
         raise SetupError("mongo.uri is not set; name a replica set with BANYAN_MONGO__URI, or use `banyan up`")
-    kept = settings.auth.credentials_file
-    serve(settings, credentials=credentials or (Path(kept) if kept else None), fd=fd)
+    serve(settings, credentials=credentials, listen_fd=fd)
 
 
 def worker(
