@@ -35,7 +35,7 @@ _TYPES = {
 }
 
 
-def explain(validator: Validator) -> Issues:
+def explain(validator: Validator, schema: Mapping[str, Any]) -> Issues:
     """The faults of the document that was checked last; a field whose value cannot be read has that one fault."""
     by_path: dict[tuple[object, ...], list[Any]] = {}
     for error in _leaves(validator._errors):
@@ -43,7 +43,7 @@ def explain(validator: Validator) -> Issues:
     issues: Issues = {}
     for path, errors in by_path.items():
         unreadable = [error for error in errors if error.code == kinds.COERCION_FAILED.code]
-        reasons = list(dict.fromkeys(_sentence(error, validator.schema) for error in unreadable or errors))
+        reasons = list(dict.fromkeys(_sentence(error, schema) for error in unreadable or errors))
         _place(issues, [str(step) for step in path], reasons[0] if len(reasons) == 1 else reasons)
     return issues
 

@@ -32,11 +32,12 @@ class Checker:
         }
         self._droppable = {n for n, rules in checked.items() if rules.get("nullable") and not rules.get("readonly")}
         self._rules = checked
+        self._required = {name: rules for name, rules in checked.items() if rules.get("required")}
         self._together = together
 
     def new(self, documents: list[Any]) -> tuple[list[Document], list[Issues]]:
         """Documents as they are to be stored, defaults filled in, and the faults of each (empty for none)."""
-        validator = Validator(schema=self._rules)
+        validator = Validator(schema={})
         stored, faults = [], []
         for document in documents:
             value, issues = self._check(validator, document, update=False)
@@ -48,7 +49,7 @@ class Checker:
 
     def changes(self, document: Any) -> Document:
         """The fields of an update as they are to be stored, without defaults; raises `Invalid`."""
-        value, issues = self._check(Validator(schema=self._rules), document, update=True)
+        value, issues = self._check(Validator(schema={}), document, update=True)
         if issues:
             raise Invalid(issues)
         return value
@@ -62,12 +63,18 @@ class Checker:
             given = {n: value for n, value in given.items() if value is not None or n not in self._droppable}
         for name, defaults in self._inner_defaults.items():
             if isinstance(given.get(name), dict):
-                given[name] = {**copy.deepcopy(defaults), **given[name]}
+                given[name] = {**defaults, **given[name]}
+        named = {name: self._rules[name] for name in given if name in self._rules}
+        validator.schema = named if update else {**self._required, **named}  # the fewer rules, the faster
         valid = validator.validate(given, update=update)
         if faults or not valid:
-            return {}, {**faults, **explain(validator)}
+            return {}, {**faults, **explain(validator, self._rules)}
         checked: Document = validator.document
-        return checked if update else {**copy.deepcopy(self._defaults), **checked}, {}
+        return checked if update else self._completed(checked), {}
+
+    def _completed(self, document: Document) -> Document:
+        defaults = {n: dict(v) if isinstance(v, dict) else v for n, v in self._defaults.items() if n not in document}
+        return {**defaults, **document}
 
 
 def _take_defaults(schema: dict[str, Any]) -> Document:

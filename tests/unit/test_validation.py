@@ -1,0 +1,248 @@
+"""Bodies against schemas, without a server."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from bson import BSON, ObjectId
+from hypothesis import given
+from hypothesis import strategies as st
+
+from banyan.api.schema import RESOURCES
+from banyan.api.schema.workers import CLAIM
+from banyan.api.validation import validated, validated_changes, validated_new
+from banyan.errors import Invalid, TooLarge
+
+ID = "56a210d5e7794978227cb2f4"
+
+DEFAULTS = {
+    "queue": "default",
+    "priority": 0,
+    "workdir": "attempt",
+    "max_shutdown_time": 30.0,
+    "requested_resources": {"cores": 1},
+    "max_retry_count": 0,
+    "retry_delay": 0.0,
+    "hold": False,
+    "state": "inactive",
+}
+
+
+def task(**fields: Any) -> dict[str, Any]:
+    return validated_new("tasks", fields)[0]
+
+
+def issues(**fields: Any) -> dict[str, object]:
+    with pytest.raises(Invalid) as refused:
+        validated_new("tasks", fields)
+    return refused.value.issues
+
+
+def test_the_documented_defaults_are_filled_in() -> None:
+    assert task() == DEFAULTS
+
+
+def test_null_means_not_given() -> None:
+    assert task(name=None, timeout=None, command=None) == DEFAULTS
+
+
+def test_what_is_sent_becomes_what_is_stored() -> None:
+    given_task = task(
+        _id=ID,
+        command=["echo", "a"],
+        requested_resources={"memory": "1 GiB", "gpu_compute_capability": 8.6, "custom": {"licence": 1.5}},
+        timeout="2h",
+        not_before="Tue, 02 Apr 2013 10:29:13 GMT",
+        continuations=[ID],
+        dependencies=[ID, {"task": "66a210d5e7794978227cb2f4", "on": "any"}],
+        env={"A": "b"},
+    )
+    assert given_task == DEFAULTS | {
+        "_id": ObjectId(ID),
+        "command": ["echo", "a"],
+        "requested_resources": {
+            "cores": 1,
+            "memory": 2**30,
+            "gpu_compute_capability": "8.6",
+            "custom": {"licence": 1.5},
+        },
+        "timeout": 7200.0,
+        "not_before": datetime(2013, 4, 2, 10, 29, 13, tzinfo=UTC),
+        "continuations": [ObjectId(ID)],
+        "dependencies": [
+            {"task": ObjectId(ID), "on": "success"},
+            {"task": ObjectId("66a210d5e7794978227cb2f4"), "on": "any"},
+        ],
+        "env": {"A": "b"},
+    }
+
+
+def test_any_name_stands_in_free_fields() -> None:
+    inputs = {"a.b": 1, "$ref": {"$id": 2}, "": 3, "😀": float("inf"), "list": [{"x.y": None}]}
+    assert task(model="m", inputs=inputs)["inputs"] == inputs
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("command", "", "empty"),
+        ("command", "  ", "empty"),
+        ("command", [], "empty"),
+        ("command", [1], "list of texts"),
+        ("command", 5, "a text or a list"),
+        ("command", "a\0b", "NUL"),
+        ("name", 5, "a text"),
+        ("name", "x" * 1001, "too long"),
+        ("queue", "a b", "letters"),
+        ("queue", None, "null"),
+        ("priority", True, "whole number"),
+        ("priority", 1.5, "whole number"),
+        ("priority", 2**40, "at most"),
+        ("timeout", 0, "at least"),
+        ("timeout", "soon", "not a duration"),
+        ("timeout", float("nan"), "out of range"),
+        ("retry_delay", -1, "out of range"),
+        ("not_before", "soon", "not a date"),
+        ("hold", 1, "true or false"),
+        ("hold", "yes", "true or false"),
+        ("state", "running", "begins inactive or available"),
+        ("state", "x", "one of"),
+        ("workdir", "here", "one of"),
+        ("tags", "x", "a list"),
+        ("tags", [""], "texts"),
+        ("env", {"A=B": "x"}, "name"),
+        ("env", {"A": 1}, "text"),
+        ("env", {"": "x"}, "name"),
+        ("env", [], "an object"),
+        ("metadata", [], "an object"),
+        ("metadata", {"a": {"b\0": 1}}, "NUL"),
+        ("metadata", {"a": 2**64}, "64 bits"),
+        ("metadata", {"a": "\ud800"}, "surrogate"),
+        ("continuations", [ID, ID], "twice"),
+        ("continuations", ["x"], "not an id"),
+        ("continuations", ID, "list"),
+        ("dependencies", [{"task": ID, "on": "never"}], "'on'"),
+        ("dependencies", [{"on": "any"}], "needs 'task'"),
+        ("dependencies", [{"task": ID, "x": 1}], "'x'"),
+        ("dependencies", [ID, {"task": ID}], "twice"),
+        ("inputs", {"a": 1}, "model"),
+        ("max_retry_count", -1, "at least"),
+        ("owner", "me", "read-only"),
+        ("owner", None, "read-only"),
+        ("retry_count", 0, "read-only"),
+        ("class_key", "x", "unknown field"),
+        ("attempt_count", 0, "unknown field"),
+        ("_etag", "x", "unknown field"),
+        ("nmae", "x", "did you mean 'name'"),
+        ("stdin", 5, "a text"),
+    ],
+)
+def test_a_wrong_value_is_named_with_the_reason(field: str, value: object, told: str) -> None:
+    found = issues(**{field: value})
+    assert list(found) == [field]
+    assert told in str(found[field])
+
+
+@pytest.mark.parametrize(
+    ("resources", "told"),
+    [
+        ({"memory": "lots"}, "'lots' is not a size"),
+        ({"memory": 0}, "at least"),
+        ({"memory": -1}, "out of range"),
+        ({"cores": 0}, "at least"),
+        ({"cores": float("nan")}, "at least"),
+        ({"cores": float("inf")}, "at most"),
+        ({"cores": "2"}, "a number"),
+        ({"gpus": 1.5}, "whole number"),
+        ({"gpu_compute_capability": "new"}, "not a compute capability"),
+        ({"custom": {"x": -1}}, "amount"),
+        ({"custom": {"x": float("nan")}}, "amount"),
+        ({"cpus": 1}, "unknown field"),
+    ],
+)
+def test_wrong_resources_are_named_inside(resources: dict[str, object], told: str) -> None:
+    found = issues(requested_resources=resources)["requested_resources"]
+    assert isinstance(found, dict)
+    assert list(found) == list(resources)
+    assert told in str(found)
+
+
+def test_all_faults_are_listed_at_once() -> None:
+    found = issues(command="", priority="high", requested_resources={"memory": "lots", "cpus": 1}, nothing=1)
+    assert set(found) == {"command", "priority", "requested_resources", "nothing"}
+
+
+def test_a_task_has_one_thing_to_do() -> None:
+    assert "model" in issues(command="a", model="b")
+
+
+def test_deep_nesting_is_refused() -> None:
+    deep: Any = 1
+    for _ in range(100):
+        deep = [deep]
+    assert "nested deeper" in str(issues(metadata={"a": deep})["metadata"])
+
+
+def test_a_list_tells_the_faults_of_each_item() -> None:
+    with pytest.raises(Invalid) as refused:
+        validated_new("tasks", [{"command": "a"}, {"command": ""}, 5])
+    assert refused.value.items is not None
+    assert [list(item) for item in refused.value.items] == [[], ["command"], ["_body"]]
+
+
+@pytest.mark.parametrize("body", [None, 5, "x", [], True])
+def test_a_body_that_is_no_task_is_refused(body: object) -> None:
+    with pytest.raises(Invalid):
+        validated_new("tasks", body)
+
+
+def test_a_list_has_a_limit() -> None:
+    with pytest.raises(TooLarge, match="at most 2"):
+        validated_new("tasks", [{}, {}, {}], max_items=2)
+
+
+def test_changes_get_no_defaults_and_may_clear_a_field() -> None:
+    assert validated_changes("tasks", {"timeout": None, "requested_resources": {"memory": "1 kB"}}) == {
+        "timeout": None,
+        "requested_resources": {"cores": 1, "memory": 1000},
+    }
+
+
+@pytest.mark.parametrize("changes", [{"_id": ID}, {"owner": "x"}, {"queue": None}, {"nothing": 1}, [], None])
+def test_changes_that_may_not_be_are_refused(changes: object) -> None:
+    with pytest.raises(Invalid):
+        validated_changes("tasks", changes)
+
+
+def test_a_call_that_is_no_document_is_checked_too() -> None:
+    body = {"request": "r", "resources": {"cores": 1, "memory": "1 kB"}, "max_tasks": 1, "held": [ID]}
+    assert validated(CLAIM, body) == body | {"resources": {"cores": 1, "memory": 1000}, "held": [ObjectId(ID)]}
+    with pytest.raises(Invalid) as refused:
+        validated(CLAIM, {"resources": {"cores": -1}, "max_tasks": 1})
+    assert set(refused.value.issues) == {"request", "resources"}
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(alphabet=st.characters()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(list(RESOURCES["tasks"])) | st.text(max_size=8), _JSON, max_size=5))
+def test_whatever_is_sent_is_refused_or_can_be_stored(body: dict[str, Any]) -> None:
+    for check in (lambda: validated_new("tasks", body)[0], lambda: validated_changes("tasks", body)):
+        try:
+            accepted = check()
+        except Invalid:
+            continue
+        BSON.encode(accepted)
+
+
+@given(st.dictionaries(st.text(), _JSON, max_size=4))
+def test_free_fields_are_kept_unchanged_or_refused(metadata: dict[str, Any]) -> None:
+    try:
+        kept = task(metadata=metadata)["metadata"]
+    except Invalid:
+        return
+    assert repr(kept) == repr(metadata)
