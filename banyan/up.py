@@ -26,8 +26,8 @@ from banyan.storage.mongod_lock import DirectoryLock
 READY_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 0.2
-_WORKER_STOP_SECONDS = 4.5
-_SERVER_STOP_SECONDS = 3.0
+_WORKER_STOP_SECONDS = 5.0
+_SERVER_STOP_SECONDS = 2.5
 _MONGOD_STOP_SECONDS = 2.0
 _KEEP_LOG_BYTES = 10 * 2**20
 _CLIENT_VARIABLES = ("BANYAN_CONFIG", "BANYAN_URL", "BANYAN_TOKEN", "BANYAN_TOKEN_FILE")
@@ -158,7 +158,7 @@ def _start_worker(plan: Plan, url: str, token: str, stack: ExitStack) -> Part:
     log = _log(plan, "worker")
     # Killed at once when we are: its supervisor ends the tasks. A SIGTERM would let them run on.
     process = child.spawn(command, log=log, env=environment, death_signal=signal.SIGKILL)
-    stack.callback(child.stop, process, seconds=_WORKER_STOP_SECONDS, ask_again_after=0.5)
+    stack.callback(child.stop, process, seconds=_WORKER_STOP_SECONDS, ask_again_after=0.3)
     return Part(name="worker", process=process, log=log)
 
 
