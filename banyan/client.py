@@ -287,7 +287,7 @@ class Client(WorkerCalls):
 
     def users(self) -> list[Document]:
         """Names and roles; tokens are never shown again."""
-        return list(self._get("users")["_items"])
+        return list(self.each("users"))
 
     def add_user(self, name: str, role: str) -> Document:
         """Make a user; the answer alone carries the `token`."""
