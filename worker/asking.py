@@ -106,7 +106,7 @@ def offer(
     at_once = limit if free.millicores > 0 and not queued else 0
     ahead = _ahead(queued, experience, slots, ahead_seconds, now)
     if room is not None:
-        ahead = {key: count for key, count in ahead.items() if count <= room - at_once}
+        ahead = {key: min(count, room - at_once) for key, count in ahead.items() if room > at_once}
     floor = replace(
         free,
         millicores=max(0, free.millicores),

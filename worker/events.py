@@ -96,14 +96,13 @@ class Registered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """The answer to a claim; `superseded` when a newer claim was sent before it came."""
+    """The answer to a claim."""
 
     request: str
     grants: Sequence[Grant] = ()
     cancel: Sequence[str] = ()
     drain: bool = False
     forget: Sequence[str] = ()
-    superseded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +120,13 @@ class Refused:
     """The server takes us for lost or gone (`worker` is the id it was said to)."""
 
     worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """The server does not let us register."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +246,7 @@ Event = (
     | Claimed
     | Reported
     | Refused
+    | TurnedAway
     | Reached
     | Unreached
     | Started
@@ -318,7 +325,15 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class Clear:
-    """Nothing is to be kept of an attempt that never started, or that is over and on the server."""
+    """An attempt is over. Its `files` go too if it never started, or if the server has them."""
+
+    execution: str
+    files: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """From now on send what this running task writes."""
 
     execution: str
 
@@ -345,4 +360,4 @@ class Note:
     warning: bool = False
 
 
-Action = Register | Ask | Send | Run | Withdraw | Kill | Sync | Clear | Forget | Leave | Note
+Action = Register | Ask | Send | Run | Withdraw | Kill | Stream | Sync | Clear | Forget | Leave | Note

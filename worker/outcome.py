@@ -4,7 +4,8 @@ import os
 import signal
 from datetime import datetime
 
-from worker.events import Allocation, Cause, Document, Exited, Grant, NotStarted
+from worker.attempts import Attempt
+from worker.events import Cause, Document, Exited, Grant, NotStarted, Sample
 
 CANCELLED = "cancelled"
 SERVER_UNREACHABLE = "abandoned (server unreachable)"
@@ -48,24 +49,21 @@ def signal_name(number: int) -> str:
         return f"SIGRT{number}"
 
 
-def ending(grant: Grant, allocation: Allocation | None, **fields: object) -> Document:
-    """The report of an end: what is always said, and `fields` as far as they are set."""
-    report: Document = {"execution": grant.execution, "token": grant.token}
-    if allocation is not None:
-        report["granted_resources"] = allocation.to_document()
-        report["directory"] = grant.directory
-    return report | {name: value for name, value in fields.items() if value is not None}
+def start(attempt: Attempt) -> Document:
+    """The report of a start."""
+    started = attempt.time_started.isoformat() if attempt.time_started else None
+    return _report(attempt, time_started=started, pid=attempt.pid)
 
 
-def of_exit(grant: Grant, allocation: Allocation | None, event: Exited, cause: Cause | None, peak: int) -> Document:
+def of_exit(attempt: Attempt, event: Exited, peak: int) -> Document:
     """The report of a task that ran; `peak` in bytes."""
     code = os.waitstatus_to_exitcode(event.wait_status)
-    status = exit_status(event.wait_status, cause, memory_limit_hit=event.memory_limit_hit)
-    if event.collected.get("disk_full") and status.startswith("failure"):
+    status = exit_status(event.wait_status, attempt.cause, memory_limit_hit=event.memory_limit_hit)
+    collected = dict(event.collected)
+    if collected.pop("disk_full", False) and status.startswith("failure"):
         status = worker_failure("disk full")
-    return ending(
-        grant,
-        allocation,
+    return _report(
+        attempt,
         exit_status=status,
         exit_code=code if code >= 0 else None,
         signal=signal_name(-code) if code < 0 else None,
@@ -74,23 +72,60 @@ def of_exit(grant: Grant, allocation: Allocation | None, event: Exited, cause: C
         pid=event.pid,
         peak_memory_bytes=peak,
         cpu_seconds=round(event.cpu_seconds, 6),
-        **{name: value for name, value in event.collected.items() if name != "disk_full"},
+        progress=collected.pop("progress", attempt.progress),
+        **collected,
     )
 
 
-def of_no_start(grant: Grant, allocation: Allocation | None, event: NotStarted) -> Document:
+def of_no_start(attempt: Attempt, event: NotStarted) -> Document:
     """The report of a task that could not be started."""
     code = event.exit_code
-    return ending(
-        grant,
-        allocation,
+    return _report(
+        attempt,
         exit_status=worker_failure(event.reason) if code is None else failure(code),
         exit_code=code,
         time_terminated=event.time_terminated.isoformat(),
-        **({"error": event.reason} | event.collected),
+        error=event.reason,
+        **event.collected,
     )
 
 
-def of_never_started(grant: Grant, exit_status: str, error: str, now: datetime) -> Document:
-    """The report of a task that was not even tried."""
-    return ending(grant, None, exit_status=exit_status, error=error, time_terminated=now.isoformat())
+def of_never_started(attempt: Attempt, exit_status: str, error: str, now: datetime) -> Document:
+    """The report of a task that was not even tried, or of whose end nothing is known."""
+    return _report(attempt, exit_status=exit_status, error=error, time_terminated=now.isoformat())
+
+
+def _report(attempt: Attempt, **fields: object) -> Document:
+    """What is always said of an attempt, and `fields` as far as they are set."""
+    report: Document = {"execution": attempt.grant.execution, "token": attempt.grant.token}
+    if attempt.allocation is not None:
+        report["granted_resources"] = attempt.allocation.to_document()
+        report["directory"] = attempt.grant.directory
+    return report | {name: value for name, value in fields.items() if value is not None}
+
+
+def sample(grant: Grant, event: Sample) -> Document:
+    """What the server keeps of a sample."""
+    document: Document = {
+        "task": grant.task,
+        "execution": grant.execution,
+        "time": event.time.isoformat(),
+        "resident_memory_bytes": event.resident_memory_bytes,
+        "virtual_memory_bytes": event.virtual_memory_bytes,
+        "cpu_percent": round(event.cpu_percent, 1),
+    }
+    if event.gpu_memory_bytes is not None:
+        document["gpu_memory_bytes"] = event.gpu_memory_bytes
+    return document
+
+
+def only_sample(grant: Grant, event: Exited, peak: int) -> Document:
+    """The one sample of a task that ended before it was met; `peak` in bytes."""
+    seconds = (event.time_terminated - event.time_started).total_seconds()
+    return {
+        "task": grant.task,
+        "execution": grant.execution,
+        "time": event.time_terminated.isoformat(),
+        "resident_memory_bytes": peak,
+        "cpu_percent": round(100 * event.cpu_seconds / max(seconds, 0.001), 1),
+    }

@@ -1,0 +1,105 @@
+"""Reading what a task left: the tails of its streams, its progress, its result."""
+
+import json
+import os
+import shutil
+from typing import Any
+
+from worker.events import Document
+
+MAX_RESULT_BYTES = 64 * 1024
+MAX_PROGRESS_BYTES = 16 * 1024
+MAX_DEPTH = 90
+_INTEGERS = range(-(2**63), 2**63)
+
+
+class Malformed(ValueError):
+    """What a task wrote for us cannot be used; the text says why."""
+
+
+def tail(path: str, limit: int) -> tuple[str, int]:
+    """The last `limit` bytes of a stream as text, and the size of all of it; nothing if there is no such file."""
+    try:
+        size = os.stat(path).st_size
+        if not size:
+            return "", 0
+        with open(path, "rb") as file:
+            file.seek(max(0, size - limit))
+            return file.read(limit).decode(errors="replace"), size
+    except OSError:
+        return "", 0
+
+
+def progress(path: str) -> Document | None:
+    """What a task says of its progress: `fraction` (0 to 1), `message`, both optional; None if it says nothing.
+
+    Malformed if it is anything else.
+    """
+    text = _read(path, MAX_PROGRESS_BYTES)
+    if not text.strip():
+        return None
+    said = _parsed(text, "progress")
+    if not isinstance(said, dict) or not said.keys() <= {"fraction", "message"}:
+        raise Malformed('progress: it must be like {"fraction": 0.5, "message": "half way"}')
+    fraction, message = said.get("fraction"), said.get("message")
+    if fraction is not None and (
+        isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 <= fraction <= 1
+    ):
+        raise Malformed(f"progress: the fraction must be a number between 0 and 1, not {str(fraction)[:40]}")
+    if message is not None and not isinstance(message, str):
+        raise Malformed("progress: the message must be a text")
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def result(path: str, work: str | None) -> Document:
+    """What a task gave as its result: `{"result": value}`, or `{"result_file": path}` when it is large, or nothing.
+
+    A large one is copied into the work directory as `result.json`. Malformed if it is not JSON that can be kept.
+    """
+    try:
+        size = os.stat(path).st_size
+    except OSError:
+        return {}
+    if size > MAX_RESULT_BYTES:
+        if work is None:
+            raise Malformed(f"result: {size} bytes are too many for a task without a work directory")
+        shutil.copyfile(path, os.path.join(work, "result.json"))
+        return {"result_file": "result.json"}
+    text = _read(path, MAX_RESULT_BYTES)
+    return {"result": _parsed(text, "result")} if text.strip() else {}
+
+
+def _read(path: str, limit: int) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read(limit + 1)[:limit].decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _parsed(text: str, what: str) -> Any:
+    try:
+        value = json.loads(text)
+        _check(value, 0)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"{what}: {error}") from error
+    return value
+
+
+def _check(value: Any, depth: int) -> None:
+    """ValueError for what MongoDB cannot keep."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if "\0" in name:
+                raise ValueError("a name contains a NUL")
+            _check(name, depth)
+            _check(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _check(inner, depth + 1)
+    elif isinstance(value, int) and value not in _INTEGERS:
+        raise ValueError(f"{value} is too large an integer (64 bits)")
+    elif isinstance(value, str):
+        value.encode()  # a lone surrogate is a ValueError

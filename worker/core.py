@@ -1,0 +1,355 @@
+"""The worker's mind: events go in, actions come out. It reads no clock and touches nothing.
+
+`Tasks` has the attempts, `Lanes` decides what starts, `asking` what is asked for, `Outbox` what is told; this module
+speaks with the server and knows when to leave.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from worker import asking
+from worker.asking import Offer
+from worker.events import (
+    Action,
+    Ask,
+    Cause,
+    Claimed,
+    Document,
+    Drain,
+    Dropped,
+    Event,
+    Exited,
+    Forget,
+    Grant,
+    Leave,
+    Measured,
+    Note,
+    NotStarted,
+    Progressed,
+    Reached,
+    Refused,
+    Register,
+    Registered,
+    Reported,
+    Sample,
+    Send,
+    Started,
+    Stop,
+    SupervisorLost,
+    Synced,
+    TurnedAway,
+    Unreached,
+)
+from worker.outbox import Outbox
+from worker.tasks import Tasks
+from worker.turn import Turn
+
+UNFIT_PAUSE_SECONDS = 1.0
+"""How long to wait after a task that does not fit the worker's own life."""
+LAST_WORDS_SECONDS = 5.0
+"""How long a worker that leaves tries to tell its last results; they are in its spool anyway."""
+STOP_SECONDS = 3.0
+"""How long a worker that stops now waits for its killed tasks and its last reports."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the core was told. Seconds and numbers: 0 means no limit."""
+
+    max_tasks: int = 0
+    ask_ahead_seconds: float = 2.0
+    server_lost_seconds: float = 600.0
+    idle_seconds: float = 0.0
+    life_seconds: float = 0.0
+
+
+class Core:
+    """All that the worker knows. `ids` makes a fresh text for each claim.
+
+    `replaces` is the id of the worker's earlier life, `ends` are the reports that it left in the spool.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        ids: Callable[[], str],
+        now: float,
+        *,
+        replaces: str | None = None,
+        ends: Iterable[Document] = (),
+    ) -> None:
+        self.worker: str | None = None
+        self.left = False
+        self.turned_away = False
+        self._limits = limits
+        self._ids = ids
+        self._turn = Turn(now)
+        self._outbox = Outbox(ends)
+        self._tasks = Tasks(self._turn, self._outbox, patience=1.0 + 2 * limits.ask_ahead_seconds)
+        self._replaces = replaces
+        self._measured = False
+        self._registering = False
+        self._wait_seconds = 20.0
+        self._open: tuple[str, Offer] | None = None  # the claim that waits for its answer
+        self._asked_at: float | None = None
+        self._ask_again_at: float | None = None
+        self._pause_until: float | None = None
+        self._reached_at = self._busy_at = now
+        self._away = False
+        self._server_lost = False
+        self._draining = False
+        self._leave_by: float | None = None
+        self._ends_at = now + limits.life_seconds if limits.life_seconds else None
+        if limits.life_seconds:
+            self._turn.remind(max(0.0, limits.life_seconds - LAST_WORDS_SECONDS), "nearly over")
+            self._turn.remind(limits.life_seconds, "over")
+
+    @property
+    def outstanding(self) -> list[Document]:
+        """The reports of ends that the server has not acknowledged."""
+        return self._outbox.ends
+
+    @property
+    def held(self) -> list[str]:
+        """The attempts that we have, and whose end is not acknowledged."""
+        attempts = self._tasks.attempts
+        return [*attempts, *(each for each in self._outbox.unacknowledged if each not in attempts)]
+
+    def handle(self, events: Iterable[Event], now: float, date: datetime) -> list[Action]:
+        """Take in what happened, and answer with what is to be done. `now` is monotonic, `date` the UTC time."""
+        self._turn.begin(now, date)
+        for event in events:
+            _HANDLERS[type(event)](self, event)
+        for what, execution in self._turn.due():
+            if what == "nearly over":
+                self._drain(Drain("its time limit is near"))
+            elif what == "over":
+                self._on_stop(Stop())
+            else:
+                self._tasks.ring(what, execution)
+        if not self.left:
+            self._advance()
+        return self._turn.end()
+
+    def next_deadline(self) -> float | None:
+        """When to call `handle` at the latest, on the monotonic clock, if nothing happens before."""
+        told = self._outbox.due(self._busy) if self.worker else None
+        idle = self._busy_at + self._limits.idle_seconds
+        may_idle = self._limits.idle_seconds and not self._tasks.attempts and not self._draining
+        due = [self._turn.next_reminder, told, self._ask_again_at, self._pause_until, self._leave_by]
+        due.append(idle if may_idle else None)
+        return min((when for when in due if when is not None), default=None)
+
+    # What follows from any event
+
+    @property
+    def _busy(self) -> bool:
+        """Whether there is more to do here, so that telling can wait a moment."""
+        return bool(self._tasks.lanes.queue)
+
+    def _advance(self) -> None:
+        if self._measured and self.worker is None and not self._registering and not self.left:
+            self._registering = True
+            resources = self._tasks.lanes.allocator.capacity
+            finished = self._outbox.unacknowledged
+            self._turn.do(Register(resources=resources, replaces=self._replaces, finished=finished))
+        self._tasks.start()
+        if self._tasks.attempts:
+            self._busy_at = self._turn.now
+        self._ask()
+        due = self._outbox.due(self._busy)
+        if self.worker is not None and due is not None and due <= self._turn.now:
+            reports, samples = self._outbox.batch(self._turn.now)
+            self._turn.do(Send(worker=self.worker, reports=reports, samples=samples))
+        self._perhaps_leave()
+
+    def _ask(self) -> None:
+        now = self._turn.now
+        if self._pause_until is not None and self._pause_until <= now:
+            self._pause_until = None
+        self._ask_again_at = None
+        if self.worker is None or (self._draining and not self.held):
+            return
+        offer = self._offer()
+        if self._open is not None:
+            if not self._replaces_open(offer, self._open[1]):
+                return
+            soon = (self._asked_at or 0.0) + asking.PAUSE_SECONDS
+            if not self._tasks.lanes.idle and now < soon:
+                self._ask_again_at = soon
+                return
+        self._open = (self._ids(), offer)
+        self._asked_at = now
+        attempts = self._tasks.attempts
+        body = {
+            "request": self._open[0],
+            **offer.to_document(),
+            "held": self.held,
+            "cancelling": [each for each, attempt in attempts.items() if attempt.cause is Cause.CANCEL],
+            "wait": self._wait_seconds,
+        }
+        self._turn.do(Ask(worker=self.worker, body=body))
+
+    def _offer(self) -> Offer:
+        if self._draining or self._server_lost or self._pause_until is not None:
+            return asking.NOTHING
+        return asking.offer(
+            self._tasks.lanes.free,
+            [attempt.grant.task_class for attempt in self._tasks.lanes.queue],
+            self._tasks.experience,
+            self._tasks.lanes.allocator.slots,
+            ahead_seconds=self._limits.ask_ahead_seconds,
+            room=self._room,
+            now=self._turn.now,
+        )
+
+    @property
+    def _room(self) -> int | None:
+        """How many tasks may still be taken in this life; None: any number."""
+        return max(0, self._limits.max_tasks - self._tasks.taken) if self._limits.max_tasks else None
+
+    def _replaces_open(self, offer: Offer, opened: Offer) -> bool:
+        takes_less = (self._draining or self._server_lost) and (opened.max_tasks > 0 or bool(opened.ahead))
+        return takes_less or offer.better_than(opened)
+
+    # The server
+
+    def _on_measured(self, event: Measured) -> None:
+        self._measured = True
+        self._tasks.lanes.allocator.resize(event.capacity, event.gpu_indexes)
+
+    def _on_registered(self, event: Registered) -> None:
+        self.worker = event.worker
+        self._registering = False
+        self._tasks.uploads = event.uploads
+        self._wait_seconds = event.wait_seconds
+        self._open = None
+        self._on_reached(Reached())
+
+    def _on_claimed(self, event: Claimed) -> None:
+        self._on_reached(Reached())
+        self._forget(event.forget)
+        self._tasks.cancel(event.cancel)
+        if self._open is None or self._open[0] != event.request:
+            return  # a newer claim did not name these grants as held, so the server takes them back
+        self._open = None
+        for grant in event.grants:
+            if grant.execution not in self._tasks.attempts:
+                self._accept(grant)
+        if event.drain:
+            self._turn.do(Note("the server drains this worker: it finishes what runs and gets nothing new"))
+            self._tasks.give_back_queued()
+
+    def _accept(self, grant: Grant) -> None:
+        if self._draining or self._room == 0 or not self._fits_our_life(grant):
+            self._pause_until = self._turn.now + UNFIT_PAUSE_SECONDS
+            self._tasks.give_back(grant)
+        else:
+            self._tasks.accept(grant)
+
+    def _fits_our_life(self, grant: Grant) -> bool:
+        if self._ends_at is None:
+            return True
+        return grant.timeout_seconds is not None and self._turn.now + grant.timeout_seconds <= self._ends_at
+
+    def _on_reported(self, event: Reported) -> None:
+        self._on_reached(Reached())
+        self._outbox.answered(event.accepted, event.stale, self._turn.now)
+        self._forget(event.forget)
+        self._tasks.cancel(event.cancel)
+        for execution in event.stale:
+            attempt = self._tasks.attempts.get(execution)
+            if attempt is not None:
+                text = f"task {attempt.grant.task}: the server has given up this attempt, so it is stopped"
+                self._turn.do(Note(text, warning=True))
+                self._tasks.abandon(execution)
+
+    def _on_refused(self, event: Refused) -> None:
+        if event.worker != self.worker:
+            return
+        text = "the server has given up this worker: what it holds is stopped, and it registers anew"
+        self._turn.do(Note(text, warning=True))
+        self._on_reached(Reached())
+        self._tasks.abandon()
+        self._outbox.returned()
+        self._replaces, self.worker, self._open = self.worker, None, None
+
+    def _on_reached(self, event: Reached) -> None:
+        self._reached_at = self._turn.now
+        if self._away:
+            self._away = self._server_lost = False
+            self._turn.do(Note("the server answers again"))
+
+    def _on_turned_away(self, event: TurnedAway) -> None:
+        self._turn.do(Note(f"the server does not let this worker register: {event.reason}", warning=True))
+        if self._asked_at is None:
+            self.left = self.turned_away = True
+            self._turn.do(Leave(None))
+
+    def _on_unreached(self, event: Unreached) -> None:
+        if not self._away:
+            self._away = True
+            self._turn.do(Note(f"{event.reason} (trying again)", warning=True))
+        silence = self._turn.now - self._reached_at
+        if not self._server_lost and silence >= self._limits.server_lost_seconds:
+            self._server_lost = True
+            text = f"no word from the server for {silence:.0f} s: the tasks are given up"
+            self._turn.do(Note(text, warning=True))
+            self._tasks.lose_server()
+
+    def _forget(self, tasks: Iterable[str]) -> None:
+        if tasks:
+            self._turn.do(Forget(list(tasks)))
+
+    # Leaving
+
+    def _drain(self, event: Drain) -> None:
+        if self._draining:
+            return
+        self._draining = True
+        running = sum(attempt.live for attempt in self._tasks.attempts.values())
+        self._turn.do(Note(f"leaving, because {event.reason}; {running} running tasks are finished first"))
+        self._tasks.give_back_queued()
+
+    def _on_stop(self, event: Stop) -> None:
+        self._drain(Drain("it was told to stop now"))
+        self._tasks.abandon()
+        self._leave_by = self._turn.now + STOP_SECONDS
+
+    def _perhaps_leave(self) -> None:
+        now, attempts = self._turn.now, self._tasks.attempts
+        if not attempts and self._room == 0:
+            self._drain(Drain(f"it has run {self._tasks.taken} tasks"))
+        if not attempts and self._limits.idle_seconds and now >= self._busy_at + self._limits.idle_seconds:
+            self._drain(Drain(f"it was idle for {self._limits.idle_seconds:g} s"))
+        if not self._draining:
+            return
+        if not attempts and self._leave_by is None:
+            self._leave_by = now + LAST_WORDS_SECONDS
+        if not self.held or (self._leave_by is not None and now >= self._leave_by):
+            self.left = True
+            self._turn.do(Leave(self.worker))
+
+
+_HANDLERS: dict[type, Callable[[Core, Any], None]] = {
+    Measured: Core._on_measured,
+    Registered: Core._on_registered,
+    Claimed: Core._on_claimed,
+    Reported: Core._on_reported,
+    Refused: Core._on_refused,
+    TurnedAway: Core._on_turned_away,
+    Reached: Core._on_reached,
+    Unreached: Core._on_unreached,
+    Drain: Core._drain,
+    Stop: Core._on_stop,
+    Started: lambda core, event: core._tasks.started(event),
+    Exited: lambda core, event: core._tasks.exited(event),
+    NotStarted: lambda core, event: core._tasks.not_started(event),
+    Dropped: lambda core, event: core._tasks.dropped(event),
+    Synced: lambda core, event: core._tasks.synced(event),
+    Sample: lambda core, event: core._tasks.sampled(event),
+    Progressed: lambda core, event: core._tasks.progressed(event),
+    SupervisorLost: lambda core, event: core._tasks.supervisor_lost(event),
+}

@@ -1,0 +1,252 @@
+"""The worker's only loop: it gathers what happens, asks the core, and does what the core wants."""
+
+import contextlib
+import os
+import queue
+import secrets
+import selectors
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from banyan.config import WorkerSettings
+from banyan.errors import SetupError
+from worker.capacity import capacity, machine
+from worker.core import Core, Limits
+from worker.events import Document, Drain, Event, Measured, Note, Register, Stop, SupervisorLost
+from worker.executors import Executors, ShellExecutor
+from worker.hands import Hands
+from worker.layout import Layout
+from worker.link import Link, Server
+from worker.spawner import Spawner, SupervisorDied
+from worker.spool import Spool
+from worker.uploads import FileStore, Uploads
+from worker.usage import Watcher
+
+MEASURE_SECONDS = 30.0
+"""How often the capacity is measured anew."""
+PROBE = ".banyan-probe"
+
+
+class Remote(Server, FileStore, Protocol):
+    """Everything that the worker asks of a server."""
+
+
+class Daemon:
+    """A worker from its start to its end: `Daemon(settings, server, workdir).run()`."""
+
+    def __init__(self, settings: WorkerSettings, server: Remote, root: Path) -> None:
+        self._settings = settings
+        self._root = root
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._ear, self._mouth = socket.socketpair()
+        self._ear.setblocking(False)
+        self._mouth.setblocking(False)
+        self._spool = Spool(root)
+        self._measured_at = 0.0
+        self._started = datetime.now(UTC)
+        limits = Limits(
+            max_tasks=settings.tasks.max_tasks,
+            ask_ahead_seconds=settings.tasks.ask_ahead_seconds,
+            server_lost_seconds=settings.server_lost_after,
+            idle_seconds=settings.idle_timeout,
+            life_seconds=settings.time_limit,
+        )
+        now = time.monotonic()
+        self._core = Core(limits, lambda: uuid.uuid4().hex, now, replaces=self._spool.worker, ends=self._spool.ends())
+        layout = Layout(root)
+        self._executors = Executors([ShellExecutor(layout, settings.tasks.tail_bytes)])
+        self._spawner = Spawner()
+        self._link = Link(server, self._spool, self.tell, write_note, lambda: datetime.now(UTC).isoformat())
+        self._watcher = Watcher(settings.usage.interval, lambda: self._spawner.pid, self.tell)
+        uploads = Uploads(
+            server,
+            layout,
+            self.tell,
+            write_note,
+            interval=settings.files.upload_interval,
+            tail_bytes=settings.tasks.tail_bytes,
+            clock=time.monotonic,
+        )
+        self._hands = Hands(
+            link=self._link,
+            executors=self._executors,
+            layout=layout,
+            watcher=self._watcher,
+            uploads=uploads,
+            spawner=lambda: self._spawner,
+            register=self._registration,
+            note=write_note,
+        )
+        self._uploads = uploads
+
+    def tell(self, event: Event) -> None:
+        """Have the core hear of this; from any thread."""
+        self._events.put(event)
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._mouth.send(b".")
+
+    def run(self) -> int:
+        """Work until it is time to leave; answers with the exit code."""
+        selector = selectors.DefaultSelector()
+        selector.register(self._ear, selectors.EVENT_READ)
+        selector.register(self._spawner, selectors.EVENT_READ)
+        with self._listening_to_signals():
+            while not self._core.left:
+                ready = {key.fd: events for key, events in selector.select(self._patience())}
+                if self._ear.fileno() in ready:
+                    with contextlib.suppress(BlockingIOError):
+                        self._ear.recv(65536)
+                self._turn(selector)
+            self._close()
+        return 3 if self._core.turned_away else 0
+
+    def _turn(self, selector: selectors.BaseSelector) -> None:
+        """One turn: what happened, to the core; what the core wants, done."""
+        try:
+            events = [*self._hands.hear(self._spawner.answers()), *self._heard()]
+            for action in self._core.handle(events, time.monotonic(), datetime.now(UTC)):
+                self._hands.do(action)
+            self._spawner.push()
+        except SupervisorDied:
+            selector.unregister(self._spawner)
+            self._spawner.clean_up(self._hands.groups())
+            self._hands.forget_all()
+            self._spawner = Spawner()
+            selector.register(self._spawner, selectors.EVENT_READ)
+            self.tell(SupervisorLost())
+
+    def _heard(self) -> Iterator[Event]:
+        now = time.monotonic()
+        if now >= self._measured_at + MEASURE_SECONDS or not self._measured_at:
+            self._measured_at = now
+            yield Measured(*capacity(machine(self._root), self._settings))
+        yield from self._hands.happened()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._events.get_nowait()
+
+    def _patience(self) -> float:
+        """Seconds until something is due."""
+        if not self._measured_at or self._hands.restless:
+            return 0.0
+        due = self._measured_at + MEASURE_SECONDS
+        deadline = self._core.next_deadline()
+        if self._spawner.backlog:
+            due = min(due, time.monotonic() + 0.005)
+        return max(0.0, min(due, deadline if deadline is not None else due) - time.monotonic())
+
+    def _registration(self, register: Register) -> Document:
+        """What `POST /workers` says of us."""
+        settings = self._settings
+        probe = secrets.token_hex(16)
+        path = self._root / PROBE
+        path.unlink(missing_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(probe)
+        document: Document = {
+            "name": settings.name or socket.gethostname(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "resources": register.resources.to_document(),
+            "labels": dict(settings.labels),
+            "capabilities": [*self._executors.capabilities, *settings.capabilities],
+            "queues": list(settings.queues),
+            "version": own_version(),
+            "files": {"root": str(self._root), "probe": probe},
+        }
+        if settings.time_limit:
+            document["available_until"] = (self._started + timedelta(seconds=settings.time_limit)).isoformat()
+        if register.replaces:
+            document |= {"replaces": register.replaces, "finished": list(register.finished)}
+        return document
+
+    @contextlib.contextmanager
+    def _listening_to_signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT: the first drains, the second stops now."""
+        count = 0
+
+        def heard(number: int, frame: FrameType | None) -> None:
+            nonlocal count
+            count += 1
+            self.tell(Drain(f"it got {signal.Signals(number).name}") if count == 1 else Stop())
+
+        before = {number: signal.signal(number, heard) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _close(self) -> None:
+        self._spawner.close()
+        self._watcher.close()
+        self._uploads.close()
+        self._link.close(self._core.worker, self._core.outstanding)
+        self._spool.close()
+        (self._root / PROBE).unlink(missing_ok=True)
+        self._ear.close()
+        self._mouth.close()
+
+
+def main(settings: WorkerSettings, tasks_file: Path | None = None) -> int:
+    """Run a worker until it leaves; answers with the exit code: 0, or 3 if the server does not let it in.
+
+    With `tasks_file` it runs the tasks of that file without a server and answers with 1 if one has failed. SetupError
+    if the settings do not say enough.
+    """
+    if tasks_file is not None:
+        from worker.tasksfile import run_file
+
+        return run_file(settings, tasks_file)
+    from banyan.client import Client
+
+    if not settings.url:
+        raise SetupError("a worker needs the address of its server: --url, or BANYAN_URL")
+    root = work_root(settings)
+    with Client(settings.url, _token(settings)) as client:
+        write_note(Note(f"worker {settings.name or socket.gethostname()} for {settings.url}, tasks in {root}"))
+        return Daemon(settings, client, root).run()
+
+
+def work_root(settings: WorkerSettings) -> Path:
+    """The directory in which tasks run, made if need be; SetupError if it cannot be."""
+    data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    root = Path(settings.workdir or f"{data}/banyan/worker").expanduser().absolute()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"cannot make the work directory {root}: {error}; choose another with --workdir") from error
+    return root
+
+
+def _token(settings: WorkerSettings) -> str:
+    if settings.token or not settings.token_file:
+        return settings.token
+    try:
+        return Path(settings.token_file).expanduser().read_text().strip()
+    except OSError as error:
+        raise SetupError(f"cannot read the token file {settings.token_file}: {error.strerror}") from error
+
+
+def write_note(note: Note) -> None:
+    """One line of the log, on stderr."""
+    stamp = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    text = " ".join(note.text.split())
+    print(f"{stamp} {'WARNING ' if note.warning else ''}{text}", file=sys.stderr, flush=True)
+
+
+def own_version() -> str:
+    """The version of the installed distribution."""
+    try:
+        return version("banyan-queue")
+    except PackageNotFoundError:
+        return "source"

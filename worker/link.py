@@ -1,0 +1,234 @@
+"""The threads that speak with the server, so that the worker's loop never waits for it.
+
+Claims have up to three connections, because a claim is open nearly always, and a newer one must overtake it.
+Reports have one, and go out one batch at a time, each kept in the spool before it is sent.
+"""
+
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from banyan.errors import BadRequest, BanyanError, Conflict, Forbidden, Invalid, NotFound, TooLarge, Unauthorized
+from worker import threads
+from worker.events import (
+    Ask,
+    Claimed,
+    Document,
+    Event,
+    Grant,
+    Note,
+    Refused,
+    Registered,
+    Reported,
+    Send,
+    TurnedAway,
+    Unreached,
+)
+from worker.spool import Spool
+
+CLAIMERS = 3
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 5.0
+_GONE = (Conflict, NotFound)
+_UNWANTED = (BadRequest, Invalid, TooLarge)
+_TURNED_AWAY = (Unauthorized, Forbidden, BadRequest, Invalid)
+
+
+class Server(Protocol):
+    """What the worker needs of `banyan.client.Client`."""
+
+    def register_worker(self, worker: Document, /) -> Document: ...
+
+    def claim(self, worker: str, body: Document, /) -> Document: ...
+
+    def report(self, worker: str, body: Document, /) -> Document: ...
+
+    def close_worker(self, worker: str, /) -> None: ...
+
+
+class Link:
+    """Carries out `Register`, `Ask` and `Send` in threads of its own; `tell` takes the events that follow.
+
+    `clock` gives the UTC time as an ISO text, `note` writes to the log.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        spool: Spool,
+        tell: Callable[[Event], None],
+        note: Callable[[Note], None],
+        clock: Callable[[], str],
+    ) -> None:
+        self._server = server
+        self._spool = spool
+        self._tell = tell
+        self._note = note
+        self._clock = clock
+        self._closed = threading.Event()
+        self._newest: str | None = None
+        self._asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
+        self._sends: queue.SimpleQueue[Send | None] = queue.SimpleQueue()
+        self._acknowledged: list[str] = []
+        self._claimers = [threads.start(f"claim {number}", self._claim_all, tell) for number in range(CLAIMERS)]
+        self._reporter = threads.start("report", self._report_all, tell)
+
+    def register(self, document: Callable[[], Document]) -> None:
+        """Register in the background, for as long as it takes; `document` is made anew for each try."""
+        threads.start("register", lambda: self._register(document), self._tell)
+
+    def ask(self, ask: Ask) -> None:
+        """Send a claim; it makes all earlier ones worthless."""
+        self._newest = ask.body["request"]
+        self._asks.put(ask)
+
+    def send(self, send: Send) -> None:
+        """Send a batch of reports and samples."""
+        self._sends.put(send)
+
+    def close(self, worker: str | None, ends: Sequence[Document]) -> None:
+        """Keep the ends that nobody has acknowledged, and say goodbye."""
+        self._closed.set()
+        self._newest = None
+        self._sends.put(None)
+        for _ in self._claimers:
+            self._asks.put(None)
+        self._reporter.join(timeout=2.0)
+        self._keep(ends)
+        if worker is not None:
+            try:
+                self._server.close_worker(worker)
+            except BanyanError as error:
+                self._note(Note(f"could not say goodbye to the server: {error}", warning=True))
+            else:
+                self._spool.worker = worker if ends else None
+
+    def _keep(self, ends: Sequence[Document]) -> None:
+        acknowledged, self._acknowledged = self._acknowledged, []
+        try:
+            self._spool.add(ends, acknowledged)
+        except sqlite3.Error as error:
+            text = f"cannot write the spool ({error}): results that the server does not have may get lost"
+            self._note(Note(text, warning=True))
+
+    # In the threads
+
+    def _register(self, document: Callable[[], Document]) -> None:
+        pauses = _Pauses(self._closed)
+        while not self._closed.is_set():
+            try:
+                answer = self._server.register_worker(document())
+            except _TURNED_AWAY as error:
+                self._tell(TurnedAway(str(error)))
+                pauses.wait()
+            except BanyanError as error:
+                self._unreached(error)
+                pauses.wait()
+            else:
+                self._spool.worker = answer["_id"]
+                wait = float(answer.get("heartbeat_seconds", 20.0))
+                uploads = answer.get("files") == "upload"
+                self._tell(Registered(worker=answer["_id"], wait_seconds=wait, uploads=uploads))
+                return
+
+    def _claim_all(self) -> None:
+        while (ask := self._asks.get()) is not None:
+            self._claim(ask)
+
+    def _claim(self, ask: Ask) -> None:
+        request = ask.body["request"]
+        pauses = _Pauses(self._closed)
+        while request == self._newest and not self._closed.is_set():
+            try:
+                answer = self._server.claim(ask.worker, ask.body)
+            except _GONE:
+                return self._tell(Refused(worker=ask.worker))
+            except BanyanError as error:
+                self._unreached(error)
+                pauses.wait()
+            else:
+                return self._tell(self._claimed(request, answer))
+        return None
+
+    def _claimed(self, request: str, answer: Document) -> Claimed:
+        return Claimed(
+            request=request,
+            grants=[Grant.from_document(task) for task in answer.get("tasks", ())],
+            cancel=answer.get("cancel", ()),
+            drain=bool(answer.get("drain")),
+            forget=answer.get("forget", ()),
+        )
+
+    def _report_all(self) -> None:
+        while (send := self._sends.get()) is not None:
+            self._keep([report for report in send.reports if "exit_status" in report])
+            event = self._report(send)
+            if event is not None:
+                self._tell(event)
+
+    def _report(self, send: Send) -> Event | None:
+        pauses = _Pauses(self._closed)
+        body = {"time": self._clock(), "reports": list(send.reports), "memory_usage": list(send.samples)}
+        while not self._closed.is_set() or pauses.count == 0:
+            try:
+                answer = self._server.report(send.worker, body)
+            except _GONE:
+                return Refused(worker=send.worker)
+            except _UNWANTED as error:
+                return self._apart(send, error)
+            except BanyanError as error:
+                self._unreached(error)
+                pauses.wait()
+                body["time"] = self._clock()
+            else:
+                return self._reported(answer)
+        return None
+
+    def _apart(self, send: Send, error: BanyanError) -> Event | None:
+        """The server does not take this batch: find the report that it does not like, and give that one up."""
+        if len(send.reports) + len(send.samples) <= 1:
+            which = [report["execution"] for report in send.reports]
+            self._note(Note(f"the server does not accept a report ({' '.join(which) or 'of memory'}): {error}", True))
+            return Reported(stale=which)
+        half, sampled = len(send.reports) // 2, len(send.samples) // 2
+        if not send.reports or not send.samples:
+            first = Send(worker=send.worker, reports=send.reports[:half], samples=send.samples[:sampled])
+            second = Send(worker=send.worker, reports=send.reports[half:], samples=send.samples[sampled:])
+        else:
+            first = Send(worker=send.worker, reports=send.reports, samples=())
+            second = Send(worker=send.worker, reports=(), samples=send.samples)
+        answers = [self._report(first), self._report(second)]
+        good = [answer for answer in answers if isinstance(answer, Reported)]
+        if len(good) < len(answers):
+            return next((answer for answer in answers if isinstance(answer, Refused)), None)
+        return Reported(
+            accepted=[*good[0].accepted, *good[1].accepted],
+            stale=[*good[0].stale, *good[1].stale],
+            cancel=[*good[0].cancel, *good[1].cancel],
+            forget=[*good[0].forget, *good[1].forget],
+        )
+
+    def _reported(self, answer: Document) -> Reported:
+        accepted, stale = answer.get("accepted", []), answer.get("stale", [])
+        self._acknowledged += [*accepted, *stale]
+        return Reported(
+            accepted=accepted, stale=stale, cancel=answer.get("cancel", []), forget=answer.get("forget", [])
+        )
+
+    def _unreached(self, error: BanyanError) -> None:
+        if not self._closed.is_set():
+            self._tell(Unreached(str(error)))
+
+
+class _Pauses:
+    """Growing pauses between repeats, cut short when the link closes."""
+
+    def __init__(self, closed: threading.Event) -> None:
+        self.count = 0
+        self._closed = closed
+
+    def wait(self) -> None:
+        self.count += 1
+        self._closed.wait(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self.count - 1, 10)))

@@ -1,0 +1,80 @@
+"""Ended attempts that the server has not acknowledged, kept on disk so that no death of ours loses them."""
+
+import contextlib
+import fcntl
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from banyan.errors import SetupError
+
+Document = dict[str, Any]
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS ends (execution TEXT PRIMARY KEY, report TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS life (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+"""
+
+
+class Spool:
+    """A small database `<root>/.banyan-spool` (mode 0600, for it holds attempt tokens), for one worker at a time.
+
+    What `add` has returned for survives the loss of power. SetupError if another worker has it open, or if it
+    cannot be used.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._lock = os.open(root / ".banyan-lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise SetupError(f"another worker uses {root}; give this one a work directory of its own") from error
+        self._turn = threading.Lock()
+        path = root / ".banyan-spool"
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        try:
+            self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=FULL")
+            self._database.executescript(_TABLES)
+        except sqlite3.Error as error:
+            os.close(self._lock)
+            raise SetupError(f"cannot use {path} ({error}); move it away if its results do not matter") from error
+
+    def add(self, ends: Iterable[Document], acknowledged: Sequence[str] = ()) -> None:
+        """Keep these reports, durably; in passing, let go of those that the server has acknowledged."""
+        rows = [(end["execution"], json.dumps(end)) for end in ends]
+        if not rows and not acknowledged:
+            return
+        with self._turn, self._database:
+            self._database.execute("BEGIN")
+            self._database.executemany("DELETE FROM ends WHERE execution = ?", [(each,) for each in acknowledged])
+            self._database.executemany("INSERT OR REPLACE INTO ends VALUES (?, ?)", rows)
+
+    def ends(self) -> list[Document]:
+        """The reports that were kept, in no special order."""
+        with self._turn:
+            return [json.loads(report) for (report,) in self._database.execute("SELECT report FROM ends")]
+
+    @property
+    def worker(self) -> str | None:
+        """The id under which the last life was known to the server."""
+        with self._turn:
+            row = self._database.execute("SELECT value FROM life WHERE name = 'worker'").fetchone()
+        return row[0] if row else None
+
+    @worker.setter
+    def worker(self, id: str | None) -> None:
+        with self._turn:
+            self._database.execute("INSERT OR REPLACE INTO life VALUES ('worker', ?)", (id,))
+
+    def close(self) -> None:
+        """Let another worker have it."""
+        with contextlib.suppress(sqlite3.Error):
+            self._database.close()
+        os.close(self._lock)

@@ -1,0 +1,234 @@
+"""`banyan worker --tasks FILE`: the tasks of a file, run by the same worker without a server.
+
+Each line of the file is a task as one would post it, with a `command`. A stand-in for the server hands them out in the
+order of the file, and prints one line of JSON for each that has ended.
+"""
+
+import json
+import re
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from banyan import wire
+from banyan.config import WorkerSettings
+from banyan.domain.resources import Resources
+from banyan.errors import SetupError
+from banyan.worker_calls import Stream
+from worker.events import Document, Drain, Event, Note
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
+_KNOWN = {
+    *("_id", "name", "tags", "metadata", "queue", "priority", "command", "env", "directory", "stdin", "workdir"),
+    *("timeout", "max_shutdown_time", "estimated_runtime", "requested_resources", "max_retry_count"),
+}
+_DURATIONS = ("timeout", "max_shutdown_time", "estimated_runtime")
+_SHOWN = ("exit_code", "signal", "error", "peak_memory_bytes", "cpu_seconds", "result", "result_file", "stdout_tail")
+
+
+@dataclass(slots=True)
+class Line:
+    """A task of the file."""
+
+    document: Document
+    resources: Resources
+    task_class: str
+    attempt: int = 0
+
+
+class TasksFile:
+    """Stands in for the server: `claim` hands out the tasks, `report` takes their ends.
+
+    `done` is called when all have ended; `show` gets one document for each.
+    """
+
+    def __init__(self, lines: list[Line], show: Callable[[Document], None]) -> None:
+        self.failed = 0
+        self.ended = 0
+        self.done: Callable[[], None] = lambda: None
+        self._show = show
+        self._changed = threading.Condition()
+        self._waiting = deque(lines)
+        self._total = len(lines)
+        self._running: dict[str, Line] = {}
+        self._newest = ""
+        self._capacity = Resources()
+
+    def register_worker(self, worker: Document, /) -> Document:
+        """Take note of what the machine has."""
+        self._capacity = Resources.from_document(worker["resources"])
+        if not self._total:
+            self.done()
+        return {"_id": "local", "files": "shared", "heartbeat_seconds": 20.0}
+
+    def claim(self, worker: str, body: Document, /) -> Document:
+        """Hand out what fits, or wait for something."""
+        deadline = time.monotonic() + float(body["wait"])
+        with self._changed:
+            self._newest = body["request"]
+            self._changed.notify_all()
+            while self._newest == body["request"]:
+                grants = self._grants(body)
+                if grants or not self._changed.wait(max(0.0, deadline - time.monotonic())):
+                    return {"tasks": grants}
+        return {}
+
+    def report(self, worker: str, body: Document, /) -> Document:
+        """Take ends and what was given back; a failed task is tried again as often as it says."""
+        with self._changed:
+            for report in body["reports"]:
+                if report.get("given_back"):
+                    self._waiting.appendleft(self._running.pop(report["execution"]))
+                elif "exit_status" in report:
+                    self._end(self._running.pop(report["execution"]), report)
+            self._changed.notify_all()
+        return {"accepted": [report["execution"] for report in body["reports"]]}
+
+    def close_worker(self, worker: str, /) -> None:
+        """Nothing is to be done."""
+
+    def put_log(self, execution: str, stream: Stream, offset: int, data: bytes, token: str, /) -> int:
+        """Never called: the files stay where they are."""
+        return offset + len(data)
+
+    def put_file(self, execution: str, path: str, offset: int, data: bytes, token: str, /) -> int:
+        """Never called: the files stay where they are."""
+        return offset + len(data)
+
+    def _grants(self, body: Mapping[str, Any]) -> list[Document]:
+        free = Resources.from_document(body["resources"])
+        at_once, ahead = body["max_tasks"], dict(body.get("ahead", {}))
+        grants: list[Document] = []
+        while self._waiting:
+            line = self._waiting[0]
+            if not line.resources.fits(self._capacity):
+                self._refuse(self._waiting.popleft())
+            elif at_once and line.resources.fits(free):
+                free, at_once = free.minus(line.resources), at_once - 1
+                grants.append(self._grant(self._waiting.popleft()))
+            elif ahead.get(line.task_class, 0) > 0:
+                ahead[line.task_class] -= 1
+                grants.append(self._grant(self._waiting.popleft()))
+            else:
+                break
+        return grants
+
+    def _grant(self, line: Line) -> Document:
+        line.attempt += 1
+        execution = f"{line.document['_id']}.{line.attempt}"
+        self._running[execution] = line
+        attempt = {"execution": execution, "token": "", "attempt": line.attempt, "class": line.task_class}
+        return line.document | attempt
+
+    def _refuse(self, line: Line) -> None:
+        missing = ", ".join(f"{name} {wanted} of {there}" for name, (wanted, there) in self._lacks(line).items())
+        self._end(line, {"exit_status": f"failure (worker: it needs more than this machine has: {missing})"})
+
+    def _lacks(self, line: Line) -> dict[str, tuple[Any, Any]]:
+        return line.resources.missing(self._capacity)
+
+    def _end(self, line: Line, report: Document) -> None:
+        success = report["exit_status"] == "success"
+        if not success and 0 < line.attempt <= line.document.get("max_retry_count", 0):
+            self._waiting.append(line)
+            return
+        self.ended += 1
+        self.failed += not success
+        named = {name: line.document[name] for name in ("_id", "name") if name in line.document}
+        shown = {name: report[name] for name in _SHOWN if name in report}
+        self._show(named | {"exit_status": report["exit_status"], "attempts": line.attempt} | shown)
+        if self.ended == self._total:
+            self.done()
+
+
+def run_file(settings: WorkerSettings, path: Path) -> int:
+    """Run the tasks of a file; 0 if all of them succeeded, else 1. SetupError for a file that cannot be used."""
+    from worker.daemon import Daemon, work_root, write_note
+
+    lines = read(path)
+    root = work_root(settings) if settings.workdir else Path(tempfile.mkdtemp(prefix="banyan-tasks-"))
+    began = time.monotonic()
+    tasks = TasksFile(lines, lambda document: print(json.dumps(document), file=sys.stdout))
+    daemon = Daemon(settings, tasks, root)
+
+    def done() -> None:
+        event: Event = Drain("all tasks have ended")
+        daemon.tell(event)
+
+    tasks.done = done
+    daemon.run()
+    sys.stdout.flush()
+    seconds = time.monotonic() - began
+    left = len(lines) - tasks.ended
+    counts = f"{tasks.ended - tasks.failed} succeeded, {tasks.failed} failed" + (f", {left} not run" if left else "")
+    write_note(Note(f"{counts} in {seconds:.1f} s ({tasks.ended / max(seconds, 1e-6):.0f} per second); see {root}"))
+    return 1 if tasks.failed or left else 0
+
+
+def read(path: Path) -> list[Line]:
+    """The tasks of a JSON-lines file; SetupError names every line that is wrong, and why."""
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise SetupError(f"cannot read {path}: {error}") from error
+    lines: list[Line] = []
+    faults = _Faults()
+    for number, text in enumerate(texts, 1):
+        if text.strip():
+            try:
+                lines.append(_line(json.loads(text), number))
+            except (ValueError, TypeError) as error:
+                faults.add(number, error)
+    taken: set[str] = set()
+    for line in lines:
+        if line.document["_id"] in taken:
+            faults.add(0, ValueError(f"the id {line.document['_id']} is there twice"))
+        taken.add(line.document["_id"])
+    faults.check(path)
+    return lines
+
+
+@dataclass(slots=True)
+class _Faults:
+    texts: list[str] = field(default_factory=list)
+
+    def add(self, number: int, error: Exception) -> None:
+        self.texts.append(f"line {number}: {error}" if number else str(error))
+
+    def check(self, path: Path) -> None:
+        if self.texts:
+            more = f"; and {len(self.texts) - 10} more" if len(self.texts) > 10 else ""
+            raise SetupError(f"{path}: {'; '.join(self.texts[:10])}{more}")
+
+
+def _line(document: Any, number: int) -> Line:
+    """One task, its sizes and durations as numbers; ValueError says what is wrong."""
+    if not isinstance(document, dict):
+        raise ValueError("a task is a JSON object")
+    unknown = sorted(document.keys() - _KNOWN)
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: not known, or only with a server")
+    command = document.get("command")
+    if not isinstance(command, str) and not (
+        isinstance(command, list) and command and all(isinstance(word, str) for word in command)
+    ):
+        raise ValueError("command must be a text, or a list of texts that is not empty")
+    document.setdefault("_id", f"{number:06d}")
+    if not isinstance(document["_id"], str) or not _NAME.fullmatch(document["_id"]):
+        raise ValueError("_id must be letters, digits, '_', '-' and '.', at most 100")
+    for name in _DURATIONS:
+        if name in document:
+            document[name] = wire.parse_duration(document[name])
+    wanted = dict(document.get("requested_resources") or {})
+    for name in ("memory", "gpu_memory", "scratch"):
+        if name in wanted:
+            wanted[name] = wire.parse_size(wanted[name])
+    document["requested_resources"] = {"cores": 1} | wanted
+    resources = Resources.from_document(document["requested_resources"])
+    return Line(document, resources, json.dumps(document["requested_resources"], sort_keys=True))

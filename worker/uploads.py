@@ -1,0 +1,213 @@
+"""Sending what tasks write to a server that does not see our disk, while they run and once more at their end."""
+
+import os
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from banyan.errors import BanyanError, Conflict, Forbidden, NotFound, TooManyRequests, Unauthorized, Unavailable
+from banyan.worker_calls import Stream
+from worker import threads
+from worker.events import Event, Grant, Note, Synced
+from worker.layout import Layout, regular_files
+
+CHUNK_BYTES = 4 << 20
+CHECK_BYTES = 4096
+"""So many bytes before the end of what was sent tell whether a file was appended to or written anew."""
+_AWAY = (Unavailable, TooManyRequests)
+_GONE = (Conflict, Forbidden, NotFound, Unauthorized)
+
+
+class FileStore(Protocol):
+    """What the uploader needs of `banyan.client.Client`."""
+
+    def put_log(self, execution: str, stream: Stream, offset: int, data: bytes, token: str, /) -> int: ...
+
+    def put_file(self, execution: str, path: str, offset: int, data: bytes, token: str, /) -> int: ...
+
+
+class Gone(Exception):
+    """The server does not want files of this attempt any more."""
+
+
+@dataclass(slots=True)
+class Sent:
+    """How much of a file the server has, and by what to know the file again."""
+
+    size: int = 0
+    inode: int = 0
+    seen: tuple[int, int] = (0, 0)
+    """Size and time of change when it was last looked at."""
+    check: int = 0
+
+
+@dataclass(slots=True)
+class Sending:
+    """An attempt whose files are sent; names are `stdout`, `stderr`, or `files/PATH`."""
+
+    grant: Grant
+    since: float
+    sent: dict[str, Sent] = field(default_factory=dict)
+    excess: dict[str, int] = field(default_factory=dict)
+    ended: bool = False
+    gone: bool = False
+
+
+class Uploads:
+    """Sends what grew, about every `interval` seconds; tasks younger than that wait for their end.
+
+    A stream that fits the tail of `tail_bytes` is not sent, for the report carries it.
+    """
+
+    def __init__(
+        self,
+        store: FileStore,
+        layout: Layout,
+        tell: Callable[[Event], None],
+        note: Callable[[Note], None],
+        *,
+        interval: float,
+        tail_bytes: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._layout = layout
+        self._tell = tell
+        self._note = note
+        self._interval = interval
+        self._tail_bytes = tail_bytes
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._sending: dict[str, Sending] = {}
+        self._urgent = False
+        self._closed = False
+        self._thread = threads.start("uploads", self._run, tell)
+
+    def begin(self, grant: Grant) -> None:
+        """A task runs: send what it writes."""
+        with self._changed:
+            self._sending[grant.execution] = Sending(grant, self._clock())
+            if len(self._sending) == 1:
+                self._changed.notify()
+
+    def end(self, grant: Grant) -> None:
+        """The task has ended: send the rest, then tell `Synced`."""
+        with self._changed:
+            sending = self._sending.setdefault(grant.execution, Sending(grant, self._clock()))
+            sending.ended = self._urgent = True
+            self._changed.notify()
+
+    def drop(self, execution: str) -> None:
+        """Nobody wants the files of this attempt."""
+        with self._changed:
+            self._sending.pop(execution, None)
+
+    def close(self) -> None:
+        """Stop sending."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join(timeout=2.0)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._sending and not self._closed:
+                    self._changed.wait()
+                if not self._urgent:
+                    self._changed.wait(self._interval)
+                if self._closed:
+                    return
+                self._urgent = False
+                ended = [each for each in self._sending.values() if each.ended]
+                old = self._clock() - self._interval * 0.99
+                growing = [each for each in self._sending.values() if not each.ended and each.since <= old]
+            for sending in (*ended, *growing):
+                self._sync(sending)
+
+    def _sync(self, sending: Sending) -> None:
+        """Send what grew; after the end of the task until nothing is left, or the server wants no more."""
+        try:
+            for name, path in self._files(sending):
+                self._send(sending, name, path)
+        except Gone:
+            sending.gone = True
+        except BanyanError as error:
+            if sending.ended:
+                self._note(Note(f"cannot send the files of task {sending.grant.task} now: {error}", warning=True))
+                with self._changed:
+                    self._changed.wait(self._interval)
+            return  # it is tried again
+        if sending.ended:
+            self.drop(sending.grant.execution)
+            self._tell(Synced(execution=sending.grant.execution, excess=sending.excess))
+
+    def _files(self, sending: Sending) -> Iterator[tuple[str, str]]:
+        logs, work = self._layout.logs(sending.grant), self._layout.work(sending.grant)
+        for stream in ("stdout", "stderr"):
+            path = f"{logs}/{stream}"
+            try:
+                size = os.stat(path).st_size
+            except OSError:
+                continue
+            if size > self._tail_bytes or (size and not sending.ended) or stream in sending.sent:
+                yield stream, path
+        if work is not None:
+            for inner, status in regular_files(work):
+                if inner.isprintable():
+                    yield f"files/{inner}", f"{work}/{inner}"
+                else:
+                    sending.excess[ascii(inner)] = status.st_size  # no address can carry such a name
+
+    def _send(self, sending: Sending, name: str, path: str) -> None:
+        sent = sending.sent.setdefault(name, Sent())
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return  # it is gone, or has become something else
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if sending.gone or (sent.seen == (status.st_size, status.st_mtime_ns) and sent.inode == status.st_ino):
+                return
+            new = sent.inode == 0
+            if not new and (sent.inode != status.st_ino or not self._appended(file.fileno(), sent, status.st_size)):
+                sent.size, sent.check = 0, 0
+            sent.inode = status.st_ino
+            self._send_rest(sending, name, descriptor, sent)
+            sent.seen = (status.st_size, status.st_mtime_ns)
+
+    def _appended(self, descriptor: int, sent: Sent, size: int) -> bool:
+        if size < sent.size:
+            return False
+        begin = max(0, sent.size - CHECK_BYTES)
+        return zlib.crc32(os.pread(descriptor, sent.size - begin, begin)) == sent.check
+
+    def _send_rest(self, sending: Sending, name: str, descriptor: int, sent: Sent) -> None:
+        """Send from what the server has to the end of the file."""
+        if name.removeprefix("files/") in sending.excess:
+            sending.excess[name.removeprefix("files/")] = max(0, os.fstat(descriptor).st_size - sent.size)
+            return
+        first = sent.size == 0
+        while (data := os.pread(descriptor, CHUNK_BYTES, sent.size)) or first:
+            first = False
+            try:
+                sent.size = self._put(sending.grant, name, sent.size, data)
+            except _AWAY:
+                raise
+            except _GONE as error:
+                raise Gone from error
+            except BanyanError:  # over a quota, or a name that the server does not take
+                sending.excess[name.removeprefix("files/")] = os.fstat(descriptor).st_size - sent.size
+                break
+            if not data:
+                break
+        begin = max(0, sent.size - CHECK_BYTES)
+        sent.check = zlib.crc32(os.pread(descriptor, sent.size - begin, begin))
+
+    def _put(self, grant: Grant, name: str, offset: int, data: bytes) -> int:
+        if name.startswith("files/"):
+            return self._store.put_file(grant.execution, name.removeprefix("files/"), offset, data, grant.token)
+        stream: Stream = "stdout" if name == "stdout" else "stderr"
+        return self._store.put_log(grant.execution, stream, offset, data, grant.token)
