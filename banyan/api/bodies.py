@@ -35,7 +35,8 @@ def read_object() -> dict[str, Any]:
 def read_json(text: str | bytes, place: str) -> Any:
     """The value of a JSON text, NaN and infinities included; BadRequest names `place`, line and column of a fault."""
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        decoded = text.decode() if isinstance(text, bytes) else text
+        return json.loads(decoded, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise BadRequest(f"{place} is not JSON: {error.msg} at {where}") from error

@@ -156,7 +156,7 @@ def ranged(blob: Blob, media_type: str) -> Response:
     if blob.modified is not None:
         headers["Last-Modified"] = format_date(blob.modified)
     headers["Content-Length"] = str(stop - start)
-    body_bytes = blob.read(start, stop) if request.method == "GET" and stop > start else b""
+    body_bytes = blob.read(start, stop) if request.method == "GET" and stop > start else iter(())
     response = Response(body_bytes, status=status, headers=headers, content_type=media_type)
     response.call_on_close(blob.close)
     return response
