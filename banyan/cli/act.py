@@ -1,6 +1,7 @@
 """`banyan cancel`, `retry` and `wait`: steer tasks, and wait for their end."""
 
 import json
+import re
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,20 @@ from banyan.errors import BanyanError
 if TYPE_CHECKING:
     from banyan.client import Client, Document
 
-Ids = Annotated[list[str], typer.Argument(metavar="ID ..", help="Ids of tasks.")]
+
+def task_id(text: str) -> str:
+    """An id as typed; one that cannot be an id is refused before anything is asked."""
+    if re.fullmatch("[0-9a-fA-F]{24}", text) is None:
+        raise typer.BadParameter(f"{text!r} is not an id; ids are 24 hexadecimal digits, as `banyan list` shows them")
+    return text.lower()
+
+
+def _task_ids(texts: list[str] | None) -> list[str] | None:
+    return texts and [task_id(text) for text in texts]
+
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The id of a task.", callback=task_id)]
+Ids = Annotated[list[str], typer.Argument(metavar="ID ..", help="Ids of tasks.", callback=_task_ids)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -26,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 def cancel(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID ..", help="Ids of tasks.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID ..", help="Ids of tasks.", callback=_task_ids)] = None,
     where: Annotated[str | None, typer.Option(metavar="JSON", help="Cancel all that match this filter.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -35,7 +49,10 @@ def cancel(
         raise typer.BadParameter("give ids, or --where", param_hint="ID")
     if where is not None:
         answer = connect().update_where(read_filter(where) or {}, {"state": "cancelled"})
-        print_json({key: value for key, value in answer.items() if key != "_status"})
+        if as_json:
+            print_json(answer)
+        else:
+            print(f"{answer['updated']} of {answer['matched']} matching tasks cancelled")
         return
     _each(ids or [], "cancel", as_json)
 

@@ -10,13 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from banyan.cli import output
-from banyan.cli.act import AsJson, read_filter
+from banyan.cli.act import AsJson, Id, read_filter
 from banyan.cli.connection import connect
 
 if TYPE_CHECKING:
     from banyan.client import Document, Stream
-
-Id = Annotated[str, typer.Argument(metavar="ID", help="The id of a task.")]
 
 _LISTED = (
     "name", "command", "model", "state", "exit_status", "queue", "time_started", "time_terminated", "peak_memory_bytes",
@@ -45,19 +43,19 @@ def list_tasks(
     if as_json:
         output.print_json(found.items)
         return
+    several = len({task.get("queue") for task in found.items}) > 1
     rows = [
         (
             task["_id"],
-            task.get("name") or output.command(task),
-            task.get("queue", ""),
-            output.state(task),
-            output.exit_status(task),
+            output.shortened(task.get("name") or output.command(task), 48),
+            *((str(task.get("queue")),) if several else ()),
+            output.exit_status(task) if task.get("exit_status") else output.state(task),
             output.run_time(task),
             output.size(task.get("peak_memory_bytes")),
         )
         for task in found.items
     ]
-    columns = ("ID", "NAME", "QUEUE", "STATE", "EXIT STATUS", ">RUN TIME", ">PEAK MEMORY")
+    columns = ("ID", "NAME", *(("QUEUE",) if several else ()), "STATUS", ">RUN TIME", ">MEMORY")
     output.screen().print(output.table(columns, rows))
     if found.total > len(rows):
         print(f"{len(rows)} of {found.total} tasks; -n shows more, --page the next", file=sys.stderr)
@@ -79,7 +77,8 @@ def show(task_id: Id, as_json: AsJson = False) -> None:
     if ended_badly:
         tail = str(last.get("error") or last.get("stderr_tail") or "").rstrip()
         parts += [Text(), Text("stderr", style="bold"), Text("\n".join(tail.splitlines()[-15:]))] if tail else []
-    title = Text.assemble((task.get("name") or output.command(task), "bold"), "  ", output.state(task))
+    name = output.shortened(task.get("name") or output.command(task), 60)
+    title = Text.assemble((name, "bold"), "  ", output.state(task))
     output.screen().print(Panel(Group(*parts), title=title, title_align="left", expand=False, padding=(1, 2)))
 
 

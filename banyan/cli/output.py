@@ -136,9 +136,13 @@ def sparkline(values: Sequence[float], width: int = 60) -> str:
     return "".join(_BARS[min(round(value / top * (len(_BARS) - 1)), len(_BARS) - 1)] for value in peaks)
 
 
-def one_line(value: Any, limit: int = 200) -> str:
-    """A JSON value on one line, cut at `limit` characters."""
-    text = json.dumps(value, ensure_ascii=False)
+def one_line(value: Any) -> str:
+    """A JSON value on one line."""
+    return shortened(json.dumps(value, ensure_ascii=False), 200)
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text, cut at `limit` characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -10,9 +10,9 @@ from rich.text import Text
 
 from banyan import wire
 from banyan.cli import output
-from banyan.cli.act import AsJson, read_filter
+from banyan.cli.act import AsJson, Id, read_filter
 from banyan.cli.connection import connect
-from banyan.cli.look import Id, attempts_table
+from banyan.cli.look import attempts_table
 
 if TYPE_CHECKING:
     from banyan.client import Document
@@ -88,7 +88,8 @@ def memory_view(samples: "Sequence[Document]", peak_memory_bytes: int | None) ->
     dates = [wire.parse_date(sample["time"]) for sample in samples]
     text = Text.assemble((output.sparkline(values), "cyan"))
     spread = wire.format_duration((dates[-1] - dates[0]).total_seconds())
-    text.append(f"\n{len(samples)} samples over {spread}, the highest {output.size(max(values))}")
+    count = "1 sample" if len(samples) == 1 else f"{len(samples)} samples over {spread}"
+    text.append(f"\n{count}, the highest {output.size(max(values))}")
     if peak_memory_bytes is not None:
         text.append(f"; true peak {output.size(peak_memory_bytes)}")
     return text

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from banyan.cli.act import wait_for
+from banyan.cli.act import task_id, wait_for
 from banyan.cli.connection import connect
 from banyan.cli.output import print_json
 
@@ -103,7 +103,8 @@ def environment(exported: Mapping[str, str], settings: Sequence[str]) -> dict[st
 
 def parse_parent(text: str) -> str | dict[str, str]:
     """`ID`, `ID:failure` or `ID:any` as a dependency."""
-    task, colon, on = text.partition(":")
+    given, colon, on = text.partition(":")
+    task = task_id(given)
     if not colon:
         return task
     if on not in ("success", "failure", "any"):

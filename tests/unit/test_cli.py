@@ -129,7 +129,7 @@ def test_list_asks_for_the_newest_and_shows_how_they_stand(serve: Serve, capsys:
     app = serve(items(ended("out of memory") | times | {"peak_memory_bytes": 3 << 30, "queue": "default"}))
     assert run(["list", "--state", "terminated", "--where", '{"name": "a"}', "-n", "3"]) == 0
     line = capsys.readouterr().out.splitlines()[1]
-    assert line.split() == [TASK, "a", "default", "terminated", "out", "of", "memory", "2m", "05s", "3.00", "GiB"]
+    assert line.split() == [TASK, "a", "out", "of", "memory", "2m", "05s", "3.00", "GiB"]
     query = app.asked[0].query
     assert (query["sort"], query["max_results"]) == ("-_id", "3")
     assert json.loads(query["where"]) == {"name": "a", "state": "terminated"}
@@ -166,10 +166,19 @@ def test_explain_prints_the_summary_and_each_further_reason(serve: Serve, capsys
 
 
 def test_cancel_goes_on_after_an_unknown_task_and_says_so(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    unknown = Said(404, {"_status": "ERR", "_error": {"code": 404, "message": "there is no task x"}})
+    unknown = Said(404, {"_status": "ERR", "_error": {"code": 404, "message": "there is no such task"}})
     serve(unknown, Said(200, {"_id": OTHER, "state": "cancelled"}))
-    assert run(["cancel", "x", OTHER]) == 2
-    assert capsys.readouterr() == (f"{OTHER} cancelled\n", "banyan: there is no task x\n")
+    assert run(["cancel", TASK, OTHER]) == 2
+    assert capsys.readouterr() == (f"{OTHER} cancelled\n", "banyan: there is no such task\n")
+
+
+def test_all_that_match_are_cancelled_by_one_request(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    app = serve(Said(200, {"_status": "OK", "matched": 3, "updated": 2, "_items": []}))
+    assert run(["cancel", "--where", '{"tags": "old"}']) == 0
+    assert capsys.readouterr().out == "2 of 3 matching tasks cancelled\n"
+    [asked] = app.asked
+    assert (asked.method, asked.path, asked.json) == ("PATCH", "/tasks", {"state": "cancelled"})
+    assert json.loads(asked.query["where"]) == {"tags": "old"}
 
 
 def test_a_new_user_gets_the_token_on_stdout(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,12 +237,15 @@ def test_memory_draws_the_curve_in_the_order_of_time(serve: Serve, capsys: pytes
         (["lits"], "No such command 'lits'. Did you mean 'list'?"),
         (["submit"], "give a command after `--`"),
         (["submit", "--env", "A", "true"], "'A' is not of the form NAME=VALUE"),
-        (["submit", "--after", "1:maybe", "true"], "write ID, ID:failure or ID:any"),
+        (["submit", "--after", f"{TASK}:maybe", "true"], "write ID, ID:failure or ID:any"),
         (["submit", "--stdin", "/nowhere", "true"], "/nowhere cannot be read as text"),
         (["list", "--where", "{"], "it is not JSON"),
         (["list", "--where", "[]"], "write an object"),
         (["cancel"], "give ids, or --where"),
-        (["logs", "-f", "--json", "x"], "it goes with neither --json nor --attempt"),
+        (["cancel", TASK, "nonsense"], "'nonsense' is not an id; ids are 24 hexadecimal digits"),
+        (["show", "nonsense"], "'nonsense' is not an id"),
+        (["submit", "--after", "nonsense:any", "true"], "'nonsense' is not an id"),
+        (["logs", "-f", "--json", TASK], "it goes with neither --json nor --attempt"),
         (["user", "add", "ann", "--role", "king"], "king"),
         (["queues", "set", "q"], "give --max-running or --weight"),
     ],
