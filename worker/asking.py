@@ -1,7 +1,7 @@
 """When and for how much the worker asks, so that it never idles and never hoards."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from banyan.domain.resources import Resources
@@ -89,7 +89,7 @@ NOTHING = Offer(resources=Resources(), max_tasks=0, ahead={})
 
 def offer(
     free: Resources,
-    queued: Sequence[str],
+    queued: Mapping[str, int],
     experience: Experience,
     slots: Callable[[Resources], int],
     *,
@@ -99,7 +99,7 @@ def offer(
 ) -> Offer:
     """What to ask for now.
 
-    `queued` are the classes of the tasks that wait here, `slots` tells how many tasks fit side by side, `room` is how
+    `queued` says how many tasks of which class wait here, `slots` tells how many tasks fit side by side, `room` is how
     many tasks may be taken at all (None: any number).
     """
     limit = AT_ONCE if room is None else min(AT_ONCE, room)
@@ -119,7 +119,7 @@ def offer(
 
 
 def _ahead(
-    queued: Sequence[str],
+    queued: Mapping[str, int],
     experience: Experience,
     slots: Callable[[Resources], int],
     ahead_seconds: float,
@@ -132,11 +132,11 @@ def _ahead(
     }
     recent = {key: known for key, known in recent.items() if known[1]}
     seconds = 0.0
-    for key in queued:
+    for key, count in queued.items():
         mean, side_by_side, _ = recent.get(key, (ahead_seconds, 1, 0))
-        seconds += mean / side_by_side
-        if seconds > ahead_seconds / 2:
-            return {}  # enough is here
+        seconds += count * mean / side_by_side
+    if seconds > ahead_seconds / 2:
+        return {}  # enough is here
     share = (ahead_seconds - seconds) / max(1, len(recent))
     wanted = {
         key: min(AHEAD, _trust(count, side_by_side), math.floor(share * side_by_side / max(mean, 1e-4)))

@@ -197,7 +197,7 @@ class Core:
             return asking.NOTHING
         return asking.offer(
             self._tasks.lanes.free,
-            [attempt.grant.task_class for attempt in self._tasks.lanes.queue],
+            self._tasks.lanes.queued,
             self._tasks.experience,
             self._tasks.lanes.allocator.slots,
             ahead_seconds=self._limits.ask_ahead_seconds,

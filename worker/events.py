@@ -41,31 +41,30 @@ class Grant:
     timeout_seconds: float | None = None
     grace_seconds: float = 30.0
     estimated_seconds: float | None = None
+    directory: Mapping[str, str | None] = field(default_factory=dict)
+    """Where its `logs` and its `work` directory are (None: it has none), relative to the worker's root."""
 
     @classmethod
     def from_document(cls, document: Document) -> "Grant":
         """Read a grant as the server sends it."""
         wanted = document.get("requested_resources") or {}
+        attempt = int(document.get("attempt") or 1)
+        logs = f"{document['_id']}/{attempt}"
+        work = {"attempt": f"{logs}/work", "task": f"{document['_id']}/work"}
         return cls(
             execution=document["execution"],
             task=document["_id"],
             token=document["token"],
             task_class=document.get("class") or "",
-            attempt=int(document.get("attempt") or 1),
+            attempt=attempt,
             resources=Resources.from_document({"cores": 1} | wanted),
             document=document,
             memory_limit_bytes=wanted.get("memory"),
             timeout_seconds=document.get("timeout"),
             grace_seconds=float(document.get("max_shutdown_time", 30.0)),
             estimated_seconds=document.get("estimated_runtime"),
+            directory={"logs": logs, "work": work.get(document.get("workdir", "attempt"))},
         )
-
-    @property
-    def directory(self) -> dict[str, str | None]:
-        """Where its logs and its work directory are, relative to the worker's root."""
-        logs = f"{self.task}/{self.attempt}"
-        kind = self.document.get("workdir", "attempt")
-        return {"logs": logs, "work": {"attempt": f"{logs}/work", "task": f"{self.task}/work"}.get(kind)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ whole lane, so that very short tasks follow each other without a question in bet
 their own.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -39,6 +39,8 @@ class Lanes:
     def __init__(self, mean_seconds: Callable[[str], float | None]) -> None:
         self.allocator = Allocator(Resources())
         self.queue: deque[Attempt] = deque()
+        self.queued: Counter[str] = Counter()
+        """How many of which class wait."""
         self._mean_seconds = mean_seconds
         self._lanes: dict[int, Lane] = {}
         self._of_class: dict[str, dict[int, Lane]] = {}
@@ -54,6 +56,22 @@ class Lanes:
         """Whether nothing waits and nothing runs."""
         return not self.queue and not self._lanes
 
+    def wait(self, attempt: Attempt) -> None:
+        """Put an attempt at the end of the queue."""
+        self.queue.append(attempt)
+        self.queued[attempt.grant.task_class] += 1
+
+    def remove(self, attempt: Attempt) -> None:
+        """Take an attempt out of the queue."""
+        self.queue.remove(attempt)
+        self._counted(attempt)
+
+    def _counted(self, attempt: Attempt) -> None:
+        task_class = attempt.grant.task_class
+        self.queued[task_class] -= 1
+        if not self.queued[task_class]:
+            del self.queued[task_class]
+
     def fill(self) -> list[Attempt]:
         """Give waiting tasks their places; those that got one."""
         placed: list[Attempt] = []
@@ -62,6 +80,7 @@ class Lanes:
             if lane is None:
                 break
             attempt = self.queue.popleft()
+            self._counted(attempt)
             attempt.phase, attempt.lane, attempt.allocation = Phase.SENT, lane.number, lane.allocation
             lane.members[attempt.grant.execution] = None
             placed.append(attempt)

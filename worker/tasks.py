@@ -63,7 +63,7 @@ class Tasks:
         self.experience.saw(grant, self._turn.now)
         attempt = Attempt(grant=grant, received=self._turn.now)
         self.attempts[grant.execution] = attempt
-        self.lanes.queue.append(attempt)
+        self.lanes.wait(attempt)
         if len(self.lanes.queue) > 1 or not grant.resources.fits(self.lanes.allocator.free):
             self._turn.remind(self._patience, "overdue", grant.execution)
 
@@ -247,7 +247,7 @@ class Tasks:
     def _drop(self, attempt: Attempt) -> None:
         """An attempt that did not start: it was cancelled, is not wanted any more, or is given back."""
         if attempt.phase is Phase.QUEUED:
-            self.lanes.queue.remove(attempt)
+            self.lanes.remove(attempt)
         if attempt.cause is Cause.CANCEL:
             text = "cancelled before it started"
             report = outcome.of_never_started(attempt, outcome.CANCELLED, text, self._turn.date)
