@@ -17,7 +17,8 @@ from banyan.storage.mongo import Session
 def retry(context: Context, task_id: ObjectId) -> None:
     """Let an ended task run again, in one transaction with the descendants that come back.
 
-    Raises `IllegalTransition` if it has not ended, or if a child has begun on the strength of its end.
+    Raises `IllegalTransition` if it has not ended, if a parent of its own did not end as it needs, or if a child has
+    begun on the strength of its end.
     """
     task = _load(context, task_id)
     if task.unsettled:
@@ -38,17 +39,22 @@ def _retry(context: Context, task_id: ObjectId, session: Session) -> list[tuple[
     now = context.now()
     task = _load(context, task_id, session)
     edges = context.storage.edges
-    pending = bool(edges.waiting([task_id], session)) or bool(edges.broken([task_id], session))
+    if blamed := edges.broken([task_id], session):
+        reason = f"its parent {blamed[task_id]} did not end as it needs; retry that one first"
+        raise IllegalTransition({"state": f"task {task_id} cannot be retried: {reason}"})
+    pending = bool(edges.waiting([task_id], session))
     change = decide(task, Retry(pending), now)
     changes = [] if change is None else [(task, change)]
     context.storage.meta.touch_graph(session)
+    revived_ids: set[ObjectId] = set()
     frontier = [task_id]
     while frontier:
         out = edges.of_parents(frontier, session)
         children = context.storage.tasks.load({edge.child for edge in out}, session)
         _refuse_begun(task_id, out, children)
         edges.unsettle([edge.id for edge in out], session)
-        revived = _revivable(context, children, session)
+        revived = [child for child in _revivable(context, children, session) if child.id not in revived_ids]
+        revived_ids |= {child.id for child in revived}
         for child in revived:
             revive = decide(child, Revive(), now)
             if revive is not None:
