@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -192,3 +193,22 @@ def test_the_queue_is_still_there_after_a_restart(tmp_path: Path) -> None:
     (tmp_path / "first" / "data").rename(tmp_path / "second" / "data")
     with started(tmp_path / "second") as up:
         assert up.run("logs", task).stdout == "kept\n"
+
+
+def test_ctrl_c_stops_the_waiting_and_not_the_task(up: Up, client: Client) -> None:
+    command = [sys.executable, "-m", "banyan", "submit", "--wait", "--", "sleep", "600"]
+    with subprocess.Popen(
+        command, env=up.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as waiting:
+        if waiting.stdout is None:
+            raise AssertionError("it was started with a pipe")
+        task = waiting.stdout.readline().strip()
+        eventually(lambda: client.task(task)["state"], lambda state: state == "running")
+        waiting.send_signal(signal.SIGINT)
+        _, said = waiting.communicate(timeout=30)
+    assert (waiting.returncode, said) == (
+        130,
+        "banyan: stopped waiting; the task goes on (`banyan cancel ID` ends one)\n",
+    )
+    assert client.cancel(task)["state"] == "pending_cancellation"
+    client.wait([task], timeout=30)
