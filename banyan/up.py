@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import psutil
 
 from banyan import child
+from banyan.api.credentials import tokens_at
 from banyan.client import Client
 from banyan.config import ServerSettings
 from banyan.errors import SetupError, Unavailable
@@ -97,54 +98,63 @@ def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Itera
 
     `say` hears what is being waited for. SetupError if a part cannot be started.
     """
-    with ExitStack() as stack:
+    with ExitStack() as last, ExitStack() as first:  # the server is older than MongoDB, and ends before it
         lock = DirectoryLock.acquire(plan.data)
-        stack.callback(lock.release)
-        parts = []
-        uri = plan.settings.mongo.uri
-        if not uri:
-            say("Starting MongoDB")
-            mongo = embedded.start(
-                plan.data / "mongo", log=_log(plan, "mongod"), cache_gigabytes=plan.settings.mongo.cache_gigabytes
-            )
-            stack.callback(mongo.stop, seconds=_MONGOD_STOP_SECONDS)
-            parts.append(Part(name="mongod", process=mongo.process, log=mongo.log))
-            uri = mongo.uri
-        say("Starting the server")
-        server, url = _start_server(plan, uri, stack)
-        parts.append(server)
-        tokens = _tokens(_credentials(plan))
+        last.callback(lock.release)
+        tokens = tokens_at(_credentials(plan))
+        say("Starting MongoDB")
+        server, url, tell = _start_server(plan, first)
+        parts, uri = _mongodb(plan, last)
+        tell(uri)
+        say("Starting server and worker")
+        worker = _start_worker(plan, url, tokens["worker"], first)
         with Client(url, tokens["admin"]) as admin:
-            say("Starting a worker")
-            worker = _start_worker(plan, url, tokens["worker"], stack)
-            parts.append(worker)
+            _wait(server, lambda: bool(admin.health()))
             registered = _wait(worker, lambda: _registered(admin, worker.process.pid))
         yield Running(
             url=url,
             admin_token=tokens["admin"],
             provider_token=tokens["user"],
             mongo_uri=uri,
-            parts=tuple(parts),
+            parts=(*parts, server, worker),
             worker=registered,
         )
 
 
-def _start_server(plan: Plan, uri: str, stack: ExitStack) -> tuple[Part, str]:
-    """The server, answering, and its URL. It inherits the listening socket: no port is chosen twice."""
+def _mongodb(plan: Plan, stack: ExitStack) -> tuple[list[Part], str]:
+    """The user's MongoDB, or one of ours, and its URI."""
+    if plan.settings.mongo.uri:
+        return [], plan.settings.mongo.uri
+    cache = plan.settings.mongo.cache_gigabytes
+    mongo = embedded.start(plan.data / "mongo", log=_log(plan, "mongod"), cache_gigabytes=cache)
+    stack.callback(mongo.stop, seconds=_MONGOD_STOP_SECONDS)
+    return [Part(name="mongod", process=mongo.process, log=mongo.log)], mongo.uri
+
+
+def _start_server(plan: Plan, stack: ExitStack) -> tuple[Part, str, Callable[[str], None]]:
+    """The server, which loads its code while MongoDB starts; its URL, and how to tell it MongoDB's URI.
+
+    It inherits the listening socket, so that no port is chosen twice and whoever connects early waits. The URI comes
+    through a pipe: a command line or an environment would show the password.
+    """
     http = plan.settings.server
-    with _listen(http.host, http.port) as listener:
+    reading, writing = os.pipe()
+    pipe = stack.enter_context(os.fdopen(writing, "wb", buffering=0))
+    with _listen(http.host, http.port) as listener, open(reading):
         url = _url(http.host, listener.getsockname()[1])
-        command = [sys.executable, "-m", "banyan", "server", "--credentials", str(_credentials(plan))]
-        command += ["--fd", str(listener.fileno())]
+        command = [sys.executable, "-m", "banyan", "server"]
+        command += ["--fd", str(listener.fileno()), "--mongo-uri-fd", str(reading)]
+        command += ["--credentials", str(_credentials(plan))]
         command += ["--config", str(plan.config)] if plan.config else []
         log = _log(plan, "server")
-        environment = {**os.environ, "BANYAN_MONGO__URI": uri}  # a command line would show the password to all
-        process = child.spawn(command, log=log, env=environment, pass_fds=[listener.fileno()])
+        process = child.spawn(command, log=log, pass_fds=[listener.fileno(), reading])
     stack.callback(child.stop, process, seconds=_SERVER_STOP_SECONDS, family=True)
-    server = Part(name="server", process=process, log=log)
-    with Client(url, "") as stranger:
-        _wait(server, lambda: _healthy(stranger))
-    return server, url
+
+    def tell(uri: str) -> None:
+        with suppress(BrokenPipeError), pipe:  # a server that has ended is noticed soon
+            pipe.write(uri.encode())
+
+    return Part(name="server", process=process, log=log), url, tell
 
 
 def _start_worker(plan: Plan, url: str, token: str, stack: ExitStack) -> Part:
@@ -179,10 +189,6 @@ def _wait(part: Part, question: Callable[[], Any]) -> Any:
         time.sleep(_POLL_SECONDS)
 
 
-def _healthy(client: Client) -> bool:
-    return bool(client.health())
-
-
 def _registered(admin: Client, pid: int) -> dict[str, Any] | None:
     return next((dict(each) for each in admin.workers({"state": "active"}) if each.get("pid") == pid), None)
 
@@ -203,14 +209,6 @@ def _url(host: str, port: int) -> str:
 
 def _credentials(plan: Plan) -> Path:
     return Path(plan.settings.auth.credentials_file or plan.data / "credentials.json")
-
-
-def _tokens(path: Path) -> dict[str, str]:
-    try:
-        tokens = json.loads(path.read_text())
-        return {name: str(tokens[name]) for name in ("admin", "user", "worker")}
-    except (OSError, ValueError, KeyError) as error:
-        raise SetupError(f"the credentials in {path} cannot be used: {error!r}") from error
 
 
 def _log(plan: Plan, name: str) -> Path:

@@ -26,11 +26,12 @@ def make_sure(users: UserStore, path: Path | None, now: datetime) -> None:
                 "nobody could get in: there is no admin yet; start the server once with --credentials FILE"
             )
         return
-    for name, token in _tokens(path).items():
+    for name, token in tokens_at(path).items():
         users.make_sure(name, ROLES[name], token, now)
 
 
-def _tokens(path: Path) -> dict[str, str]:
+def tokens_at(path: Path) -> dict[str, str]:
+    """The tokens of the file at `path`, which is made with fresh ones when it is missing; SetupError if unusable."""
     if not path.exists():
         _create(path)
     try:

@@ -71,12 +71,17 @@ def server(
     ] = None,
     config: Config = None,
     fd: Annotated[int | None, typer.Option(hidden=True, help="A listening socket that was inherited.")] = None,
+    mongo_uri_fd: Annotated[int | None, typer.Option(hidden=True, help="Read mongo.uri there, when it comes.")] = None,
 ) -> None:
     """Start the server alone, on the replica set that the setting mongo.uri names."""
     from banyan.api.server import serve
     from banyan.config import load_server_settings
 
-    settings = load_server_settings(_nested({("server", "host"): host, ("server", "port"): port}), config=config)
+    flags: dict[tuple[str, ...], Any] = {("server", "host"): host, ("server", "port"): port}
+    if mongo_uri_fd is not None:
+        with open(mongo_uri_fd) as pipe:
+            flags[("mongo", "uri")] = pipe.read()
+    settings = load_server_settings(_nested(flags), config=config)
     if not settings.mongo.uri:
         raise SetupError("mongo.uri is not set; name a replica set with BANYAN_MONGO__URI, or use `banyan up`")
     serve(settings, credentials=credentials, listen_fd=fd)
@@ -101,9 +106,8 @@ def worker(
     config: Config = None,
 ) -> None:
     """Start a worker: it pulls tasks from the server and runs them. SIGTERM drains, a second one stops now."""
-    from worker.daemon import main
-
     from banyan.config import load_worker_settings
+    from worker.daemon import main
 
     flags = {
         ("url",): url,
