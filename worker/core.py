@@ -135,6 +135,8 @@ class Core:
 
     def next_deadline(self) -> float | None:
         """When to call `handle` at the latest, on the monotonic clock, if nothing happens before."""
+        if self.left:
+            return None
         told = self._outbox.due(self._busy) if self.worker else None
         idle = self._busy_at + self._limits.idle_seconds
         may_idle = self._limits.idle_seconds and not self._tasks.attempts and not self._draining
@@ -147,7 +149,7 @@ class Core:
     @property
     def _busy(self) -> bool:
         """Whether there is more to do here, so that telling can wait a moment."""
-        return bool(self._tasks.lanes.queue)
+        return self._tasks.lanes.backlog
 
     def _advance(self) -> None:
         if self._measured and self.worker is None and not self._registering and not self.left:

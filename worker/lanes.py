@@ -44,12 +44,18 @@ class Lanes:
         self._mean_seconds = mean_seconds
         self._lanes: dict[int, Lane] = {}
         self._of_class: dict[str, dict[int, Lane]] = {}
+        self._members = 0
         self._numbers = 0
 
     @property
     def free(self) -> Resources:
         """What could start at once, nothing while tasks wait here."""
         return Resources() if self.queue else self.allocator.free
+
+    @property
+    def backlog(self) -> bool:
+        """Whether there is more to run than what runs now."""
+        return bool(self.queue) or self._members > len(self._lanes)
 
     @property
     def idle(self) -> bool:
@@ -83,6 +89,7 @@ class Lanes:
             self._counted(attempt)
             attempt.phase, attempt.lane, attempt.allocation = Phase.SENT, lane.number, lane.allocation
             lane.members[attempt.grant.execution] = None
+            self._members += 1
             placed.append(attempt)
         return placed
 
@@ -93,15 +100,11 @@ class Lanes:
         """
         lane = self._lanes[attempt.lane]
         before, lane.last_end = lane.last_end, ended
-        lane.members.pop(attempt.grant.execution, None)
+        del lane.members[attempt.grant.execution]
+        self._members -= 1
         if not lane.members:
             self._close(lane)
         return before
-
-    def clear(self) -> None:
-        """All lanes are gone, with what ran in them."""
-        for lane in list(self._lanes.values()):
-            self._close(lane)
 
     def _close(self, lane: Lane) -> None:
         del self._lanes[lane.number]

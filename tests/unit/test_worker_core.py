@@ -1,0 +1,496 @@
+"""The worker's core: what it wants done when things happen to its tasks."""
+
+import signal
+
+import pytest
+
+from banyan.domain.resources import Resources
+from tests.support.worker import CoreDriver, grant
+from worker.core import Limits
+from worker.events import (
+    Ask,
+    Claimed,
+    Clear,
+    Drain,
+    Dropped,
+    Kill,
+    Leave,
+    Measured,
+    Note,
+    Reached,
+    Refused,
+    Register,
+    Registered,
+    Reported,
+    Run,
+    Sample,
+    Send,
+    Stop,
+    SupervisorLost,
+    Sync,
+    Synced,
+    TurnedAway,
+    Unreached,
+    Withdraw,
+)
+
+
+def test_it_registers_with_what_the_machine_has_and_then_asks_for_all_of_it() -> None:
+    driver = CoreDriver(register=False)
+    (register,) = driver.say(Measured(Resources(millicores=2000)))
+    assert register == Register(resources=Resources(millicores=2000), replaces=None, finished=[])
+    (ask,) = driver.say(Registered(worker="w", wait_seconds=20, uploads=False))
+    assert isinstance(ask, Ask)
+    assert ask.worker == "w"
+    assert ask.body == {
+        "request": "request-1",
+        "resources": {"cores": 2},
+        "max_tasks": 256,
+        "held": [],
+        "cancelling": [],
+        "wait": 20,
+    }
+
+
+def test_granted_tasks_start_at_once_and_are_named_as_held() -> None:
+    driver = CoreDriver()
+    actions = driver.grant(grant("a"), grant("b"))
+    assert [run.grant.execution for run in driver.all(Run, actions)] == ["a", "b"]
+    body = driver.asked().body
+    assert (body["held"], body["resources"]["cores"], body["max_tasks"]) == (["a", "b"], 0, 0)
+
+
+def test_a_task_that_does_not_fit_now_waits_and_none_overtakes_it() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"), grant("wide", requested_resources={"cores": 2}, **{"class": "wide"}), grant("c"))
+    assert driver.running() == ["a"]
+    assert driver.asked().body["max_tasks"] == 0
+    driver.start("a")
+    driver.exit("a")
+    assert driver.running() == ["a", "wide"]
+
+
+def test_a_new_claim_follows_as_soon_as_resources_are_free() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"), grant("b"))
+    driver.start("a")
+    driver.wait(1)
+    before = driver.asked().body["request"]
+    driver.exit("a", seconds=1)
+    body = driver.asked().body
+    assert body["request"] != before
+    assert (body["resources"]["cores"], body["max_tasks"]) == (1, 256)
+
+
+def test_grants_in_the_answer_to_a_superseded_claim_are_left_to_the_server() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"), grant("b"))
+    driver.start("a")
+    driver.wait(1)
+    old = driver.asked().body["request"]
+    driver.exit("a", seconds=1)
+    driver.say(Claimed(request=old, grants=[grant("late")], cancel=["b"]))
+    assert "late" not in driver.running()
+    assert "late" not in driver.core.held
+    assert driver.all(Withdraw) == [Withdraw("b")]
+
+
+def test_an_idle_worker_reports_an_end_at_once_and_holds_it_until_it_is_acknowledged() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"))
+    driver.start("a")
+    actions = driver.exit("a", 3 << 8, collected={"stdout_tail": "hi\n", "stdout_bytes": 3})
+    (send,) = driver.all(Send, actions)
+    (report,) = send.reports
+    assert report["exit_status"] == "failure (exit code 3)"
+    assert report["exit_code"] == 3
+    assert report["token"] == "token-a"
+    assert report["granted_resources"] == {"cores": 1}
+    assert report["directory"] == {"logs": "task-a/1", "work": "task-a/1/work"}
+    assert (report["stdout_tail"], report["peak_memory_bytes"], report["cpu_seconds"]) == ("hi\n", 1 << 20, 0.5)
+    assert [sample["resident_memory_bytes"] for sample in send.samples] == [1 << 20]
+    assert driver.core.held == ["a"]
+    driver.acknowledge()
+    assert driver.core.held == []
+
+
+def test_a_start_is_reported_only_when_the_task_lasts() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("short"), grant("long"))
+    driver.start("short")
+    driver.start("long")
+    driver.exit("short")
+    driver.acknowledge()
+    driver.wait(1)
+    starts = [report for report in driver.reports() if "exit_status" not in report]
+    assert [start["execution"] for start in starts] == ["long"]
+    assert starts[0]["pid"] == 4711
+    assert starts[0]["time_started"].startswith("2026-01-01T00:16:40")
+
+
+def test_an_end_that_the_answer_does_not_mention_is_told_again() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"))
+    driver.start("a")
+    driver.exit("a")
+    (again,) = driver.all(Send, driver.say(Reported()))
+    assert [report["execution"] for report in again.reports] == ["a"]
+
+
+def test_a_timeout_asks_the_task_to_end_and_kills_it_after_its_grace() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a", timeout=10, max_shutdown_time=5))
+    driver.start("a")
+    assert driver.all(Kill, driver.wait(9.9)) == []
+    assert driver.all(Kill, driver.wait(0.2)) == [Kill("a", signal.SIGTERM)]
+    assert driver.all(Kill, driver.wait(5)) == [Kill("a", signal.SIGKILL)]
+    driver.exit("a", signal.SIGKILL)
+    assert driver.end_of("a")["exit_status"] == "timed out"
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(0, "success"), (signal.SIGTERM, "cancelled"), (1 << 8, "cancelled")],
+)
+def test_a_cancelled_task_that_still_succeeds_has_succeeded(status: int, said: str) -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a", max_shutdown_time=5))
+    driver.start("a")
+    actions = driver.say(Reported(cancel=["a"]))
+    assert driver.all(Kill, actions) == [Kill("a", signal.SIGTERM)]
+    driver.say(Reported(cancel=["a"]))
+    assert driver.all(Kill) == [Kill("a", signal.SIGTERM)]
+    driver.exit("a", status)
+    assert driver.end_of("a")["exit_status"] == said
+
+
+def test_known_cancellations_are_named_in_the_next_claim() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"), grant("b"))
+    driver.start("a")
+    driver.say(Claimed(request=driver.asked().body["request"], cancel=["a"]))
+    assert driver.asked().body["cancelling"] == ["a"]
+
+
+def test_a_task_cancelled_in_the_queue_never_starts() -> None:
+    driver = CoreDriver(cores=1)
+    driver.grant(grant("a"), grant("b"))
+    driver.say(Reported(cancel=["b"]))
+    assert driver.running() == ["a"]
+    assert driver.end_of("b")["exit_status"] == "cancelled"
+    assert Clear("b", True) in driver.done
+
+
+def test_a_task_cancelled_in_its_lane_is_withdrawn_or_signalled_if_that_came_too_late() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"), grant("b"))
+    assert driver.all(Withdraw, driver.say(Reported(cancel=["a", "b"]))) == [Withdraw("a"), Withdraw("b")]
+    driver.say(Dropped("a"))
+    assert driver.all(Kill, driver.start("b")) == [Kill("b", signal.SIGTERM)]
+    driver.exit("b", signal.SIGTERM)
+    assert [driver.end_of(each)["exit_status"] for each in "ab"] == ["cancelled", "cancelled"]
+
+
+def test_a_task_above_its_memory_request_is_killed_at_once() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a", requested_resources={"cores": 1, "memory": 1000}))
+    driver.start("a")
+    assert driver.all(Kill, driver.say(sample("a", 1000))) == []
+    assert driver.all(Kill, driver.say(sample("a", 1001))) == [Kill("a", signal.SIGKILL)]
+    assert driver.all(Kill, driver.say(sample("a", 2000))) == []
+    driver.exit("a", signal.SIGKILL)
+    end = driver.end_of("a")
+    assert (end["exit_status"], end["peak_memory_bytes"]) == ("out of memory", 1 << 20)
+
+
+def test_the_peak_is_what_was_sampled_when_the_kernel_shows_the_spawners_size() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"), grant("b"))
+    driver.start("a")
+    driver.start("b")
+    driver.say(sample("a", 3000), sample("a", 2000))
+    driver.say(
+        driver.exited("a", peak_memory_bytes=8_000_000, peak_is_exact=False),
+        driver.exited("b", peak_memory_bytes=8_000_000, peak_is_exact=False),
+    )
+    assert driver.end_of("a")["peak_memory_bytes"] == 3000
+    assert driver.end_of("b")["peak_memory_bytes"] == 8_000_000
+
+
+def sample(execution: str, resident_bytes: int) -> Sample:
+    return Sample(
+        execution=execution,
+        time=CoreDriver().date,
+        resident_memory_bytes=resident_bytes,
+        virtual_memory_bytes=5000,
+        cpu_percent=50.0,
+    )
+
+
+def test_samples_travel_with_the_reports() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"))
+    driver.start("a")
+    (send,) = driver.all(Send, driver.say(sample("a", 1000)))
+    assert send.samples == [
+        {
+            "task": "task-a",
+            "execution": "a",
+            "time": "2026-01-01T00:16:40+00:00",
+            "resident_memory_bytes": 1000,
+            "virtual_memory_bytes": 5000,
+            "cpu_percent": 50.0,
+        }
+    ]
+
+
+def test_the_machines_fault_is_said_to_be_so() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"), grant("b"))
+    driver.not_started("a", "no work directory: disk on fire")
+    driver.not_started("b", "nosuch: command not found", 127)
+    assert driver.end_of("a")["exit_status"] == "failure (worker: no work directory: disk on fire)"
+    assert driver.end_of("b")["exit_status"] == "failure (exit code 127)"
+    assert driver.end_of("b")["error"] == "nosuch: command not found"
+
+
+def test_a_full_disk_is_the_machines_fault() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"), grant("b"))
+    driver.start("a")
+    driver.start("b")
+    driver.say(
+        driver.exited("a", 1 << 8, collected={"disk_full": True}), driver.exited("b", collected={"disk_full": True})
+    )
+    assert driver.end_of("a")["exit_status"] == "failure (worker: disk full)"
+    assert driver.end_of("b")["exit_status"] == "success"
+    assert "disk_full" not in driver.end_of("a")
+
+
+def test_the_death_of_the_supervisor_ends_its_tasks_by_no_fault_of_theirs() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"), grant("b"))
+    driver.start("a")
+    driver.say(SupervisorLost())
+    assert {driver.end_of(each)["exit_status"] for each in "ab"} == {"failure (worker: its supervisor died)"}
+    assert driver.asked().body["resources"]["cores"] == 2
+
+
+def test_a_worker_that_was_given_up_stops_all_and_registers_anew() -> None:
+    driver = CoreDriver(cores=3)
+    driver.grant(grant("a"), grant("b"), grant("ended"))
+    driver.start("a")
+    driver.start("ended")
+    driver.exit("ended")
+    actions = driver.say(Refused(worker="worker-1"))
+    assert driver.all(Kill, actions) == [Kill("a", signal.SIGKILL)]
+    assert driver.all(Withdraw, actions) == [Withdraw("b")]
+    (register,) = driver.all(Register, actions)
+    assert (register.replaces, register.finished) == ("worker-1", ["ended"])
+    driver.say(Refused(worker="worker-1"))
+    assert len(driver.all(Register)) == 2
+    driver.say(driver.exited("a", signal.SIGKILL), Dropped("b"))
+    driver.say(Registered(worker="worker-2", wait_seconds=20, uploads=False))
+    assert [(send.worker, [each["execution"] for each in send.reports]) for send in driver.all(Send)[1:]] == [
+        ("worker-2", ["ended"])
+    ]
+
+
+def test_an_attempt_that_the_server_calls_stale_is_stopped_without_a_word() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"))
+    driver.start("a")
+    driver.wait(1)
+    assert driver.all(Kill, driver.say(Reported(stale=["a"]))) == [Kill("a", signal.SIGKILL)]
+    driver.exit("a", signal.SIGKILL)
+    assert driver.core.held == []
+    assert not [report for report in driver.reports() if "exit_status" in report]
+
+
+def test_a_server_out_of_reach_for_long_costs_the_tasks_but_is_asked_again() -> None:
+    driver = CoreDriver(Limits(server_lost_seconds=600), cores=1)
+    driver.grant(grant("a"), grant("queued"))
+    driver.start("a")
+    driver.wait(599)
+    assert driver.all(Kill, driver.say(Unreached("refused"))) == []
+    driver.wait(1)
+    assert driver.all(Kill, driver.say(Unreached("refused"))) == [Kill("a", signal.SIGTERM)]
+    assert driver.asked().body["max_tasks"] == 0
+    driver.exit("a", signal.SIGTERM)
+    assert [end["exit_status"] for end in driver.core.outstanding] == ["abandoned (server unreachable)"]
+    driver.say(Reached())
+    assert driver.asked().body["max_tasks"] == 256
+    assert [note.text for note in driver.all(Note) if note.warning][:1] == ["refused (trying again)"]
+
+
+def test_a_server_that_answers_now_and_then_is_not_lost() -> None:
+    driver = CoreDriver(Limits(server_lost_seconds=600))
+    driver.grant(grant("a"))
+    driver.start("a")
+    for _ in range(3):
+        driver.wait(500)
+        driver.say(Unreached("refused"))
+        driver.say(Reached())
+    assert driver.all(Kill) == []
+
+
+def test_draining_finishes_what_runs_and_gives_back_the_rest() -> None:
+    driver = CoreDriver(cores=1)
+    driver.grant(grant("a"), grant("queued"))
+    driver.start("a")
+    driver.say(Drain("SIGTERM"))
+    assert {"execution": "queued", "token": "token-queued", "given_back": True} in driver.reports()
+    assert driver.asked().body["max_tasks"] == 0
+    driver.settle()
+    assert driver.all(Leave, driver.wait(100)) == []
+    driver.exit("a", seconds=100)
+    assert driver.all(Leave) == []
+    driver.settle()
+    assert driver.all(Leave) == [Leave("worker-1")]
+    assert driver.core.left
+
+
+def test_a_draining_worker_leaves_what_it_cannot_tell_to_its_spool() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"))
+    driver.start("a")
+    driver.say(Drain("SIGTERM"))
+    driver.exit("a")
+    assert driver.all(Leave, driver.wait(4.9)) == []
+    assert driver.all(Leave, driver.wait(0.2)) == [Leave("worker-1")]
+    assert [end["execution"] for end in driver.core.outstanding] == ["a"]
+
+
+def test_stopping_now_kills_and_leaves_without_reporting_the_killed() -> None:
+    driver = CoreDriver(cores=1)
+    driver.grant(grant("a"), grant("queued"))
+    driver.start("a")
+    actions = driver.say(Stop())
+    assert driver.all(Kill, actions) == [Kill("a", signal.SIGKILL)]
+    driver.acknowledge()
+    assert driver.all(Leave, driver.exit("a", signal.SIGKILL)) == [Leave("worker-1")]
+    assert not [report for report in driver.reports() if "exit_status" in report]
+
+
+def test_stopping_now_does_not_wait_for_ever() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"))
+    driver.start("a")
+    driver.say(Stop())
+    assert driver.all(Leave, driver.wait(3)) == [Leave("worker-1")]
+
+
+def test_a_task_that_waited_too_long_here_is_given_back() -> None:
+    driver = CoreDriver(Limits(ask_ahead_seconds=2), cores=1)
+    driver.grant(grant("a"), grant("b"))
+    driver.start("a")
+    driver.wait(4.9)
+    assert driver.core.held == ["a", "b"]
+    driver.wait(0.2)
+    assert driver.core.held == ["a"]
+    assert driver.given_back() == ["b"]
+
+
+def test_a_time_limit_takes_only_what_ends_in_time() -> None:
+    driver = CoreDriver(Limits(life_seconds=100), cores=4)
+    driver.grant(grant("fits", timeout=90), grant("long", timeout=101), grant("endless"))
+    assert driver.running() == ["fits"]
+    assert driver.given_back() == ["long", "endless"]
+    assert driver.asked().body["max_tasks"] == 0
+    driver.wait(1.1)
+    assert driver.asked().body["max_tasks"] == 256
+
+
+def test_a_time_limit_drains_shortly_before_and_stops_at_its_end() -> None:
+    driver = CoreDriver(Limits(life_seconds=100))
+    driver.grant(grant("a", timeout=99))
+    driver.start("a")
+    driver.wait(94.9)
+    assert not driver.all(Note)
+    driver.wait(0.2)
+    assert [note.text for note in driver.all(Note)] == [
+        "leaving, because its time limit is near; 1 running tasks are finished first"
+    ]
+    driver.wait(4.9)
+    assert driver.all(Kill) == [Kill("a", signal.SIGTERM), Kill("a", signal.SIGKILL)]
+
+
+def test_an_idle_worker_leaves_after_its_idle_timeout() -> None:
+    driver = CoreDriver(Limits(idle_seconds=10))
+    driver.grant(grant("a"))
+    driver.start("a")
+    driver.wait(60)
+    driver.exit("a", seconds=60)
+    driver.settle()
+    assert driver.all(Leave, driver.wait(9.9)) == []
+    assert driver.all(Leave, driver.wait(0.2)) == [Leave("worker-1")]
+
+
+def test_it_leaves_after_its_number_of_tasks_and_takes_no_more() -> None:
+    driver = CoreDriver(Limits(max_tasks=2), cores=4)
+    assert driver.asked().body["max_tasks"] == 2
+    driver.grant(grant("a"))
+    assert driver.asked().body["max_tasks"] == 1
+    driver.grant(grant("b"), grant("c"))
+    assert driver.running() == ["a", "b"]
+    for execution in "ab":
+        driver.start(execution)
+        driver.exit(execution)
+    driver.acknowledge()
+    driver.acknowledge()
+    assert driver.core.left
+
+
+def test_results_of_an_earlier_life_are_announced_and_reported() -> None:
+    spooled = {"execution": "old", "token": "t", "exit_status": "success"}
+    driver = CoreDriver(replaces="worker-0", ends=[spooled])
+    (register,) = driver.all(Register)
+    assert (register.replaces, register.finished) == ("worker-0", ["old"])
+    assert driver.reports() == [spooled]
+    assert driver.all(Ask)[0].body["held"] == ["old"]
+    driver.acknowledge()
+    assert driver.core.held == []
+
+
+def test_what_a_task_wrote_is_sent_before_its_end_is_reported() -> None:
+    driver = CoreDriver(register=False)
+    driver.say(Measured(Resources(millicores=1000)))
+    driver.say(Registered(worker="w", wait_seconds=20, uploads=True))
+    driver.grant(grant("a"), grant("b"))
+    driver.start("a")
+    assert driver.all(Sync, driver.exit("a")) == [Sync("a")]
+    assert driver.reports() == []
+    assert driver.running() == ["a", "b"]
+    assert driver.core.held == ["b", "a"] or driver.core.held == ["a", "b"]
+    driver.say(Synced(execution="a", excess={"big.bin": 7}))
+    assert driver.end_of("a")["excess"] == {"big.bin": 7}
+    assert Clear("a", True) in driver.done
+
+
+def test_a_server_that_does_not_let_it_in_ends_it() -> None:
+    driver = CoreDriver(register=False)
+    driver.say(Measured(Resources(millicores=1000)))
+    assert driver.all(Leave, driver.say(TurnedAway("no such token"))) == [Leave(None)]
+    assert driver.core.turned_away
+
+
+def test_a_drain_by_the_server_returns_the_queue_and_goes_on() -> None:
+    driver = CoreDriver(cores=1)
+    driver.grant(grant("a"), grant("queued"))
+    driver.start("a")
+    driver.say(Claimed(request=driver.asked().body["request"], drain=True))
+    assert driver.given_back() == ["queued"]
+    assert not driver.core.left
+
+
+def test_busy_workers_report_in_batches() -> None:
+    driver = CoreDriver(cores=1)
+    driver.grant(*(grant(f"t{number}") for number in range(40)))
+    for number in range(20):
+        driver.start(f"t{number}")
+        driver.now += 0.001
+        driver.exit(f"t{number}", seconds=0.001)
+    assert driver.all(Send) == []
+    driver.wait(0.05)
+    (send,) = driver.all(Send)
+    assert len(send.reports) == 20
