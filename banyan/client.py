@@ -9,23 +9,17 @@ from urllib.parse import quote
 
 from requests.adapters import BaseAdapter
 
-from banyan import wire
-from banyan.errors import NotFound
+from banyan import watching, wire
 from banyan.transport import Answer, Connection
 from banyan.worker_calls import Document, Stream, WorkerCalls
 
-__all__ = ["ENDED", "Client", "Document", "Page", "Stream", "Where"]
+__all__ = ["Client", "Document", "Page", "Stream", "Where"]
 
 Where = Mapping[str, Any]
 """A filter in MongoDB's syntax, such as `{"state": "running", "retry_count": {"$lt": 10}}`."""
 
-ENDED = frozenset({"terminated", "cancelled"})
-"""States of a task in which nothing more happens by itself."""
-
 SAFE_TRIES = 4
 """How often a request is sent that is safe to repeat."""
-
-_IDS_PER_QUERY = 100  # a request line holds about 4,000 characters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,34 +140,9 @@ class Client(WorkerCalls):
         """Wait until all of `tasks` have ended; answers with them in the same order.
 
         `on_change` is called with each task whose state has changed, and once with each at the start. NotFound if
-        one does not exist, TimeoutError after `timeout` seconds.
+        one does not exist, TimeoutError after `timeout` seconds. A server that goes away meanwhile is waited for.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        seen: dict[str, Document] = {}
-        pause = 0.05
-        while True:
-            for document in self._states([each for each in tasks if not _ended(seen.get(each))]):
-                known = seen.get(document["_id"])
-                seen[document["_id"]] = document
-                if on_change is not None and (known is None or known["state"] != document["state"]):
-                    on_change(document)
-            waiting = [task for task in tasks if not _ended(seen[task])]
-            if not waiting:
-                return [seen[task] for task in tasks]
-            if deadline is not None and time.monotonic() + pause > deadline:
-                raise TimeoutError(f"{len(waiting)} of {len(tasks)} tasks have not ended after {timeout:g} s")
-            self._sleep(pause)
-            pause = min(pause * 1.3, max(1.0, len(waiting) / 500))
-
-    def _states(self, tasks: Sequence[str]) -> Iterator[Document]:
-        fields = ("state", "exit_status", "execution", "progress", "name")
-        for start in range(0, len(tasks), _IDS_PER_QUERY):
-            chunk = tasks[start : start + _IDS_PER_QUERY]
-            found = self.tasks({"_id": {"$in": list(chunk)}}, projection=fields, max_results=len(chunk)).items
-            missing = set(chunk) - {document["_id"] for document in found}
-            if missing:
-                raise NotFound(f"there is no task {min(missing)}")
-            yield from found
+        return watching.wait(self, tasks, timeout, on_change, self._sleep)
 
     # What a task wrote
 
@@ -189,20 +158,11 @@ class Client(WorkerCalls):
         return self._bytes(f"tasks/{_name(task)}/{stream}", offset, length, attempt)
 
     def follow(self, task: str, stream: Stream = "stdout") -> Iterator[bytes]:
-        """A task's output as it grows, attempt after attempt, until the task has ended."""
-        attempt, offset, pause = 0, 0, 0.1
-        while True:
-            ended = _ended(self.task(task, ["state"]))
-            for number in [each["attempt"] for each in self.attempts(task) if each["attempt"] >= max(attempt, 1)]:
-                if number != attempt:
-                    attempt, offset = number, 0
-                while data := self.log(task, stream, offset, 1 << 20, attempt):
-                    offset, pause = offset + len(data), 0.1
-                    yield data
-            if ended:
-                return
-            self._sleep(pause)
-            pause = min(1.5 * pause, 1.0)
+        """A task's output as it grows, attempt after attempt, until the task has ended.
+
+        A server that goes away meanwhile is waited for.
+        """
+        return watching.follow(self, task, stream, self._sleep)
 
     def files(self, task: str, attempt: int | None = None) -> list[Document]:
         """The files of the task's work directory: `path`, `size`, `modified`."""
@@ -319,10 +279,6 @@ class Client(WorkerCalls):
         if answer.status == 206 or not headers:
             return answer.body
         return answer.body[offset:] if length is None else answer.body[offset : offset + length]
-
-
-def _ended(task: Document | None) -> bool:
-    return task is not None and task["state"] in ENDED
 
 
 def _name(text: str) -> str:

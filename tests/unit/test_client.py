@@ -167,6 +167,24 @@ def test_waiting_asks_only_for_what_has_not_ended_and_tells_each_change() -> Non
     assert [json.loads(asked.query["where"])["_id"]["$in"] for asked in app.asked] == [[TASK, OTHER], [TASK], [TASK]]
 
 
+def test_waiting_outlasts_a_server_that_is_away_for_a_while() -> None:
+    away = [refusal(503, "away")] * 9
+    app = RecordedApp(listed((TASK, "running")), *away, listed((TASK, "terminated")))
+    assert client_of(app).wait([TASK])[0]["state"] == "terminated"
+
+
+def test_waiting_gives_up_on_a_server_that_stays_away_and_at_once_on_one_that_never_was_there() -> None:
+    pauses: list[float] = []
+    never: list[float] = []
+    app = RecordedApp(listed((TASK, "running")), refusal(503, "away"))
+    with pytest.raises(Unavailable):
+        client_of(app, pauses).wait([TASK])
+    assert 600 < sum(pauses) < 800
+    with pytest.raises(Unavailable):
+        client_of(RecordedApp(refusal(503, "away")), never).wait([TASK])
+    assert sum(never) < 2
+
+
 def test_waiting_for_an_unknown_task_says_so() -> None:
     with pytest.raises(NotFound, match=OTHER):
         client_of(RecordedApp(listed((TASK, "running")))).wait([TASK, OTHER])

@@ -1,0 +1,102 @@
+"""Watching tasks until they have ended: their states, and what they write."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from banyan.errors import NotFound, Unavailable
+from banyan.worker_calls import Document, Stream
+
+if TYPE_CHECKING:
+    from banyan.client import Client
+
+ENDED = frozenset({"terminated", "cancelled"})
+"""States of a task in which nothing more happens by itself."""
+
+OUTAGE_SECONDS = 600.0
+"""How long a server may be away before watching gives up."""
+
+_IDS_PER_QUERY = 100  # a request line holds about 4,000 characters
+_CHUNK_BYTES = 1 << 20
+_WATCHED = ("state", "exit_status", "execution", "progress", "name")
+
+T = TypeVar("T")
+Sleep = Callable[[float], None]
+
+
+def wait(
+    client: "Client",
+    tasks: Sequence[str],
+    timeout: float | None,
+    on_change: Callable[[Document], None] | None,
+    sleep: Sleep,
+) -> list[Document]:
+    """The tasks, in their order, once all of them have ended; see `Client.wait`."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    seen = {task["_id"]: task for task in _states(client, tasks)}
+    changed = list(seen.values())
+    pause = 0.05
+    while True:
+        for document in changed:
+            seen[document["_id"]] = document
+            if on_change is not None:
+                on_change(document)
+        waiting = [task for task in dict.fromkeys(tasks) if seen[task]["state"] not in ENDED]
+        if not waiting:
+            return [seen[task] for task in tasks]
+        if deadline is not None and time.monotonic() + pause > deadline:
+            raise TimeoutError(f"{len(waiting)} of {len(seen)} tasks have not ended after {timeout:g} s")
+        sleep(pause)
+        pause = min(pause * 1.3, max(1.0, len(waiting) / 500))
+        found = _patiently(lambda: _states(client, waiting), sleep, deadline)  # noqa: B023 - called at once
+        changed = [task for task in found if task["state"] != seen[task["_id"]]["state"]]
+
+
+def follow(client: "Client", task: str, stream: Stream, sleep: Sleep) -> Iterator[bytes]:
+    """What a task writes, attempt after attempt, until it has ended; see `Client.follow`."""
+    state = client.task(task, ["state"])["state"]
+    attempt, offset, pause = 1, 0, 0.1
+    while True:
+        for number in _patiently(lambda: [each["attempt"] for each in client.attempts(task)], sleep):
+            if number > attempt:
+                attempt, offset = number, 0
+            while number == attempt and (data := _patiently(_reader(client, task, stream, offset, attempt), sleep)):
+                offset, pause = offset + len(data), 0.1
+                yield data
+        if state in ENDED:
+            return
+        sleep(pause)
+        pause = min(1.5 * pause, 1.0)
+        state = _patiently(lambda: client.task(task, ["state"])["state"], sleep)
+
+
+def _reader(client: "Client", task: str, stream: Stream, offset: int, attempt: int) -> Callable[[], bytes]:
+    return lambda: client.log(task, stream, offset, _CHUNK_BYTES, attempt)
+
+
+def _states(client: "Client", tasks: Sequence[str]) -> list[Document]:
+    wanted = list(dict.fromkeys(tasks))
+    found: list[Document] = []
+    for start in range(0, len(wanted), _IDS_PER_QUERY):
+        chunk = wanted[start : start + _IDS_PER_QUERY]
+        page = client.tasks({"_id": {"$in": chunk}}, projection=_WATCHED, max_results=len(chunk)).items
+        missing = set(chunk) - {document["_id"] for document in page}
+        if missing:
+            raise NotFound(f"there is no task {min(missing)}")
+        found += page
+    return found
+
+
+def _patiently(ask: Callable[[], T], sleep: Sleep, deadline: float | None = None) -> T:
+    """The answer to a question, asked again while the server is away: for ten minutes, or until `deadline`."""
+    pause, slept = 0.5, 0.0
+    while True:
+        try:
+            return ask()
+        except Unavailable:
+            late = deadline is not None and time.monotonic() + pause > deadline
+            if late or slept >= OUTAGE_SECONDS:
+                raise
+        sleep(pause)
+        slept += pause
+        pause = min(2 * pause, 10.0)
