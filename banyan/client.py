@@ -235,7 +235,7 @@ class Client(WorkerCalls):
 
     def queues(self) -> list[Document]:
         """The queues with their limits and weights."""
-        return list(self.each("queues"))
+        return sorted(self.each("queues"), key=_by_name)
 
     def add_queue(self, queue: Mapping[str, Any]) -> Document:
         """Make a queue (`name`, `paused`, `max_running`, `weight`)."""
@@ -247,7 +247,7 @@ class Client(WorkerCalls):
 
     def users(self) -> list[Document]:
         """Names and roles; tokens are never shown again."""
-        return list(self.each("users"))
+        return sorted(self.each("users"), key=_by_name)
 
     def add_user(self, name: str, role: str) -> Document:
         """Make a user; the answer alone carries the `token`."""
@@ -279,6 +279,10 @@ class Client(WorkerCalls):
         if answer.status == 206 or not headers:
             return answer.body
         return answer.body[offset:] if length is None else answer.body[offset : offset + length]
+
+
+def _by_name(document: Document) -> str:
+    return str(document["name"])
 
 
 def _name(text: str) -> str:
