@@ -1,0 +1,196 @@
+"""Edges, attempts, workers, queues and facts about the whole: what each store promises."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from banyan.domain.continuations import Edge
+from banyan.storage.edges import EdgeStore
+from banyan.storage.executions import ExecutionStore
+from banyan.storage.meta import MetaStore
+from banyan.storage.queues import QueueStore
+from banyan.storage.workers import DRAINING, GONE, LOST, WorkerStore
+
+NOW = datetime(2024, 5, 1, tzinfo=UTC)
+
+Db = Database[dict[str, Any]]
+
+
+@pytest.fixture
+def edges(db: Db) -> EdgeStore:
+    store = EdgeStore(db)
+    store.prepare()
+    return store
+
+
+@pytest.fixture
+def executions(db: Db) -> ExecutionStore:
+    store = ExecutionStore(db)
+    store.prepare()
+    return store
+
+
+@pytest.fixture
+def workers(db: Db) -> WorkerStore:
+    store = WorkerStore(db)
+    store.prepare()
+    return store
+
+
+def test_an_edge_is_settled_once_and_for_all(edges: EdgeStore) -> None:
+    edge = Edge(parent=ObjectId(), child=ObjectId())
+    edges.insert([edge])
+    assert edges.settle([edge.id], True) == 1
+    assert edges.settle([edge.id], False) == 0
+    (found,) = edges.of_children([edge.child])
+    assert (found.settled, found.satisfied) == (True, True)
+
+
+def test_two_tasks_have_one_edge_at_most(edges: EdgeStore) -> None:
+    parent, child = ObjectId(), ObjectId()
+    edges.insert([Edge(parent=parent, child=child)])
+    with pytest.raises(BulkWriteError):
+        edges.insert([Edge(parent=parent, child=child)])
+
+
+def test_a_child_waits_until_its_last_edge_is_settled(edges: EdgeStore) -> None:
+    child, free = ObjectId(), ObjectId()
+    mine = [Edge(parent=ObjectId(), child=child) for _ in range(3)]
+    edges.insert(mine)
+    assert edges.pending_counts([child, free]) == {child: 3, free: 0}
+    edges.settle([mine[0].id, mine[1].id], True)
+    assert edges.waiting([child, free]) == {child}
+    edges.settle([mine[2].id], False)
+    assert edges.waiting([child, free]) == set()
+    assert edges.broken([child, free]) == {child: mine[2].parent}
+
+
+def test_an_edge_can_be_made_to_wait_again(edges: EdgeStore) -> None:
+    edge = Edge(parent=ObjectId(), child=ObjectId())
+    edges.insert([edge])
+    edges.settle([edge.id], False)
+    edges.unsettle([edge.id], None)
+    (found,) = edges.of_parents([edge.parent])
+    assert (found.settled, found.satisfied) == (False, None)
+    assert edges.unsettled([edge.parent], 10) == [found]
+
+
+def test_edges_are_read_in_pages(edges: EdgeStore) -> None:
+    parent = ObjectId()
+    edges.insert([Edge(parent=parent, child=ObjectId()) for _ in range(5)])
+    first = edges.of_parents([parent], limit=3)
+    rest = edges.of_parents([parent], after=first[-1].id, limit=3)
+    assert len({edge.id for edge in first + rest}) == 5
+
+
+def test_who_ends_an_attempt_first_is_right(executions: ExecutionStore) -> None:
+    one, two = ObjectId(), ObjectId()
+    executions.begin([{"_id": one, "task": ObjectId()}, {"_id": two, "task": ObjectId()}])
+    end = {"exit_status": "success", "time_terminated": NOW}
+    late = {"exit_status": "abandoned (worker unreachable)", "time_terminated": NOW}
+    assert executions.end({one: end}, NOW) == {one}
+    assert executions.end({one: late, two: late}, NOW) == {two}
+    found = executions.load([one, two])
+    assert (found[one]["exit_status"], found[two]["exit_status"]) == ("success", "abandoned (worker unreachable)")
+
+
+def test_an_ended_attempt_never_changes(executions: ExecutionStore) -> None:
+    attempt = ObjectId()
+    executions.begin([{"_id": attempt, "task": ObjectId()}])
+    executions.end({attempt: {"exit_status": "success", "time_terminated": NOW}}, NOW)
+    before = executions.load([attempt])
+    executions.update({attempt: {"progress": {"fraction": 0.1}}}, NOW)
+    executions.withdraw([attempt])
+    assert executions.load([attempt]) == before
+
+
+def test_an_attempt_that_never_started_leaves_no_trace(executions: ExecutionStore) -> None:
+    attempt = ObjectId()
+    executions.begin([{"_id": attempt, "task": ObjectId()}])
+    executions.withdraw([attempt])
+    assert executions.load([attempt]) == {}
+
+
+def register(workers: WorkerStore, last_seen: datetime = NOW) -> ObjectId:
+    id = ObjectId()
+    workers.register({"_id": id, "name": "node", "state": "active", "last_seen": last_seen})
+    return id
+
+
+def test_a_lost_worker_cannot_renew_its_lease(workers: WorkerStore) -> None:
+    id = register(workers)
+    assert workers.renew(id, NOW + timedelta(seconds=1)) is not None
+    assert workers.move(id, LOST, NOW)
+    assert workers.renew(id, NOW) is None
+    assert not workers.move(id, GONE, NOW)
+
+
+def test_a_worker_that_was_heard_of_meanwhile_is_not_lost(workers: WorkerStore) -> None:
+    id = register(workers, NOW)
+    before = NOW + timedelta(seconds=5)
+    assert workers.silent_since(before) == [id]
+    workers.renew(id, NOW + timedelta(seconds=10))
+    assert not workers.move(id, LOST, NOW, only_silent_since=before)
+    assert workers.silent_since(before) == []
+
+
+def test_a_draining_worker_can_become_active_again(workers: WorkerStore) -> None:
+    id = register(workers)
+    workers.renew(id, NOW, {"drain_told": "request"})
+    assert workers.move(id, DRAINING, NOW)
+    document = workers.load(id)
+    assert document is not None
+    assert (document["state"], document["drain_told"]) == ("draining", None)
+
+
+def test_a_worker_is_told_once_what_to_forget(workers: WorkerStore) -> None:
+    id, task = register(workers), ObjectId()
+    workers.forget({id: [task, task], ObjectId(): [ObjectId()]})
+    assert workers.to_forget([id]) == [task]
+    assert workers.to_forget([id]) == []
+
+
+def test_the_default_queue_is_always_there_and_names_are_unique(db: Db) -> None:
+    queues = QueueStore(db)
+    queues.prepare()
+    queues.prepare()
+    assert queues.names() == {"default"}
+    with pytest.raises(DuplicateKeyError):
+        queues.add({"name": "default"})
+
+
+def test_a_queue_changes_only_at_the_revision_that_was_read(db: Db) -> None:
+    queues = QueueStore(db)
+    queues.prepare()
+    queue = queues.all()["default"]
+    changed = queues.change(queue["_id"], {"paused": True}, NOW, revision=queue["_etag"])
+    assert changed is not None
+    assert changed["paused"] is True
+    assert queues.change(queue["_id"], {"paused": False}, NOW, revision=queue["_etag"]) is None
+
+
+def test_attempt_tokens_are_the_same_for_every_server_and_differ_by_attempt(db: Db) -> None:
+    one, other = MetaStore(db), MetaStore(db)
+    one.prepare()
+    other.prepare()
+    first, second = ObjectId(), ObjectId()
+    assert one.attempt_token(first) == other.attempt_token(first) != one.attempt_token(second)
+    assert one.token_matches(first, other.attempt_token(first))
+    assert not one.token_matches(second, one.attempt_token(first))
+    assert not one.token_matches(first, None)
+    assert len(one.attempt_token(first)) * 4 >= 128
+
+
+def test_leases_count_from_the_end_of_an_outage(db: Db) -> None:
+    meta = MetaStore(db)
+    outage = timedelta(seconds=15)
+    start = meta.leases_count_from(NOW, outage)
+    assert start == NOW
+    assert meta.leases_count_from(NOW + timedelta(seconds=10), outage) == start
+    back = NOW + timedelta(minutes=10)
+    assert meta.leases_count_from(back, outage) == back
+    assert meta.leases_count_from(back + timedelta(seconds=10), outage) == back
