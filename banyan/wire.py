@@ -52,14 +52,11 @@ def parse_duration(value: object) -> float:
 
 def format_size(size_bytes: float) -> str:
     """A size for people: `1.00 GiB`."""
-    size = float(int(size_bytes))
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1024:
-            break
-        size /= 1024
-    else:
-        unit = "PiB"
-    return f"{size:.0f} B" if unit == "B" else f"{size:.2f} {unit}"
+    size, larger = float(int(size_bytes)), iter(("KiB", "MiB", "GiB", "TiB", "PiB"))
+    unit = ""
+    while size >= 1024 and unit != "PiB":
+        size, unit = size / 1024, next(larger)
+    return f"{size:.2f} {unit}" if unit else f"{size:.0f} B"
 
 
 def format_duration(seconds: float) -> str:
@@ -84,13 +81,17 @@ def parse_date(text: object) -> datetime:
     if not isinstance(text, str):
         raise ValueError(problem)
     try:
-        date = parsedate_to_datetime(text)
+        date = _read_date(text)
+        return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(problem) from error
+
+
+def _read_date(text: str) -> datetime:
+    try:
+        return parsedate_to_datetime(text)
     except ValueError:
-        try:
-            date = datetime.fromisoformat(text)
-        except ValueError as error:
-            raise ValueError(problem) from error
-    return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
+        return datetime.fromisoformat(text)
 
 
 def format_date(date: datetime) -> str:
