@@ -103,7 +103,7 @@ class Story:
     def _results(self, ended: dict[str, Document]) -> None:
         self._heading("Results")
         rows = [_row(ended[name]) for name in sorted(ended, key=lambda name: ended[name]["_id"])]
-        columns = ("ID", "NAME", "STATE", "EXIT STATUS", ">RUN TIME", ">PEAK MEMORY", "RESULT")
+        columns = ("ID", "NAME", "STATE", "EXIT STATUS", ">RUN TIME", ">PEAK MEMORY", "~RESULT")
         self._screen.print(output.table(columns, rows))
         files = demo_words.sources()
         direct = demo_words.summary(demo_words.words(files), len(files))

@@ -55,7 +55,7 @@ def list_tasks(
         )
         for task in found.items
     ]
-    columns = ("ID", "NAME", *(("QUEUE",) if several else ()), "STATUS", ">RUN TIME", ">MEMORY")
+    columns = ("ID", "~NAME", *(("QUEUE",) if several else ()), "STATUS", ">RUN TIME", ">MEMORY")
     output.screen().print(output.table(columns, rows))
     if found.total > len(rows):
         print(f"{len(rows)} of {found.total} tasks; -n shows more, --page the next", file=sys.stderr)
@@ -87,17 +87,16 @@ def attempts_table(attempts: "list[Document]") -> Table:
     rows = [
         (
             str(each.get("attempt", "")),
-            str(each.get("host") or ""),
+            output.exit_status(each) if each.get("exit_status") else Text("not ended", style="blue"),
             output.moment(each.get("time_started")),
             output.run_time(each),
             _seconds(each.get("cpu_seconds")),
             output.size(each.get("peak_memory_bytes")),
-            output.exit_status(each) if each.get("exit_status") else Text("not ended", style="blue"),
+            str(each.get("host") or ""),
         )
         for each in attempts
     ]
-    columns = (">ATTEMPT", "HOST", "STARTED", ">RUN TIME", ">CPU TIME", ">PEAK MEMORY", "EXIT STATUS")
-    return output.table(columns, rows)
+    return output.table((">#", "EXIT STATUS", "STARTED", ">RUN TIME", ">CPU", ">MEMORY", "~HOST"), rows)
 
 
 def logs(

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -45,23 +44,25 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], title: str | None = None) -> Table:
-    """A plain table; a column whose heading starts with `>` is aligned to the right, ids are never cut."""
-    result = Table(
-        title=title, title_justify="left", box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0)
-    )
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A plain table. Headings with `>` before them are aligned to the right; those with `~` are cut if space is short."""
+    result = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        heading = column.lstrip(">")
         result.add_column(
-            heading,
+            column.lstrip(">~"),
             justify="right" if column.startswith(">") else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=24 if heading in ("ID", "TASK") else None,
+            no_wrap=not column.startswith("~"),
+            min_width=8 if column.startswith("~") else None,
         )
     for row in rows:
-        result.add_row(*(escape(cell) if isinstance(cell, str) else cell for cell in row))
+        result.add_row(*(_cell(each) for each in row))
     return result
+
+
+def _cell(content: str | Text) -> Text:
+    """One line, cut at the column's width; text is never read as markup."""
+    style = content.style if isinstance(content, Text) else ""
+    return Text(str(content), style, no_wrap=True, overflow="ellipsis")
 
 
 def state(document: Mapping[str, Any]) -> Text:

@@ -33,19 +33,23 @@ def workers(
     if as_json:
         output.print_json(found)
         return
-    rows = [
-        (
-            worker["_id"],
-            str(worker.get("name") or ""),
-            str(worker.get("host") or ""),
-            output.state(worker),
-            output.resources(worker.get("resources") or {}),
-            ", ".join(worker.get("queues") or ["all"]),
-            ", ".join(f"{label}={value}" for label, value in (worker.get("labels") or {}).items()),
-        )
-        for worker in found
-    ]
-    output.screen().print(output.table(("ID", "NAME", "HOST", "STATE", "RESOURCES", "QUEUES", "LABELS"), rows))
+    rows = [_worker_row(worker) for worker in found]
+    columns = ("ID", "~NAME", "STATE", ">CORES", ">MEMORY", ">GPUS", "~QUEUES", "~LABELS")
+    output.screen().print(output.table(columns, rows))
+
+
+def _worker_row(worker: "Document") -> tuple[str | Text, ...]:
+    resources = worker.get("resources") or {}
+    return (
+        worker["_id"],
+        str(worker.get("name") or ""),
+        output.state(worker),
+        f"{resources.get('cores', 0):g}",
+        output.size(resources.get("memory")),
+        str(resources.get("gpus") or ""),
+        ", ".join(worker.get("queues") or ["all"]),
+        ", ".join(f"{label}={value}" for label, value in (worker.get("labels") or {}).items()),
+    )
 
 
 def stats(
