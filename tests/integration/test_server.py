@@ -1,0 +1,163 @@
+"""The server as a process: it begins with its first users, holds claims open, and lets go of them when it stops."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from banyan.client import Client
+from banyan.errors import Unavailable
+from tests.support.waiting import eventually
+
+SERVER = [sys.executable, "-m", "banyan", "server"]
+READY_SECONDS = 30.0
+STOP_SECONDS = 5.0
+
+RESOURCES = {"cores": 1, "memory": 2**30}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A running server, and the tokens in its credentials file."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    credentials: Path
+
+    def client(self, user: str) -> Client:
+        return Client(self.url, json.loads(self.credentials.read_text())[user])
+
+    def healthy(self) -> bool:
+        assert self.process.poll() is None
+        try:
+            with Client(self.url, "") as stranger:
+                return bool(stranger.health())
+        except Unavailable:
+            return False
+
+    def processes(self) -> list[psutil.Process]:
+        main = psutil.Process(self.process.pid)
+        return [main, *main.children(recursive=True)]
+
+
+@contextmanager
+def running(uri: str, database: str, directory: Path, **variables: str) -> Iterator[Server]:
+    credentials, log = directory / "credentials.json", directory / "log"
+    settings = {"BANYAN_MONGO__URI": uri, "BANYAN_MONGO__DATABASE": database, **variables}
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, log.open("ab") as output:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        process = subprocess.Popen(
+            [*SERVER, "--credentials", str(credentials), "--fd", str(listener.fileno())],
+            env={**os.environ, **settings},
+            pass_fds=[listener.fileno()],
+            stderr=output,
+        )
+    server = Server(process=process, url=url, credentials=credentials)
+    try:
+        eventually(server.healthy, show=log.read_text)
+        yield server
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+@pytest.fixture
+def server(mongo_uri: str, database_name: str, tmp_path: Path) -> Iterator[Server]:
+    with running(mongo_uri, database_name, tmp_path) as started:
+        yield started
+
+
+def test_the_first_users_get_in_by_a_file_that_only_its_owner_reads(server: Server) -> None:
+    assert server.credentials.stat().st_mode & 0o777 == 0o600
+    with server.client("admin") as admin:
+        assert {user["name"]: user["role"] for user in admin.users()} == {
+            "admin": "admin",
+            "user": "provider",
+            "worker": "worker",
+        }
+    with server.client("user") as provider:
+        task = provider.submit({"command": "true"})
+        assert provider.task(task["_id"])["owner"] == "user"
+
+
+def test_the_same_file_serves_again(mongo_uri: str, database_name: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        with running(mongo_uri, database_name, tmp_path) as server, server.client("admin") as admin:
+            assert len(admin.users()) == 3
+
+
+def test_a_stopping_server_answers_the_claims_that_it_holds(server: Server) -> None:
+    answers: list[dict[str, Any]] = []
+    with server.client("worker") as worker:
+        registered = worker.register_worker({"name": "w", "resources": RESOURCES})["_id"]
+        seen = worker.workers()[0]["last_seen"]
+        body = {"request": "r", "resources": RESOURCES, "max_tasks": 1, "held": [], "wait": 20}
+        held = threading.Thread(target=lambda: answers.append(worker.claim(registered, body)))
+        held.start()
+        eventually(lambda: worker.workers()[0]["last_seen"] != seen)
+        processes = server.processes()
+        began = time.monotonic()
+        server.process.terminate()
+        assert server.process.wait(STOP_SECONDS) == 0
+        held.join(STOP_SECONDS)
+        assert answers == [{"tasks": [], "cancel": [], "drain": False, "forget": []}]
+        assert time.monotonic() - began < STOP_SECONDS
+        assert not psutil.wait_procs(processes, timeout=STOP_SECONDS)[1]
+
+
+def test_no_process_outlives_a_killed_server(server: Server) -> None:
+    processes = server.processes()
+    assert len(processes) > 1
+    server.process.send_signal(signal.SIGKILL)
+    assert not psutil.wait_procs(processes, timeout=READY_SECONDS)[1]
+
+
+def test_several_processes_serve_one_queue(mongo_uri: str, database_name: str, tmp_path: Path) -> None:
+    with running(mongo_uri, database_name, tmp_path, BANYAN_SERVER__PROCESSES="2") as server:
+        assert len(server.processes()) == 3
+        with server.client("user") as provider:
+            tasks = provider.submit([{"command": "true"}] * 20)
+            assert {provider.task(task["_id"])["state"] for task in tasks} == {"inactive"}
+
+
+def test_a_token_is_never_logged(server: Server, tmp_path: Path) -> None:
+    with server.client("user") as provider:
+        provider.submit({"command": "true"})
+        token = json.loads(server.credentials.read_text())["user"]
+    assert token not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"admin": "short", "user": "short", "worker": "short"}', "[]"])
+def test_a_credentials_file_that_cannot_be_used_stops_the_start(
+    mongo_uri: str, database_name: str, tmp_path: Path, text: str
+) -> None:
+    credentials = tmp_path / "credentials.json"
+    credentials.write_text(text)
+    done = subprocess.run(
+        [*SERVER, "--port", "0", "--credentials", str(credentials)],
+        env={**os.environ, "BANYAN_MONGO__URI": mongo_uri, "BANYAN_MONGO__DATABASE": database_name},
+        capture_output=True,
+        timeout=READY_SECONDS,
+        check=False,
+    )
+    assert done.returncode not in (0, -9)
+    assert str(credentials) in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
