@@ -68,7 +68,7 @@ class TaskStore:
         create("wake_at", name="wake", partialFilterExpression={"wake_at": {"$exists": True}})
         create("unsettled", name="unsettled", partialFilterExpression={"unsettled": True})
         create([("state", 1), ("queue", 1), ("exit_status", 1)], name="monitor")
-        create([("queue", 1), ("state", 1)], name="queue")
+        create("queue", name="queue")
         create([("owner", 1), ("_id", -1)], name="owner")
         create("name", name="name", partialFilterExpression={"name": {"$exists": True}})
         create("tags", name="tags", partialFilterExpression={"tags": {"$exists": True}})

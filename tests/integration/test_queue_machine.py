@@ -127,4 +127,4 @@ class QueueMachine(RuleBasedStateMachine):
 def test_any_sequence_of_events_leaves_a_queue_that_adds_up_and_ends(context: Context) -> None:
     checks = settings(max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck))
     bound = type("BoundMachine", (QueueMachine,), {"context": context})
-    run_state_machine_as_test(bound, settings=checks)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(bound, settings=checks)

@@ -60,5 +60,5 @@ def test_it_fits_exactly_when_nothing_would_go_below_zero(free: Resources, wante
 
 @pytest.mark.parametrize("text", ["", "eight", "8.x", "-8.0", "8.0.0"])
 def test_a_wrong_compute_capability_is_explained(text: str) -> None:
-    with pytest.raises(ValueError, match="write it as '8.0'"):
+    with pytest.raises(ValueError, match=r"write it as '8\.0'"):
         parse_capability(text)
