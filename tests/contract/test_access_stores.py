@@ -1,0 +1,179 @@
+"""Users, repeated requests and samples: what each store promises."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo.database import Database
+
+from banyan.errors import Conflict, Invalid, NotFound
+from banyan.storage.idempotency import ABANDONED_SECONDS, FirstAnswer, IdempotencyStore, Key
+from banyan.storage.memory import MemoryStore
+from banyan.storage.statistics import summary
+from banyan.storage.users import CACHE_SECONDS, Role, User, UserStore
+
+NOW = datetime(2024, 5, 1, tzinfo=UTC)
+KEPT = 1e9
+
+Db = Database[dict[str, Any]]
+
+
+class HandClock:
+    """Monotonic seconds, moved by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def users(db: Db, clock: Callable[[], float]) -> UserStore:
+    store = UserStore(db, clock)
+    store.prepare()
+    return store
+
+
+@pytest.fixture
+def requests(db: Db) -> IdempotencyStore:
+    store = IdempotencyStore(db)
+    store.prepare()
+    return store
+
+
+def test_a_token_names_its_user_and_only_its_digest_is_stored(db: Db, users: UserStore) -> None:
+    token = users.add("alice", Role.PROVIDER, NOW)
+    assert users.by_token(token) == User(name="alice", role=Role.PROVIDER)
+    assert users.by_token(token + "x") is None
+    assert users.by_token("") is None
+    assert token not in str(list(db["users"].find()))
+
+
+def test_a_name_is_taken_once(users: UserStore) -> None:
+    users.add("alice", Role.PROVIDER, NOW)
+    with pytest.raises(Invalid, match="alice"):
+        users.add("alice", Role.ADMIN, NOW)
+    assert users.list() == [User(name="alice", role=Role.PROVIDER)]
+
+
+def test_a_rotated_token_ends_at_once(users: UserStore) -> None:
+    old = users.add("alice", Role.PROVIDER, NOW)
+    assert users.by_token(old) is not None
+    new = users.rotate("alice", NOW)
+    assert (users.by_token(old), users.by_token(new)) == (None, User(name="alice", role=Role.PROVIDER))
+
+
+def test_another_server_forgets_a_removed_token_in_seconds(db: Db, users: UserStore, clock: HandClock) -> None:
+    token = users.add("alice", Role.PROVIDER, NOW)
+    assert users.by_token(token) is not None
+    UserStore(db).remove("alice")
+    clock.seconds += CACHE_SECONDS
+    assert users.by_token(token) is None
+
+
+def test_a_user_is_made_sure_of_again_and_again(users: UserStore) -> None:
+    for token in ("first", "second", "second"):
+        users.make_sure("admin", Role.ADMIN, token, NOW)
+    assert (users.by_token("first"), users.by_token("second")) == (None, User(name="admin", role=Role.ADMIN))
+    assert users.list() == [User(name="admin", role=Role.ADMIN)]
+
+
+def test_the_last_admin_stays(users: UserStore) -> None:
+    users.add("alice", Role.PROVIDER, NOW)
+    token = users.add("root", Role.ADMIN, NOW)
+    with pytest.raises(Invalid, match="last admin"):
+        users.remove("root")
+    users.add("second", Role.ADMIN, NOW)
+    users.remove("second")
+    with pytest.raises(Invalid, match="last admin"):
+        users.remove("root")
+    assert users.by_token(token) == User(name="root", role=Role.ADMIN)
+
+
+def test_two_admins_that_remove_each_other_at_once_both_fail(db: Db, users: UserStore) -> None:
+    """One has marked itself as leaving and not yet gone when the other looks."""
+    for name in ("one", "two"):
+        users.add(name, Role.ADMIN, NOW)
+    db["users"].update_one({"name": "one"}, {"$set": {"leaving": True}})
+    with pytest.raises(Invalid, match="last admin"):
+        users.remove("two")
+    assert [user.name for user in users.list()] == ["one", "two"]
+
+
+def test_unknown_users_are_told(users: UserStore) -> None:
+    for act in (users.remove, users.document, lambda name: users.rotate(name, NOW)):
+        with pytest.raises(NotFound, match="nobody"):
+            act("nobody")
+
+
+def test_what_is_shown_of_a_user_has_no_secret(users: UserStore) -> None:
+    users.add("alice", Role.PROVIDER, NOW)
+    assert users.document("alice").keys() == {"_id", "_etag", "_created", "_updated", "name", "role"}
+
+
+def test_a_request_is_begun_once_and_answered_ever_after(requests: IdempotencyStore) -> None:
+    key = requests.begin("k", "digest", NOW, KEPT)
+    assert isinstance(key, Key)
+    with pytest.raises(Conflict, match="still running"):
+        requests.begin("k", "digest", NOW, KEPT)
+    requests.finish(key, 201, b"answer")
+    assert requests.begin("k", "digest", NOW, KEPT) == FirstAnswer(status=201, body=b"answer")
+    with pytest.raises(Invalid, match="another body"):
+        requests.begin("k", "other", NOW, KEPT)
+
+
+def test_a_failed_request_is_forgotten_and_a_finished_one_is_not(requests: IdempotencyStore) -> None:
+    key = requests.begin("k", "digest", NOW, KEPT)
+    assert isinstance(key, Key)
+    requests.release(key)
+    again = requests.begin("k", "other", NOW, KEPT)
+    assert isinstance(again, Key)
+    requests.finish(again, 200, None)
+    requests.release(again)
+    assert requests.begin("k", "other", NOW, KEPT) == FirstAnswer(status=200, body=None)
+
+
+def test_the_request_of_a_dead_server_is_taken_over_by_one(requests: IdempotencyStore) -> None:
+    dead = requests.begin("k", "digest", NOW, KEPT)
+    later = NOW + timedelta(seconds=ABANDONED_SECONDS)
+    heir = requests.begin("k", "digest", later, KEPT)
+    assert isinstance(dead, Key)
+    assert isinstance(heir, Key)
+    with pytest.raises(Conflict, match="still running"):
+        requests.begin("k", "digest", later, KEPT)
+    with pytest.raises(Conflict, match="taken this request over"):
+        requests.finish(dead, 201, b"late")
+    requests.release(dead)
+    requests.finish(heir, 201, b"answer")
+    assert requests.begin("k", "digest", later, KEPT) == FirstAnswer(status=201, body=b"answer")
+
+
+def test_samples_are_kept_until_their_task_goes(db: Db) -> None:
+    store = MemoryStore(db)
+    store.prepare()
+    one, two = ObjectId(), ObjectId()
+    stored = store.add([{"task": task, "time": NOW, "resident_memory_bytes": 1} for task in (one, two)], NOW)
+    assert store.add([], NOW) == []
+    store.delete_of([one])
+    assert list(db["memory_usage"].find()) == [stored[1]]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], (None, None, None, None)),
+        ([5], (5, 5, 5, 5)),
+        ([3, 1], (1, 2, 3, 3)),
+        (list(range(101)), (0, 50, 95, 100)),
+    ],
+)
+def test_a_summary_of_values(values: list[float], expected: tuple[float | None, ...]) -> None:
+    assert summary(values) == dict(zip(("min", "median", "p95", "max"), expected, strict=True))
