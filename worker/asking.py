@@ -139,7 +139,7 @@ def _ahead(
         return {}  # enough is here
     share = (ahead_seconds - seconds) / max(1, len(recent))
     wanted = {
-        key: min(AHEAD, _trust(count, side_by_side), math.floor(share * side_by_side / max(mean, 1e-4)))
+        key: min(AHEAD, _trust(count, side_by_side), math.floor(share * side_by_side / max(mean, 1e-4) + 1e-6))
         for key, (mean, side_by_side, count) in recent.items()
     }
     return {key: count for key, count in wanted.items() if count}

@@ -47,10 +47,11 @@ class Daemon:
         self._settings = settings
         self._root = root
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._spool = Spool(root)
+        self._spawner = Spawner()
         self._ear, self._mouth = socket.socketpair()
         self._ear.setblocking(False)
         self._mouth.setblocking(False)
-        self._spool = Spool(root)
         self._measured_at = 0.0
         self._started = datetime.now(UTC)
         limits = Limits(
@@ -64,7 +65,6 @@ class Daemon:
         self._core = Core(limits, lambda: uuid.uuid4().hex, now, replaces=self._spool.worker, ends=self._spool.ends())
         layout = Layout(root)
         self._executors = Executors([ShellExecutor(layout, settings.tasks.tail_bytes)])
-        self._spawner = Spawner()
         self._link = Link(server, self._spool, self.tell, write_note, lambda: datetime.now(UTC).isoformat())
         self._watcher = Watcher(settings.usage.interval, lambda: self._spawner.pid, self.tell)
         uploads = Uploads(
@@ -96,15 +96,13 @@ class Daemon:
 
     def run(self) -> int:
         """Work until it is time to leave; answers with the exit code."""
-        selector = selectors.DefaultSelector()
-        selector.register(self._ear, selectors.EVENT_READ)
-        selector.register(self._spawner, selectors.EVENT_READ)
-        with self._listening_to_signals():
+        with selectors.DefaultSelector() as selector, self._listening_to_signals():
+            selector.register(self._ear, selectors.EVENT_READ)
+            selector.register(self._spawner, selectors.EVENT_READ)
             while not self._core.left:
-                ready = {key.fd: events for key, events in selector.select(self._patience())}
-                if self._ear.fileno() in ready:
-                    with contextlib.suppress(BlockingIOError):
-                        self._ear.recv(65536)
+                selector.select(self._patience())
+                with contextlib.suppress(BlockingIOError):
+                    self._ear.recv(65536)
                 self._turn(selector)
             self._close()
         return 3 if self._core.turned_away else 0

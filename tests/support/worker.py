@@ -83,7 +83,8 @@ class CoreDriver:
 
     def asked(self) -> Ask:
         """The newest claim."""
-        return self.all(Ask)[-1]
+        newest: Ask = self.all(Ask)[-1]
+        return newest
 
     def all(self, kind: type[Any], among: Iterable[Action] | None = None) -> list[Any]:
         """All actions of one kind."""

@@ -1,0 +1,434 @@
+"""The whole worker with real processes, against a stand-in for the server."""
+
+import json
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from banyan.errors import Conflict, Forbidden, SetupError, Unavailable
+from tests.support.fake_server import FakeServer, work
+from tests.support.waiting import eventually, processes_with
+
+PYTHON = sys.executable
+SOURCE = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def mark() -> str:
+    """A text by which a test finds the processes that it has started."""
+    return f"mark-{uuid.uuid4().hex}"
+
+
+def ends(root: Path, *tasks: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:
+    """Run these tasks; the reports of their ends, in the order of the tasks."""
+    server = FakeServer(tasks)
+    assert work(root, server, **settings) == 0
+    assert server.goodbyes == ["worker-1"]
+    return [server.ends[task["execution"]] for task in server.tasks]
+
+
+@pytest.mark.parametrize(
+    ("task", "exit_status", "exit_code"),
+    [
+        ({"command": "exit 0"}, "success", 0),
+        ({"command": "exit 3"}, "failure (exit code 3)", 3),
+        ({"command": ["false"]}, "failure (exit code 1)", 1),
+        ({"command": "kill -SEGV $$"}, "failure (SIGSEGV)", None),
+        ({"command": ["no-such-program"]}, "failure (exit code 127)", 127),
+        ({"command": "no-such-program"}, "failure (exit code 127)", 127),
+        ({"command": ["/etc/passwd"]}, "failure (exit code 126)", 126),
+        ({"command": "true", "directory": "/no/such/place"}, "failure (exit code 126)", 126),
+        ({"command": "sleep 60", "timeout": 0.3}, "timed out", None),
+        ({"command": "trap 'exit 0' TERM; sleep 60 & wait", "timeout": 0.3}, "timed out", 0),
+    ],
+)
+def test_exit_statuses(tmp_path: Path, task: dict[str, Any], exit_status: str, exit_code: int | None) -> None:
+    (end,) = ends(tmp_path, task)
+    assert (end["exit_status"], end.get("exit_code")) == (exit_status, exit_code)
+
+
+def test_what_the_task_said_is_in_its_report(tmp_path: Path) -> None:
+    script = "echo out; echo err >&2; echo '[1, {\"a.b\": null}]' > $BANYAN_RESULT; echo x > file; cat"
+    (end,) = ends(tmp_path, {"command": script, "stdin": "from stdin"})
+    assert (end["stdout_tail"], end["stdout_bytes"]) == ("out\nfrom stdin", 14)
+    assert (end["stderr_tail"], end["stderr_bytes"]) == ("err\n", 4)
+    assert (end["result"], end["files_bytes"]) == ([1, {"a.b": None}], 2)
+    assert end["directory"] == {"logs": "t1/1", "work": "t1/1/work"}
+    assert (tmp_path / "t1/1/work/file").read_text() == "x\n"
+    assert (tmp_path / "t1/1/stdout").read_text() == "out\nfrom stdin"
+    assert end["time_started"] < end["time_terminated"]
+
+
+def test_a_long_output_is_told_by_its_tail(tmp_path: Path) -> None:
+    (end,) = ends(tmp_path, {"command": "seq 100000"})
+    assert end["stdout_bytes"] == 588895
+    assert end["stdout_tail"].endswith("99999\n100000\n")
+    assert len(end["stdout_tail"]) == 8192
+
+
+def test_the_environment_is_the_stated_one_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BANYAN_TOKEN", "secret")
+    monkeypatch.setenv("SOMETHING_OF_OURS", "secret")
+    task = {"command": ["env"], "env": {"FOO": "a=b\nc", "HOME": "/mine"}, "requested_resources": {"cores": 1.5}}
+    (end,) = ends(tmp_path, task)
+    assert "secret" not in end["stdout_tail"]
+    names = {line.split("=")[0] for line in end["stdout_tail"].splitlines() if "=" in line}
+    assert names == {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TMPDIR", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"),
+        *("BANYAN_TASK_ID", "BANYAN_EXECUTION_ID", "BANYAN_WORKDIR", "BANYAN_PROGRESS", "BANYAN_RESULT", "FOO"),
+    }
+    assert "FOO=a=b\nc\n" in end["stdout_tail"]
+    assert "HOME=/mine\n" in end["stdout_tail"]
+    assert "OMP_NUM_THREADS=1\n" in end["stdout_tail"]
+    assert "CUDA_VISIBLE_DEVICES=\n" in end["stdout_tail"]
+    assert f"BANYAN_WORKDIR={tmp_path}/t1/1/work\n" in end["stdout_tail"]
+
+
+def test_work_directories(tmp_path: Path) -> None:
+    script = "ls; pwd; touch here"
+    same = {"_id": "same", "command": script, "workdir": "task"}
+    first, second, fresh, none = ends(
+        tmp_path,
+        same | {"attempt": 1},
+        same | {"attempt": 2},
+        {"command": script},
+        {"command": "pwd; echo ${BANYAN_WORKDIR-unset}", "workdir": "none"},
+        cores=1,
+    )
+    assert first["stdout_tail"] == f"{tmp_path}/same/work\n"
+    assert second["stdout_tail"] == f"here\n{tmp_path}/same/work\n"
+    assert second["directory"] == {"logs": "same/2", "work": "same/work"}
+    assert fresh["stdout_tail"] == f"{tmp_path}/t3/1/work\n"
+    assert none["stdout_tail"].endswith("\nunset\n")
+    assert none["directory"] == {"logs": "t4/1", "work": None}
+
+
+def test_cancelling_asks_then_kills_the_whole_tree(tmp_path: Path, mark: str) -> None:
+    script = "trap '' TERM; (trap '' TERM; setsid sleep 60) & sleep 60 & wait; wait; wait"
+    server = FakeServer([{"command": script, "env": {"MARK": mark}, "max_shutdown_time": 0.5}])
+    server.on_report = lambda report: server.cancel.append("e1") if "pid" in report and not server.cancel else None
+    began = time.monotonic()
+    work(tmp_path, server)
+    assert server.ends["e1"]["exit_status"] == "cancelled"
+    assert server.ends["e1"]["signal"] == "SIGKILL"
+    assert processes_with(mark) == []
+    assert time.monotonic() - began < 10
+
+
+def test_a_task_that_ends_well_in_its_grace_has_succeeded(tmp_path: Path) -> None:
+    server = FakeServer([{"command": "trap 'echo saved; exit 0' TERM; sleep 60 & wait"}])
+    server.on_report = lambda report: server.cancel.append("e1") if "pid" in report and not server.cancel else None
+    work(tmp_path, server)
+    assert server.ends["e1"]["exit_status"] == "success"
+    assert server.ends["e1"]["stdout_tail"] == "saved\n"
+
+
+def test_the_curve_and_the_peak_of_a_tree_that_fills_memory(tmp_path: Path) -> None:
+    fill = "import time; x = b'x' * 100_000_000; time.sleep(2.5)"
+    server = FakeServer([{"command": f'{PYTHON} -c "{fill}" & {PYTHON} -c "{fill}"; wait'}])
+    work(tmp_path, server, usage={"interval": 0.5})
+    peak = server.ends["e1"]["peak_memory_bytes"]
+    assert 200_000_000 < peak < 230_000_000
+    curve = [sample["resident_memory_bytes"] for sample in server.samples]
+    assert len(curve) >= 3
+    assert max(curve) == peak
+    assert all(sample["virtual_memory_bytes"] > sample["resident_memory_bytes"] for sample in server.samples)
+    assert server.samples[0]["task"] == "t1"
+
+
+def test_a_short_task_has_one_sample_and_a_small_peak(tmp_path: Path) -> None:
+    server = FakeServer([{"command": ["true"]}])
+    work(tmp_path, server)
+    (sample,) = server.samples
+    assert sample["execution"] == "e1"
+    assert sample["resident_memory_bytes"] == server.ends["e1"]["peak_memory_bytes"] < 12 << 20
+
+
+def test_a_busy_task_shows_its_cpu(tmp_path: Path) -> None:
+    server = FakeServer([{"command": [PYTHON, "-c", "import time\nwhile time.process_time() < 1.5: pass"]}])
+    work(tmp_path, server, usage={"interval": 0.5})
+    assert 1.5 <= server.ends["e1"]["cpu_seconds"] < 3
+    assert max(sample["cpu_percent"] for sample in server.samples) > 20
+
+
+def test_a_memory_request_is_enforced(tmp_path: Path, mark: str) -> None:
+    fill = f"import time; x = b'x' * 300_000_000; time.sleep(60) # {mark}"
+    greedy, modest = ends(
+        tmp_path,
+        {"command": [PYTHON, "-c", fill], "requested_resources": {"cores": 1, "memory": 100_000_000}},
+        {"command": ["sleep", "1.5"], "requested_resources": {"cores": 1, "memory": 100_000_000}},
+    )
+    assert greedy["exit_status"] == "out of memory"
+    assert greedy["peak_memory_bytes"] > 100_000_000
+    assert modest["exit_status"] == "success"
+    assert processes_with(mark) == []
+
+
+def test_progress_is_told_while_the_task_runs_and_nonsense_is_noted(tmp_path: Path) -> None:
+    half = """echo '{"fraction": 0.5, "message": "half"}' > $BANYAN_PROGRESS"""
+    server = FakeServer(
+        [
+            {"command": f"{half}; sleep 1.5"},
+            {"command": "echo '{\"fraction\": 7}' > $BANYAN_PROGRESS; echo nonsense > $BANYAN_RESULT; sleep 1.5"},
+            {"command": half},
+        ]
+    )
+    work(tmp_path, server, usage={"interval": 0.4})
+    told = [report["progress"] for report in server.reports if "progress" in report and "exit_status" not in report]
+    assert told == [{"fraction": 0.5, "message": "half"}]
+    assert server.ends["e1"]["progress"] == {"fraction": 0.5, "message": "half"}
+    assert server.ends["e3"]["progress"] == {"fraction": 0.5, "message": "half"}
+    assert server.ends["e2"]["exit_status"] == "success"
+    assert "fraction must be a number between 0 and 1" in server.ends["e2"]["error"]
+    assert "result: Expecting value" in server.ends["e2"]["error"]
+
+
+def test_a_large_result_becomes_a_file(tmp_path: Path) -> None:
+    command = [PYTHON, "-c", "import json, os; json.dump('x' * 70_000, open(os.environ['BANYAN_RESULT'], 'w'))"]
+    kept, lost = ends(tmp_path, {"command": command}, {"command": command, "workdir": "none"})
+    assert "result" not in kept
+    assert kept["result_file"] == "result.json"
+    assert len(json.loads((tmp_path / "t1/1/work/result.json").read_text())) == 70_000
+    assert "too many for a task without a work directory" in lost["error"]
+
+
+def test_gpus_that_are_not_there_are_no_trouble_and_the_machine_is_described(tmp_path: Path) -> None:
+    server = FakeServer([{"command": "true"}])
+    work(tmp_path, server, name="me", labels={"kind": "test"}, queues=["a"], memory="1 GiB")
+    (said,) = server.registrations
+    assert (said["name"], said["labels"], said["queues"], said["pid"]) == ("me", {"kind": "test"}, ["a"], os.getpid())
+    assert said["resources"]["cores"] == 2
+    assert said["resources"]["memory"] == 1 << 30
+    assert said["resources"]["scratch"] > 0
+    assert said["capabilities"] == ["shell"]
+    assert said["files"]["root"] == str(tmp_path)
+    assert "replaces" not in said
+
+
+def test_hundreds_of_short_tasks_are_run_once_each_and_reported_in_batches(tmp_path: Path) -> None:
+    server = FakeServer([{"command": ["true"], "workdir": "none"} for _ in range(400)])
+    batches: list[int] = []
+    report = server.report
+
+    def counted(worker: str, body: dict[str, Any], /) -> dict[str, Any]:
+        batches.append(len(body["reports"]))
+        return report(worker, body)
+
+    server.report = counted  # type: ignore[method-assign]
+    work(tmp_path, server)
+    assert {end["exit_status"] for end in server.ends.values()} == {"success"}
+    assert sorted(each["execution"] for each in server.reports) == sorted(task["execution"] for task in server.tasks)
+    assert len(batches) < 200
+
+
+def test_a_server_that_comes_and_goes_costs_nothing(tmp_path: Path) -> None:
+    failures = {"register": 2, "claim": 2, "report": 2}
+
+    def fail(call: str) -> Unavailable | None:
+        failures[call] = failures.get(call, 0) - 1
+        return Unavailable("away") if failures[call] >= 0 else None
+
+    server = FakeServer([{"command": "true"} for _ in range(5)])
+    server.fail = fail
+    assert work(tmp_path, server) == 0
+    assert {end["exit_status"] for end in server.ends.values()} == {"success"}
+
+
+def test_a_worker_that_was_given_up_stops_its_tasks_and_registers_anew(tmp_path: Path, mark: str) -> None:
+    server = FakeServer([{"command": "sleep 60", "env": {"MARK": mark}}, {"command": "true"}])
+    refused: list[str] = []
+
+    def fail(call: str) -> Conflict | None:
+        if call == "report" and server.ends == {} and not refused and processes_with(mark):
+            refused.append(call)
+            server.tasks = server.tasks[1:]  # the server has given up the other
+            return Conflict("lost")
+        return None
+
+    server.fail = fail
+    assert work(tmp_path, server) == 0
+    assert refused == ["report"]
+    assert server.registrations[1]["replaces"] == "worker-1"
+    assert processes_with(mark) == []
+    assert list(server.ends) == ["e2"]
+
+
+def test_a_stranger_is_turned_away(tmp_path: Path) -> None:
+    server = FakeServer([])
+    server.fail = lambda call: Forbidden("no such token") if call == "register" else None
+    assert work(tmp_path, server) == 3
+
+
+def test_two_workers_cannot_share_a_work_directory(tmp_path: Path) -> None:
+    server = FakeServer([{"command": "true"}])
+    faults: list[str] = []
+
+    def second(report: dict[str, Any]) -> None:
+        try:
+            work(tmp_path, FakeServer([]))
+        except SetupError as error:
+            faults.append(str(error))
+
+    server.on_report = second
+    work(tmp_path, server)
+    assert faults == [f"another worker uses {tmp_path}; give this one a work directory of its own"]
+
+
+def test_a_killed_worker_leaves_no_process_and_its_results_outlive_it(tmp_path: Path, mark: str) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    script = f"echo done-{mark}; exit 4"
+    worker = subprocess.Popen([PYTHON, "-m", "tests.support.fake_server", str(root), script], cwd=SOURCE)
+    try:
+        spool = eventually(lambda: _spooled(root), show=lambda: list(root.iterdir()))
+    finally:
+        worker.kill()
+        worker.wait()
+    assert spool == ["e1"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in root.glob(".banyan-spool*")} == {0o600}
+    server = FakeServer([{"command": "true", "_id": "t2", "execution": "e2"}])
+    server.fail = lambda call: None
+    work(root, server)
+    assert (server.registrations[0]["replaces"], server.registrations[0]["finished"]) == ("worker-1", ["e1"])
+    assert server.ends["e1"]["exit_status"] == "failure (exit code 4)"
+    assert server.ends["e1"]["token"] == "token-e1"
+    assert _spooled(root) == []
+
+
+def _spooled(root: Path) -> list[str]:
+    try:
+        database = sqlite3.connect(f"file:{root}/.banyan-spool?mode=ro", uri=True)
+    except sqlite3.Error:
+        return []
+    try:
+        return [execution for (execution,) in database.execute("SELECT execution FROM ends")]
+    except sqlite3.Error:
+        return []  # it is being made
+    finally:
+        database.close()
+
+
+def tasks_file(path: Path, *tasks: dict[str, Any]) -> Path:
+    path.write_text("".join(f"{json.dumps(task)}\n" for task in tasks))
+    return path
+
+
+def run_file(path: Path, root: Path) -> subprocess.Popen[str]:
+    command = [PYTHON, "-m", "banyan", "worker", "--tasks", str(path), "--workdir", str(root), "--cores", "2"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=SOURCE, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_kill_9_of_the_worker_leaves_nothing_of_its_tasks(tmp_path: Path, mark: str) -> None:
+    script = "trap '' TERM HUP; setsid sleep 60 & sleep 60"
+    path = tasks_file(tmp_path / "tasks", *({"command": script, "env": {"MARK": mark}} for _ in range(2)))
+    worker = run_file(path, tmp_path / "root")
+    try:
+        eventually(lambda: len(processes_with(mark)) >= 6, show=lambda: processes_with(mark))
+    finally:
+        worker.kill()
+        worker.communicate()
+    eventually(lambda: not processes_with(mark), seconds=5, show=lambda: processes_with(mark))
+
+
+def test_a_file_of_tasks_is_run_without_a_server(tmp_path: Path) -> None:
+    path = tasks_file(
+        tmp_path / "tasks",
+        {"command": "echo hi", "name": "greet"},
+        {"command": "test $BANYAN_EXECUTION_ID = again.3", "_id": "again", "max_retry_count": 5},
+        {"command": ["true"], "requested_resources": {"cores": 64}},
+    )
+    worker = run_file(path, tmp_path / "root")
+    out, err = worker.communicate(timeout=60)
+    shown = {each["_id"]: each for each in map(json.loads, out.splitlines())}
+    assert worker.returncode == 1
+    assert shown["000001"] | {"peak_memory_bytes": 0, "cpu_seconds": 0} == {
+        "_id": "000001",
+        "name": "greet",
+        "exit_status": "success",
+        "attempts": 1,
+        "exit_code": 0,
+        "peak_memory_bytes": 0,
+        "cpu_seconds": 0,
+        "stdout_tail": "hi\n",
+    }
+    assert (shown["again"]["exit_status"], shown["again"]["attempts"]) == ("success", 3)
+    assert "cores 64 of 2" in shown["000003"]["exit_status"]
+    assert "2 succeeded, 1 failed" in err
+
+
+def test_a_wrong_file_of_tasks_is_refused_with_all_its_faults(tmp_path: Path) -> None:
+    path = tmp_path / "tasks"
+    path.write_text('{"command": []}\nnonsense\n{"command": "x", "timeout": "soon"}\n{"command": "x", "colour": 1}\n')
+    worker = run_file(path, tmp_path / "root")
+    _, err = worker.communicate(timeout=60)
+    assert worker.returncode == 2
+    for fault in ("line 1: command must be", "line 2: Expecting value", "line 3: 'soon' is not", "line 4: colour"):
+        assert fault in err
+
+
+def test_sigterm_drains_and_a_second_one_stops_now(tmp_path: Path, mark: str) -> None:
+    path = tasks_file(tmp_path / "tasks", {"command": "sleep 60; echo late", "env": {"MARK": mark}})
+    worker = run_file(path, tmp_path / "root")
+    eventually(lambda: processes_with(mark))
+    worker.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.wait(timeout=1.5)
+    assert processes_with(mark)
+    worker.send_signal(signal.SIGTERM)
+    _, err = worker.communicate(timeout=10)
+    assert processes_with(mark) == []
+    assert worker.returncode == 1
+    assert "0 succeeded, 0 failed, 1 not run" in err
+
+
+def test_the_death_of_the_supervisor_costs_the_task_but_not_the_worker(tmp_path: Path, mark: str) -> None:
+    server = FakeServer([{"command": "setsid sleep 60 & sleep 60", "env": {"MARK": mark}}, {"command": "true"}])
+
+    def kill(report: dict[str, Any]) -> None:
+        if report["execution"] == "e1" and "exit_status" not in report:
+            parent = Path(f"/proc/{report['pid']}/stat").read_text().rpartition(")")[2].split()[1]
+            os.kill(int(parent), signal.SIGKILL)
+
+    server.on_report = kill
+    work(tmp_path, server, cores=1)
+    assert server.ends["e1"]["exit_status"] == "failure (worker: its supervisor died)"
+    assert server.ends["e2"]["exit_status"] == "success"
+    assert processes_with(mark) == []
+
+
+def test_uploads_bring_everything_while_it_runs_and_at_the_end(tmp_path: Path) -> None:
+    script = "seq 5000; echo a > file; mkdir d; head -c 9000000 /dev/zero > d/large; ln -s /etc/passwd link; sleep 1.5"
+    server = FakeServer([{"command": f"{script}; echo b >> file; rm -f d/large; seq 2000 >&2"}], uploads=True)
+    seen: list[set[str]] = []
+    server.on_report = lambda report: seen.append({path for _, path in server.files})
+    work(tmp_path, server, files={"upload_interval": 0.3}, usage={"interval": 0.4})
+    assert server.files["e1", "file"] == b"a\nb\n"
+    assert len(server.files["e1", "d/large"]) == 9_000_000
+    assert server.files["e1", "stdout"] == "".join(f"{n}\n" for n in range(1, 5001)).encode()
+    assert server.files["e1", "stderr"] == "".join(f"{n}\n" for n in range(1, 2001)).encode()
+    assert "link" not in {path for _, path in server.files}
+    assert not (tmp_path / "t1").exists()
+
+
+def test_uploads_over_the_quota_are_shown(tmp_path: Path) -> None:
+    server = FakeServer([{"command": "head -c 3000 /dev/zero > large; echo x > small"}], uploads=True, quota_bytes=1000)
+    work(tmp_path, server)
+    assert server.ends["e1"]["excess"] == {"large": 3000}
+    assert server.files == {("e1", "small"): b"x\n"}
+
+
+def test_files_written_anew_are_sent_anew(tmp_path: Path) -> None:
+    script = "echo first version > file; sleep 1.6; echo second > file; echo more of it >> file"
+    server = FakeServer([{"command": script}], uploads=True)
+    work(tmp_path, server, files={"upload_interval": 0.3})
+    assert server.files["e1", "file"] == b"second\nmore of it\n"

@@ -1,0 +1,255 @@
+"""The supervisor with real processes: starting, accounting, killing, and leaving nothing behind."""
+
+import os
+import select
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.waiting import eventually, processes_with
+from worker.spawner import Job, Spawner, SupervisorDied
+
+PATH = "PATH=/usr/local/bin:/usr/bin:/bin"
+
+
+class Answers:
+    """A spawner and all that its supervisor has answered."""
+
+    def __init__(self, directory: Path) -> None:
+        self.spawner = Spawner()
+        self.heard: list[tuple[Any, ...]] = []
+        self.directory = directory
+
+    def run(self, key: str, *argv: str, lane: int = 1, env: tuple[str, ...] = (), **fields: Any) -> None:
+        """Run a program with its output beside the test's other files."""
+        out = str(self.directory / key)
+        values = {"cwd": str(self.directory), "stdin": None, "stdout": f"{out}.out", "stderr": f"{out}.err"}
+        job = Job(argv=list(argv), env=[PATH, f"BANYAN_EXECUTION_ID={key}", *env], **(values | fields))
+        self.spawner.run(lane, key, job)
+        self.spawner.push()
+
+    def listen(self, seconds: float = 0.05) -> None:
+        """Take in what was answered, waiting a moment for it."""
+        select.select([self.spawner], [], [], seconds)
+        self.heard += self.spawner.answers()
+
+    def get(self, kind: str, key: str, seconds: float = 20.0) -> tuple[Any, ...]:
+        """The answer of this kind about this job."""
+
+        def look() -> tuple[Any, ...] | None:
+            self.listen()
+            return next((each for each in self.heard if each[:2] == (kind, key)), None)
+
+        return eventually(look, seconds=seconds, show=lambda: self.heard) or ()
+
+    def text(self, key: str, stream: str = "out") -> str:
+        """What the job wrote."""
+        return (self.directory / f"{key}.{stream}").read_text()
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[Answers]:
+    answers = Answers(tmp_path)
+    yield answers
+    answers.spawner.close()
+
+
+@pytest.fixture
+def mark() -> str:
+    """A text by which a test finds the processes that it has started."""
+    return f"mark-{uuid.uuid4().hex}"
+
+
+def test_an_exit_code_and_a_signal_are_told(jobs: Answers) -> None:
+    jobs.run("code", "sh", "-c", "echo out; echo err >&2; exit 3", lane=1)
+    jobs.run("signal", "sh", "-c", "kill -SEGV $$", lane=2)
+    assert os.waitstatus_to_exitcode(jobs.get("exited", "code")[5]) == 3
+    assert os.waitstatus_to_exitcode(jobs.get("exited", "signal")[5]) == -signal.SIGSEGV
+    assert (jobs.text("code"), jobs.text("code", "err")) == ("out\n", "err\n")
+
+
+def test_the_jobs_of_a_lane_run_one_after_another(jobs: Answers) -> None:
+    for number in range(5):
+        jobs.run(f"job{number}", "sh", "-c", f"echo {number} >> order; sleep 0.02; echo {number} >> order")
+    jobs.get("exited", "job4")
+    assert (jobs.directory / "order").read_text().split() == [str(n) for n in range(5) for _ in range(2)]
+
+
+def test_a_queued_job_can_be_dropped_and_a_running_one_cannot(jobs: Answers) -> None:
+    jobs.run("first", "sleep", "0.3")
+    jobs.run("second", "touch", "second-ran")
+    jobs.run("third", "true")
+    jobs.spawner.drop("second")
+    jobs.spawner.drop("first")
+    jobs.spawner.push()
+    jobs.get("dropped", "second")
+    jobs.get("exited", "third")
+    assert not (jobs.directory / "second-ran").exists()
+    assert ("dropped", "first") not in jobs.heard
+
+
+@pytest.mark.parametrize(
+    ("argv", "fields", "stage"),
+    [
+        (("no-such-program",), {}, "command"),
+        (("/etc/passwd",), {}, "command"),
+        (("true",), {"cwd": "/no/such/directory"}, "directory"),
+        (("true",), {"stdout": "/no/such/directory/out"}, "output"),
+        (("with\0nul",), {}, "command"),
+    ],
+)
+def test_what_cannot_be_started_is_told_with_the_stage(
+    jobs: Answers, argv: tuple[str, ...], fields: dict[str, Any], stage: str
+) -> None:
+    jobs.run("bad", *argv, **fields)
+    assert jobs.get("failed", "bad")[2] == stage
+    jobs.run("good", "true")
+    jobs.get("exited", "good")
+
+
+def test_the_job_leads_its_session_and_inherits_nothing(jobs: Answers) -> None:
+    jobs.run("job", "sh", "-c", "ls -l /proc/$$/fd; cat /proc/$$/stat; grep Sig /proc/$$/status; pwd")
+    pid = jobs.get("exited", "job")[2]
+    text = jobs.text("job")
+    links = [line.split()[-1] for line in text.splitlines() if " -> " in line]
+    assert links[0] == "/dev/null"
+    assert {Path(link).name for link in links} <= {"null", "job.out", "job.err"}
+    stat = next(line for line in text.splitlines() if line.startswith(f"{pid} "))
+    _, group, session = stat.rpartition(")")[2].split()[1:4]
+    assert (int(group), int(session)) == (pid, pid)
+    ignored = next(line for line in text.splitlines() if line.startswith("SigIgn"))
+    assert int(ignored.split()[1], 16) & sum(1 << (number - 1) for number in (1, 2, 13, 15)) == 0
+    assert text.splitlines()[-1] == str(jobs.directory)
+
+
+def test_a_signal_reaches_the_whole_group(jobs: Answers, mark: str) -> None:
+    jobs.run("job", "sh", "-c", "sleep 60 & sleep 60 & wait", env=(f"MARK={mark}",))
+    jobs.get("started", "job")
+    eventually(lambda: len(processes_with(mark)) >= 3)
+    jobs.spawner.signal("job", signal.SIGTERM)
+    jobs.spawner.push()
+    assert os.waitstatus_to_exitcode(jobs.get("exited", "job")[5]) == -signal.SIGTERM
+    assert processes_with(mark) == []
+
+
+ESCAPE = """
+import os, sys, time
+if os.fork():
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(60) # " + sys.argv[1]], dict())
+"""
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        "sleep 60 &",
+        "nohup sleep 60 >/dev/null 2>&1 &",
+        "setsid sleep 60 &",
+        "setsid sh -c 'setsid sleep 60 & sleep 60' & sleep 0.2",
+        "(setsid -f sleep 60)",
+    ],
+)
+def test_what_an_ended_job_leaves_behind_is_killed(jobs: Answers, mark: str, leave: str) -> None:
+    jobs.run("job", "sh", "-c", f"{leave}\nexit 0", env=(f"MARK={mark}",))
+    exited = jobs.get("exited", "job", seconds=10)
+    assert os.waitstatus_to_exitcode(exited[5]) == 0
+    eventually(lambda: not processes_with(mark), show=lambda: processes_with(mark))
+
+
+def test_an_escapee_that_hides_its_environment_is_killed_too(jobs: Answers, mark: str) -> None:
+    jobs.run("job", sys.executable, "-c", ESCAPE, mark)
+    jobs.get("exited", "job")
+    eventually(lambda: not processes_with(mark), show=lambda: processes_with(mark))
+
+
+def test_the_orphans_of_a_running_job_live_on(jobs: Answers, mark: str) -> None:
+    jobs.run("daemon", "sh", "-c", "setsid -f sleep 60; sleep 1", lane=1, env=(f"MARK={mark}",))
+    jobs.get("started", "daemon")
+    eventually(lambda: len(processes_with(mark)) >= 2)
+    jobs.run("other", "true", lane=2)
+    jobs.get("exited", "other")
+    assert any("sleep 60" in command for _, command in processes_with(mark))
+    jobs.get("exited", "daemon")
+    eventually(lambda: not processes_with(mark), show=lambda: processes_with(mark))
+
+
+def test_nothing_is_left_when_the_worker_is_gone(jobs: Answers, mark: str) -> None:
+    script = "trap '' TERM HUP; setsid sleep 60 & sleep 60 & sleep 60"
+    jobs.run("job", "sh", "-c", script, env=(f"MARK={mark}",))
+    jobs.run("escaped", sys.executable, "-c", ESCAPE + "\ntime.sleep(60)", mark, lane=2)
+    jobs.get("started", "job")
+    eventually(lambda: len(processes_with(mark)) >= 4, show=lambda: processes_with(mark))
+    began = time.monotonic()
+    jobs.spawner.close()
+    assert processes_with(mark) == []
+    assert time.monotonic() - began < 5
+    assert not Path(f"/proc/{jobs.spawner.pid}").exists()
+
+
+def test_nothing_is_left_when_the_supervisor_is_killed(tmp_path: Path, mark: str) -> None:
+    jobs = Answers(tmp_path)
+    jobs.run("job", "sh", "-c", "setsid sleep 60 & sleep 60", env=(f"MARK={mark}",))
+    pid = jobs.get("started", "job")[2]
+    eventually(lambda: len(processes_with(mark)) >= 3)
+    os.kill(jobs.spawner.pid, signal.SIGKILL)
+
+    def died() -> bool:
+        try:
+            jobs.listen()
+        except SupervisorDied:
+            return True
+        return False
+
+    eventually(died)
+    jobs.spawner.clean_up([pid])
+    eventually(lambda: not processes_with(mark), show=lambda: processes_with(mark))
+
+
+def test_true_is_not_charged_with_the_size_of_a_large_process(jobs: Answers) -> None:
+    ballast = bytearray(100 << 20)
+    jobs.run("true", "true")
+    peak = jobs.get("exited", "true")[6]
+    assert peak < 12 << 20, f"{len(ballast)} bytes of ours must not count"
+
+
+def test_the_peak_of_a_large_program_is_its_own(jobs: Answers) -> None:
+    jobs.run("large", sys.executable, "-c", "x = b'x' * 200_000_000")
+    exited = jobs.get("exited", "large")
+    assert exited[7] is True
+    assert 200_000_000 < exited[6] < 220_000_000
+
+
+def test_the_cpu_time_of_children_counts(jobs: Answers) -> None:
+    burn = "import time\nwhile time.process_time() < 0.3: pass"
+    jobs.run("burn", "sh", "-c", f"{sys.executable} -c '{burn}' & {sys.executable} -c '{burn}'; wait")
+    assert 0.6 < jobs.get("exited", "burn")[8] < 2
+
+
+def test_standard_input_is_the_file_given(jobs: Answers, tmp_path: Path) -> None:
+    (tmp_path / "input").write_text("hello")
+    jobs.run("cat", "cat", stdin=str(tmp_path / "input"))
+    jobs.get("exited", "cat")
+    assert jobs.text("cat") == "hello"
+
+
+def test_many_jobs_with_large_environments_pass_the_pipes(jobs: Answers) -> None:
+    large = tuple(f"V{number}=" + "x" * 10_000 for number in range(10))
+    for number in range(40):
+        jobs.spawner.run(1, f"job{number}", Job(["true"], [PATH, *large], "/", None, "/dev/null", "/dev/null"))
+    jobs.spawner.push()
+    while jobs.spawner.backlog:
+        select.select([], [jobs.spawner.commands_fileno], [], 5)
+        jobs.spawner.push()
+        jobs.listen(0)
+    jobs.get("exited", "job39")
+    assert sum(each[0] == "exited" for each in jobs.heard) == 40

@@ -1,0 +1,263 @@
+"""What the worker reads from the machine and from its tasks, and what it keeps."""
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from banyan.config import Reserve, WorkerSettings
+from banyan.domain.resources import Resources
+from banyan.errors import SetupError
+from tests.support.worker import grant
+from worker.capacity import Machine, capacity, machine
+from worker.collect import Malformed, progress, result, tail
+from worker.gpus import Gpu
+from worker.layout import Layout, regular_files
+from worker.spool import Spool
+from worker.tasksfile import TasksFile, read
+from worker.usage import Process, trees
+
+GIB = 2**30
+
+
+# Capacity
+
+
+def fake_root(root: Path, groups: str, **limits: str) -> Path:
+    """A file system root with these control groups; `limits` maps `DIR__FILE` to a text."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/meminfo").write_text("MemTotal:       16777216 kB\nMemAvailable:    1 kB\n")
+    (root / "proc/self/cgroup").write_text(groups)
+    for name, text in limits.items():
+        path = root / "sys/fs/cgroup" / name.replace("__", "/").replace("-", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_version_2_limits_count_wherever_they_are_set(tmp_path: Path) -> None:
+    root = fake_root(
+        tmp_path,
+        "0::/slice/job\n",
+        **{"slice/cpu.max": "150000 100000\n", "slice/job/cpu.max": "max 100000\n", "slice/memory.max": str(2 * GIB)},
+        **{"slice/job/memory.max": str(3 * GIB)},
+    )
+    found = machine(tmp_path, root)
+    assert (found.cores, found.memory_bytes) == (min(1.5, found.cores), 2 * GIB)
+    assert found.scratch_bytes > 0
+
+
+def test_version_1_limits_count_also_inside_a_container(tmp_path: Path) -> None:
+    root = fake_root(
+        tmp_path,
+        "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n1:name=systemd:/x\n",
+        **{"cpu,cpuacct/cpu.cfs_quota_us": "50000\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"},
+        **{"memory/memory.limit_in_bytes": f"{GIB}\n"},
+    )
+    found = machine(tmp_path, root)
+    assert (found.cores, found.memory_bytes) == (0.5, GIB)
+
+
+def test_no_limit_means_the_whole_machine(tmp_path: Path) -> None:
+    unlimited = {"memory/memory.limit_in_bytes": "9223372036854771712\n", "cpu/cpu.cfs_quota_us": "-1\n"}
+    root = fake_root(tmp_path, "4:memory:/\n1:cpu:/\n", **unlimited)
+    assert machine(tmp_path, root).memory_bytes == 16 * GIB
+
+
+HERE = Machine(
+    cores=8.0,
+    memory_bytes=100 * GIB,
+    scratch_bytes=50 * GIB + 5,
+    gpus=tuple(Gpu(index=i, memory_bytes=(16 + i) * GIB, compute_capability=(8 - i, 0)) for i in range(3)),
+)
+
+
+def test_reserves_are_left_for_others() -> None:
+    reserve = Reserve(cores=1.5, memory_bytes=10 * GIB, memory_percent=5, gpus=1)
+    resources, indexes = capacity(HERE, WorkerSettings(reserve=reserve, custom={"licence": 2}))
+    assert resources == Resources(
+        millicores=6500,
+        memory_bytes=85 * GIB,
+        gpus=2,
+        gpu_memory_bytes=16 * GIB,
+        gpu_compute_capability=(7, 0),
+        scratch_bytes=50 * GIB,
+        custom={"licence": 2000},
+    )
+    assert indexes == (0, 1)
+
+
+def test_settings_replace_what_was_found_but_no_gpu_is_invented() -> None:
+    settings = WorkerSettings(cores=20, memory=GIB, gpus=5, scratch=7)
+    resources, indexes = capacity(HERE, settings)
+    assert (resources.millicores, resources.memory_bytes, resources.scratch_bytes) == (20_000, GIB, 7)
+    assert indexes == (0, 1, 2)
+    assert capacity(HERE, WorkerSettings(gpus=0))[1] == ()
+
+
+# Processes
+
+
+def process(pid: int, parent: int, session: int) -> Process:
+    return Process(pid, parent, session, 0, 0, 0)
+
+
+def test_a_tree_is_found_by_parents_and_by_sessions() -> None:
+    table = [
+        process(10, 1, 10),  # the supervisor
+        process(20, 10, 20),  # task a
+        process(21, 20, 20),
+        process(22, 21, 22),  # a session of its own, but still a's child
+        process(23, 10, 20),  # an orphan of a's session
+        process(30, 10, 30),  # task b
+        process(40, 1, 40),  # somebody else
+    ]
+    found = trees({each.pid: each for each in table}, {20: "a", 30: "b"}, reaper=10)
+    assert {task: sorted(each.pid for each in processes) for task, processes in found.items()} == {
+        "a": [20, 21, 22, 23],
+        "b": [30],
+    }
+
+
+# What tasks write
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"fraction": 0.5, "message": "half"}', {"fraction": 0.5, "message": "half"}),
+        ('{"fraction": 1}', {"fraction": 1}),
+        ('{"message": null}', {}),
+        ("", None),
+        (" \n", None),
+    ],
+)
+def test_progress(tmp_path: Path, text: str, said: Any) -> None:
+    (tmp_path / "progress").write_text(text)
+    assert progress(str(tmp_path / "progress")) == said
+
+
+@pytest.mark.parametrize(
+    "text", ["half", "[]", "0.5", '{"fraction": 1.5}', '{"fraction": "x"}', '{"fraction": NaN}', '{"message": 1}',
+             '{"other": 1}', '{"fraction": true}', "[" * 100_000]
+)  # fmt: skip
+def test_nonsense_is_not_progress(tmp_path: Path, text: str) -> None:
+    (tmp_path / "progress").write_text(text)
+    with pytest.raises(Malformed, match="progress"):
+        progress(str(tmp_path / "progress"))
+
+
+@pytest.mark.parametrize("text", ["nonsense", f"{2**63}", '{"a\\u0000b": 1}', '"\\ud800"', "[" * 95 + "]" * 95])
+def test_a_result_that_cannot_be_kept_is_malformed(tmp_path: Path, text: str) -> None:
+    (tmp_path / "result").write_text(text)
+    with pytest.raises(Malformed, match="result"):
+        result(str(tmp_path / "result"), None)
+
+
+def test_odd_results_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "result").write_text('{"": 1, "a.b": [null, Infinity], "$x": "é"}')
+    kept = {"result": {"": 1, "a.b": [None, float("inf")], "$x": "é"}}
+    assert result(str(tmp_path / "result"), None) == kept
+    assert result(str(tmp_path / "nothing"), None) == {}
+
+
+def test_a_tail_is_text_whatever_it_is_cut_from(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"\xff" + "é".encode() * 10)
+    assert tail(str(tmp_path / "out"), 3) == ("\ufffdé", 21)
+    assert tail(str(tmp_path / "nothing"), 3) == ("", 0)
+
+
+# Directories
+
+
+def test_an_attempt_starts_in_an_empty_directory(tmp_path: Path) -> None:
+    layout, attempt = Layout(tmp_path), grant("a")
+    layout.make(attempt)
+    (tmp_path / "task-a/1/work/left").write_text("x")
+    layout.make(attempt)
+    assert list((tmp_path / "task-a/1").iterdir()) == [tmp_path / "task-a/1/work"]
+    assert list((tmp_path / "task-a/1/work").iterdir()) == []
+    layout.clear(attempt)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_forgetting_never_leaves_the_root(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "task").mkdir(parents=True)
+    (tmp_path / "precious").mkdir()
+    Layout(root).forget(["../precious", "..", ".", "", "task", "/etc"])
+    assert list(root.iterdir()) == []
+    assert (tmp_path / "precious").exists()
+
+
+def test_only_regular_files_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "d/e").mkdir(parents=True)
+    (tmp_path / "d/e/file").write_text("x")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert [path for path, _ in regular_files(str(tmp_path))] == ["d/e/file"]
+
+
+# Spool
+
+
+def test_a_spool_outlives_its_worker_and_is_private(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    assert (spool.worker, spool.ends()) == (None, [])
+    spool.worker = "w1"
+    spool.add([{"execution": "a", "exit_status": "success"}, {"execution": "b"}])
+    spool.add([{"execution": "c"}], acknowledged=["b"])
+    with pytest.raises(SetupError, match="another worker uses"):
+        Spool(tmp_path)
+    spool.close()
+    again = Spool(tmp_path)
+    assert again.worker == "w1"
+    assert again.ends() == [{"execution": "a", "exit_status": "success"}, {"execution": "c"}]
+    again.close()
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_broken_spool_is_explained(tmp_path: Path) -> None:
+    (tmp_path / ".banyan-spool").write_text("this is not a database, but it is long enough to be mistaken for one" * 99)
+    with pytest.raises(SetupError, match="cannot use"):
+        Spool(tmp_path)
+
+
+# A file of tasks
+
+
+def test_a_file_of_tasks_hands_out_what_fits_and_retries(tmp_path: Path) -> None:
+    path = tmp_path / "tasks"
+    path.write_text('{"command": "a", "max_retry_count": 1, "timeout": "120s"}\n\n{"command": ["b"], "_id": "b"}\n')
+    shown: list[dict[str, Any]] = []
+    tasks = TasksFile(read(path), shown.append)
+    done: list[bool] = []
+    tasks.done = lambda: done.append(True)
+    tasks.register_worker({"resources": {"cores": 2}})
+    ask = {"request": "1", "resources": {"cores": 1}, "max_tasks": 9, "wait": 0}
+    (first,) = tasks.claim("w", ask)["tasks"]
+    assert (first["_id"], first["execution"], first["timeout"]) == ("000001", "000001.1", 120.0)
+    key = first["class"]
+    (second,) = tasks.claim("w", {**ask, "request": "2", "max_tasks": 0, "ahead": {key: 5}})["tasks"]
+    assert second["_id"] == "b"
+    tasks.report("w", {"reports": [{"execution": "000001.1", "exit_status": "failure (exit code 1)"}]})
+    assert tasks.claim("w", ask)["tasks"][0]["execution"] == "000001.2"
+    ends = [{"execution": "000001.2", "exit_status": "timed out"}, {"execution": "b.1", "exit_status": "success"}]
+    tasks.report("w", {"reports": ends})
+    assert shown == [
+        {"_id": "000001", "exit_status": "timed out", "attempts": 2},
+        {"_id": "b", "exit_status": "success", "attempts": 1},
+    ]
+    assert (done, tasks.failed, tasks.ended) == ([True], 1, 2)
+
+
+def test_a_file_of_tasks_that_is_wrong_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "tasks").write_text('{"command": "x", "_id": "../up"}\n{"command": "x", "_id": "a"}\n')
+    with pytest.raises(SetupError, match="line 1: _id must be"):
+        read(tmp_path / "tasks")
+    (tmp_path / "twice").write_text('{"command": "x", "_id": "a"}\n{"command": "x", "_id": "a"}\n')
+    with pytest.raises(SetupError, match="the id a is there twice"):
+        read(tmp_path / "twice")
+    with pytest.raises(SetupError, match="cannot read"):
+        read(tmp_path / "nothing")
