@@ -1,7 +1,7 @@
 """Claiming: a worker asks for work, and waits here until there is some, or news of what it holds."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -19,8 +19,6 @@ from banyan.queue.report import give_back
 from banyan.storage.workers import ACTIVE, DRAINING
 
 Document = dict[str, Any]
-
-_LOOK_AGAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +57,7 @@ def claim(context: Context, worker_id: ObjectId, ask: Ask) -> News:
     if replayed:
         return News(tasks=replayed)
     offer = Offer.of(worker)
-    waiter = Waiter(worker_id, context.classes.accepted_by(offer))
+    waiter = Waiter(worker_id, _could_take(context, offer, ask))
     deadline = time.monotonic() + min(ask.wait_seconds, context.settings.leases.heartbeat)
     context.hub.enter(waiter)
     try:
@@ -70,13 +68,27 @@ def claim(context: Context, worker_id: ObjectId, ask: Ask) -> News:
             left = deadline - time.monotonic()
             if news or left <= 0 or context.hub.closed:
                 return news
-            waiter.wait(min(left, _LOOK_AGAIN_SECONDS))
+            waiter.wait(left)
             current = context.storage.workers.load(worker_id)
             if current is None or current.get("claim_request") != ask.request:
                 return News()
             worker = current
     finally:
         context.hub.leave(waiter)
+
+
+def _could_take(context: Context, offer: Offer, ask: Ask) -> Callable[[str], bool]:
+    """A test on class keys: would this claim take such a task? A class that is not known yet is worth a look."""
+
+    def could_take(key: str) -> bool:
+        if key in ask.ahead:
+            return True
+        known = context.classes.known(key)
+        if ask.max_tasks == 0 or known is None:
+            return ask.max_tasks > 0
+        return offer.accepts(known) and known.resources.fits(ask.free)
+
+    return could_take
 
 
 def _enter(context: Context, worker_id: ObjectId, ask: Ask) -> Document:

@@ -1,11 +1,10 @@
 """What every use case works with."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from banyan.config import ServerSettings
-from banyan.domain.matching import Offer, TaskClass
+from banyan.domain.matching import TaskClass
 from banyan.domain.shares import Shares
 from banyan.queue.hub import Hub
 from banyan.storage.mongo import Storage
@@ -31,14 +30,9 @@ class Classes:
             self._by_key.clear()
         return self._by_key.setdefault(task_class.key, task_class)
 
-    def accepted_by(self, offer: Offer) -> Callable[[str], bool]:
-        """A test on class keys: could this worker take such a task? Unknown classes are worth a look."""
-
-        def accepts(key: str) -> bool:
-            known = self._by_key.get(key)
-            return known is None or offer.accepts(known)
-
-        return accepts
+    def known(self, key: str) -> TaskClass | None:
+        """The class with this key, if it was seen here."""
+        return self._by_key.get(key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from banyan.storage.tasks import view
 
 Document = dict[str, Any]
 
-_ROUNDS = 8
+_ROUNDS = 50
 _RESERVED_SECONDS = 60.0
 
 
@@ -60,7 +60,7 @@ def grant(context: Context, wanted: Wanted) -> list[Document]:
     """
     granted: list[Document] = []
     for crowd in range(_ROUNDS):
-        choice = _choose(context, wanted, crowd)
+        choice = _choose(context, wanted, min(crowd, 5))
         if not choice.tasks:
             break
         granted = _claim(context, wanted, choice.tasks)

@@ -1,5 +1,6 @@
 """The collection `memory_usage`: samples of what tasks use while they run."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -7,9 +8,21 @@ from typing import Any
 from bson import ObjectId
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
+from pymongo.errors import BulkWriteError
 
 Document = dict[str, Any]
 Session = ClientSession | None
+
+
+_DUPLICATE = 11000
+
+
+def _id_of(sample: Document) -> ObjectId:
+    """The same id for the same sample of an attempt, so that a repeated report stores it once; in order of time."""
+    if sample.get("execution") is None:
+        return ObjectId()
+    milliseconds = int(sample["time"].timestamp() * 1000)
+    return ObjectId(milliseconds.to_bytes(6, "big") + hashlib.sha256(sample["execution"].binary).digest()[:6])
 
 
 class MemoryStore:
@@ -27,10 +40,14 @@ class MemoryStore:
         if not samples:
             return []
         stored = [
-            {"_id": ObjectId(), "_etag": str(ObjectId()), "_created": now, "_updated": now, **sample}
+            {"_id": _id_of(sample), "_etag": str(ObjectId()), "_created": now, "_updated": now, **sample}
             for sample in samples
         ]
-        self._samples.insert_many(stored, ordered=False)
+        try:
+            self._samples.insert_many(stored, ordered=False)
+        except BulkWriteError as error:
+            if any(fault["code"] != _DUPLICATE for fault in error.details["writeErrors"]):
+                raise
         return stored
 
     def delete_of(self, tasks: Iterable[ObjectId], session: Session = None) -> None:

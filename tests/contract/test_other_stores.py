@@ -11,6 +11,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from banyan.domain.continuations import Edge
 from banyan.storage.edges import EdgeStore
 from banyan.storage.executions import ExecutionStore
+from banyan.storage.memory import MemoryStore
 from banyan.storage.meta import MetaStore
 from banyan.storage.queues import QueueStore
 from banyan.storage.workers import DRAINING, GONE, LOST, WorkerStore
@@ -194,3 +195,14 @@ def test_leases_count_from_the_end_of_an_outage(db: Db) -> None:
     back = NOW + timedelta(minutes=10)
     assert meta.leases_count_from(back, outage) == back
     assert meta.leases_count_from(back + timedelta(seconds=10), outage) == back
+
+
+def test_a_sample_that_is_reported_twice_is_stored_once_and_samples_read_back_in_order(db: Db) -> None:
+    memory = MemoryStore(db)
+    memory.prepare()
+    attempt = {"task": ObjectId(), "execution": ObjectId(), "resident_memory_bytes": 1}
+    samples = [{**attempt, "time": NOW + timedelta(seconds=seconds)} for seconds in (0, 1, 2)]
+    memory.add(samples[:2], NOW)
+    memory.add(samples, NOW)
+    stored = [document["time"] for document in db["memory_usage"].find().sort("_id")]
+    assert stored == [sample["time"] for sample in samples]

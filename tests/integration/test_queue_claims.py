@@ -1,6 +1,7 @@
 """Claims, reports and leases over the real MongoDB: who gets what, and whose word counts."""
 
 import threading
+import time
 from collections import Counter
 from datetime import timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from banyan.queue.explain import explain
 from banyan.queue.register import change_state, leave, register
 from banyan.queue.report import Report, report
 from banyan.queue.rescue import complete_reports, expire_leases
+from banyan.storage.mongo import Storage
 from tests.support.queue import WORKERS, SimulatedWorker, after, context_of, post, states, task
 
 
@@ -387,3 +389,28 @@ def test_a_claim_looks_at_classes_and_not_at_tasks(context: Context) -> None:
     )
     assert stats["totalKeysExamined"] <= 4
     assert len(context.storage.tasks.class_heads()) == 3
+
+
+def test_a_claim_that_waits_at_one_server_is_woken_by_another(mongo_uri: str, context: Context) -> None:
+    storage = Storage.connect(mongo_uri, context.storage.db.name)
+    other = context_of(storage)
+    for each in (context, other):
+        each.hub.start()
+    worker = SimulatedWorker(context)
+    answers: list[Any] = []
+    try:
+        for news in ("work", "cancellation"):
+            waiting = threading.Thread(target=lambda: answers.append(worker.claim(1, wait_seconds=20.0)))
+            started = time.monotonic()
+            waiting.start()
+            if news == "work":
+                (id,) = post(other, task())
+            else:
+                cancel(other, [id], {"user": "alice"})
+            waiting.join(timeout=15)
+            assert time.monotonic() - started < 15, f"the claim was not woken by {news}"
+    finally:
+        other.hub.close()
+        storage.close()
+    assert [grant["_id"] for grant in answers[0].tasks] == [id]
+    assert answers[1].cancel == list(worker.held)
