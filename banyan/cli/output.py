@@ -45,7 +45,7 @@ def print_json(value: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """A plain table. Headings with `>` before them are aligned to the right; those with `~` are cut if space is short."""
+    """A plain table. Headings with `>` before them are aligned right; those with `~` are cut if space is short."""
     result = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         result.add_column(
