@@ -46,6 +46,7 @@ def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
         max_tasks=body["max_tasks"],
         held=frozenset(body.get("held") or ()),
         cancelling=frozenset(body.get("cancelling") or ()),
+        unanswered=frozenset(body.get("unanswered") or ()),
         wait_seconds=float(body.get("wait") or 0),
         ahead={key: int(count) for key, count in (body.get("ahead") or {}).items()},
     )

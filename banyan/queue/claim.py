@@ -23,13 +23,17 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """One claim: `request` names the question, so that repeating it gets the same answer."""
+    """One claim: `request` names the question, so that repeating it gets the same answer.
+
+    `unanswered` names earlier questions whose answers may still be on their way.
+    """
 
     request: str
     free: Resources
     max_tasks: int
     held: frozenset[ObjectId] = frozenset()
     cancelling: frozenset[ObjectId] = frozenset()
+    unanswered: frozenset[str] = frozenset()
     wait_seconds: float = 0.0
     ahead: Mapping[str, int] = field(default_factory=dict)
 
@@ -111,7 +115,7 @@ def _sort_out(context: Context, worker: Document, ask: Ask) -> list[Document]:
             continue
         if task.get("claim_request") == ask.request:
             granted.append(task["_id"])
-        else:
+        elif task.get("claim_request") not in ask.unanswered:
             unknown[task["execution"]] = task["_id"]
     if unknown:
         give_back(context, unknown)

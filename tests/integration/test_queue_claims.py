@@ -120,6 +120,18 @@ def test_a_claim_whose_answer_was_lost_strands_nothing(context: Context) -> None
     assert [len(attempts(context, id)) for id in ids] == [1, 1, 1]
 
 
+def test_a_claim_whose_answer_is_still_on_its_way_keeps_what_it_was_granted(context: Context) -> None:
+    post(context, *[task() for _ in range(3)])
+    worker = SimulatedWorker(context)
+    first = worker.ask(2)
+    granted = claim(context, worker.id, first).tasks
+    second = worker.claim(2, unanswered=frozenset([first.request])).tasks
+    assert len(second) == 1
+    worker.held |= {grant["execution"]: grant for grant in granted}
+    worker.end()
+    assert context.storage.db["executions"].count_documents({"exit_status": "success"}) == 3
+
+
 def test_a_claim_that_a_server_died_in_is_mended_by_the_next_one(context: Context) -> None:
     """The task was written as running, its attempt was not."""
     (id,) = post(context, task())

@@ -53,6 +53,7 @@ CLAIM: dict[str, Rules] = {
     "max_tasks": whole(maximum=10_000, required=True),
     "held": identifiers(),
     "cancelling": identifiers(),
+    "unanswered": texts(100),
     "wait": {"type": "number", "min": 0, "max": MAX_COUNT},
     "ahead": names_to("amounts"),
 }
