@@ -1,6 +1,7 @@
 """The production server: gunicorn with threads, so that a thousand held claims cost a thread each and nothing else."""
 
 import logging
+import resource
 import sys
 import time
 from pathlib import Path
@@ -38,6 +39,7 @@ def serve(settings: ServerSettings, credentials: Path | None = None, listen_fd: 
     or `Unavailable` when it cannot begin.
     """
     _configure_log(settings.log.level)
+    _allow_open_files()
     named = credentials or (Path(settings.auth.credentials_file) if settings.auth.credentials_file else None)
     storage = Storage.connect(settings.mongo.uri, settings.mongo.database)
     try:
@@ -138,6 +140,12 @@ def _leave(_: object, worker: Any) -> None:
     app.config[RESCUER_KEY].stop()
     app.config[CONFIG_KEY].hub.close()
     app.config[CONFIG_KEY].storage.close()
+
+
+def _allow_open_files() -> None:
+    """Raise the soft limit on open files to the hard one: each held claim keeps a socket open."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _configure_log(level: str) -> None:
