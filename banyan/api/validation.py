@@ -39,8 +39,9 @@ class Checker:
         """Documents as they are to be stored, defaults filled in, and the faults of each (empty for none)."""
         validator = Validator(schema={})
         stored, faults = [], []
+        seen = _Seen()
         for document in documents:
-            value, issues = self._check(validator, document, update=False)
+            value, issues = self._check(validator, document, update=False, seen=seen)
             if not issues and self._together is not None:
                 issues = self._together(value)
             stored.append(value)
@@ -49,32 +50,58 @@ class Checker:
 
     def changes(self, document: Any) -> Document:
         """The fields of an update as they are to be stored, without defaults; raises `Invalid`."""
-        value, issues = self._check(Validator(schema={}), document, update=True)
+        value, issues = self._check(Validator(schema={}), document, update=True, seen=_Seen())
         if issues:
             raise Invalid(issues)
         return value
 
-    def _check(self, validator: Validator, document: Any, update: bool) -> tuple[Document, Issues]:
+    def _check(self, validator: Validator, document: Any, *, update: bool, seen: "_Seen") -> tuple[Document, Issues]:
         if not isinstance(document, dict):
             return {}, {"_body": 'must be an object such as {"name": "value"}'}
         faults = {name: fault for name, value in document.items() if (fault := bad_name(name) or unstorable(value))}
         given = {name: value for name, value in document.items() if name not in faults}
         if not update:
             given = {n: value for n, value in given.items() if value is not None or n not in self._droppable}
+        known = seen.recall(given)
+        new = given = {name: value for name, value in given.items() if name not in known}
         for name, defaults in self._inner_defaults.items():
             if isinstance(given.get(name), dict):
-                given[name] = {**defaults, **given[name]}
+                given = {**given, name: {**defaults, **given[name]}}
         named = {name: self._rules[name] for name in given if name in self._rules}
-        validator.schema = named if update else {**self._required, **named}  # the fewer rules, the faster
+        required = {} if update else {name: rules for name, rules in self._required.items() if name not in known}
+        validator.schema = {**required, **named}  # the fewer rules, the faster
         valid = validator.validate(given, update=update)
         if faults or not valid:
             return {}, {**faults, **explain(validator, self._rules)}
-        checked: Document = validator.document
+        seen.remember(new, validator.document)
+        checked = {**validator.document, **known}
         return checked if update else self._completed(checked), {}
 
     def _completed(self, document: Document) -> Document:
         defaults = {n: dict(v) if isinstance(v, dict) else v for n, v in self._defaults.items() if n not in document}
         return {**defaults, **document}
+
+
+class _Seen:
+    """Objects that were found right in earlier items of a list: those of one campaign are mostly equal."""
+
+    _MOST = 1000
+
+    def __init__(self) -> None:
+        self._checked: dict[tuple[str, str], Document] = {}
+
+    def recall(self, document: Document) -> Document:
+        """The fields whose values were checked before, as they are to be stored."""
+        if not self._checked:
+            return {}
+        keys = {name: (name, repr(value)) for name, value in document.items() if isinstance(value, dict)}
+        return {name: dict(self._checked[key]) for name, key in keys.items() if key in self._checked}
+
+    def remember(self, given: Document, checked: Document) -> None:
+        """Note what was just found right."""
+        for name, value in given.items():
+            if isinstance(value, dict) and len(self._checked) < self._MOST:
+                self._checked[name, repr(value)] = checked[name]
 
 
 def _take_defaults(schema: dict[str, Any]) -> Document:

@@ -1,5 +1,6 @@
 """Bodies against schemas, without a server."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banyan.api.schema import RESOURCES
-from banyan.api.schema.workers import CLAIM
-from banyan.api.validation import validated, validated_changes, validated_new
+from banyan.api.schema.workers import CLAIM, REGISTRATION
+from banyan.api.validation import Checker, validated, validated_changes, validated_new
 from banyan.errors import Invalid, TooLarge
 
 ID = "56a210d5e7794978227cb2f4"
@@ -197,6 +198,28 @@ def test_a_body_that_is_no_task_is_refused(body: object) -> None:
         validated_new("tasks", body)
 
 
+def test_equal_objects_in_a_list_are_each_stored_and_wrong_ones_each_told() -> None:
+    resources = {"memory": "1 kB", "custom": {"x": 1}}
+    first, second = validated_new("tasks", [{"requested_resources": resources, "env": {"A": "b"}}] * 2)
+    assert (
+        first
+        == second
+        == DEFAULTS | {"requested_resources": {"cores": 1, **resources, "memory": 1000}} | {"env": {"A": "b"}}
+    )
+    assert first["requested_resources"] is not second["requested_resources"]
+    with pytest.raises(Invalid) as refused:
+        validated_new("tasks", [{"env": {"A": "b"}}, {"env": {"A": 1}}, {"env": {"A": 1}}])
+    assert refused.value.items is not None
+    assert [list(item) for item in refused.value.items] == [[], ["env"], ["env"]]
+
+
+def test_a_required_object_may_be_the_same_in_each_item() -> None:
+    item = {"name": "w", "resources": {"cores": 1}}
+    documents, faults = Checker(REGISTRATION).new([item, item, {"name": "w"}])
+    assert documents[:2] == [item, item]
+    assert faults == [{}, {}, {"resources": "is required"}]
+
+
 def test_a_list_has_a_limit() -> None:
     with pytest.raises(TooLarge, match="at most 2"):
         validated_new("tasks", [{}, {}, {}], max_items=2)
@@ -232,12 +255,16 @@ _JSON = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(list(RESOURCES["tasks"])) | st.text(max_size=8), _JSON, max_size=5))
 def test_whatever_is_sent_is_refused_or_can_be_stored(body: dict[str, Any]) -> None:
-    for check in (lambda: validated_new("tasks", body)[0], lambda: validated_changes("tasks", body)):
+    checks: list[Callable[[], Any]] = [
+        lambda: validated_new("tasks", body)[0],
+        lambda: validated_changes("tasks", body),
+    ]
+    for check in checks:
         try:
             accepted = check()
         except Invalid:
             continue
-        bson.encode(accepted)
+        assert bson.encode(accepted)
 
 
 @given(st.dictionaries(st.text(), _JSON, max_size=4))
