@@ -101,7 +101,7 @@ def worker(
     models: Annotated[list[Path] | None, typer.Option(help="A directory with models; several.")] = None,
     time_limit: Annotated[str | None, typer.Option(help="How long to live, such as '2h'.")] = None,
     idle_timeout: Annotated[str | None, typer.Option(help="Stop after so long without a task.")] = None,
-    max_tasks: Annotated[int | None, typer.Option(help="The most tasks at once.")] = None,
+    max_tasks: Annotated[int | None, typer.Option(help="Leave after so many tasks.")] = None,
     tasks: Annotated[Path | None, typer.Option(help="Run this JSON-lines file of tasks, without a server.")] = None,
     config: Config = None,
 ) -> None:
