@@ -116,7 +116,7 @@ class Uploads:
             with self._changed:
                 while not self._sending and not self._closed:
                     self._changed.wait()
-                if not self._urgent:
+                if not self._urgent and not self._closed:
                     self._changed.wait(self._interval)
                 if self._closed:
                     return
