@@ -1,4 +1,4 @@
-"""One real `banyan up` for all tests of a module."""
+"""One real `banyan up` for all tests that do not stop it."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from banyan.client import Client
 from tests.support.up import Up, started
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """A running `banyan up` with two cores, whose worker samples memory often."""
     directory = tmp_path_factory.mktemp("up")

@@ -51,6 +51,10 @@ class Up:
             raise AssertionError(f"banyan {' '.join(arguments)} exited {done.returncode}: {done.stderr}")
         return json.loads(done.stdout)
 
+    def rest_of_output(self) -> str:
+        """What it wrote to stdout after its first line; wait for its end before."""
+        return self.process.stdout.read() if self.process.stdout is not None else ""
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send it a signal and wait for its end; the exit code."""
         self.process.send_signal(number)
