@@ -72,6 +72,8 @@ class Connection:
         transport: BaseAdapter | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        if not (token.isascii() and token.isprintable()):
+            raise Unauthorized("the token holds characters that no token has; check where it was copied from")
         self.url = url.rstrip("/")
         self._token = token
         self._sleep = sleep

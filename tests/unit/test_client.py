@@ -262,6 +262,12 @@ def test_an_unreachable_address_is_named_with_the_reason(url: str, words: str) -
         Client(url, "", sleep=lambda seconds: None).health()
 
 
+def test_a_token_that_cannot_be_one_is_refused_before_it_is_sent() -> None:
+    for token in ("two\nlines", "t\N{LATIN SMALL LETTER O WITH DIAERESIS}ken"):
+        with pytest.raises(Unauthorized, match="characters that no token has"):
+            Client("http://banyan.test", token)
+
+
 def test_something_else_than_banyan_is_recognised() -> None:
     with pytest.raises(Unavailable, match="is it a Banyan server"):
         client_of(RecordedApp(Said(200, b"<html>"))).tasks()
