@@ -154,6 +154,7 @@ class Work(Section):
     max_tasks: int = Field(default=0, ge=0)
     ask_ahead_seconds: Seconds = 2.0
     tail_bytes: Size = 8192
+    cgroup: str = ""
 
 
 class SentFiles(Section):

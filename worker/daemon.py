@@ -20,6 +20,7 @@ from typing import Protocol
 from banyan.config import WorkerSettings
 from banyan.errors import SetupError
 from worker.capacity import capacity, machine
+from worker.cgroups import MemoryGroups
 from worker.core import Core, Limits
 from worker.events import Document, Drain, Event, Measured, Note, Register, Stop, SupervisorLost
 from worker.executors import Executors, ShellExecutor
@@ -47,6 +48,7 @@ class Daemon:
         self._settings = settings
         self._root = root
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        groups = MemoryGroups(Path(settings.tasks.cgroup)) if settings.tasks.cgroup else None
         self._spool = Spool(root)
         self._spawner = Spawner()
         self._ear, self._mouth = socket.socketpair()
@@ -64,14 +66,15 @@ class Daemon:
         now = time.monotonic()
         self._core = Core(limits, lambda: uuid.uuid4().hex, now, replaces=self._spool.worker, ends=self._spool.ends())
         layout = Layout(root)
-        self._executors = Executors([ShellExecutor(layout, settings.tasks.tail_bytes)])
-        self._link = Link(server, self._spool, self.tell, write_note, lambda: datetime.now(UTC).isoformat())
+        self._executors = Executors([ShellExecutor(layout, settings.tasks.tail_bytes, groups)])
+        note = write_note if settings.log.level in ("debug", "info") else write_warning
+        self._link = Link(server, self._spool, self.tell, note, lambda: datetime.now(UTC).isoformat())
         self._watcher = Watcher(settings.usage.interval, lambda: self._spawner.pid, self.tell)
         uploads = Uploads(
             server,
             layout,
             self.tell,
-            write_note,
+            note,
             interval=settings.files.upload_interval,
             tail_bytes=settings.tasks.tail_bytes,
             clock=time.monotonic,
@@ -84,7 +87,7 @@ class Daemon:
             uploads=uploads,
             spawner=lambda: self._spawner,
             register=self._registration,
-            note=write_note,
+            note=note,
         )
         self._uploads = uploads
 
@@ -240,6 +243,12 @@ def write_note(note: Note) -> None:
     stamp = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
     text = " ".join(note.text.split())
     print(f"{stamp} {'WARNING ' if note.warning else ''}{text}", file=sys.stderr, flush=True)
+
+
+def write_warning(note: Note) -> None:
+    """One line of the log if it is a warning, else nothing."""
+    if note.warning:
+        write_note(note)
 
 
 def own_version() -> str:

@@ -151,7 +151,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exited:
-    """A task's processes are all gone; `collected` is what they left (tails, sizes, result, progress)."""
+    """A task's processes are all gone; `collected` is what they left: tails, sizes, result, marks."""
 
     execution: str
     pid: int
@@ -163,8 +163,6 @@ class Exited:
     """False: the program was smaller than the process that spawned it, whose size this is."""
     cpu_seconds: float
     collected: Document = field(default_factory=dict)
-    memory_limit_hit: bool = False
-    """The kernel killed it at the limit of its control group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

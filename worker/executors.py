@@ -8,9 +8,10 @@ import os
 import pwd
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
+from worker.cgroups import MemoryGroups
 from worker.collect import Malformed, progress, result, tail
 from worker.events import Allocation, Document, Grant
 from worker.layout import Layout, regular_files
@@ -47,7 +48,7 @@ class Executor(Protocol):
         """Who is to blame when the job could not be spawned (`errno` and text, and at which stage)."""
 
     def collect(self, grant: Grant) -> Document:
-        """What the ended task left, as fields of its report; `disk_full` marks a full disk."""
+        """What the ended task left, as fields of its report, and marks: `disk_full`, `out_of_memory`."""
 
 
 class ShellExecutor:
@@ -55,10 +56,11 @@ class ShellExecutor:
 
     capability = "shell"
 
-    def __init__(self, layout: Layout, tail_bytes: int, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, layout: Layout, tail_bytes: int, groups: MemoryGroups | None = None) -> None:
         self._layout = layout
         self._tail_bytes = tail_bytes
-        self._environment = default_environment() | dict(environment or {})
+        self._groups = groups
+        self._environment = default_environment()
 
     def runs(self, grant: Grant) -> bool:
         """Whether the task has a command."""
@@ -77,15 +79,24 @@ class ShellExecutor:
                     file.write(document["stdin"].encode(errors="surrogatepass"))
         except OSError as error:
             raise CannotStart(f"no work directory: {error}") from error
-        command = document["command"]
         return Job(
-            argv=[_SHELL, "-c", command] if isinstance(command, str) else list(command),
+            argv=self._argv(grant),
             env=self._variables(grant, allocation, work, logs),
             cwd=document.get("directory") or work or tempfile.gettempdir(),
             stdin=stdin,
             stdout=f"{logs}/stdout",
             stderr=f"{logs}/stderr",
         )
+
+    def _argv(self, grant: Grant) -> list[str]:
+        command = grant.document["command"]
+        argv = [_SHELL, "-c", command] if isinstance(command, str) else list(command)
+        if self._groups is None or grant.memory_limit_bytes is None:
+            return argv
+        try:
+            return self._groups.enter(grant.execution, grant.memory_limit_bytes, argv)
+        except OSError as error:
+            raise CannotStart(f"no control group: {error}") from error
 
     def _variables(self, grant: Grant, allocation: Allocation, work: str | None, logs: str) -> list[str]:
         variables = {
@@ -139,6 +150,8 @@ class ShellExecutor:
         left["files_bytes"] = sum(status.st_size for _, status in regular_files(work)) if work else 0
         if self._disk_full():
             left["disk_full"] = True
+        if self._groups is not None and grant.memory_limit_bytes is not None and self._groups.leave(grant.execution):
+            left["out_of_memory"] = True
         return left
 
     def _disk_full(self) -> bool:

@@ -30,6 +30,7 @@ from worker.events import (
 from worker.executors import CannotStart, Executors
 from worker.layout import Layout
 from worker.link import Link
+from worker.outcome import MARKS
 from worker.spawner import Spawner
 from worker.uploads import Uploads
 from worker.usage import Watched, Watcher
@@ -188,7 +189,7 @@ class Hands:
     def _not_started(self, grant: Grant, error: CannotStart) -> NotStarted:
         collected: Document = {}
         if error.exit_code is not None:
-            collected = {k: v for k, v in self._executors.of(grant).collect(grant).items() if k != "disk_full"}
+            collected = {k: v for k, v in self._executors.of(grant).collect(grant).items() if k not in MARKS}
         return NotStarted(
             execution=grant.execution,
             time_terminated=datetime.now(UTC),

@@ -8,18 +8,20 @@ from worker.attempts import Attempt
 from worker.events import Cause, Document, Exited, Grant, NotStarted, Sample
 
 CANCELLED = "cancelled"
+MARKS = ("disk_full", "out_of_memory")
+"""What an executor notes of an end, beside the fields of its report: the disk was full, the kernel enforced a limit."""
 SERVER_UNREACHABLE = "abandoned (server unreachable)"
 
 
-def exit_status(wait_status: int, cause: Cause | None, *, memory_limit_hit: bool = False) -> str:
+def exit_status(wait_status: int, cause: Cause | None, *, out_of_memory: bool = False) -> str:
     """The exit status of a task that ran.
 
     `cause` is why the worker ended it, if it did. A task that exits with 0 after it was asked to stop has succeeded,
-    unless its time or its memory had run out.
+    unless its time or its memory had run out (`out_of_memory`: as the kernel saw it).
     """
     if cause is Cause.TIMEOUT:
         return "timed out"
-    if cause is Cause.MEMORY or memory_limit_hit:
+    if cause is Cause.MEMORY or out_of_memory:
         return "out of memory"
     code = os.waitstatus_to_exitcode(wait_status)
     if code == 0:
@@ -58,9 +60,9 @@ def start(attempt: Attempt) -> Document:
 def of_exit(attempt: Attempt, event: Exited, peak: int) -> Document:
     """The report of a task that ran; `peak` in bytes."""
     code = os.waitstatus_to_exitcode(event.wait_status)
-    status = exit_status(event.wait_status, attempt.cause, memory_limit_hit=event.memory_limit_hit)
-    collected = dict(event.collected)
-    if collected.pop("disk_full", False) and status.startswith("failure"):
+    status = exit_status(event.wait_status, attempt.cause, out_of_memory=bool(event.collected.get("out_of_memory")))
+    collected = {name: value for name, value in event.collected.items() if name not in MARKS}
+    if event.collected.get("disk_full") and status.startswith("failure"):
         status = worker_failure("disk full")
     return _report(
         attempt,

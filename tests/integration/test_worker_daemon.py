@@ -173,6 +173,26 @@ def test_a_memory_request_is_enforced(tmp_path: Path, mark: str) -> None:
     assert processes_with(mark) == []
 
 
+def test_a_task_with_a_memory_request_runs_in_the_group_that_it_is_given(tmp_path: Path) -> None:
+    groups = tmp_path / "groups"  # stands in for a control group: what the kernel does there is the kernel's
+    groups.mkdir()
+    root = tmp_path / "root"
+    root.mkdir()
+    limited = {"requested_resources": {"cores": 1, "memory": 100_000_000}}
+    killed, missing, free = ends(
+        root,
+        {"command": f"echo 'oom_kill 1' > {groups}/banyan-e1/memory.oom_control; echo $$; kill -9 $$"} | limited,
+        {"command": ["no-such-program"]} | limited,
+        {"command": "true"},
+        tasks={"cgroup": str(groups)},
+    )
+    assert killed["exit_status"] == "out of memory"
+    assert int(killed["stdout_tail"]) == killed["pid"] == int((groups / "banyan-e1/cgroup.procs").read_text())
+    assert missing["exit_status"] == "failure (exit code 127)"
+    assert free["exit_status"] == "success"
+    assert not (groups / "banyan-e3").exists()
+
+
 def test_progress_is_told_while_the_task_runs_and_nonsense_is_noted(tmp_path: Path) -> None:
     half = """echo '{"fraction": 0.5, "message": "half"}' > $BANYAN_PROGRESS"""
     server = FakeServer(

@@ -234,4 +234,4 @@ def test_an_exit_status_names_what_happened(wait_status: int, cause: Cause | Non
 
 
 def test_the_kernel_may_have_enforced_the_memory_limit() -> None:
-    assert exit_status(signal.SIGKILL, None, memory_limit_hit=True) == "out of memory"
+    assert exit_status(signal.SIGKILL, None, out_of_memory=True) == "out of memory"
