@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from pymongo import MongoClient
 
 from banyan.client import Client
 from banyan.errors import Unavailable
@@ -104,15 +105,16 @@ def test_the_same_file_serves_again(mongo_uri: str, database_name: str, tmp_path
             assert len(admin.users()) == 3
 
 
-def test_a_stopping_server_answers_the_claims_that_it_holds(server: Server) -> None:
+def test_a_stopping_server_answers_the_claims_that_it_holds(server: Server, mongo_uri: str, database_name: str) -> None:
     answers: list[dict[str, Any]] = []
     with server.client("worker") as worker:
         registered = worker.register_worker({"name": "w", "resources": RESOURCES})["_id"]
-        seen = worker.workers()[0]["last_seen"]
         body = {"request": "r", "resources": RESOURCES, "max_tasks": 1, "held": [], "wait": 20}
         held = threading.Thread(target=lambda: answers.append(worker.claim(registered, body)))
         held.start()
-        eventually(lambda: worker.workers()[0]["last_seen"] != seen)
+        with MongoClient[dict[str, Any]](mongo_uri) as mongo:
+            workers = mongo[database_name]["workers"]
+            eventually(lambda: workers.find_one({"claim_request": "r"}), show=workers.find_one)
         processes = server.processes()
         began = time.monotonic()
         server.process.terminate()
