@@ -158,8 +158,9 @@ class Work(Section):
 
 
 class SentFiles(Section):
-    """How often what tasks wrote is sent to a server without a shared disk."""
+    """How often what tasks wrote is sent to a server without a shared disk, and whether to look for a shared one."""
 
+    shared: bool = True
     upload_interval: Annotated[Seconds, Some] = 1.0
 
 

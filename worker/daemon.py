@@ -148,11 +148,6 @@ class Daemon:
     def _registration(self, register: Register) -> Document:
         """What `POST /workers` says of us."""
         settings = self._settings
-        probe = secrets.token_hex(16)
-        path = self._root / PROBE
-        path.unlink(missing_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(probe)
         document: Document = {
             "name": settings.name or socket.gethostname(),
             "host": socket.gethostname(),
@@ -162,13 +157,23 @@ class Daemon:
             "capabilities": [*self._executors.capabilities, *settings.capabilities],
             "queues": list(settings.queues),
             "version": own_version(),
-            "files": {"root": str(self._root), "probe": probe},
         }
+        if settings.files.shared:
+            document["files"] = {"root": str(self._root), "probe": self._probe()}
         if settings.time_limit:
             document["available_until"] = (self._started + timedelta(seconds=settings.time_limit)).isoformat()
         if register.replaces:
             document |= {"replaces": register.replaces, "finished": list(register.finished)}
         return document
+
+    def _probe(self) -> str:
+        """A secret that a server can read from our work directory only if it shares the disk."""
+        probe = secrets.token_hex(16)
+        path = self._root / PROBE
+        path.unlink(missing_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(probe)
+        return probe
 
     @contextlib.contextmanager
     def _listening_to_signals(self) -> Iterator[None]:
