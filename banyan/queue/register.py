@@ -1,8 +1,8 @@
 """Workers come and go: registering, draining, leaving, and what that means for what they hold."""
 
 import hmac
+import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from bson import ObjectId
@@ -12,12 +12,14 @@ from banyan.errors import Conflict, Forbidden, Invalid, NotFound
 from banyan.queue.actor import ADMIN, Actor
 from banyan.queue.context import Context
 from banyan.queue.report import lose
+from banyan.storage.disk import open_beneath
 from banyan.storage.tasks import new_revision
 from banyan.storage.workers import ACTIVE, ALIVE, DRAINING, GONE, QUARANTINED
 
 Document = dict[str, Any]
 
 PROBE = ".banyan-probe"
+_MIN_PROBE, _MAX_PROBE = 16, 1000
 
 
 def register(context: Context, document: Document, actor: Actor) -> Document:
@@ -60,11 +62,12 @@ def _replaced(context: Context, worker: ObjectId, actor: Actor) -> Document:
 
 def shares_disk(root: str, probe: str) -> bool:
     """Whether the server sees the worker's directory: the text that the worker has just left there proves it."""
-    try:
-        text = (Path(root) / PROBE).read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
+    file = open_beneath(root, PROBE) if os.path.isabs(root) else None
+    if file is None:
         return False
-    return len(probe) >= 16 and hmac.compare_digest(text.encode(), probe.encode())
+    text = b"".join(file.read(0, _MAX_PROBE)).strip()
+    file.close()
+    return len(probe) >= _MIN_PROBE and hmac.compare_digest(text, probe.encode())
 
 
 def leave(context: Context, worker: ObjectId, finished: Iterable[ObjectId] = ()) -> None:

@@ -52,7 +52,7 @@ def open_beneath(root: str, path: str) -> OpenFile | None:
     try:
         with _directory(root, steps[:-1]) as directory:
             descriptor = os.open(steps[-1], _FILE, dir_fd=directory)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -68,7 +68,7 @@ def list_beneath(root: str, path: str, limit: int) -> list[DiskFile] | None:
     try:
         with _directory(root, steps) as directory:
             found = list(_files(directory, "", limit))
-    except OSError:
+    except (OSError, ValueError):
         return None
     return sorted(found, key=lambda file: file.path)
 

@@ -14,7 +14,7 @@ from tests.integration.conftest import Api
 HIDDEN = {
     "tasks": "class_key task_class order claim_request worker avoid attempt_count unsettled has_continuations".split(),
     "execution_history": "request ended_by files_root".split(),
-    "workers": "claim_request files".split(),
+    "workers": "claim_request files_root replaced".split(),
     "users": "digest leaving".split(),
     "queues": ["claims"],
 }

@@ -64,8 +64,7 @@ WORKER: dict[str, Rules] = {name: shown({**rules, "required": False}) for name, 
     "owner": shown(text()),
     "replaces": shown(identifier()),
     "last_seen": shown(date()),
-    "quarantined_until": shown(date()),
-    "reason": shown(text()),
+    "time_left": shown(date()),
 }
 
 QUEUE: dict[str, Rules] = {
