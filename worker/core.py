@@ -40,6 +40,7 @@ from worker.events import (
     SupervisorLost,
     Synced,
     TurnedAway,
+    Unanswered,
     Unreached,
 )
 from worker.outbox import Outbox
@@ -93,6 +94,7 @@ class Core:
         self._registering = False
         self._wait_seconds = 20.0
         self._open: tuple[str, Offer] | None = None  # the claim that waits for its answer
+        self._overtaken: list[str] = []  # earlier claims whose answers may still be on their way
         self._asked_at: float | None = None
         self._ask_again_at: float | None = None
         self._pause_until: float | None = None
@@ -109,7 +111,7 @@ class Core:
     @property
     def outstanding(self) -> list[Document]:
         """The reports of ends that the server has not acknowledged."""
-        return self._outbox.ends
+        return [*self._outbox.ends, *self._tasks.unsent]
 
     @property
     def held(self) -> list[str]:
@@ -182,6 +184,8 @@ class Core:
             if not self._tasks.lanes.idle and now < soon:
                 self._ask_again_at = soon
                 return
+        if self._open is not None:
+            self._overtaken.append(self._open[0])
         self._open = (self._ids(), offer)
         self._asked_at = now
         attempts = self._tasks.attempts
@@ -189,6 +193,7 @@ class Core:
             "request": self._open[0],
             **offer.to_document(),
             "held": self.held,
+            "unanswered": list(self._overtaken),
             "cancelling": [each for each, attempt in attempts.items() if attempt.cause is Cause.CANCEL],
             "wait": self._wait_seconds,
         }
@@ -227,22 +232,29 @@ class Core:
         self._registering = False
         self._tasks.uploads = event.uploads
         self._wait_seconds = event.wait_seconds
-        self._open = None
+        self._open, self._overtaken = None, []
         self._on_reached(Reached())
 
     def _on_claimed(self, event: Claimed) -> None:
         self._on_reached(Reached())
         self._forget(event.forget)
         self._tasks.cancel(event.cancel)
-        if self._open is None or self._open[0] != event.request:
-            return  # a newer claim did not name these grants as held, so the server takes them back
-        self._open = None
+        if self._open is not None and self._open[0] == event.request:
+            self._open = None
+        elif event.request in self._overtaken:
+            self._overtaken.remove(event.request)
+        else:
+            return  # it was given up, no later claim names these grants, so the server takes them back
         for grant in event.grants:
             if grant.execution not in self._tasks.attempts:
                 self._accept(grant)
         if event.drain:
             self._turn.do(Note("the server drains this worker: it finishes what runs and gets nothing new"))
             self._tasks.give_back_queued()
+
+    def _on_unanswered(self, event: Unanswered) -> None:
+        if event.request in self._overtaken:
+            self._overtaken.remove(event.request)
 
     def _accept(self, grant: Grant) -> None:
         if self._draining or self._room == 0 or not self._fits_our_life(grant):
@@ -276,7 +288,7 @@ class Core:
         self._on_reached(Reached())
         self._tasks.abandon()
         self._outbox.returned()
-        self._replaces, self.worker, self._open = self.worker, None, None
+        self._replaces, self.worker, self._open, self._overtaken = self.worker, None, None, []
 
     def _on_reached(self, event: Reached) -> None:
         self._reached_at = self._turn.now
@@ -328,7 +340,7 @@ class Core:
             self._drain(Drain(f"it was idle for {self._limits.idle_seconds:g} s"))
         if not self._draining:
             return
-        if not attempts and self._leave_by is None:
+        if self._tasks.ended and self._leave_by is None:
             self._leave_by = now + LAST_WORDS_SECONDS
         if not self.held or (self._leave_by is not None and now >= self._leave_by):
             self.left = True
@@ -339,6 +351,7 @@ _HANDLERS: dict[type, Callable[[Core, Any], None]] = {
     Measured: Core._on_measured,
     Registered: Core._on_registered,
     Claimed: Core._on_claimed,
+    Unanswered: Core._on_unanswered,
     Reported: Core._on_reported,
     Refused: Core._on_refused,
     TurnedAway: Core._on_turned_away,

@@ -105,6 +105,13 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unanswered:
+    """A claim that a newer one overtook was given up without an answer."""
+
+    request: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
     """The answer to a batch of reports."""
 
@@ -241,6 +248,7 @@ class Stop:
 Event = (
     Registered
     | Claimed
+    | Unanswered
     | Reported
     | Refused
     | TurnedAway

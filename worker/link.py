@@ -24,6 +24,7 @@ from worker.events import (
     Reported,
     Send,
     TurnedAway,
+    Unanswered,
     Unreached,
 )
 from worker.spool import Spool
@@ -119,7 +120,7 @@ class Link:
         pauses = _Pauses(self._closed)
         while not self._closed.is_set():
             try:
-                answer = self._server.register_worker(document())
+                answer = self._register_once(document())
             except _TURNED_AWAY as error:
                 self._tell(TurnedAway(str(error)))
                 pauses.wait()
@@ -132,6 +133,16 @@ class Link:
                 uploads = answer.get("files") == "upload"
                 self._tell(Registered(worker=answer["_id"], wait_seconds=wait, uploads=uploads))
                 return
+
+    def _register_once(self, document: Document) -> Document:
+        try:
+            return self._server.register_worker(document)
+        except Invalid as error:
+            if "replaces" not in error.issues:
+                raise
+            self._note(Note(f"this server does not know our earlier life ({error}); it is let go", warning=True))
+            fresh = {name: value for name, value in document.items() if name not in ("replaces", "finished")}
+            return self._server.register_worker(fresh)
 
     def _claim_all(self) -> None:
         while (ask := self._asks.get()) is not None:
@@ -150,7 +161,7 @@ class Link:
                 pauses.wait()
             else:
                 return self._tell(self._claimed(request, answer))
-        return None
+        return self._tell(Unanswered(request=request))
 
     def _claimed(self, request: str, answer: Document) -> Claimed:
         return Claimed(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -57,9 +57,11 @@ def claim(context: Context, worker_id: ObjectId, ask: Ask) -> News:
     Raises `Conflict` if the worker is lost or gone: it must stop all that it holds and register anew.
     """
     worker = _enter(context, worker_id, ask)
-    replayed = _sort_out(context, worker, ask)
+    replayed, on_their_way = _sort_out(context, worker, ask)
     if replayed:
         return News(tasks=replayed)
+    if on_their_way:
+        ask = _without(context, ask, on_their_way)
     offer = Offer.of(worker)
     waiter = Waiter(worker_id, _could_take(context, offer, ask))
     deadline = time.monotonic() + min(ask.wait_seconds, context.settings.leases.heartbeat)
@@ -106,8 +108,12 @@ def _enter(context: Context, worker_id: ObjectId, ask: Ask) -> Document:
     return worker
 
 
-def _sort_out(context: Context, worker: Document, ask: Ask) -> list[Document]:
-    """Give back what an earlier answer granted and the worker never heard of; what this request was granted."""
+def _sort_out(context: Context, worker: Document, ask: Ask) -> tuple[list[Document], list[ObjectId]]:
+    """Give back what an earlier answer granted and the worker will never hear of.
+
+    Answers with the grants that this request got before, and with the tasks whose grants are on their way.
+    """
+    on_their_way: list[ObjectId] = []
     unknown: dict[ObjectId, ObjectId] = {}
     granted: list[ObjectId] = []
     for task in context.storage.tasks.held_by(worker["_id"]):
@@ -115,11 +121,21 @@ def _sort_out(context: Context, worker: Document, ask: Ask) -> list[Document]:
             continue
         if task.get("claim_request") == ask.request:
             granted.append(task["_id"])
-        elif task.get("claim_request") not in ask.unanswered:
+        elif task.get("claim_request") in ask.unanswered:
+            on_their_way.append(task["_id"])
+        else:
             unknown[task["execution"]] = task["_id"]
     if unknown:
         give_back(context, unknown)
-    return replay(context, worker, granted) if granted else []
+    return replay(context, worker, granted) if granted else [], on_their_way
+
+
+def _without(context: Context, ask: Ask, tasks: Sequence[ObjectId]) -> Ask:
+    """The same question, less the resources of tasks that the worker has yet to hear of."""
+    free = ask.free
+    for task in context.storage.tasks.documents(tasks, ["requested_resources"]).values():
+        free = free.minus(Resources.from_document(task.get("requested_resources") or {}))
+    return replace(ask, free=free)
 
 
 def replay(context: Context, worker: Document, granted: Sequence[ObjectId]) -> list[Document]:

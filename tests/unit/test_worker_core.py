@@ -30,6 +30,7 @@ from worker.events import (
     Sync,
     Synced,
     TurnedAway,
+    Unanswered,
     Unreached,
     Withdraw,
 )
@@ -47,6 +48,7 @@ def test_it_registers_with_what_the_machine_has_and_then_asks_for_all_of_it() ->
         "resources": {"cores": 2},
         "max_tasks": 256,
         "held": [],
+        "unanswered": [],
         "cancelling": [],
         "wait": 20,
     }
@@ -82,17 +84,31 @@ def test_a_new_claim_follows_as_soon_as_resources_are_free() -> None:
     assert (body["resources"]["cores"], body["max_tasks"]) == (1, 256)
 
 
-def test_grants_in_the_answer_to_a_superseded_claim_are_left_to_the_server() -> None:
-    driver = CoreDriver()
+def overtaken(driver: CoreDriver) -> str:
+    """A claim that a newer one has overtaken, and which the newer one names."""
     driver.grant(grant("a"), grant("b"))
     driver.start("a")
     driver.wait(1)
-    old = driver.asked().body["request"]
+    old = str(driver.asked().body["request"])
     driver.exit("a", seconds=1)
+    assert driver.asked().body["unanswered"] == [old]
+    return old
+
+
+def test_the_answer_to_an_overtaken_claim_counts_as_long_as_newer_claims_name_it() -> None:
+    driver = CoreDriver()
+    old = overtaken(driver)
     driver.say(Claimed(request=old, grants=[grant("late")], cancel=["b"]))
-    assert "late" not in driver.running()
-    assert "late" not in driver.core.held
+    assert "late" in driver.core.held
     assert driver.all(Withdraw) == [Withdraw("b")]
+
+
+def test_the_answer_to_a_claim_that_was_given_up_is_left_to_the_server() -> None:
+    driver = CoreDriver()
+    old = overtaken(driver)
+    driver.say(Unanswered(request=old))
+    driver.say(Claimed(request=old, grants=[grant("late")]))
+    assert "late" not in driver.core.held
 
 
 def test_an_idle_worker_reports_an_end_at_once_and_holds_it_until_it_is_acknowledged() -> None:
@@ -465,6 +481,31 @@ def test_what_a_task_wrote_is_sent_before_its_end_is_reported() -> None:
     driver.say(Synced(execution="a", excess={"big.bin": 7}))
     assert driver.end_of("a")["excess"] == {"big.bin": 7}
     assert Clear("a", True) in driver.done
+
+
+def test_a_draining_worker_does_not_wait_for_ever_to_send_files() -> None:
+    driver = CoreDriver(register=False)
+    driver.say(Measured(Resources(millicores=1000)))
+    driver.say(Registered(worker="w", wait_seconds=20, uploads=True))
+    driver.grant(grant("a"))
+    driver.start("a")
+    driver.exit("a")
+    driver.say(Drain("SIGTERM"))
+    assert driver.all(Leave, driver.wait(5)) == [Leave("w")]
+    assert [end["execution"] for end in driver.core.outstanding] == ["a"]
+
+
+def test_nothing_is_remembered_of_tasks_that_ended_long_before_their_timeout() -> None:
+    driver = CoreDriver(cores=1)
+    for number in range(2500):
+        name = f"t{number}"
+        driver.grant(grant(name, timeout=86400))
+        driver.start(name)
+        driver.exit(name)
+        driver.settle()
+    assert len(driver.core._turn._reminders) < 2500
+    driver.wait(86400)
+    assert driver.all(Kill) == []
 
 
 def test_a_server_that_does_not_let_it_in_ends_it() -> None:
