@@ -71,6 +71,16 @@ class Tasks:
         """Return a task that was not taken."""
         self._outbox.add({"execution": grant.execution, "token": grant.token, "given_back": True}, self._turn.now)
 
+    @property
+    def unsent(self) -> list[Document]:
+        """The ends of tasks whose files are still being sent."""
+        return [attempt.report for attempt in self.attempts.values() if attempt.report is not None]
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing waits or runs here."""
+        return all(attempt.phase is Phase.SYNCING for attempt in self.attempts.values())
+
     def start(self) -> None:
         """Start what has room."""
         for attempt in self.lanes.fill():
@@ -96,8 +106,7 @@ class Tasks:
             return self._signal(attempt)
         self._turn.remind(START_REPORT_SECONDS, "start", event.execution)
         if attempt.grant.timeout_seconds is not None:
-            age = max(0.0, (self._turn.date - event.time_started).total_seconds())
-            self._turn.remind(attempt.grant.timeout_seconds - age, "timeout", event.execution)
+            self._turn.remind(attempt.grant.timeout_seconds, "timeout", event.execution)
         return None
 
     def sampled(self, event: Sample) -> None:
@@ -259,4 +268,5 @@ class Tasks:
 
     def _discard(self, attempt: Attempt, *, files: bool = True) -> None:
         del self.attempts[attempt.grant.execution]
+        self._turn.forget(attempt.grant.execution)
         self._turn.do(Clear(attempt.grant.execution, files))

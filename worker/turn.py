@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 
 from worker.events import Action
 
+FORGET_AT_ONCE = 1_000
+"""Reminders about attempts that are over are thrown out when so many have ended, not one by one."""
+
 
 class Turn:
     """One moment of the core. `now` is monotonic, `date` the UTC time; reminders outlast the turn."""
@@ -16,6 +19,7 @@ class Turn:
         self._actions: list[Action] = []
         self._reminders: list[tuple[float, int, str, str]] = []
         self._count = 0
+        self._over: set[str] = set()
 
     def begin(self, now: float, date: datetime) -> None:
         """The next moment has come."""
@@ -34,6 +38,14 @@ class Turn:
         """Be told `what` about an attempt in so many seconds."""
         self._count += 1
         heapq.heappush(self._reminders, (self.now + seconds, self._count, what, execution))
+
+    def forget(self, execution: str) -> None:
+        """Nothing need be remembered of this attempt any more."""
+        self._over.add(execution)
+        if len(self._over) > FORGET_AT_ONCE:
+            self._reminders = [each for each in self._reminders if each[3] not in self._over]
+            heapq.heapify(self._reminders)
+            self._over.clear()
 
     def due(self) -> Iterator[tuple[str, str]]:
         """The reminders whose time has come: what, and about which attempt."""

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from banyan.errors import Conflict, Forbidden, SetupError, Unavailable
+from banyan.errors import Conflict, Forbidden, Invalid, SetupError, Unavailable
 from tests.support.fake_server import FakeServer, work
 from tests.support.waiting import eventually, processes_with
+from worker.spool import Spool
 
 PYTHON = sys.executable
 SOURCE = Path(__file__).parents[2]
@@ -280,6 +281,25 @@ def test_a_worker_that_was_given_up_stops_its_tasks_and_registers_anew(tmp_path:
     assert server.registrations[1]["replaces"] == "worker-1"
     assert processes_with(mark) == []
     assert list(server.ends) == ["e2"]
+
+
+def test_a_server_that_does_not_know_the_earlier_life_takes_the_worker_all_the_same(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.worker = "unknown"
+    spool.add([{"execution": "old", "token": "t", "exit_status": "success"}])
+    spool.close()
+    server = FakeServer([{"command": "true"}])
+    register = server.register_worker
+
+    def strict(worker: dict[str, Any], /) -> dict[str, Any]:
+        if "replaces" in worker:
+            raise Invalid({"replaces": "no such worker"})
+        return register(worker)
+
+    server.register_worker = strict  # type: ignore[method-assign]
+    assert work(tmp_path, server) == 0
+    assert server.ends["e1"]["exit_status"] == "success"
+    assert "finished" not in server.registrations[0]
 
 
 def test_a_stranger_is_turned_away(tmp_path: Path) -> None:
