@@ -14,7 +14,7 @@ from banyan.api.context import context
 from banyan.api.data import both, reader, visible
 from banyan.api.routes import route
 from banyan.errors import BadRequest, NotFound
-from banyan.storage.disk import list_beneath, open_beneath
+from banyan.storage.disk import Root, list_beneath, open_beneath
 from banyan.storage.files import StoredFile
 from banyan.wire import format_date
 
@@ -50,7 +50,7 @@ def stderr(task: ObjectId) -> Response:
 def files(task: ObjectId) -> Document:
     """Path, size and time of each file; `excess` names what the quota did not allow to keep."""
     attempt = _attempt(task)
-    root, limit = attempt.get("files_root"), context().settings.files.max_files
+    root, limit = _root(attempt), context().settings.files.max_files
     place = _directory(attempt)["work"]
     found = list_beneath(root, place, limit) if root and place else None
     if found is None:
@@ -118,8 +118,13 @@ def _directory(attempt: Document) -> dict[str, str | None]:
     return {"logs": logs, "work": kinds.get(task.get("workdir", "attempt"))}
 
 
+def _root(attempt: Document) -> Root | None:
+    stored = attempt.get("files_root")
+    return Root(path=stored["path"], owner=stored["owner"]) if stored else None
+
+
 def _from_disk(attempt: Document, path: str | None) -> Blob | None:
-    root = attempt.get("files_root")
+    root = _root(attempt)
     opened = open_beneath(root, path) if root and path else None
     if opened is None:
         return None

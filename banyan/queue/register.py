@@ -1,8 +1,7 @@
 """Workers come and go: registering, draining, leaving, and what that means for what they hold."""
 
-import hmac
-import os
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from bson import ObjectId
@@ -12,14 +11,13 @@ from banyan.errors import Conflict, Forbidden, Invalid, NotFound
 from banyan.queue.actor import ADMIN, Actor
 from banyan.queue.context import Context
 from banyan.queue.report import lose
-from banyan.storage.disk import open_beneath
+from banyan.storage.disk import shared_root
 from banyan.storage.tasks import new_revision
 from banyan.storage.workers import ACTIVE, ALIVE, DRAINING, GONE, QUARANTINED
 
 Document = dict[str, Any]
 
 PROBE = ".banyan-probe"
-_MIN_PROBE, _MAX_PROBE = 16, 1000
 
 
 def register(context: Context, document: Document, actor: Actor) -> Document:
@@ -33,8 +31,9 @@ def register(context: Context, document: Document, actor: Actor) -> Document:
     files = document.pop("files", None)
     replaces = document.get("replaces")
     old = _replaced(context, replaces, actor) if replaces is not None else None
-    root = files["root"] if files and shares_disk(files["root"], files["probe"]) else None
-    stored = {"_id": ObjectId(), **document, "owner": actor.name, "state": ACTIVE, "files_root": root}
+    root = shared_root(files["root"], PROBE, files["probe"]) if files else None
+    stored = {"_id": ObjectId(), **document, "owner": actor.name, "state": ACTIVE}
+    stored["files_root"] = None if root is None else asdict(root)
     stored |= {"last_seen": now, "_created": now, "_updated": now, "_etag": new_revision()}
     if old is not None:
         stored["replaced"] = [old["_id"], *old.get("replaced", ())][:100]
@@ -58,16 +57,6 @@ def _replaced(context: Context, worker: ObjectId, actor: Actor) -> Document:
     if old is None or (actor.role != ADMIN and old["owner"] != actor.name):
         raise Invalid({"replaces": f"there is no worker {worker} of yours"})
     return old
-
-
-def shares_disk(root: str, probe: str) -> bool:
-    """Whether the server sees the worker's directory: the text that the worker has just left there proves it."""
-    file = open_beneath(root, PROBE) if os.path.isabs(root) else None
-    if file is None:
-        return False
-    text = b"".join(file.read(0, _MAX_PROBE)).strip()
-    file.close()
-    return len(probe) >= _MIN_PROBE and hmac.compare_digest(text, probe.encode())
 
 
 def leave(context: Context, worker: ObjectId, finished: Iterable[ObjectId] = ()) -> None:

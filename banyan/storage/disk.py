@@ -1,5 +1,6 @@
 """Reading beneath a directory that a worker shares with this server: no link and no `..` leads out of it."""
 
+import hmac
 import os
 import stat
 from collections.abc import Iterator
@@ -10,6 +11,18 @@ from datetime import UTC, datetime
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _BLOCK_BYTES = 256 * 1024
+_MIN_PROBE, _MAX_PROBE = 16, 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """A directory that a worker shares with this server, and the user who proved that it may write there.
+
+    A directory of another user in its place (the worker may have put a link there) is not read.
+    """
+
+    path: str
+    owner: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +41,7 @@ class OpenFile:
         self._descriptor = descriptor
         status = os.fstat(descriptor)
         self.size = status.st_size
+        self.owner = status.st_uid
         self.modified = datetime.fromtimestamp(status.st_mtime, UTC)
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
@@ -44,7 +58,24 @@ class OpenFile:
         os.close(self._descriptor)
 
 
-def open_beneath(root: str, path: str) -> OpenFile | None:
+def shared_root(path: str, probe_name: str, probe: str) -> Root | None:
+    """The directory at `path`, if the worker's secret text is in a file there that its own user has written."""
+    if not os.path.isabs(path) or len(probe) < _MIN_PROBE:
+        return None
+    try:
+        owner = os.stat(path).st_uid
+    except (OSError, ValueError):
+        return None
+    root = Root(path=path, owner=owner)
+    file = open_beneath(root, probe_name)
+    if file is None:
+        return None
+    text = b"".join(file.read(0, _MAX_PROBE)).strip()
+    file.close()
+    return root if file.owner == owner and hmac.compare_digest(text, probe.encode()) else None
+
+
+def open_beneath(root: Root, path: str) -> OpenFile | None:
     """The regular file at a relative path beneath `root`; None when there is none or a link is on the way."""
     steps = steps_of(path)
     if not steps:
@@ -60,7 +91,7 @@ def open_beneath(root: str, path: str) -> OpenFile | None:
     return OpenFile(descriptor)
 
 
-def list_beneath(root: str, path: str, limit: int) -> list[DiskFile] | None:
+def list_beneath(root: Root, path: str, limit: int) -> list[DiskFile] | None:
     """The regular files in a directory beneath `root` and below it, by path, at most `limit`; None if it is missing."""
     steps = steps_of(path)
     if steps is None:
@@ -82,9 +113,11 @@ def steps_of(path: str) -> list[str] | None:
 
 
 @contextmanager
-def _directory(root: str, steps: list[str]) -> Iterator[int]:
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _directory(root: Root, steps: list[str]) -> Iterator[int]:
+    descriptor = os.open(root.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        if os.fstat(descriptor).st_uid != root.owner:
+            raise PermissionError(f"{root.path} is not the directory that the worker had")
         for step in steps:
             inner = os.open(step, _DIRECTORY, dir_fd=descriptor)
             os.close(descriptor)

@@ -49,7 +49,7 @@ def sent(context: Context, provider: Api, worker: Api) -> Attempt:
 @pytest.fixture
 def shared(context: Context, provider: Api, worker: Api, tmp_path: Path) -> tuple[Attempt, Path]:
     """A running attempt on a shared disk, and the directory of its logs, as it lies before anything is reported."""
-    attempt = attempt_of(context, provider, worker, files_root=str(tmp_path))
+    attempt = attempt_of(context, provider, worker, files_root={"path": str(tmp_path), "owner": os.getuid()})
     logs = tmp_path / attempt.task / "1"
     (logs / "work" / "sub").mkdir(parents=True)
     return attempt, logs
