@@ -82,7 +82,7 @@ class ShellExecutor:
         return Job(
             argv=self._argv(grant),
             env=self._variables(grant, allocation, work, logs),
-            cwd=document.get("directory") or work or tempfile.gettempdir(),
+            cwd=os.path.join(work or tempfile.gettempdir(), document.get("directory") or ""),
             stdin=stdin,
             stdout=f"{logs}/stdout",
             stderr=f"{logs}/stderr",

@@ -52,7 +52,7 @@ class Spawner:
         self._received = bytearray()
         self._pending: list[tuple[Any, ...]] = []
         process = subprocess.Popen(
-            [sys.executable, "-E", "-S", "-c", _PROGRAM, str(Path(__file__).resolve().parent.parent)],
+            [sys.executable, "-E", "-P", "-S", "-c", _PROGRAM, str(Path(__file__).resolve().parent.parent)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={"LC_ALL": "C.UTF-8"},  # nothing of ours, above all no token

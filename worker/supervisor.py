@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SIGKILL = 9
+SIGCONT = 18
 FLUSH_SECONDS = 0.01
 """How long answers may wait for company while there is more to do."""
 SWEEP_SECONDS = 2.0
@@ -155,6 +156,7 @@ class Supervisor:
             for running in self._running.values():
                 if running.key == command[1]:
                     signal_group(running.pid, command[2])
+                    signal_group(running.pid, SIGCONT)  # a stopped process would never hear of it
         return None
 
     def _answer(self, answer: "tuple[Any, ...]", *, urgent: bool) -> None:

@@ -97,12 +97,13 @@ def test_the_environment_is_the_stated_one_and_nothing_else(tmp_path: Path, monk
 def test_work_directories(tmp_path: Path) -> None:
     script = "ls; pwd; touch here"
     same = {"_id": "same", "command": script, "workdir": "task"}
-    first, second, fresh, none = ends(
+    first, second, fresh, none, below = ends(
         tmp_path,
         same | {"attempt": 1},
         same | {"attempt": 2},
         {"command": script},
         {"command": "pwd; echo ${BANYAN_WORKDIR-unset}", "workdir": "none"},
+        {"_id": "same", "attempt": 3, "command": "pwd", "workdir": "task", "directory": "../2"},
         cores=1,
     )
     assert first["stdout_tail"] == f"{tmp_path}/same/work\n"
@@ -110,6 +111,7 @@ def test_work_directories(tmp_path: Path) -> None:
     assert second["directory"] == {"logs": "same/2", "work": "same/work"}
     assert fresh["stdout_tail"] == f"{tmp_path}/t3/1/work\n"
     assert none["stdout_tail"].endswith("\nunset\n")
+    assert below["stdout_tail"] == f"{tmp_path}/same/2\n"
     assert none["directory"] == {"logs": "t4/1", "work": None}
 
 

@@ -138,6 +138,16 @@ def test_a_signal_reaches_the_whole_group(jobs: Answers, mark: str) -> None:
     assert processes_with(mark) == []
 
 
+def test_a_stopped_job_hears_a_signal_all_the_same(jobs: Answers) -> None:
+    jobs.run("job", "sh", "-c", "trap 'echo heard; exit 5' TERM; kill -STOP $$; sleep 60")
+    pid = jobs.get("started", "job")[2]
+    eventually(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    jobs.spawner.signal("job", signal.SIGTERM)
+    jobs.spawner.push()
+    assert os.waitstatus_to_exitcode(jobs.get("exited", "job")[5]) == 5
+    assert jobs.text("job") == "heard\n"
+
+
 ESCAPE = """
 import os, sys, time
 if os.fork():
