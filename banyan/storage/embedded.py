@@ -31,6 +31,7 @@ _REPLICA_SET = "banyan"
 _USER = "banyan"
 _POLL_SECONDS = 0.02
 _PORT_ATTEMPTS = 5
+_OPLOG_MEGABYTES = 1024  # without it, a twentieth of the disk
 _ALREADY_INITIALIZED = 23
 _NOT_YET_INITIALIZED = 94  # it still reads the stored configuration
 
@@ -98,10 +99,10 @@ class _Launch:
         return [
             str(self.binary),
             *("--dbpath", str(self.directory / "db")),
-            *("--logpath", str(self.log), "--logappend"),
+            *("--logpath", str(self.log), "--logappend", "--quiet"),
             *("--bind_ip", "127.0.0.1", "--port", str(port), "--nounixsocket"),
             *("--replSet", _REPLICA_SET, "--keyFile", str(self.directory / "keyfile")),
-            *("--wiredTigerCacheSizeGB", str(self.cache_gigabytes)),
+            *("--wiredTigerCacheSizeGB", str(self.cache_gigabytes), "--oplogSize", str(_OPLOG_MEGABYTES)),
             *("--setParameter", "enableLocalhostAuthBypass=false"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
         ]
