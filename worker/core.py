@@ -324,7 +324,8 @@ class Core:
             return
         self._draining = True
         running = sum(attempt.live for attempt in self._tasks.attempts.values())
-        self._turn.do(Note(f"leaving, because {event.reason}; {running} running tasks are finished first"))
+        first = f"; first {running} running tasks are finished" if running else ""
+        self._turn.do(Note(f"leaving, because {event.reason}{first}"))
         self._tasks.give_back_queued()
 
     def _on_stop(self, event: Stop) -> None:

@@ -217,8 +217,8 @@ class Tasks:
         self.lanes.leave(attempt, None)
         if attempt.cause is Cause.STOP:
             return self._discard(attempt)
-        text = f"task {attempt.grant.task} could not be started: {event.reason}"
-        self._turn.do(Note(text, warning=event.exit_code is None))
+        if event.exit_code is None:
+            self._turn.do(Note(f"task {attempt.grant.task} could not be started: {event.reason}", warning=True))
         return self._end(attempt, outcome.of_no_start(attempt, event))
 
     def dropped(self, event: Dropped) -> None:

@@ -425,7 +425,7 @@ def test_a_time_limit_drains_shortly_before_and_stops_at_its_end() -> None:
     assert not driver.all(Note)
     driver.wait(0.2)
     assert [note.text for note in driver.all(Note)] == [
-        "leaving, because its time limit is near; 1 running tasks are finished first"
+        "leaving, because its time limit is near; first 1 running tasks are finished"
     ]
     driver.wait(4.9)
     assert driver.all(Kill) == [Kill("a", signal.SIGTERM), Kill("a", signal.SIGKILL)]
