@@ -57,30 +57,36 @@ def claim(context: Context, worker_id: ObjectId, ask: Ask) -> News:
     Raises `Conflict` if the worker is lost or gone: it must stop all that it holds and register anew.
     """
     worker = _enter(context, worker_id, ask)
-    replayed, on_their_way = _sort_out(context, worker, ask)
+    held = context.storage.tasks.held_by(worker_id)
+    replayed, on_their_way = _sort_out(context, worker, ask, held)
     if replayed:
         return News(tasks=replayed)
     if on_their_way:
         ask = _without(context, ask, on_their_way)
-    offer = Offer.of(worker)
-    waiter = Waiter(worker_id, _could_take(context, offer, ask))
-    deadline = time.monotonic() + min(ask.wait_seconds, context.settings.leases.heartbeat)
+    context.hub.worker(worker_id)
+    waiter = Waiter(worker_id, _could_take(context, Offer.of(worker), ask))
     context.hub.enter(waiter)
     try:
-        context.hub.worker(worker_id)
-        waiter.woken.clear()
-        while True:
-            news = _look(context, worker, offer, ask)
-            left = deadline - time.monotonic()
-            if news or left <= 0 or context.hub.closed:
-                return news
-            waiter.wait(left)
-            current = context.storage.workers.load(worker_id)
-            if current is None or current.get("claim_request") != ask.request:
-                return News()
-            worker = current
+        return _wait(context, worker, ask, waiter, _news(context, worker, ask, held))
     finally:
         context.hub.leave(waiter)
+
+
+def _wait(context: Context, worker: Document, ask: Ask, waiter: Waiter, news: News) -> News:
+    """Answer when there is news or work, when the time is up, or (with nothing) when a newer claim has come."""
+    deadline = time.monotonic() + min(ask.wait_seconds, context.settings.leases.heartbeat)
+    while True:
+        granted = _granted(context, worker, ask)
+        left = deadline - time.monotonic()
+        if granted or news or left <= 0 or context.hub.closed:
+            return replace(news, tasks=granted)
+        called = waiter.wait(left)
+        current = context.storage.workers.load(worker["_id"])
+        if current is None or current.get("claim_request") != ask.request:
+            return News()
+        worker = current
+        if called:
+            news = _news(context, worker, ask, context.storage.tasks.held_by(worker["_id"]))
 
 
 def _could_take(context: Context, offer: Offer, ask: Ask) -> Callable[[str], bool]:
@@ -108,7 +114,9 @@ def _enter(context: Context, worker_id: ObjectId, ask: Ask) -> Document:
     return worker
 
 
-def _sort_out(context: Context, worker: Document, ask: Ask) -> tuple[list[Document], list[ObjectId]]:
+def _sort_out(
+    context: Context, worker: Document, ask: Ask, held: Sequence[Document]
+) -> tuple[list[Document], list[ObjectId]]:
     """Give back what an earlier answer granted and the worker will never hear of.
 
     Answers with the grants that this request got before, and with the tasks whose grants are on their way.
@@ -116,7 +124,7 @@ def _sort_out(context: Context, worker: Document, ask: Ask) -> tuple[list[Docume
     on_their_way: list[ObjectId] = []
     unknown: dict[ObjectId, ObjectId] = {}
     granted: list[ObjectId] = []
-    for task in context.storage.tasks.held_by(worker["_id"]):
+    for task in held:
         if task["execution"] in ask.held:
             continue
         if task.get("claim_request") == ask.request:
@@ -147,28 +155,31 @@ def replay(context: Context, worker: Document, granted: Sequence[ObjectId]) -> l
     return [grant_of(context, document) for document in running]
 
 
-def _look(context: Context, worker: Document, offer: Offer, ask: Ask) -> News:
-    held = context.storage.tasks.held_by(worker["_id"])
+def _news(context: Context, worker: Document, ask: Ask, held: Sequence[Document]) -> News:
+    """What the worker is to hear besides work."""
     cancel = [
         task["execution"]
         for task in held
         if task["state"] == State.PENDING_CANCELLATION and task["execution"] not in ask.cancelling
     ]
     drain = worker["state"] == DRAINING and _tell_drain(context, worker, ask)
-    granted: list[Document] = []
-    if worker["state"] == ACTIVE and (ask.max_tasks > 0 or ask.ahead):
-        wanted = Wanted(
-            worker=worker,
-            offer=offer,
-            free=ask.free,
-            max_tasks=ask.max_tasks,
-            ahead=ask.ahead,
-            request=ask.request,
-            timeout_seconds=_seconds_left(worker, context.now()),
-        )
-        granted = [grant_of(context, document) for document in grant(context, wanted)]
     forget = context.storage.workers.to_forget([worker["_id"], *worker.get("replaced", ())])
-    return News(tasks=granted, cancel=cancel, drain=drain, forget=forget)
+    return News(cancel=cancel, drain=drain, forget=forget)
+
+
+def _granted(context: Context, worker: Document, ask: Ask) -> list[Document]:
+    if worker["state"] != ACTIVE or (ask.max_tasks <= 0 and not ask.ahead):
+        return []
+    wanted = Wanted(
+        worker=worker,
+        offer=Offer.of(worker),
+        free=ask.free,
+        max_tasks=ask.max_tasks,
+        ahead=ask.ahead,
+        request=ask.request,
+        timeout_seconds=_seconds_left(worker, context.now()),
+    )
+    return [grant_of(context, document) for document in grant(context, wanted)]
 
 
 def _tell_drain(context: Context, worker: Document, ask: Ask) -> bool:

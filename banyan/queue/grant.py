@@ -44,6 +44,8 @@ class _Choice:
 
     free: Resources
     slots: int
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """How many tasks of a queue may run at once, for queues that have such a limit."""
     tasks: list[Document] = field(default_factory=list)
     reserving: bool = False
 
@@ -63,7 +65,7 @@ def grant(context: Context, wanted: Wanted) -> list[Document]:
         choice = _choose(context, wanted, min(crowd, 5))
         if not choice.tasks:
             break
-        granted = _claim(context, wanted, choice.tasks)
+        granted = _claim(context, wanted, choice)
         if granted:
             break
     return granted
@@ -72,6 +74,8 @@ def grant(context: Context, wanted: Wanted) -> list[Document]:
 def _choose(context: Context, wanted: Wanted, crowd: int) -> _Choice:
     """Choose among the classes that fit; in a `crowd` of claims not always the very first tasks."""
     heads = context.storage.tasks.class_heads()
+    if not heads:
+        return _Choice(wanted.free, wanted.max_tasks)
     queues = context.storage.queues.all()
     context.shares.rest({head["queue"] for head in heads})
     candidates = _Candidates(context, wanted, crowd)
@@ -81,7 +85,8 @@ def _choose(context: Context, wanted: Wanted, crowd: int) -> _Choice:
         if queue is not None and not queue["paused"] and wanted.offer.accepts(task_class):
             candidates.add(head, task_class)
     weights = {name: float(queue["weight"]) for name, queue in queues.items()}
-    choice = _Choice(wanted.free, wanted.max_tasks)
+    limits = {name: queue["max_running"] for name, queue in queues.items() if queue.get("max_running") is not None}
+    choice = _Choice(wanted.free, wanted.max_tasks, limits)
     _fill(context, wanted, candidates, choice, weights)
     if not choice.reserving:
         _fill_ahead(candidates, wanted, choice)
@@ -186,14 +191,10 @@ def _fill_ahead(candidates: _Candidates, wanted: Wanted, choice: _Choice) -> Non
         choice.tasks.extend(more)
 
 
-def _claim(context: Context, wanted: Wanted, chosen: Sequence[Document]) -> list[Document]:
+def _claim(context: Context, wanted: Wanted, choice: _Choice) -> list[Document]:
     """Write the claims; those that were written, as documents, with their attempts recorded."""
-    limits = {
-        name: queue["max_running"]
-        for name, queue in context.storage.queues.all().items()
-        if queue.get("max_running") is not None
-    }
-    limited = {name: limits[name] for name in {task["queue"] for task in chosen} if name in limits}
+    chosen = choice.tasks
+    limited = {name: choice.limits[name] for name in {task["queue"] for task in chosen} if name in choice.limits}
     if not limited:
         return _write(context, wanted, chosen, None)
     return context.storage.transaction(

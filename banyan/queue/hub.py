@@ -24,12 +24,15 @@ class Waiter:
     accepts: Callable[[str], bool]
     """Whether a task of the class with this key could be taken."""
     woken: threading.Event = field(default_factory=threading.Event)
+    called: bool = False
+    """Whether there is news for this very worker."""
 
     def wait(self, seconds: float) -> bool:
-        """Wait to be woken, at most so long; whether it was."""
-        woken = self.woken.wait(max(0.0, seconds))
+        """Wait to be woken, at most so long; whether it was for news of this worker (and not for work, or at all)."""
+        self.woken.wait(seconds)
         self.woken.clear()
-        return woken
+        called, self.called = self.called, False
+        return called
 
 
 class Hub:
@@ -108,6 +111,7 @@ class Hub:
         with self._lock:
             waiters = [waiter for waiter in self._waiters if waiter.worker == worker]
         for waiter in waiters:
+            waiter.called = True
             waiter.woken.set()
 
     def _send(self) -> None:
