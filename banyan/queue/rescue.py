@@ -12,6 +12,7 @@ from banyan.domain.task import State
 from banyan.domain.transitions import Due
 from banyan.queue.apply import apply
 from banyan.queue.context import Context
+from banyan.queue.delete import remove_files
 from banyan.queue.register import lose_held
 from banyan.queue.report import follow, give_back
 from banyan.queue.settle import settle
@@ -65,6 +66,7 @@ def rescue(context: Context) -> None:
     expire_leases(context)
     complete_reports(context)
     settle_marked(context)
+    remove_files(context)
     wake(context)
 
 

@@ -13,11 +13,13 @@ from bson import ObjectId
 from gridfs import GridFSBucket
 from gridfs.errors import NoFile
 from pymongo import ReturnDocument
+from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
 from banyan.errors import TooLarge
 
 Document = dict[str, Any]
+Session = ClientSession | None
 
 JOINED_BYTES = 64 * 1024
 """Pieces are joined up to this size, so that a log that grows by a line a second is not a million pieces."""
@@ -52,6 +54,7 @@ class FileStore:
     def __init__(self, db: Database[Document]) -> None:
         self._db = db
         self._heads = db["files"]
+        self._doomed = db["doomed_files"]
         self._segments = db["file_segments.files"]
         self._chunks = db["file_segments.chunks"]
 
@@ -143,8 +146,22 @@ class FileStore:
             position += len(data)
             yield data
 
+    def doom(self, executions: Iterable[ObjectId], session: Session = None) -> None:
+        """Note, within the transaction that deletes attempts, that their files are to go."""
+        notes = [{"_id": execution} for execution in executions]
+        if notes:
+            self._doomed.insert_many(notes, session=session)
+
+    def remove_doomed(self, limit: int) -> int:
+        """Remove the files of attempts that were deleted; how many attempts those were."""
+        doomed = [note["_id"] for note in self._doomed.find().limit(limit)]
+        if doomed:
+            self.delete_of(doomed)
+            self._doomed.delete_many({"_id": {"$in": doomed}})
+        return len(doomed)
+
     def delete_of(self, executions: Iterable[ObjectId]) -> None:
-        """Remove all files of attempts that are deleted."""
+        """Remove all files of these attempts."""
         heads = [head["_id"] for head in self._heads.find({"execution": {"$in": list(executions)}}, {"_id": 1})]
         if heads:
             self._drop({"metadata.file": {"$in": heads}})

@@ -6,9 +6,11 @@ from typing import Any
 
 from bson import ObjectId
 from pymongo import ReturnDocument
+from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
 Document = dict[str, Any]
+Session = ClientSession | None
 
 ACTIVE = "active"
 DRAINING = "draining"
@@ -74,11 +76,11 @@ class WorkerStore:
             fields["time_left"] = now
         return self._workers.update_one(where, {"$set": fields}).matched_count == 1
 
-    def forget(self, tasks_by_worker: Mapping[ObjectId, Iterable[ObjectId]]) -> None:
+    def forget(self, tasks_by_worker: Mapping[ObjectId, Iterable[ObjectId]], session: Session = None) -> None:
         """Note which workers may remove the directories of which deleted tasks."""
         notes = [{"worker": worker, "task": task} for worker, tasks in tasks_by_worker.items() for task in set(tasks)]
         if notes:
-            self._forget.insert_many(notes)
+            self._forget.insert_many(notes, session=session)
 
     def to_forget(self, workers: Iterable[ObjectId], limit: int = 1000) -> list[ObjectId]:
         """Deleted tasks whose directories these workers (one and those that it replaced) may remove; told once."""

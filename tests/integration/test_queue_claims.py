@@ -14,10 +14,12 @@ from banyan.errors import Conflict
 from banyan.queue.cancel import cancel
 from banyan.queue.claim import claim
 from banyan.queue.context import Context
+from banyan.queue.delete import delete
 from banyan.queue.explain import explain
 from banyan.queue.register import change_state, leave, register
 from banyan.queue.report import Report, report
-from banyan.queue.rescue import complete_reports, expire_leases
+from banyan.queue.rescue import complete_reports, expire_leases, rescue
+from banyan.storage.files import Quota
 from banyan.storage.mongo import Storage
 from tests.support.queue import WORKERS, SimulatedWorker, after, context_of, post, states, task
 
@@ -426,3 +428,20 @@ def test_a_claim_that_waits_at_one_server_is_woken_by_another(mongo_uri: str, co
         storage.close()
     assert [grant["_id"] for grant in answers[0].tasks] == [id]
     assert answers[1].cancel == list(worker.held)
+
+
+def test_a_deletion_that_was_interrupted_leaves_no_files_for_ever(context: Context) -> None:
+    (id,) = post(context, task())
+    worker = SimulatedWorker(context)
+    worker.claim()
+    (execution,) = worker.held
+    quota = Quota(max_file_bytes=100, max_attempt_bytes=100, max_files=5)
+    context.storage.files.append(execution, "out", 0, b"data", quota, context.now())
+    worker.end()
+    context.storage.transaction(lambda session: context.storage.files.doom([execution], session))
+    assert context.storage.files.find(execution, "out") is not None
+    rescue(context)
+    assert context.storage.files.find(execution, "out") is None
+    assert delete(context, [id]) == [id]
+    assert context.storage.workers.to_forget([worker.id]) == [id]
+    assert context.storage.db["executions"].count_documents({}) == 0
