@@ -15,6 +15,8 @@ RECENT_SECONDS = 5.0
 """A class is asked ahead for while its tasks came or ended within this time."""
 PAUSE_SECONDS = 0.02
 """How long a claim stays open before a better one replaces it, unless the worker is idle."""
+AHEAD_PAUSE_SECONDS = 0.25
+"""The same when the better one only asks for more ahead."""
 _SMOOTHING = 0.2
 
 
@@ -74,9 +76,21 @@ class Offer:
 
     def better_than(self, other: "Offer") -> bool:
         """Whether a server that had nothing for `other` might have something for this."""
-        if self.max_tasks and (self.max_tasks > other.max_tasks or not self.resources.fits(other.resources)):
-            return True
-        return any(count > 2 * other.ahead.get(key, 0) for key, count in self.ahead.items())
+        return self._starts_more_than(other) or any(
+            count > 2 * other.ahead.get(key, 0) for key, count in self.ahead.items()
+        )
+
+    def patience(self, other: "Offer") -> float:
+        """How many seconds an open claim with `other` is left alone before this, which is better, replaces it.
+
+        One that can be answered at any moment gets longer when all that is new is to ask for more ahead.
+        """
+        answerable = bool(other.max_tasks or other.ahead)
+        return AHEAD_PAUSE_SECONDS if answerable and not self._starts_more_than(other) else PAUSE_SECONDS
+
+    def _starts_more_than(self, other: "Offer") -> bool:
+        at_once = self.max_tasks > other.max_tasks or not self.resources.fits(other.resources)
+        return self.max_tasks > 0 and at_once
 
     def to_document(self) -> Document:
         """As keys of a claim's body."""

@@ -180,7 +180,7 @@ class Core:
         if self._open is not None:
             if not self._replaces_open(offer, self._open[1]):
                 return
-            soon = (self._asked_at or 0.0) + asking.PAUSE_SECONDS
+            soon = (self._asked_at or 0.0) + offer.patience(self._open[1])
             if not self._tasks.lanes.idle and now < soon:
                 self._ask_again_at = soon
                 return

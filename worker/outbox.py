@@ -7,7 +7,7 @@ from worker.events import Document
 MAX_REPORTS = 500
 MAX_SAMPLES = 5_000
 MAX_BATCH_BYTES = 8 << 20
-BUSY_SECONDS = 0.05
+BUSY_SECONDS = 0.2
 """How long reports wait for company while the worker has more to do."""
 _BULKY = ("stdout_tail", "stderr_tail", "result", "error")
 

@@ -532,6 +532,6 @@ def test_busy_workers_report_in_batches() -> None:
         driver.now += 0.001
         driver.exit(f"t{number}", seconds=0.001)
     assert driver.all(Send) == []
-    driver.wait(0.05)
+    driver.wait(0.2)
     (send,) = driver.all(Send)
     assert len(send.reports) == 20

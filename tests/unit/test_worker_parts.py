@@ -8,7 +8,7 @@ import pytest
 from banyan.domain.resources import Resources
 from tests.support.worker import grant
 from worker.allocation import Allocator
-from worker.asking import Experience, Offer, offer
+from worker.asking import AHEAD_PAUSE_SECONDS, PAUSE_SECONDS, Experience, Offer, offer
 from worker.attempts import Attempt
 from worker.events import Cause
 from worker.lanes import MAX_LANE, Lanes
@@ -169,6 +169,15 @@ def test_a_better_offer_is_one_that_could_get_something_new() -> None:
     assert not Offer(resources=cores(2), max_tasks=0, ahead={}).better_than(small)
 
 
+def test_a_claim_that_may_be_answered_is_not_replaced_in_haste_only_to_ask_for_more_ahead() -> None:
+    parked = Offer(resources=cores(0), max_tasks=0, ahead={})
+    asking = Offer(resources=cores(0), max_tasks=0, ahead={"a": 10})
+    more = Offer(resources=cores(0), max_tasks=0, ahead={"a": 100})
+    free = Offer(resources=cores(1), max_tasks=256, ahead={"a": 100})
+    assert more.patience(parked) == free.patience(asking) == PAUSE_SECONDS
+    assert more.patience(asking) == AHEAD_PAUSE_SECONDS
+
+
 # Outbox
 
 
@@ -189,7 +198,7 @@ def test_one_batch_is_under_way_at_a_time_and_a_busy_worker_waits_for_company() 
     assert outbox.due(busy=False) is None
     outbox.add({"execution": "a", "exit_status": "success"}, 10.0)
     assert outbox.due(busy=False) == 0.0
-    assert outbox.due(busy=True) == 10.05
+    assert outbox.due(busy=True) == 10.2
     outbox.batch(11.0)
     outbox.add({"execution": "b", "exit_status": "success"}, 11.0)
     assert outbox.due(busy=False) is None
