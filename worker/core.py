@@ -10,10 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from worker import asking
+from worker.actions import Action, Ask, Forget, Leave, Note, Register, Send
 from worker.asking import Offer
 from worker.events import (
-    Action,
-    Ask,
     Cause,
     Claimed,
     Document,
@@ -21,20 +20,15 @@ from worker.events import (
     Dropped,
     Event,
     Exited,
-    Forget,
     Grant,
-    Leave,
     Measured,
-    Note,
     NotStarted,
     Progressed,
     Reached,
     Refused,
-    Register,
     Registered,
     Reported,
     Sample,
-    Send,
     Started,
     Stop,
     SupervisorLost,

@@ -19,10 +19,11 @@ from typing import Protocol
 
 from banyan.config import WorkerSettings
 from banyan.errors import SetupError
+from worker.actions import Note, Register
 from worker.capacity import capacity, machine
 from worker.cgroups import MemoryGroups
 from worker.core import Core, Limits
-from worker.events import Document, Drain, Event, Measured, Note, Register, Stop, SupervisorLost
+from worker.events import Document, Drain, Event, Measured, Stop, SupervisorLost
 from worker.executors import Executors, ShellExecutor
 from worker.hands import Hands
 from worker.layout import Layout

@@ -5,28 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.events import (
-    Action,
-    Ask,
-    Clear,
-    Document,
-    Dropped,
-    Event,
-    Exited,
-    Forget,
-    Grant,
-    Kill,
-    Leave,
-    Note,
-    NotStarted,
-    Register,
-    Run,
-    Send,
-    Started,
-    Stream,
-    Sync,
-    Withdraw,
-)
+from worker.actions import Action, Ask, Clear, Forget, Kill, Leave, Note, Register, Run, Send, Stream, Sync, Withdraw
+from worker.events import Document, Dropped, Event, Exited, Grant, NotStarted, Started
 from worker.executors import CannotStart, Executors
 from worker.layout import Layout
 from worker.link import Link

@@ -12,17 +12,15 @@ from typing import Protocol
 
 from banyan.errors import BadRequest, BanyanError, Conflict, Forbidden, Invalid, NotFound, TooLarge, Unauthorized
 from worker import threads
+from worker.actions import Ask, Note, Send
 from worker.events import (
-    Ask,
     Claimed,
     Document,
     Event,
     Grant,
-    Note,
     Refused,
     Registered,
     Reported,
-    Send,
     TurnedAway,
     Unanswered,
     Unreached,

@@ -8,27 +8,21 @@ import signal
 from collections.abc import Iterable
 
 from worker import outcome
+from worker.actions import Clear, Kill, Note, Run, Stream, Sync, Withdraw
 from worker.asking import Experience
 from worker.attempts import Attempt, Phase
 from worker.events import (
     Cause,
-    Clear,
     Document,
     Dropped,
     Exited,
     Grant,
-    Kill,
-    Note,
     NotStarted,
     Progressed,
-    Run,
     Sample,
     Started,
-    Stream,
     SupervisorLost,
-    Sync,
     Synced,
-    Withdraw,
 )
 from worker.lanes import Lanes
 from worker.outbox import Outbox

@@ -21,7 +21,8 @@ from banyan.config import WorkerSettings
 from banyan.domain.resources import Resources
 from banyan.errors import SetupError
 from banyan.worker_calls import Stream
-from worker.events import Document, Drain, Event, Note
+from worker.actions import Note
+from worker.events import Document, Drain, Event
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 _KNOWN = {

@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from worker.events import Action
+from worker.actions import Action
 
 FORGET_AT_ONCE = 1_000
 """Reminders about attempts that are over are thrown out when so many have ended, not one by one."""

@@ -10,7 +10,8 @@ from typing import Protocol
 from banyan.errors import BanyanError, Conflict, Forbidden, NotFound, TooManyRequests, Unauthorized, Unavailable
 from banyan.worker_calls import Stream
 from worker import threads
-from worker.events import Event, Grant, Note, Synced
+from worker.actions import Note
+from worker.events import Event, Grant, Synced
 from worker.layout import Layout, regular_files
 
 CHUNK_BYTES = 4 << 20

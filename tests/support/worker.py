@@ -6,22 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from banyan.domain.resources import Resources
+from worker.actions import Action, Ask, Run, Send
 from worker.core import Core, Limits
-from worker.events import (
-    Action,
-    Ask,
-    Claimed,
-    Event,
-    Exited,
-    Grant,
-    Measured,
-    NotStarted,
-    Registered,
-    Reported,
-    Run,
-    Send,
-    Started,
-)
+from worker.events import Claimed, Event, Exited, Grant, Measured, NotStarted, Registered, Reported, Started
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -6,33 +6,24 @@ import pytest
 
 from banyan.domain.resources import Resources
 from tests.support.worker import CoreDriver, grant
+from worker.actions import Ask, Clear, Kill, Leave, Note, Register, Run, Send, Sync, Withdraw
 from worker.core import Limits
 from worker.events import (
-    Ask,
     Claimed,
-    Clear,
     Drain,
     Dropped,
-    Kill,
-    Leave,
     Measured,
-    Note,
     Reached,
     Refused,
-    Register,
     Registered,
     Reported,
-    Run,
     Sample,
-    Send,
     Stop,
     SupervisorLost,
-    Sync,
     Synced,
     TurnedAway,
     Unanswered,
     Unreached,
-    Withdraw,
 )
 
 

@@ -1,0 +1,104 @@
+"""What the core of the worker wants done; plain values, no behaviour. What it hears is in `events`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from banyan.domain.resources import Resources
+from worker.events import Allocation, Document, Grant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Register:
+    """Make us known; `replaces` is the id we had, `finished` the attempts that ended under it."""
+
+    resources: Resources
+    replaces: str | None
+    finished: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """Send this claim; an earlier one that is still open is thereby over."""
+
+    worker: str
+    body: Document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """Send these reports and samples."""
+
+    worker: str
+    reports: Sequence[Document]
+    samples: Sequence[Document]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Start a task once the earlier ones of its lane have ended."""
+
+    lane: int
+    grant: Grant
+    allocation: Allocation
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Take a task back from its lane if it has not started."""
+
+    execution: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Send a signal to a task's process group."""
+
+    execution: str
+    signal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Send what an ended task wrote, then say `Synced`."""
+
+    execution: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """An attempt is over. Its `files` go too if it never started, or if the server has them."""
+
+    execution: str
+    files: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """From now on send what this running task writes."""
+
+    execution: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """These tasks were deleted: their directories may go."""
+
+    tasks: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Say goodbye (if we are registered) and end the program."""
+
+    worker: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line for the log."""
+
+    text: str
+    warning: bool = False
+
+
+Action = Register | Ask | Send | Run | Withdraw | Kill | Stream | Sync | Clear | Forget | Leave | Note
