@@ -12,6 +12,7 @@ from typing import Any
 from worker import asking
 from worker.actions import Action, Ask, Forget, Leave, Note, Register, Send
 from worker.asking import Offer
+from worker.claims import Claims
 from worker.events import (
     Cause,
     Claimed,
@@ -79,7 +80,6 @@ class Core:
         self.left = False
         self.turned_away = False
         self._limits = limits
-        self._ids = ids
         self._turn = Turn(now)
         self._outbox = Outbox(ends)
         self._tasks = Tasks(self._turn, self._outbox, patience=1.0 + 2 * limits.ask_ahead_seconds)
@@ -87,11 +87,7 @@ class Core:
         self._measured = False
         self._registering = False
         self._wait_seconds = 20.0
-        self._open: tuple[str, Offer] | None = None  # the claim that waits for its answer
-        self._overtaken: list[str] = []  # earlier claims whose answers may still be on their way
-        self._asked_at: float | None = None
-        self._ask_again_at: float | None = None
-        self._pause_until: float | None = None
+        self._claims = Claims(ids)
         self._reached_at = self._busy_at = now
         self._away = False
         self._server_lost = False
@@ -136,7 +132,7 @@ class Core:
         told = self._outbox.due(self._busy) if self.worker else None
         idle = self._busy_at + self._limits.idle_seconds
         may_idle = self._limits.idle_seconds and not self._tasks.attempts and not self._draining
-        due = [self._turn.next_reminder, told, self._ask_again_at, self._pause_until, self._leave_by]
+        due = [self._turn.next_reminder, told, self._leave_by, *self._claims.deadlines]
         due.append(idle if may_idle else None)
         return min((when for when in due if when is not None), default=None)
 
@@ -164,38 +160,26 @@ class Core:
         self._perhaps_leave()
 
     def _ask(self) -> None:
-        now = self._turn.now
-        if self._pause_until is not None and self._pause_until <= now:
-            self._pause_until = None
-        self._ask_again_at = None
         if self.worker is None or (self._draining and not self.held):
             return
-        offer = self._offer()
-        if self._open is not None:
-            if not self._replaces_open(offer, self._open[1]):
-                return
-            soon = (self._asked_at or 0.0) + offer.patience(self._open[1])
-            if not self._tasks.lanes.idle and now < soon:
-                self._ask_again_at = soon
-                return
-        if self._open is not None:
-            self._overtaken.append(self._open[0])
-        self._open = (self._ids(), offer)
-        self._asked_at = now
+        now = self._turn.now
+        takes_nothing = self._draining or self._server_lost
+        offer = asking.NOTHING if takes_nothing or self._claims.paused(now) else self._offer()
+        request = self._claims.ask(offer, now, idle=self._tasks.lanes.idle, take_back=takes_nothing)
+        if request is None:
+            return
         attempts = self._tasks.attempts
         body = {
-            "request": self._open[0],
+            "request": request,
             **offer.to_document(),
             "held": self.held,
-            "unanswered": list(self._overtaken),
+            "unanswered": list(self._claims.overtaken),
             "cancelling": [each for each, attempt in attempts.items() if attempt.cause is Cause.CANCEL],
             "wait": self._wait_seconds,
         }
         self._turn.do(Ask(worker=self.worker, body=body))
 
     def _offer(self) -> Offer:
-        if self._draining or self._server_lost or self._pause_until is not None:
-            return asking.NOTHING
         return asking.offer(
             self._tasks.lanes.free,
             self._tasks.lanes.queued,
@@ -211,10 +195,6 @@ class Core:
         """How many tasks may still be taken in this life; None: any number."""
         return max(0, self._limits.max_tasks - self._tasks.taken) if self._limits.max_tasks else None
 
-    def _replaces_open(self, offer: Offer, opened: Offer) -> bool:
-        takes_less = (self._draining or self._server_lost) and (opened.max_tasks > 0 or bool(opened.ahead))
-        return takes_less or offer.better_than(opened)
-
     # The server
 
     def _on_measured(self, event: Measured) -> None:
@@ -226,33 +206,27 @@ class Core:
         self._registering = False
         self._tasks.uploads = event.uploads
         self._wait_seconds = event.wait_seconds
-        self._open, self._overtaken = None, []
+        self._claims.clear()
         self._on_reached(Reached())
 
     def _on_claimed(self, event: Claimed) -> None:
         self._on_reached(Reached())
         self._forget(event.forget)
         self._tasks.cancel(event.cancel)
-        if self._open is not None and self._open[0] == event.request:
-            self._open = None
-        elif event.request in self._overtaken:
-            self._overtaken.remove(event.request)
-        else:
-            return  # it was given up, no later claim names these grants, so the server takes them back
+        counts = self._claims.answered(event.request)
         for grant in event.grants:
-            if grant.execution not in self._tasks.attempts:
+            if counts and grant.execution not in self._tasks.attempts:
                 self._accept(grant)
-        if event.drain:
+        if event.drain and counts:
             self._turn.do(Note("the server drains this worker: it finishes what runs and gets nothing new"))
             self._tasks.give_back_queued()
 
     def _on_unanswered(self, event: Unanswered) -> None:
-        if event.request in self._overtaken:
-            self._overtaken.remove(event.request)
+        self._claims.give_up(event.request)
 
     def _accept(self, grant: Grant) -> None:
         if self._draining or self._room == 0 or not self._fits_our_life(grant):
-            self._pause_until = self._turn.now + UNFIT_PAUSE_SECONDS
+            self._claims.pause(self._turn.now + UNFIT_PAUSE_SECONDS)
             self._tasks.give_back(grant)
         else:
             self._tasks.accept(grant)
@@ -282,7 +256,8 @@ class Core:
         self._on_reached(Reached())
         self._tasks.abandon()
         self._outbox.returned()
-        self._replaces, self.worker, self._open, self._overtaken = self.worker, None, None, []
+        self._claims.clear()
+        self._replaces, self.worker = self.worker, None
 
     def _on_reached(self, event: Reached) -> None:
         self._reached_at = self._turn.now
@@ -292,7 +267,7 @@ class Core:
 
     def _on_turned_away(self, event: TurnedAway) -> None:
         self._turn.do(Note(f"the server does not let this worker register: {event.reason}", warning=True))
-        if self._asked_at is None:
+        if not self._claims.ever_asked:
             self.left = self.turned_away = True
             self._turn.do(Leave(None))
 

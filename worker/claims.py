@@ -1,0 +1,80 @@
+"""Which claim is open, when a better one replaces it, and whose answers still count. Part of the core: pure."""
+
+from collections.abc import Callable
+
+from worker.asking import Offer
+
+
+class Claims:
+    """One claim is open at a time; one that is overtaken by a newer one may still be answered.
+
+    `ids` makes a fresh text for each claim. Times are on the core's monotonic clock.
+    """
+
+    def __init__(self, ids: Callable[[], str]) -> None:
+        self.overtaken: list[str] = []
+        """Earlier claims whose answers may still be on their way."""
+        self._ids = ids
+        self._open: tuple[str, Offer] | None = None
+        self._asked_at: float | None = None
+        self._again_at: float | None = None
+        self._pause_until: float | None = None
+
+    @property
+    def ever_asked(self) -> bool:
+        """Whether there has been any claim."""
+        return self._asked_at is not None
+
+    @property
+    def deadlines(self) -> list[float | None]:
+        """When to ask again at the latest."""
+        return [self._again_at, self._pause_until]
+
+    def pause(self, until: float) -> None:
+        """Ask for nothing until then."""
+        self._pause_until = until
+
+    def paused(self, now: float) -> bool:
+        """Whether nothing is to be asked for now."""
+        if self._pause_until is not None and self._pause_until <= now:
+            self._pause_until = None
+        return self._pause_until is not None
+
+    def ask(self, offer: Offer, now: float, *, idle: bool, take_back: bool) -> str | None:
+        """Open a claim with this offer, unless the open one will do; its name, or None.
+
+        The open one is replaced by a better one, at once if the worker is `idle`; with `take_back` also by one that
+        offers nothing any more.
+        """
+        self._again_at = None
+        if self._open is not None:
+            before = self._open[1]
+            if not (take_back and (before.max_tasks or before.ahead)):
+                if not offer.better_than(before):
+                    return None
+                soon = (self._asked_at or 0.0) + offer.patience(before)
+                if not idle and now < soon:
+                    self._again_at = soon
+                    return None
+            self.overtaken.append(self._open[0])
+        self._open = (self._ids(), offer)
+        self._asked_at = now
+        return self._open[0]
+
+    def answered(self, request: str) -> bool:
+        """Whether the answer to this claim counts; if not, the server takes back what it granted in it."""
+        if self._open is not None and self._open[0] == request:
+            self._open = None
+            return True
+        counts = request in self.overtaken
+        self.give_up(request)
+        return counts
+
+    def give_up(self, request: str) -> None:
+        """An overtaken claim will not be answered."""
+        if request in self.overtaken:
+            self.overtaken.remove(request)
+
+    def clear(self) -> None:
+        """No claim is open any more."""
+        self._open, self.overtaken = None, []
