@@ -7,8 +7,9 @@ from flask import g, request
 
 from banyan.api.context import context
 from banyan.api.routes import ADMIN, ANYONE, ROUTES
+from banyan.domain.roles import Role
 from banyan.errors import Forbidden, Unauthorized
-from banyan.storage.users import Role, User
+from banyan.storage.users import User
 
 RESOURCE_ROLES = {"users": frozenset({ADMIN})}
 """Who may read an Eve resource; anyone with a token where nothing is said."""

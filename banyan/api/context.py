@@ -24,4 +24,4 @@ def user() -> User:
 
 def actor() -> Actor:
     """The same user as the use cases see it."""
-    return Actor(name=user().name, role=user().role.value, private=context().settings.auth.private)
+    return Actor(name=user().name, role=user().role, private=context().settings.auth.private)

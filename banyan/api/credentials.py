@@ -6,8 +6,9 @@ import secrets
 from datetime import datetime
 from pathlib import Path
 
+from banyan.domain.roles import Role
 from banyan.errors import SetupError
-from banyan.storage.users import Role, UserStore
+from banyan.storage.users import UserStore
 
 ROLES = {"admin": Role.ADMIN, "user": Role.PROVIDER, "worker": Role.WORKER}
 """The users that a credentials file names, and what they may do."""

@@ -12,7 +12,7 @@ from banyan.api.context import actor, context
 from banyan.api.query import Filter, parse_where
 from banyan.api.schema import RESOURCES
 from banyan.api.selection import Selection, leave_out, parse_projection, parse_sort
-from banyan.queue.actor import PROVIDER
+from banyan.domain.roles import Role
 from banyan.storage.reading import Reader
 
 Document = dict[str, Any]
@@ -32,7 +32,7 @@ def reader() -> Reader:
 def visible(resource: str) -> Filter:
     """The filter that hides what is not the asking user's own, where reads are private."""
     asking = actor()
-    hidden = asking.private and asking.role == PROVIDER and resource in OWNED
+    hidden = asking.private and asking.role == Role.PROVIDER and resource in OWNED
     return {"owner": asking.name} if hidden else {}
 
 

@@ -6,8 +6,8 @@ from banyan.api.bodies import read_body
 from banyan.api.context import actor, context
 from banyan.api.routes import route
 from banyan.api.validation import validated_new
+from banyan.domain.roles import Role
 from banyan.errors import Forbidden, Invalid
-from banyan.queue.actor import PROVIDER
 
 Document = dict[str, Any]
 
@@ -24,7 +24,7 @@ def add_samples() -> Document:
         if task is None or not actor().may_read(task["owner"]):
             faults.append({"task": f"there is no task {sample['task']}"})
             continue
-        if actor().role == PROVIDER and task["owner"] != actor().name:
+        if actor().role == Role.PROVIDER and task["owner"] != actor().name:
             raise Forbidden(f"task {sample['task']} belongs to {task['owner']!r}; its owner and workers post its usage")
         sample["owner"] = task["owner"]
         faults.append({})

@@ -10,7 +10,7 @@ from werkzeug.routing import BaseConverter
 
 from banyan.api import bodies, idempotency
 from banyan.api.validation import validated
-from banyan.storage.users import Role
+from banyan.domain.roles import Role
 
 ADMIN, PROVIDER, WORKER = Role.ADMIN, Role.PROVIDER, Role.WORKER
 ANYONE = (PROVIDER, WORKER, ADMIN)

@@ -12,14 +12,13 @@ from banyan.api.context import actor, context
 from banyan.api.data import both, visible
 from banyan.api.query import parse_where
 from banyan.api.queues import if_match
-from banyan.api.routes import ADMIN, ANYONE, PROVIDER, route
+from banyan.api.routes import ADMIN, ANYONE, PROVIDER, WORKER, route
 from banyan.api.schema.kinds import Rules, identifiers
 from banyan.api.validation import check_task, validated, validated_changes, validated_new
 from banyan.errors import BadRequest, BanyanError, Forbidden, IllegalTransition, Invalid, TooLarge
 from banyan.queue import cancel as cancelling
 from banyan.queue import explain as explaining
 from banyan.queue import retry as retrying
-from banyan.queue.actor import WORKER
 from banyan.queue.delete import delete
 from banyan.queue.submit import submit
 from banyan.queue.update import Update, existing, owned, update

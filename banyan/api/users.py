@@ -7,7 +7,7 @@ from flask import Response
 from banyan.api.context import context
 from banyan.api.routes import ADMIN, route
 from banyan.api.schema.workers import USER
-from banyan.storage.users import Role
+from banyan.domain.roles import Role
 
 Document = dict[str, Any]
 

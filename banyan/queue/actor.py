@@ -2,11 +2,8 @@
 
 from dataclasses import dataclass
 
+from banyan.domain.roles import Role
 from banyan.errors import Forbidden, NotFound
-
-ADMIN = "admin"
-PROVIDER = "provider"
-WORKER = "worker"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,17 +11,17 @@ class Actor:
     """A user in one of the roles; `private` hides other users' tasks from providers."""
 
     name: str
-    role: str
+    role: Role
     private: bool = False
 
     def must_own(self, owner: str, what: str) -> None:
         """Raise `Forbidden` (`NotFound` where reads are private) unless the actor steers this owner's things."""
-        if self.role == ADMIN or (self.role == PROVIDER and self.name == owner):
+        if self.role == Role.ADMIN or (self.role == Role.PROVIDER and self.name == owner):
             return
-        if self.private and self.role == PROVIDER:
+        if self.private and self.role == Role.PROVIDER:
             raise NotFound(f"{what}: there is no such thing")
         raise Forbidden(f"{what} belongs to {owner!r}; only its owner or an admin may change it")
 
     def may_read(self, owner: str) -> bool:
         """Whether the actor sees this owner's things."""
-        return not self.private or self.role != PROVIDER or self.name == owner
+        return not self.private or self.role != Role.PROVIDER or self.name == owner

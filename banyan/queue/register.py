@@ -6,9 +6,10 @@ from typing import Any
 
 from bson import ObjectId
 
+from banyan.domain.roles import Role
 from banyan.domain.task import WORKER_UNREACHABLE
 from banyan.errors import Conflict, Forbidden, Invalid, NotFound
-from banyan.queue.actor import ADMIN, Actor
+from banyan.queue.actor import Actor
 from banyan.queue.context import Context
 from banyan.queue.report import lose
 from banyan.storage.disk import shared_root
@@ -54,7 +55,7 @@ def register(context: Context, document: Document, actor: Actor) -> Document:
 
 def _replaced(context: Context, worker: ObjectId, actor: Actor) -> Document:
     old = context.storage.workers.load(worker)
-    if old is None or (actor.role != ADMIN and old["owner"] != actor.name):
+    if old is None or (actor.role != Role.ADMIN and old["owner"] != actor.name):
         raise Invalid({"replaces": f"there is no worker {worker} of yours"})
     return old
 
@@ -79,7 +80,7 @@ def owned_worker(context: Context, worker_id: ObjectId, actor: Actor) -> Documen
     worker = context.storage.workers.load(worker_id)
     if worker is None:
         raise NotFound(f"there is no worker {worker_id}")
-    if actor.role != ADMIN and worker["owner"] != actor.name:
+    if actor.role != Role.ADMIN and worker["owner"] != actor.name:
         raise Forbidden(f"worker {worker_id} was registered by {worker['owner']!r}")
     return worker
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from bson import ObjectId
@@ -16,20 +15,13 @@ from pymongo import ReturnDocument
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
+from banyan.domain.roles import Role
 from banyan.errors import Invalid, NotFound
 
 Document = dict[str, Any]
 
 CACHE_SECONDS = 5.0
 """How long another server process may still accept a token that was taken away."""
-
-
-class Role(StrEnum):
-    """What a user may do."""
-
-    PROVIDER = "provider"
-    WORKER = "worker"
-    ADMIN = "admin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,12 @@ import pytest
 from bson import ObjectId
 from pymongo.database import Database
 
+from banyan.domain.roles import Role
 from banyan.errors import Conflict, Invalid, NotFound
 from banyan.storage.idempotency import ABANDONED_SECONDS, FirstAnswer, IdempotencyStore, Key
 from banyan.storage.memory import MemoryStore
 from banyan.storage.statistics import summary
-from banyan.storage.users import CACHE_SECONDS, Role, User, UserStore
+from banyan.storage.users import CACHE_SECONDS, User, UserStore
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 KEPT = 1e9

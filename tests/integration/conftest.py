@@ -11,10 +11,10 @@ from werkzeug.test import TestResponse
 
 from banyan.api.app import create_app
 from banyan.config import ServerSettings
+from banyan.domain.roles import Role
 from banyan.queue.context import Context
 from banyan.queue.hub import Hub
 from banyan.storage.mongo import Storage
-from banyan.storage.users import Role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

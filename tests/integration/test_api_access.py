@@ -10,8 +10,8 @@ from flask import Flask
 from banyan.api.app import create_app
 from banyan.api.routes import ROUTES, Route
 from banyan.config import Auth, ServerSettings
+from banyan.domain.roles import Role
 from banyan.queue.context import Context
-from banyan.storage.users import Role
 from tests.integration.conftest import Api
 
 GUARDED = [route for route in ROUTES.values() if not route.open]

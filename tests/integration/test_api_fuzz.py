@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from banyan import wire
 from banyan.api.routes import ROUTES
 from banyan.api.schema import RESOURCES
+from banyan.domain.roles import Role
 from banyan.queue.context import Context
-from banyan.storage.users import Role
 from tests.integration.conftest import Api
 
 ROUTED = [(route.method, route.path) for route in ROUTES.values()]

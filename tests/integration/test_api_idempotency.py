@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from banyan.api.validation import validated_new
+from banyan.domain.roles import Role
 from banyan.errors import Conflict
 from banyan.queue.actor import Actor
 from banyan.queue.context import Context
@@ -88,7 +89,7 @@ def test_a_submission_whose_key_was_taken_over_leaves_nothing(context: Context, 
         submit(
             context,
             tasks,
-            Actor(name="alice", role="provider"),
+            Actor(name="alice", role=Role.PROVIDER),
             lambda session, _: store.finish(begun, 201, b"first", session=session),
         )
     assert count(provider) == 0

@@ -9,6 +9,7 @@ from bson import ObjectId
 from flask import Flask
 
 from banyan.client import Client, Document
+from banyan.domain.roles import Role
 from banyan.errors import (
     Conflict,
     Forbidden,
@@ -18,7 +19,6 @@ from banyan.errors import (
     Unauthorized,
 )
 from banyan.queue.context import Context
-from banyan.storage.users import Role
 from tests.support.wsgi import WSGITransport
 
 URL = "http://banyan.test"

@@ -10,7 +10,8 @@ from bson import ObjectId
 
 from banyan.config import ServerSettings
 from banyan.domain.resources import Resources
-from banyan.queue.actor import PROVIDER, WORKER, Actor
+from banyan.domain.roles import Role
+from banyan.queue.actor import Actor
 from banyan.queue.claim import Ask, News, claim
 from banyan.queue.context import Context
 from banyan.queue.hub import Hub
@@ -21,8 +22,8 @@ from banyan.storage.mongo import Storage
 
 Document = dict[str, Any]
 
-ALICE = Actor(name="alice", role=PROVIDER)
-WORKERS = Actor(name="worker", role=WORKER)
+ALICE = Actor(name="alice", role=Role.PROVIDER)
+WORKERS = Actor(name="worker", role=Role.WORKER)
 
 _names = count()
 
