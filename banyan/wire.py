@@ -21,10 +21,8 @@ def parse_size(value: object) -> int:
         raise ValueError(problem)
     if isinstance(value, str) and not any(c.isdigit() for c in value):
         raise ValueError(problem)
-    from dask.utils import parse_bytes
-
     try:
-        size = parse_bytes(value) if isinstance(value, str) else int(value)
+        size = _bytes_of(value) if isinstance(value, str) else int(value)
     except (ValueError, OverflowError) as error:
         raise ValueError(problem) from error
     if not 0 <= size <= MAX_INTEGER:
@@ -39,15 +37,25 @@ def parse_duration(value: object) -> float:
         raise ValueError(problem)
     if isinstance(value, str) and not any(c.isdigit() for c in value):
         raise ValueError(problem)
-    from dask.utils import parse_timedelta
-
     try:
-        seconds = parse_timedelta(value) if isinstance(value, str) else float(value)
+        seconds = _seconds_of(value) if isinstance(value, str) else float(value)
     except (ValueError, KeyError, OverflowError) as error:
         raise ValueError(problem) from error
     if not math.isfinite(seconds) or seconds < 0:
         raise ValueError(f"{value!r} is out of range; a duration is finite and not negative")
     return float(seconds)
+
+
+def _bytes_of(text: str) -> int:
+    from dask.utils import parse_bytes
+
+    return int(parse_bytes(text))
+
+
+def _seconds_of(text: str) -> float:
+    from dask.utils import parse_timedelta
+
+    return float(parse_timedelta(text))
 
 
 def format_size(size_bytes: float) -> str:
