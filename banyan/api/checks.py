@@ -1,0 +1,74 @@
+"""What types and bounds cannot say: the checks that schemas name in `check_with`. Each yields the faults of a value."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_MAX_NAMES = 1000
+_MAX_COMMAND = 1_000_000
+_MAX_TEXT = 1000
+
+
+def no_nul(value: object) -> Iterator[str]:
+    """A text without NUL bytes."""
+    if isinstance(value, str) and "\0" in value:
+        yield "must not contain NUL bytes"
+
+
+def command(value: Any) -> Iterator[str]:
+    """A text for the shell, or a list of texts that is run as it is."""
+    words = value if isinstance(value, list) else [value]
+    if not all(isinstance(word, str) for word in words):
+        yield "must be a text or a list of texts"
+    elif not words or not words[0].strip():
+        yield "must not be empty; leave it out for a task that only groups others"
+    elif any("\0" in word for word in words):
+        yield "must not contain NUL bytes"
+    elif sum(map(len, words)) > _MAX_COMMAND:
+        yield f"is longer than {_MAX_COMMAND} characters; put the data into 'stdin' or into a file"
+
+
+def texts(value: object) -> Iterator[str]:
+    """A list of texts that are neither empty nor long."""
+    if isinstance(value, list) and not all(_is_text(each) for each in value):
+        yield f"must be a list of texts of 1 to {_MAX_TEXT} characters without NUL bytes"
+
+
+def names_to_texts(value: object) -> Iterator[str]:
+    """An object such as `env`."""
+    if not isinstance(value, dict):
+        return
+    yield from _faults_of_names(value)
+    for name, each in value.items():
+        if not isinstance(each, str) or "\0" in each:
+            yield f"the value of {name!r} must be a text without NUL bytes"
+
+
+def names_to_amounts(value: object) -> Iterator[str]:
+    """An object such as `custom` resources."""
+    if not isinstance(value, dict):
+        return
+    yield from _faults_of_names(value)
+    for name, each in value.items():
+        if isinstance(each, bool) or not isinstance(each, (int, float)) or not 0 <= each <= 1e9:
+            yield f"the amount of {name!r} must be a number from 0 to 1,000,000,000"
+
+
+def _faults_of_names(value: dict[str, Any]) -> Iterator[str]:
+    if len(value) > _MAX_NAMES:
+        yield f"must have at most {_MAX_NAMES} names"
+    if any(not _is_text(name) or "=" in name for name in value):
+        yield f"a name must have 1 to {_MAX_TEXT} characters, and neither '=' nor NUL bytes"
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _MAX_TEXT and "\0" not in value
+
+
+CHECKS: dict[str, Callable[[object], Iterator[str]]] = {
+    "no_nul": no_nul,
+    "command": command,
+    "texts": texts,
+    "names_to_texts": names_to_texts,
+    "names_to_amounts": names_to_amounts,
+}
+"""By the name that schemas use in `check_with`."""
