@@ -1,16 +1,18 @@
 """Checking bodies against the schemas: everything wrong with a body is listed at once, nothing is changed.
 
-The work is done by Eve's validator (Cerberus) with our kinds of fields. A schema is checked once, when its `Checker`
-is made, not again for every document, and defaults are filled in by the checker.
+The judge is Eve's validator (Cerberus) with our kinds of fields. A schema is checked once, when its `Checker`
+is made, not again for every document, and defaults are filled in by the checker. Documents that are right beyond
+doubt do not reach Cerberus: `banyan.api.compiled` knows them, many times as fast.
 """
 
 import copy
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import cerberus.schema
 
+from banyan.api.compiled import Compiled
 from banyan.api.faults import explain
 from banyan.api.schema import RESOURCES
 from banyan.api.validator import Validator
@@ -22,9 +24,15 @@ Issues = dict[str, object]
 
 
 class Checker:
-    """Checks documents against one schema; safe to be shared by threads."""
+    """Checks documents against one schema; safe to be shared by threads. Without `quick`, Cerberus looks at each."""
 
-    def __init__(self, schema: Mapping[str, Any], together: Callable[[Document], Issues] | None = None) -> None:
+    def __init__(
+        self,
+        schema: Mapping[str, Any],
+        together: Callable[[Document], Issues] | None = None,
+        *,
+        quick: bool = True,
+    ) -> None:
         checked = cerberus.schema.DefinitionSchema(Validator(), copy.deepcopy(dict(schema))).schema
         self._defaults = _take_defaults(checked)
         self._inner_defaults = {
@@ -34,14 +42,17 @@ class Checker:
         self._rules = checked
         self._required = {name: rules for name, rules in checked.items() if rules.get("required")}
         self._together = together
+        self._compiled = Compiled(checked, self._inner_defaults, self._droppable) if quick else None
 
     def new(self, documents: list[Any]) -> tuple[list[Document], list[Issues]]:
         """Documents as they are to be stored, defaults filled in, and the faults of each (empty for none)."""
-        validator = Validator(schema={})
         stored, faults = [], []
-        seen = _Seen()
+        slow = _Slow()
         for document in documents:
-            value, issues = self._check(validator, document, update=False, seen=seen)
+            value = self.sure(document)
+            value, issues = (value, {}) if value is not None else self._check(document, slow, update=False)
+            if not issues:
+                value = self._completed(value)
             if not issues and self._together is not None:
                 issues = self._together(value)
             stored.append(value)
@@ -50,45 +61,62 @@ class Checker:
 
     def changes(self, document: Any) -> Document:
         """The fields of an update as they are to be stored, without defaults; raises `Invalid`."""
-        value, issues = self._check(Validator(schema={}), document, update=True, seen=_Seen())
+        value = self.sure(document, update=True)
+        if value is not None:
+            return value
+        value, issues = self._check(document, _Slow(), update=True)
         if issues:
             raise Invalid(issues)
         return value
 
-    def _check(self, validator: Validator, document: Any, *, update: bool, seen: "_Seen") -> tuple[Document, Issues]:
+    def sure(self, document: Any, *, update: bool = False) -> Document | None:
+        """A document that is right beyond doubt, without defaults; None when Cerberus has to decide."""
+        if self._compiled is None:
+            return None
+        return self._compiled.changes(document) if update else self._compiled.new(document)
+
+    def _check(self, document: Any, slow: "_Slow", *, update: bool) -> tuple[Document, Issues]:
         if not isinstance(document, dict):
             return {}, {"_body": 'must be an object such as {"name": "value"}'}
         faults = {name: fault for name, value in document.items() if (fault := bad_name(name) or unstorable(value))}
         given = {name: value for name, value in document.items() if name not in faults}
         if not update:
             given = {n: value for n, value in given.items() if value is not None or n not in self._droppable}
-        known = seen.recall(given)
+        known = slow.recall(given)
         new = given = {name: value for name, value in given.items() if name not in known}
         for name, defaults in self._inner_defaults.items():
             if isinstance(given.get(name), dict):
                 given = {**given, name: {**defaults, **given[name]}}
         named = {name: self._rules[name] for name in given if name in self._rules}
         required = {} if update else {name: rules for name, rules in self._required.items() if name not in known}
+        validator = slow.validator
         validator.schema = {**required, **named}  # the fewer rules, the faster
         valid = validator.validate(given, update=update)
         if faults or not valid:
             return {}, {**faults, **explain(validator, self._rules)}
-        seen.remember(new, validator.document)
-        checked = {**validator.document, **known}
-        return checked if update else self._completed(checked), {}
+        slow.remember(new, validator.document)
+        return {**validator.document, **known}, {}
 
     def _completed(self, document: Document) -> Document:
         defaults = {n: dict(v) if isinstance(v, dict) else v for n, v in self._defaults.items() if n not in document}
         return {**defaults, **document}
 
 
-class _Seen:
-    """Objects that were found right in earlier items of a list: those of one campaign are mostly equal."""
+class _Slow:
+    """What Cerberus needs for one list: its validator, and the objects that it found right in earlier items.
+
+    The items of one campaign have mostly equal objects.
+    """
 
     _MOST = 1000
 
     def __init__(self) -> None:
         self._checked: dict[tuple[str, str], Document] = {}
+
+    @cached_property
+    def validator(self) -> Validator:
+        """Made when the first document needs it."""
+        return Validator(schema={})
 
     def recall(self, document: Document) -> Document:
         """The fields whose values were checked before, as they are to be stored."""

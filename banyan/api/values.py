@@ -19,7 +19,7 @@ def unstorable(value: Any, depth: int = 1) -> str | None:
         if -MAX_INTEGER - 1 <= value <= MAX_INTEGER:
             return None
         return "an integer has at most 64 bits; send a larger one as a text"
-    if not isinstance(value, (list, Mapping)):
+    if not isinstance(value, (list, dict, Mapping)):  # a dict is found quicker than any mapping
         return None
     if depth > MAX_DEPTH:
         return f"it is nested deeper than {MAX_DEPTH} levels"
