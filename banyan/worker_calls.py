@@ -1,6 +1,6 @@
 """The worker's side of the HTTP interface: registering, claiming, reporting, sending files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -39,9 +39,9 @@ class WorkerCalls:
         """Drain a worker or make it active again (`{"state": "draining"}`)."""
         return self._act("PATCH", f"workers/{worker}", body=changes, tries=2)
 
-    def close_worker(self, worker: str) -> None:
-        """Say goodbye: the worker is gone, what it still held is lost."""
-        self._act("DELETE", f"workers/{worker}")
+    def close_worker(self, worker: str, finished: Sequence[str] = ()) -> None:
+        """Say goodbye: the worker is gone, what it still held is lost but for `finished`, which will be reported."""
+        self._act("DELETE", f"workers/{worker}", body={"finished": list(finished)})
 
     def put_log(self, execution: str, stream: Stream, offset: int, data: bytes, token: str) -> int:
         """Send what a stream has from byte `offset` on; see `put_file`."""

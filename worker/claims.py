@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 from worker.asking import Offer
 
+MAX_OVERTAKEN = 100
+"""Of how many earlier claims the answers are still waited for."""
+
 
 class Claims:
     """One claim is open at a time; one that is overtaken by a newer one may still be answered.
@@ -14,6 +17,8 @@ class Claims:
     def __init__(self, ids: Callable[[], str]) -> None:
         self.overtaken: list[str] = []
         """Earlier claims whose answers may still be on their way."""
+        self.number = 0
+        """How many claims there have been."""
         self._ids = ids
         self._open: tuple[str, Offer] | None = None
         self._asked_at: float | None = None
@@ -56,8 +61,9 @@ class Claims:
                 if not idle and now < soon:
                     self._again_at = soon
                     return None
-            self.overtaken.append(self._open[0])
+            self.overtaken = [*self.overtaken, self._open[0]][-MAX_OVERTAKEN:]
         self._open = (self._ids(), offer)
+        self.number += 1
         self._asked_at = now
         return self._open[0]
 

@@ -14,7 +14,6 @@ from worker.actions import Action, Ask, Forget, Leave, Note, Register, Send
 from worker.asking import Offer
 from worker.claims import Claims
 from worker.events import (
-    Cause,
     Claimed,
     Document,
     Drain,
@@ -45,7 +44,9 @@ from worker.turn import Turn
 UNFIT_PAUSE_SECONDS = 1.0
 """How long to wait after a task that does not fit the worker's own life."""
 LAST_WORDS_SECONDS = 5.0
-"""How long a worker that leaves tries to tell its last results; they are in its spool anyway."""
+"""How long before the end of its time a worker begins to leave."""
+PARTING_SECONDS = 60.0
+"""How long a worker that leaves tries to tell its last results and to send their files; its spool has the results."""
 STOP_SECONDS = 3.0
 """How long a worker that stops now waits for its killed tasks and its last reports."""
 
@@ -147,7 +148,7 @@ class Core:
         if self._measured and self.worker is None and not self._registering and not self.left:
             self._registering = True
             resources = self._tasks.lanes.allocator.capacity
-            finished = self._outbox.unacknowledged
+            finished = [*self._outbox.unacknowledged, *(report["execution"] for report in self._tasks.unsent)]
             self._turn.do(Register(resources=resources, replaces=self._replaces, finished=finished))
         self._tasks.start()
         if self._tasks.attempts:
@@ -168,16 +169,23 @@ class Core:
         request = self._claims.ask(offer, now, idle=self._tasks.lanes.idle, take_back=takes_nothing)
         if request is None:
             return
-        attempts = self._tasks.attempts
         body = {
             "request": request,
+            "number": self._claims.number,
             **offer.to_document(),
             "held": self.held,
             "unanswered": list(self._claims.overtaken),
-            "cancelling": [each for each, attempt in attempts.items() if attempt.cause is Cause.CANCEL],
+            "cancelling": self._ending,
+            "draining": self._draining,
             "wait": self._wait_seconds,
         }
         self._turn.do(Ask(worker=self.worker, body=body))
+
+    @property
+    def _ending(self) -> list[str]:
+        """The attempts that need not be cancelled: they are being ended, or have ended."""
+        ending = [each for each, attempt in self._tasks.attempts.items() if attempt.cause or attempt.report]
+        return [*ending, *(each for each in self._outbox.unacknowledged if each not in ending)]
 
     def _offer(self) -> Offer:
         return asking.offer(
@@ -311,7 +319,7 @@ class Core:
         if not self._draining:
             return
         if self._tasks.ended and self._leave_by is None:
-            self._leave_by = now + LAST_WORDS_SECONDS
+            self._leave_by = now + PARTING_SECONDS
         if not self.held or (self._leave_by is not None and now >= self._leave_by):
             self.left = True
             self._turn.do(Leave(self.worker))

@@ -44,7 +44,7 @@ class Server(Protocol):
 
     def report(self, worker: str, body: Document, /) -> Document: ...
 
-    def close_worker(self, worker: str, /) -> None: ...
+    def close_worker(self, worker: str, finished: Sequence[str], /) -> None: ...
 
 
 class Link:
@@ -98,7 +98,7 @@ class Link:
         self._keep(ends)
         if worker is not None:
             try:
-                self._server.close_worker(worker)
+                self._server.close_worker(worker, [end["execution"] for end in ends])
             except BanyanError as error:
                 self._note(Note(f"could not say goodbye to the server: {error}", warning=True))
             else:

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ class TasksFile:
             self._changed.notify_all()
         return {"accepted": [report["execution"] for report in body["reports"]]}
 
-    def close_worker(self, worker: str, /) -> None:
+    def close_worker(self, worker: str, finished: Sequence[str], /) -> None:
         """Nothing is to be done."""
 
     def put_log(self, execution: str, stream: Stream, offset: int, data: bytes, token: str, /) -> int:

@@ -9,6 +9,7 @@ from banyan.api.context import actor, context
 from banyan.api.routes import ADMIN, WORKER, route
 from banyan.api.schema.reports import CURL_DATA
 from banyan.api.validation import validated
+from banyan.api.workers import check_result
 from banyan.errors import IllegalTransition, Invalid, StaleAttempt
 from banyan.queue.grant import claim_one
 from banyan.queue.register import owned_worker
@@ -61,10 +62,16 @@ def _answer(task_id: ObjectId) -> Document:
 def _report(task_id: ObjectId, state: Any, data: Document) -> Document:
     task = existing(context(), task_id)
     data.pop("worker", None)
+    check_result(data.get("result"))
+    if data.get("time_terminated") is not None and data.get("exit_status") is None and state not in _ENDS:
+        raise Invalid({"update_execution_data": {"time_terminated": "only an end has it; say 'exit_status' too"}})
     token = data.pop("token", None)
     if token is None:
         raise Invalid({"update_execution_data": {"token": "the attempt's token is required"}})
     execution = _attempt_of(task_id, token)
+    holder = task.get("worker")
+    if holder is not None:
+        context().storage.workers.renew(holder, context().now())
     answer = report(context(), [_said(task, execution, state, data)])
     if answer.stale:
         raise StaleAttempt(f"execution {execution} is not the current attempt of task {task_id}; stop it")
@@ -87,6 +94,9 @@ def _said(task: Document, execution: ObjectId, state: Any, data: Document) -> Re
         exit_status = "cancelled" if state == "cancelled" else None
         if exit_status is None:
             raise Invalid({"update_execution_data": {"exit_status": "say how it ended: 'success', 'failure (..)', .."}})
+    if exit_status == "cancelled" and task["state"] == "running":
+        text = f"task {task['_id']} is running and nobody has cancelled it; say how it ended"
+        raise IllegalTransition({"state": text})
     if state not in (None, "running", *_ENDS):
         raise IllegalTransition({"state": f"task {task['_id']} is {task['state']}; a worker cannot set it {state!r}"})
     return Report(execution=execution, fields=data, exit_status=exit_status)

@@ -6,6 +6,7 @@ from bson import ObjectId
 
 from banyan.api.bodies import read_body
 from banyan.api.context import actor, context
+from banyan.api.queues import if_match
 from banyan.api.routes import ADMIN, PROVIDER, route
 from banyan.api.schema.kinds import Rules, identifiers
 from banyan.api.tasks import shown
@@ -62,7 +63,7 @@ def _values() -> list[ObjectId]:
 )
 def add(task_id: ObjectId) -> Document:
     """The task as it is then."""
-    return shown(update(context(), task_id, Update(add=_values()), actor()))
+    return shown(update(context(), task_id, Update(add=_values()), actor(), if_match()))
 
 
 @route(
@@ -73,4 +74,4 @@ def add(task_id: ObjectId) -> Document:
 )
 def remove(task_id: ObjectId) -> Document:
     """The task as it is then."""
-    return shown(update(context(), task_id, Update(remove=_values()), actor()))
+    return shown(update(context(), task_id, Update(remove=_values()), actor(), if_match()))

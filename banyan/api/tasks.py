@@ -15,7 +15,7 @@ from banyan.api.queues import if_match
 from banyan.api.routes import ADMIN, ANYONE, PROVIDER, WORKER, route
 from banyan.api.schema.kinds import Rules, identifiers
 from banyan.api.validation import check_task, validated, validated_changes, validated_new
-from banyan.errors import BadRequest, BanyanError, Forbidden, IllegalTransition, Invalid, TooLarge
+from banyan.errors import BadRequest, BanyanError, Forbidden, IllegalTransition, Invalid, NotFound, TooLarge
 from banyan.queue import cancel as cancelling
 from banyan.queue import explain as explaining
 from banyan.queue import retry as retrying
@@ -64,6 +64,8 @@ def wanted(body: Document) -> Update:
         raise Invalid({"dependencies": "they are set at creation; change the parents' continuations instead"})
     state = fields.pop("state", None)
     continuations = fields.pop("continuations", None)
+    if continuations is not None and (edges["add"] or edges["remove"]):
+        raise Invalid({"continuations": "replace them, or add and remove some, but not both at once"})
     return Update(
         fields=fields,
         state=state,
@@ -79,20 +81,9 @@ def change(task_id: ObjectId, body: Document, revision: str | None = None) -> Do
     if "update_execution_data" in body:
         return write_execution_data(task_id, body)
     asked = wanted(body)
-    if asked.state in ("running", "terminated", "pending_cancellation"):
-        raise _not_by_itself(task_id, asked.state)
     if actor().role == WORKER:
         raise Forbidden("a worker changes a task by update_execution_data with its attempt's token")
     return shown(update(context(), task_id, asked, actor(), revision))
-
-
-def _not_by_itself(task_id: ObjectId, state: str) -> IllegalTransition:
-    task = existing(context(), task_id)
-    hint = {
-        "running": "it is claimed with update_execution_data {'worker': id}",
-        "terminated": "its worker says so with update_execution_data {'token': .., 'exit_status': ..}",
-    }.get(state, "ask for 'cancelled'; a running task is then pending_cancellation until its worker has stopped it")
-    return IllegalTransition({"state": f"task {task_id} is {task['state']} and cannot be set {state}: {hint}"})
 
 
 @route("PATCH", "/tasks/<objectid:task_id>", roles=ANYONE, resource="tasks", summary="Change a task")
@@ -199,7 +190,7 @@ def delete_tasks() -> Document:
 @route("DELETE", "/tasks/<objectid:task_id>", roles=STEERS, summary="Delete an ended task", resource="tasks")
 def delete_task(task_id: ObjectId) -> Document:
     """Takes history, samples and files along."""
-    task = owned(context(), task_id, actor())
+    task = owned(context(), task_id, actor(), if_match())
     if not delete(context(), [task_id]):
         raise IllegalTransition({"state": f"task {task_id} is {task['state']}; only an ended task can be deleted"})
     return {"_status": "OK", "_id": task_id}
@@ -208,7 +199,7 @@ def delete_task(task_id: ObjectId) -> Document:
 @route("POST", "/tasks/<objectid:task_id>/cancel", roles=STEERS, summary="Cancel a task and what waits for it")
 def cancel_task(task_id: ObjectId) -> Document:
     """The task as it is then; one that has ended stays as it is."""
-    owned(context(), task_id, actor())
+    owned(context(), task_id, actor(), if_match())
     cancelling.cancel(context(), [task_id], {"user": actor().name})
     return shown(existing(context(), task_id))
 
@@ -216,7 +207,7 @@ def cancel_task(task_id: ObjectId) -> Document:
 @route("POST", "/tasks/<objectid:task_id>/retry", roles=STEERS, summary="Let an ended task run again")
 def retry_task(task_id: ObjectId) -> Document:
     """The task as it is then; descendants that were cancelled for its sake come back."""
-    owned(context(), task_id, actor())
+    owned(context(), task_id, actor(), if_match())
     retrying.retry(context(), task_id)
     return shown(existing(context(), task_id))
 
@@ -232,5 +223,5 @@ def readable(task_id: ObjectId) -> Document:
     """The stored task, if the user may read it; raises `NotFound`."""
     task = existing(context(), task_id)
     if not actor().may_read(task["owner"]):
-        return existing(context(), ObjectId(bytes(12)))
+        raise NotFound(f"there is no task {task_id}")
     return task

@@ -4,19 +4,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
+from flask import request
 
 from banyan.api.bodies import read_object
 from banyan.api.context import actor, context
 from banyan.api.routes import ADMIN, WORKER, route
 from banyan.api.schema.reports import REPORT, SAMPLE
-from banyan.api.schema.workers import CLAIM, REGISTRATION
-from banyan.api.validation import Checker
+from banyan.api.schema.workers import CLAIM, LEAVING, REGISTRATION
+from banyan.api.validation import Checker, validated
 from banyan.domain.resources import Resources
 from banyan.errors import BadRequest, Conflict, Invalid
 from banyan.queue import register as registering
 from banyan.queue.claim import Ask, claim
 from banyan.queue.report import Report, report
-from banyan.wire import parse_date
+from banyan.wire import dumps, parse_date
 
 Document = dict[str, Any]
 
@@ -24,6 +25,8 @@ WORKS = (WORKER, ADMIN)
 
 _reports = Checker(REPORT)
 _samples = Checker(SAMPLE)
+MAX_RESULT_BYTES = 2**17
+"""A result is kept inline up to 64 KiB; some room is left for how it is written."""
 _NOT_KEPT = frozenset({"execution", "token", "task", "given_back", "exit_status"})
 _TIMES = ("time_started", "time_terminated")
 
@@ -47,6 +50,8 @@ def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
         held=frozenset(body.get("held") or ()),
         cancelling=frozenset(body.get("cancelling") or ()),
         unanswered=frozenset(body.get("unanswered") or ()),
+        number=body.get("number"),
+        draining=bool(body.get("draining")),
         wait_seconds=float(body.get("wait") or 0),
         ahead={key: int(count) for key, count in (body.get("ahead") or {}).items()},
     )
@@ -116,8 +121,16 @@ def _token_fits(given: Document) -> bool:
     return context().storage.meta.token_matches(given["execution"], given["token"])
 
 
+def check_result(result: Any) -> None:
+    """Raise `Invalid` for a result that is too large to be kept in the task."""
+    if result is not None and len(dumps(result)) > MAX_RESULT_BYTES:
+        text = f"it has more than {MAX_RESULT_BYTES} bytes; leave it in a file of the work directory (result_file)"
+        raise Invalid({"result": text})
+
+
 def _report(given: Document) -> Report:
     fields = {name: value for name, value in given.items() if name not in _NOT_KEPT and value is not None}
+    check_result(fields.get("result"))
     return Report(
         execution=given["execution"],
         fields=fields,
@@ -152,9 +165,13 @@ def change_worker(worker_id: ObjectId) -> Document:
 
 @route("DELETE", "/workers/<objectid:worker_id>", roles=WORKS, summary="Let a worker go; what it holds is lost")
 def remove_worker(worker_id: ObjectId) -> Document:
-    """Its id is not used again."""
+    """Its id is not used again.
+
+    A body `{"finished": [execution ids]}` names attempts whose ends will still be reported.
+    """
+    body = validated(LEAVING, read_object() if request.get_data(cache=True) else {})
     worker = registering.owned_worker(context(), worker_id, actor())
     if worker["state"] == "gone":
         raise Conflict(f"worker {worker_id} is gone already")
-    registering.leave(context(), worker_id)
+    registering.leave(context(), worker_id, body.get("finished") or ())
     return {"_status": "OK", "_id": worker_id, "state": "gone"}

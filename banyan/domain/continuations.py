@@ -15,7 +15,10 @@ ON_ANY: Final = "any"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """`child` waits for `parent`; `settled` once that has ended, and then `satisfied` or not, for good."""
+    """`child` waits for `parent`; `settled` once that has ended, and then `satisfied` or not.
+
+    `life` counts how often it was made to wait again by a retry, so that an end of an earlier life settles nothing.
+    """
 
     parent: ObjectId
     child: ObjectId
@@ -23,6 +26,7 @@ class Edge:
     settled: bool = False
     satisfied: bool | None = None
     owner: str = ""
+    life: int = 0
     id: ObjectId = field(default_factory=ObjectId)
 
 

@@ -46,7 +46,7 @@ class Task:
     """What `transitions.decide` looks at, and the revision that it was read at.
 
     `task_class` is the key of its class (see `matching`); `has_continuations` says that edges to children
-    exist; times are UTC, durations seconds.
+    exist; `avoid` are workers whose machines have failed it; times are UTC, durations seconds.
     """
 
     id: ObjectId
@@ -68,6 +68,7 @@ class Task:
     has_continuations: bool = False
     unsettled: bool = False
     task_class: str = ""
+    avoid: tuple[ObjectId, ...] = ()
 
     @property
     def ended(self) -> bool:

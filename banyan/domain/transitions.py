@@ -26,7 +26,7 @@ terminated, cancelled  Retry, Revive                            inactive or avai
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -228,6 +228,8 @@ def _lose(task: Task, event: End, now: datetime) -> Change:
     losses = task.abandoned_count + 1
     if losses >= MAX_LOSSES:
         return _terminated(event.exit_status, now, abandoned_count=losses)
+    if is_worker_failure(event.exit_status) and task.worker is not None and task.worker not in task.avoid:
+        return _again(task, now, abandoned_count=losses, avoid=[*task.avoid, task.worker])
     return _again(task, now, abandoned_count=losses)
 
 
@@ -260,10 +262,13 @@ FRESH: Mapping[str, Any] = {
 
 
 def _retry(task: Task, event: Retry, now: datetime) -> Change:
+    fields = {**FRESH, "not_before": None}
     if event.pending:
-        return Change(state=State.INACTIVE, fields=FRESH)
-    change = _available(task, now)
-    return Change(state=change.state, fields={**FRESH, **change.fields}, claimable=change.claimable, ended=change.ended)
+        return Change(state=State.INACTIVE, fields=fields)
+    change = _available(replace(task, not_before=None), now)
+    return Change(
+        state=change.state, fields={**fields, **change.fields}, claimable=change.claimable, ended=change.ended
+    )
 
 
 def _revive(task: Task, event: Event, now: datetime) -> Change:

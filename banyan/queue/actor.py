@@ -16,11 +16,15 @@ class Actor:
 
     def must_own(self, owner: str, what: str) -> None:
         """Raise `Forbidden` (`NotFound` where reads are private) unless the actor steers this owner's things."""
-        if self.role == Role.ADMIN or (self.role == Role.PROVIDER and self.name == owner):
+        if self.steers(owner):
             return
         if self.private and self.role == Role.PROVIDER:
-            raise NotFound(f"{what}: there is no such thing")
+            raise NotFound(f"there is no {what}")
         raise Forbidden(f"{what} belongs to {owner!r}; only its owner or an admin may change it")
+
+    def steers(self, owner: str) -> bool:
+        """Whether the actor may change this owner's things."""
+        return self.role == Role.ADMIN or (self.role == Role.PROVIDER and self.name == owner)
 
     def may_read(self, owner: str) -> bool:
         """Whether the actor sees this owner's things."""

@@ -1,7 +1,7 @@
 """Deciding and writing what happens to tasks, with all that follows from it: wake-ups and settled continuations."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bson import ObjectId
@@ -31,14 +31,17 @@ def apply(
     tasks: Mapping[ObjectId, Task],
     event_of: Callable[[Task], Event | None],
     dressed: Callable[[Task, Change], Change] = lambda task, change: change,
+    read: Callable[[Sequence[ObjectId]], None] = lambda ids: None,
 ) -> Applied:
     """Decide for each task and write it; one that someone else changed meanwhile is read and decided again.
 
-    `event_of` names the event for a task as it is now, or None to leave it; `dressed` may add fields
-    to a change. What is claimable then is announced; ended parents are the caller's to settle.
+    `event_of` names the event for a task as it is now, or None to leave it; `dressed` may add fields to a change.
+    What else the decision rests on is read by `read(ids)`, always after the tasks, so that their revisions guard it.
+    What is claimable then is announced; ended parents are the caller's to settle.
     """
     applied = Applied()
     for _ in range(_ROUNDS):
+        read(list(tasks))
         changes = [
             (task, dressed(task, change)) for task, change in _decided(context, tasks, event_of, applied.refused)
         ]

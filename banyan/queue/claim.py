@@ -10,12 +10,13 @@ from bson import ObjectId
 
 from banyan.domain.matching import Offer
 from banyan.domain.resources import Resources
-from banyan.domain.task import State
+from banyan.domain.task import WORKER_UNREACHABLE, State
 from banyan.errors import Conflict
+from banyan.queue.choose import Wanted
 from banyan.queue.context import Context
-from banyan.queue.grant import Wanted, attempt, grant
+from banyan.queue.grant import attempt, grant
 from banyan.queue.hub import Waiter
-from banyan.queue.report import give_back
+from banyan.queue.report import give_back, lose
 from banyan.storage.workers import ACTIVE, DRAINING
 
 Document = dict[str, Any]
@@ -34,6 +35,10 @@ class Ask:
     held: frozenset[ObjectId] = frozenset()
     cancelling: frozenset[ObjectId] = frozenset()
     unanswered: frozenset[str] = frozenset()
+    draining: bool = False
+    """The worker drains by itself: it finishes what it has and takes nothing new."""
+    number: int | None = None
+    """Counts the worker's questions, so that one that was held up on its way is not taken for the newest."""
     wait_seconds: float = 0.0
     ahead: Mapping[str, int] = field(default_factory=dict)
 
@@ -56,20 +61,29 @@ def claim(context: Context, worker_id: ObjectId, ask: Ask) -> News:
 
     Raises `Conflict` if the worker is lost or gone: it must stop all that it holds and register anew.
     """
+    waiter = Waiter(worker_id)
+    context.hub.enter(waiter)
+    try:
+        return _claim(context, ask, waiter)
+    finally:
+        context.hub.leave(waiter)
+
+
+def _claim(context: Context, ask: Ask, waiter: Waiter) -> News:
+    """Having entered the hub: whoever becomes the newest claim after us finds and wakes us."""
+    worker_id = waiter.worker
     worker = _enter(context, worker_id, ask)
+    if worker is None:
+        return News()
+    context.hub.worker(worker_id, but=waiter)
     held = context.storage.tasks.held_by(worker_id)
     replayed, on_their_way = _sort_out(context, worker, ask, held)
     if replayed:
         return News(tasks=replayed)
     if on_their_way:
         ask = _without(context, ask, on_their_way)
-    context.hub.worker(worker_id)
-    waiter = Waiter(worker_id, _could_take(context, Offer.of(worker), ask))
-    context.hub.enter(waiter)
-    try:
-        return _wait(context, worker, ask, waiter, _news(context, worker, ask, held))
-    finally:
-        context.hub.leave(waiter)
+    waiter.accepts = _could_take(context, Offer.of(worker), ask)
+    return _wait(context, worker, ask, waiter, _news(context, worker, ask, held))
 
 
 def _wait(context: Context, worker: Document, ask: Ask, waiter: Waiter, news: News) -> News:
@@ -103,14 +117,18 @@ def _could_take(context: Context, offer: Offer, ask: Ask) -> Callable[[str], boo
     return could_take
 
 
-def _enter(context: Context, worker_id: ObjectId, ask: Ask) -> Document:
+def _enter(context: Context, worker_id: ObjectId, ask: Ask) -> Document | None:
+    """Renew the lease and become the newest claim; the worker, or None if a later claim has come already."""
     now = context.now()
-    fields = {"claim_request": ask.request, "free": ask.free.to_document(), "held_count": len(ask.held)}
-    worker = context.storage.workers.renew(worker_id, now, fields)
-    if worker is None:
-        raise Conflict(
-            f"worker {worker_id} is lost, gone or was never registered; stop what it holds and register anew"
-        )
+    fields: Document = {"claim_request": ask.request, "free": ask.free.to_document(), "held_count": len(ask.held)}
+    if ask.draining:
+        fields["drain_told"] = ask.request
+    worker = context.storage.workers.renew(worker_id, now, fields, ask.number)
+    if worker is not None and ask.draining and worker["state"] == ACTIVE:
+        context.storage.workers.move(worker_id, DRAINING, now)
+        worker = context.storage.workers.renew(worker_id, now, fields, ask.number)
+    if worker is None and context.storage.workers.renew(worker_id, now) is None:
+        raise Conflict(f"worker {worker_id} is lost, gone or unknown; stop what it holds and register anew")
     return worker
 
 
@@ -134,7 +152,8 @@ def _sort_out(
         else:
             unknown[task["execution"]] = task["_id"]
     if unknown:
-        give_back(context, unknown)
+        started = give_back(context, unknown)
+        lose(context, started, WORKER_UNREACHABLE)
     return replay(context, worker, granted) if granted else [], on_their_way
 
 

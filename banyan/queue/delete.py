@@ -13,14 +13,17 @@ _BATCH = 1000
 def delete(context: Context, tasks: Sequence[ObjectId]) -> list[ObjectId]:
     """Delete those of the tasks that have ended; their ids. Workers are told to remove the directories.
 
-    Files are too large for the transaction: it notes which are to go, and `remove_files` sees to it.
+    Files and samples are too much for the transaction: it notes which are to go, and `remove_remains` sees to it.
+    Settled edges to children that still wait stay, so that these know that they have had parents.
     """
     storage = context.storage
 
     def write(session: Session) -> list[ObjectId]:
         gone = storage.tasks.delete(tasks, session)
-        storage.edges.delete_of(gone, session)
-        storage.memory.delete_of(gone, session)
+        children = storage.tasks.load(storage.edges.children(gone, session), session)
+        waiting = [id for id, child in children.items() if not child.ended]
+        storage.edges.delete_of(gone, waiting, session)
+        storage.memory.doom(gone, session)
         attempts = storage.executions.delete_of(gone, session)
         storage.files.doom([attempt["_id"] for attempt in attempts], session)
         by_worker: dict[ObjectId, list[ObjectId]] = {}
@@ -31,11 +34,12 @@ def delete(context: Context, tasks: Sequence[ObjectId]) -> list[ObjectId]:
 
     gone = storage.transaction(write)
     if gone:
-        remove_files(context)
+        remove_remains(context)
     return gone
 
 
-def remove_files(context: Context) -> None:
-    """Remove the files of all attempts that were deleted; repeated by rescue if it was interrupted."""
-    while context.storage.files.remove_doomed(_BATCH):
-        continue
+def remove_remains(context: Context) -> None:
+    """Remove the files and samples of all that was deleted; repeated by rescue if it was interrupted."""
+    for store in (context.storage.files, context.storage.memory):
+        while store.remove_doomed(_BATCH):
+            continue

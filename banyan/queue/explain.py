@@ -1,6 +1,7 @@
 """Why a task is not running: the reasons, the most telling first."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
@@ -9,7 +10,7 @@ from banyan.domain.matching import Offer, TaskClass
 from banyan.domain.task import ENDED, LIVE, State
 from banyan.errors import NotFound
 from banyan.queue.context import Context
-from banyan.storage.workers import ACTIVE
+from banyan.storage.workers import ACTIVE, DRAINING, QUARANTINED
 from banyan.wire import format_date, format_size
 
 Document = dict[str, Any]
@@ -71,8 +72,9 @@ def _waiting(context: Context, task: Document) -> Iterable[Document]:
         again = " (a retry waits longer each time)" if task.get("retry_count") else ""
         until = format_date(task["not_before"])
         yield _reason("not_before", f"it is not to run before {until}{again}", not_before=task["not_before"])
-    yield from _queue(context, task)
-    yield from _workers(context, task)
+    blocked = list(_queue(context, task))
+    yield from blocked
+    yield from _workers(context, task, bool(blocked))
 
 
 def _parents(context: Context, parents: list[ObjectId]) -> str:
@@ -94,11 +96,13 @@ def _queue(context: Context, task: Document) -> Iterable[Document]:
     if queue["paused"]:
         yield _reason("queue_paused", f"queue {task['queue']!r} is paused")
     limit = queue.get("max_running")
-    if limit is not None and context.storage.tasks.running_in(task["queue"]) >= limit:
+    if limit == 0:
+        yield _reason("queue_full", f"queue {task['queue']!r} is to run no tasks (max_running is 0)", limit=limit)
+    elif limit is not None and context.storage.tasks.running_in(task["queue"]) >= limit:
         yield _reason("queue_full", f"queue {task['queue']!r} runs its {limit} tasks at once already", limit=limit)
 
 
-def _workers(context: Context, task: Document) -> Iterable[Document]:
+def _workers(context: Context, task: Document, blocked: bool) -> Iterable[Document]:
     if task.get("command") is None and task.get("model") is None:
         return
     active = context.storage.workers.in_states([ACTIVE])
@@ -106,13 +110,34 @@ def _workers(context: Context, task: Document) -> Iterable[Document]:
         yield _reason("no_worker", "no worker is active; start one with 'banyan worker'")
         return
     task_class = TaskClass.of(task)
-    lacking = {worker["_id"]: Offer.of(worker).missing(task_class) for worker in active}
+    lacking = {worker["_id"]: _lacks(worker, task, task_class, context.now()) for worker in active}
     avoided = set(task.get("avoid", ()))
     fit = [worker for worker in active if not lacking[worker["_id"]] and worker["_id"] not in avoided]
     if not fit:
+        yield from _draining(context, task, task_class)
         yield _closest(active, lacking)
-    elif task["state"] == State.AVAILABLE and "class_key" in task:
+    elif not blocked and task["state"] == State.AVAILABLE and "class_key" in task:
         yield _before(context, task, len(fit))
+
+
+def _lacks(worker: Document, task: Document, task_class: TaskClass, now: datetime) -> dict[str, tuple[Any, Any]]:
+    """Why a worker can never take the task: what it is, and the time that it has left."""
+    lacks = Offer.of(worker).missing(task_class)
+    if worker.get("available_until") is not None:
+        left = (worker["available_until"] - now).total_seconds()
+        if task.get("timeout") is None or task["timeout"] > left:
+            wanted = f"of {task['timeout']:g} s" if task.get("timeout") else "(it has none)"
+            lacks["timeout"] = (wanted, f"{left:.0f} s left")
+    return lacks
+
+
+def _draining(context: Context, task: Document, task_class: TaskClass) -> Iterable[Document]:
+    """Workers that could run it, but take nothing new."""
+    for worker in context.storage.workers.in_states([DRAINING, QUARANTINED]):
+        if Offer.of(worker).accepts(task_class):
+            text = f"worker {worker['name']} on {worker['host']} could run it, but is {worker['state']}"
+            yield _reason(worker["state"], text, worker=worker["_id"])
+            return
 
 
 def _closest(active: list[Document], lacking: dict[ObjectId, dict[str, tuple[Any, Any]]]) -> Document:
@@ -142,6 +167,6 @@ def _before(context: Context, task: Document, workers: int) -> Document:
         ],
     }
     count = context.storage.tasks.count(before)
-    tasks = "1 task comes" if count == 1 else f"{count} tasks come"
+    tasks = {0: "no task comes", 1: "1 task comes"}.get(count, f"{count} tasks come")
     busy = "the worker that fits is" if workers == 1 else f"the {workers} workers that fit are"
     return _reason("waiting", f"{tasks} before it in queue {task['queue']!r}, and {busy} busy", before=count)

@@ -124,9 +124,12 @@ def remove_edges(
     missing = [f"task {c} is no continuation of task {p}" for p, c in wanted if (p, c) not in there]
     if missing:
         raise Invalid({"remove_continuations": missing})
+    children = list(dict.fromkeys(child for _, child in wanted))
+    for child in context.storage.tasks.load(children, session).values():
+        actor.must_own(child.owner, f"task {child.id}")
     context.storage.meta.touch_graph(session)
     context.storage.edges.remove(wanted, session)
-    children = list(dict.fromkeys(child for _, child in wanted))
+    context.storage.tasks.mark_unpromoted(children, session)
     _count(context, children, session)
     return children
 

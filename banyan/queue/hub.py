@@ -21,7 +21,7 @@ class Waiter:
     """One claim that is held open."""
 
     worker: ObjectId
-    accepts: Callable[[str], bool]
+    accepts: Callable[[str], bool] = field(default=lambda key: False)
     """Whether a task of the class with this key could be taken."""
     woken: threading.Event = field(default_factory=threading.Event)
     called: bool = False
@@ -87,9 +87,9 @@ class Hub:
             self._wake_for_work(counts)
             self._outbox.put({"work": dict(counts)})
 
-    def worker(self, worker: ObjectId) -> None:
-        """Tell that there is news for one worker: a cancellation, a drain, a newer claim."""
-        self._wake_worker(worker)
+    def worker(self, worker: ObjectId, but: Waiter | None = None) -> None:
+        """Tell that there is news for a worker: a cancellation, a drain, a newer claim (`but` itself is not woken)."""
+        self._wake_worker(worker, but)
         self._outbox.put({"worker": worker})
 
     def _wake_for_work(self, counts: Mapping[str, int]) -> None:
@@ -107,9 +107,9 @@ class Hub:
                 if not left:
                     return
 
-    def _wake_worker(self, worker: ObjectId) -> None:
+    def _wake_worker(self, worker: ObjectId, but: Waiter | None = None) -> None:
         with self._lock:
-            waiters = [waiter for waiter in self._waiters if waiter.worker == worker]
+            waiters = [waiter for waiter in self._waiters if waiter.worker == worker and waiter is not but]
         for waiter in waiters:
             waiter.called = True
             waiter.woken.set()
@@ -141,9 +141,7 @@ class Hub:
         try:
             self._storage.signals.send({**signal, "at": self._storage.clock.now()})
         except Exception as error:
-            if translate(error) is None:
-                raise
-            log.warning("a signal to the other servers was lost: %s", translate(error))
+            log.warning("a signal to the other servers was lost", exc_info=_unless_away(error))
 
     def _follow(self) -> None:
         while not self._stop.is_set():
@@ -154,6 +152,13 @@ class Hub:
                         for worker in signal["workers"]:
                             self._wake_worker(worker)
             except Exception as error:
-                if translate(error) is None and not self._stop.is_set():
-                    raise
+                if self.closed:
+                    log.debug("no more signals are heard: %s", error)
+                    return
+                log.warning("signals of other servers are not heard", exc_info=_unless_away(error))
                 self._stop.wait(_PAUSE_SECONDS)
+
+
+def _unless_away(error: Exception) -> Exception | None:
+    """The error to show in the log; none when MongoDB is simply away."""
+    return error if translate(error) is None else None

@@ -6,6 +6,7 @@ from typing import Any
 
 from bson import ObjectId
 
+from banyan.domain.matching import SHELL
 from banyan.domain.roles import Role
 from banyan.domain.task import WORKER_UNREACHABLE
 from banyan.errors import Conflict, Forbidden, Invalid, NotFound
@@ -29,6 +30,7 @@ def register(context: Context, document: Document, actor: Actor) -> Document:
     """
     now = context.now()
     finished = set(document.pop("finished", None) or ())
+    document.setdefault("capabilities", [SHELL])
     files = document.pop("files", None)
     replaces = document.get("replaces")
     old = _replaced(context, replaces, actor) if replaces is not None else None

@@ -7,7 +7,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from banyan.domain.task import Task, is_worker_failure
+from banyan.domain.task import Task
 from banyan.domain.transitions import Change, End, GiveBack
 from banyan.errors import StaleAttempt
 from banyan.queue.apply import apply
@@ -17,6 +17,8 @@ from banyan.queue.settle import settle
 Document = dict[str, Any]
 
 _SHOWN_IN_TASK = ("result", "result_file", "peak_memory_bytes", "cpu_seconds", "progress", "time_started")
+_OF_THE_END = frozenset({"time_terminated", "exit_status"})
+"""Fields that only the end of an attempt may write: they are what makes it ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +86,6 @@ def _ending(said: Report, now: datetime) -> Document:
 
 def follow(context: Context, ended: Mapping[ObjectId, Document]) -> None:
     """Let tasks follow their attempts (records by id) that have ended; those that did so already stay."""
-    for record in ended.values():
-        if is_worker_failure(record["exit_status"]):
-            context.storage.tasks.avoid(record["task"], record["worker"])
     tasks = context.storage.tasks.load({record["task"] for record in ended.values()})
 
     def event_of(task: Task) -> End | None:
@@ -136,7 +135,8 @@ def _update(context: Context, reports: Sequence[Report], records: Mapping[Object
     stale = [each.execution for each in reports if records[each.execution].get("time_terminated") is not None]
     merged: dict[ObjectId, Document] = {}
     for each in live:
-        merged.setdefault(each.execution, {}).update(each.fields)
+        fields = {name: value for name, value in each.fields.items() if name not in _OF_THE_END}
+        merged.setdefault(each.execution, {}).update(fields)
     context.storage.executions.update(merged, now)
     shown_fields: dict[ObjectId, Document] = {
         records[id]["task"]: {name: fields[name] for name in ("time_started", "progress") if name in fields}

@@ -6,18 +6,25 @@ Runs in every server and is safe in many at once: each step is a guarded write t
 import logging
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from bson import ObjectId
 
 from banyan.domain.task import State
 from banyan.domain.transitions import Due
 from banyan.queue.apply import apply
 from banyan.queue.context import Context
-from banyan.queue.delete import remove_files
+from banyan.queue.delete import remove_remains
 from banyan.queue.register import lose_held
 from banyan.queue.report import follow, give_back
-from banyan.queue.settle import settle
+from banyan.queue.settle import promote_ready, settle
 from banyan.storage.mongo import translate
 from banyan.storage.workers import ALIVE, LOST
+
+Document = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
@@ -48,26 +55,28 @@ class Rescuer:
         seldom = max(interval, self._context.settings.leases.lost_after / 10)
         last = float("-inf")
         while not self._stop.wait(interval):
-            try:
-                wake(self._context)
-                if time.monotonic() - last >= seldom:
-                    rescue(self._context)
-                    last = time.monotonic()
-            except Exception as error:
-                known = translate(error)
-                if known is None:
-                    log.exception("rescue failed; it is tried again")
-                else:
-                    log.warning("rescue waits: %s", known)
+            if time.monotonic() - last >= seldom:
+                rescue(self._context)
+                last = time.monotonic()
+            else:
+                _try("wake", lambda: wake(self._context))
 
 
 def rescue(context: Context) -> None:
-    """Do once all that is due."""
-    expire_leases(context)
-    complete_reports(context)
-    settle_marked(context)
-    remove_files(context)
-    wake(context)
+    """Do once all that is due; a step that fails is logged and tried again, and keeps no other one waiting."""
+    for step in (expire_leases, complete_reports, settle_marked, promote_marked, remove_remains, wake):
+        _try(step.__name__, partial(step, context))
+
+
+def _try(name: str, step: Callable[[], None]) -> None:
+    try:
+        step()
+    except Exception as error:
+        known = translate(error)
+        if known is None:
+            log.exception("rescue: %s failed; it is tried again", name)
+        else:
+            log.warning("rescue: %s waits: %s", name, known)
 
 
 def wake(context: Context) -> None:
@@ -104,18 +113,29 @@ def complete_reports(context: Context) -> None:
     """Finish what was interrupted between the writes of a report, a claim or the loss of a worker."""
     holders = context.storage.tasks.holders()
     workers = context.storage.workers.by_id(holders)
-    now = context.now()
     for holder in holders:
-        worker = workers.get(holder)
-        held = context.storage.tasks.held_by(holder)
-        records = context.storage.executions.load(task["execution"] for task in held)
-        ended = {id: record for id, record in records.items() if record.get("time_terminated") is not None}
-        if ended:
-            follow(context, {id: r for id, r in ended.items() if now - r["last_update"] > _GRACE})
-        alive = worker is not None and worker["state"] in ALIVE
-        if not alive and (worker is None or now - worker.get("time_left", now) > _GRACE):
-            lose_held(context, holder)
-            give_back(context, {task["execution"]: task["_id"] for task in held if task["execution"] not in records})
+        _try("complete_reports", partial(_complete, context, holder, workers.get(holder)))
+
+
+def _complete(context: Context, holder: ObjectId, worker: Document | None) -> None:
+    now = context.now()
+    lost_after = timedelta(seconds=context.settings.leases.lost_after)
+    held = context.storage.tasks.held_by(holder)
+    records = context.storage.executions.load(task["execution"] for task in held)
+    ended = {id: r for id, r in records.items() if "exit_status" in r and now - r["last_update"] > _GRACE}
+    if ended:
+        follow(context, ended)
+    alive = worker is not None and worker["state"] in ALIVE
+    if not alive and (worker is None or now - worker.get("time_left", now) > lost_after):
+        lose_held(context, holder)
+        give_back(context, {task["execution"]: task["_id"] for task in held if task["execution"] not in records})
+
+
+def promote_marked(context: Context) -> None:
+    """Look at tasks that may be ready, where whoever changed their edges or their hold did not come to it."""
+    marked = context.storage.tasks.unpromoted(_BATCH)
+    if marked:
+        promote_ready(context, marked)
 
 
 def settle_marked(context: Context) -> None:

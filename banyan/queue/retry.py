@@ -10,7 +10,7 @@ from banyan.domain.transitions import Change, Retry, Revive, decide
 from banyan.errors import Conflict, IllegalTransition, NotFound
 from banyan.queue.apply import announce
 from banyan.queue.context import Context
-from banyan.queue.settle import settle
+from banyan.queue.settle import promote_ready, settle
 from banyan.storage.mongo import Session
 
 
@@ -26,6 +26,7 @@ def retry(context: Context, task_id: ObjectId) -> None:
     changes = context.storage.transaction(lambda session: _retry(context, task_id, session))
     announce(context, changes)
     settle(context, [task.id for task, change in changes if change.ended and task.has_continuations])
+    promote_ready(context, [task.id for task, change in changes if change.state == State.INACTIVE])
 
 
 def _load(context: Context, task_id: ObjectId, session: Session | None = None) -> Task:
@@ -53,6 +54,7 @@ def _retry(context: Context, task_id: ObjectId, session: Session) -> list[tuple[
         children = context.storage.tasks.load({edge.child for edge in out}, session)
         _refuse_begun(task_id, out, children)
         edges.unsettle([edge.id for edge in out], session)
+        context.storage.tasks.touch([id for id, child in children.items() if not child.ended], session)
         revived = [child for child in _revivable(context, children, session) if child.id not in revived_ids]
         revived_ids |= {child.id for child in revived}
         for child in revived:
@@ -64,6 +66,7 @@ def _retry(context: Context, task_id: ObjectId, session: Session) -> list[tuple[
     written = context.storage.tasks.commit(changes, now, session)
     if len(written) != len(changes):
         raise Conflict(f"task {task_id} or a descendant was changed meanwhile; try again")
+    context.storage.tasks.mark_unpromoted(written, session)
     return changes
 
 

@@ -29,21 +29,26 @@ def settle(context: Context, parents: Iterable[ObjectId], *, thorough: bool = Fa
 
 
 def _settle_batch(context: Context, parents: Sequence[ObjectId], thorough: bool) -> list[ObjectId]:
-    tasks = {id: task for id, task in context.storage.tasks.load(parents).items() if task.ended}
+    marked = {id: task for id, task in context.storage.tasks.load(parents).items() if task.ended}
     ended: list[ObjectId] = []
-    while edges := context.storage.edges.unsettled(tasks, _EDGES):
+    while edges := context.storage.edges.unsettled(marked, _EDGES):
+        # The parents are read after the edges: the end that a parent has now belongs to the edges' life, or to none.
+        tasks = context.storage.tasks.load({edge.parent for edge in edges})
+        again = {edge.parent for edge in edges if edge.parent not in tasks or not tasks[edge.parent].ended}
+        marked = {id: task for id, task in marked.items() if id not in again}
+        edges = [edge for edge in edges if edge.parent not in again]
         all_ours = _mark(context, edges, tasks)
         ended += advance(context, [edge.child for edge in edges], exact=thorough or not all_ours)
     if thorough:
-        ended += _advance_all(context, list(tasks))
-    context.storage.tasks.clear_unsettled({id: task.revision for id, task in tasks.items() if task.unsettled})
+        ended += _advance_all(context, list(marked))
+    context.storage.tasks.clear_unsettled({id: task.revision for id, task in marked.items() if task.unsettled})
     return ended
 
 
 def _mark(context: Context, edges: Sequence[Edge], parents: dict[ObjectId, Task]) -> bool:
     """Mark the edges; whether each was still unsettled, so that the counts of the children can simply go down."""
-    kept = [edge.id for edge in edges if satisfied(edge.on, parents[edge.parent])]
-    broken = [edge.id for edge in edges if not satisfied(edge.on, parents[edge.parent])]
+    kept = [edge for edge in edges if satisfied(edge.on, parents[edge.parent])]
+    broken = [edge for edge in edges if not satisfied(edge.on, parents[edge.parent])]
     marked = context.storage.edges.settle(kept, True) if kept else 0
     marked += context.storage.edges.settle(broken, False) if broken else 0
     return marked == len(edges)
@@ -64,10 +69,16 @@ def advance(context: Context, children: Sequence[ObjectId], *, exact: bool = Fal
     `children` names a child once for each edge that was settled just now; with `exact` the number of pending
     dependencies is counted anew instead of lowered.
     """
+    if not children:
+        return []
     counts = Counter(children)
     ids = list(counts)
-    waiting = context.storage.edges.waiting(ids)
-    broken = context.storage.edges.broken(ids)
+    waiting: set[ObjectId] = set()
+    broken: dict[ObjectId, ObjectId] = {}
+
+    def read(now: Sequence[ObjectId]) -> None:
+        nonlocal waiting, broken
+        waiting, broken = context.storage.edges.waiting(now), context.storage.edges.broken(now)
 
     def event_of(task: Task) -> Event | None:
         if task.state != State.INACTIVE:
@@ -76,9 +87,18 @@ def advance(context: Context, children: Sequence[ObjectId], *, exact: bool = Fal
             return Cancel({"task": broken[task.id]})
         return None if task.id in waiting else Promote()
 
-    applied = apply(context, context.storage.tasks.load(ids), event_of)
+    applied = apply(context, context.storage.tasks.load(ids), event_of, read=read)
     if exact:
         context.storage.tasks.set_pending(context.storage.edges.pending_counts(ids))
     else:
         context.storage.tasks.discount(counts)
     return applied.parents_to_settle()
+
+
+def promote_ready(context: Context, tasks: Iterable[ObjectId]) -> None:
+    """Promote those of the tasks that have parents, all of them settled as they ask; unmark those looked at."""
+    found = context.storage.tasks.load(tasks)
+    children = context.storage.edges.having_parents(list(found))
+    if children:
+        settle(context, advance(context, list(children), exact=True))
+    context.storage.tasks.clear_unpromoted({id: task.revision for id, task in found.items()})

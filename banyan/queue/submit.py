@@ -11,18 +11,21 @@ from banyan.domain.continuations import Edge, find_cycle
 from banyan.domain.matching import TaskClass
 from banyan.domain.task import State, Task
 from banyan.domain.transitions import Change, Release, decide
-from banyan.errors import Invalid
+from banyan.errors import Invalid, TooLarge
 from banyan.queue.actor import Actor
 from banyan.queue.apply import announce
 from banyan.queue.context import Context
 from banyan.queue.graph import Joining, describe_cycle, join
 from banyan.queue.settle import settle
 from banyan.storage.mongo import Session
-from banyan.storage.tasks import first_fields, new_revision, view
+from banyan.storage.tasks import encoded_bytes, first_fields, new_revision, view
 
 Document = dict[str, Any]
 Record = Callable[[Session | None, list[Document]], None]
 Faults = list[dict[str, object]]
+
+MAX_TASK_BYTES = 12 * 2**20
+"""A stored task is at most so large, which leaves room for what its attempts add to it (MongoDB's limit is 16 MiB)."""
 
 _ANSWERED = ("_id", "_etag", "_created", "_updated", "state")
 
@@ -40,6 +43,8 @@ def submit(
     edges = [edge for task in tasks for edge in _edges(task, actor)]
     given = {document["_id"]: index for index, document in enumerate(documents) if "_id" in document}
     _raise(_faults(context, tasks, edges, given))
+    for task in tasks:
+        check_size(task)
     started = _start(tasks, edges, now)
     joining = Joining.of(edges, [task["_id"] for task in tasks])
 
@@ -103,6 +108,13 @@ def _faults(context: Context, tasks: Sequence[Document], edges: Sequence[Edge], 
     for taken in context.storage.tasks.load(given) if given else ():
         faults[given[taken]]["_id"] = f"there is a task {taken} already"
     return faults
+
+
+def check_size(task: Document) -> None:
+    """Raise `TooLarge` for a task that MongoDB could not hold with its results."""
+    size = encoded_bytes(task)
+    if size > MAX_TASK_BYTES:
+        raise TooLarge(f"task {task['_id']} has {size} bytes, at most {MAX_TASK_BYTES}; pass large data as files")
 
 
 def unknown_queue(name: str, known: set[str]) -> str:

@@ -1,6 +1,6 @@
 """Changing tasks: their fields while that is allowed, their state as the table allows, their continuations."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +15,8 @@ from banyan.queue.apply import announce
 from banyan.queue.cancel import cancel
 from banyan.queue.context import Context
 from banyan.queue.graph import add_edges, remove_edges
-from banyan.queue.settle import advance, settle
-from banyan.queue.submit import unknown_queue
+from banyan.queue.settle import promote_ready, settle
+from banyan.queue.submit import check_size, unknown_queue
 from banyan.storage.mongo import Session
 from banyan.storage.tasks import view
 
@@ -75,11 +75,11 @@ def existing(context: Context, task_id: ObjectId, session: Session | None = None
     return document
 
 
-def owned(context: Context, task_id: ObjectId, actor: Actor) -> Document:
-    """The stored task, if the actor steers it; raises `NotFound` or `Forbidden`."""
+def owned(context: Context, task_id: ObjectId, actor: Actor, revision: str | None = None) -> Document:
+    """The stored task, if the actor steers it; raises `NotFound`, `Forbidden`, `PreconditionFailed`."""
     document = existing(context, task_id)
     actor.must_own(document["owner"], f"task {task_id}")
-    return document
+    return _matching(context, task_id, revision, None)
 
 
 def _matching(context: Context, task_id: ObjectId, revision: str | None, session: Session | None) -> Document:
@@ -123,8 +123,12 @@ def _write(
         orphaned = _edit_edges(context, task_id, wanted, actor, session)
         document = existing(context, task_id, session)
     fields = _with_class(context, document, wanted)
+    if fields.get("hold") is False and document["state"] == State.INACTIVE:
+        fields["unpromoted"] = True
     task = view({name: value for name, value in {**document, **fields}.items() if value is not None})
     change = _decide(context, task, wanted, session)
+    if not wanted.edits_edges and not fields and change == Change(state=task.state, claimable=change.claimable):
+        return task, change, []
     change = Change(
         state=change.state, fields={**fields, **change.fields}, claimable=change.claimable, ended=change.ended
     )
@@ -152,8 +156,9 @@ def _edit_edges(context: Context, task_id: ObjectId, wanted: Update, actor: Acto
     add, remove = list(wanted.add), list(wanted.remove)
     if wanted.continuations is not None:
         now = context.storage.edges.children([task_id], session)
+        owners = context.storage.tasks.load(now - set(wanted.continuations), session)
         add += [child for child in wanted.continuations if child not in now]
-        remove += [child for child in now if child not in set(wanted.continuations)]
+        remove += [id for id, child in owners.items() if actor.steers(child.owner)]
     orphaned = remove_edges(context, [(task_id, child) for child in remove], actor, session) if remove else []
     if add:
         add_edges(context, [(task_id, child) for child in add], actor, session)
@@ -170,6 +175,7 @@ def _with_class(context: Context, document: Document, wanted: Update) -> Documen
             raise Invalid({"queue": unknown_queue(fields["queue"], known)})
     if faults := wanted.check(after):
         raise Invalid(faults)
+    check_size(after)
     if _CLASS_FIELDS & fields.keys():
         is_group = after.get("command") is None and after.get("model") is None
         fields["task_class"] = None if is_group else TaskClass.of(after).key
@@ -184,6 +190,8 @@ def _decide(context: Context, task: Task, wanted: Update, session: Session | Non
         change = decide(task, Release(pending), now)
     elif wanted.state == State.INACTIVE and task.state != State.INACTIVE:
         raise IllegalTransition({"state": f"task {task.id} is {task.state} and cannot become inactive again"})
+    elif wanted.state in _WORKERS_OWN:
+        raise IllegalTransition({"state": _not_by_itself(task, str(wanted.state))})
     elif task.state == State.AVAILABLE and wanted.fields.get("hold") is False:
         change = decide(task, Due(), now)
     if change is not None:
@@ -192,11 +200,16 @@ def _decide(context: Context, task: Task, wanted: Update, session: Session | Non
     return Change(state=task.state, claimable=claimable)
 
 
-def promote_ready(context: Context, tasks: Iterable[ObjectId]) -> None:
-    """Promote those of the tasks that have parents, all of them settled as they ask."""
-    children = context.storage.edges.having_parents(list(tasks))
-    if children:
-        settle(context, advance(context, list(children), exact=True))
+_WORKERS_OWN = {
+    State.RUNNING: "it is claimed with update_execution_data {'worker': id}",
+    State.TERMINATED: "its worker says so with update_execution_data {'token': .., 'exit_status': ..}",
+    State.PENDING_CANCELLATION: "ask for 'cancelled', and it is that until its worker has stopped it",
+}
+"""States that a provider cannot set, and what to do instead."""
+
+
+def _not_by_itself(task: Task, state: str) -> str:
+    return f"task {task.id} is {task.state} and cannot be set {state}: {_WORKERS_OWN[State(state)]}"
 
 
 def edit_continuations(

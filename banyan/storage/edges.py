@@ -64,15 +64,24 @@ class EdgeStore:
         """All edges to these children."""
         return [_edge(d) for d in self._edges.find({"child": {"$in": list(children)}}, session=session)]
 
-    def settle(self, edges: Iterable[ObjectId], satisfied: bool) -> int:
-        """Mark those of the edges that are not settled yet; how many they were."""
-        where = {"_id": {"$in": list(edges)}, "settled": False}
-        return self._edges.update_many(where, {"$set": {"settled": True, "satisfied": satisfied}}).modified_count
+    def settle(self, edges: Iterable[Edge], satisfied: bool) -> int:
+        """Mark those of the edges that are still as they were read, unsettled; how many they were."""
+        by_life: dict[int, list[ObjectId]] = {}
+        for edge in edges:
+            by_life.setdefault(edge.life, []).append(edge.id)
+        marked = 0
+        for life, ids in by_life.items():
+            where = {"_id": {"$in": ids}, "settled": False, "life": life}
+            update = {"$set": {"settled": True, "satisfied": satisfied}}
+            marked += self._edges.update_many(where, update).modified_count
+        return marked
 
     def unsettle(self, edges: Iterable[ObjectId], session: Session) -> None:
         """Let edges wait for their parent again."""
         self._edges.update_many(
-            {"_id": {"$in": list(edges)}}, {"$set": {"settled": False}, "$unset": {"satisfied": 1}}, session=session
+            {"_id": {"$in": list(edges)}},
+            {"$set": {"settled": False}, "$unset": {"satisfied": 1}, "$inc": {"life": 1}},
+            session=session,
         )
 
     def waiting(self, children: Sequence[ObjectId], session: Session = None) -> set[ObjectId]:
@@ -114,9 +123,10 @@ class EdgeStore:
         found = self._edges.find({"parent": {"$in": list(parents)}}, {"child": 1, "_id": 0}, session=session)
         return {d["child"] for d in found}
 
-    def delete_of(self, tasks: Sequence[ObjectId], session: Session = None) -> None:
-        """Remove every edge from and to tasks that are deleted."""
-        self._edges.delete_many({"parent": {"$in": list(tasks)}}, session=session)
+    def delete_of(self, tasks: Sequence[ObjectId], waiting: Sequence[ObjectId] = (), session: Session = None) -> None:
+        """Remove every edge from and to tasks that are deleted, but those to children that are `waiting`."""
+        from_deleted = {"parent": {"$in": list(tasks)}, "child": {"$nin": list(waiting)}}
+        self._edges.delete_many(from_deleted, session=session)
         self._edges.delete_many({"child": {"$in": list(tasks)}}, session=session)
 
 
@@ -129,10 +139,11 @@ def _edge(document: Document) -> Edge:
         settled=document["settled"],
         satisfied=document.get("satisfied"),
         owner=document.get("owner", ""),
+        life=document["life"],
     )
 
 
 def _document(edge: Edge) -> Document:
     document = {"_id": edge.id, "parent": edge.parent, "child": edge.child, "on": edge.on}
-    document |= {"settled": edge.settled, "owner": edge.owner}
+    document |= {"settled": edge.settled, "owner": edge.owner, "life": edge.life}
     return document if edge.satisfied is None else document | {"satisfied": edge.satisfied}

@@ -73,8 +73,9 @@ class ExecutionStore:
             )
 
     def withdraw(self, executions: Iterable[ObjectId]) -> None:
-        """Remove attempts that were claimed and never started; ended ones stay."""
-        self._executions.delete_many({"_id": {"$in": list(executions)}, "time_terminated": None})
+        """Remove attempts that were claimed and never started; those that started or ended stay."""
+        never = {"time_started": None, "time_terminated": None}
+        self._executions.delete_many({"_id": {"$in": list(executions)}, **never})
 
     def delete_of(self, tasks: Sequence[ObjectId], session: Session = None) -> list[Document]:
         """Remove the history of tasks that are deleted; what went (id, task, worker)."""

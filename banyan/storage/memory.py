@@ -30,6 +30,7 @@ class MemoryStore:
 
     def __init__(self, db: Database[Document]) -> None:
         self._samples = db["memory_usage"]
+        self._doomed = db["doomed_samples"]
 
     def prepare(self) -> None:
         """Create the index by which a task's curve is read."""
@@ -50,6 +51,16 @@ class MemoryStore:
                 raise
         return stored
 
-    def delete_of(self, tasks: Iterable[ObjectId], session: Session = None) -> None:
-        """Remove the samples of tasks that are deleted."""
-        self._samples.delete_many({"task": {"$in": list(tasks)}}, session=session)
+    def doom(self, tasks: Iterable[ObjectId], session: Session = None) -> None:
+        """Note, within the transaction that deletes tasks, that their samples are to go."""
+        notes = [{"_id": task} for task in tasks]
+        if notes:
+            self._doomed.insert_many(notes, session=session)
+
+    def remove_doomed(self, limit: int) -> int:
+        """Remove the samples of tasks that were deleted; how many tasks those were."""
+        doomed = [note["_id"] for note in self._doomed.find().limit(limit)]
+        if doomed:
+            self._samples.delete_many({"task": {"$in": doomed}})
+            self._doomed.delete_many({"_id": {"$in": doomed}})
+        return len(doomed)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+import pymongo
 from bson.errors import InvalidDocument
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
@@ -14,7 +15,6 @@ from pymongo.errors import (
     ConfigurationError,
     ConnectionFailure,
     DocumentTooLarge,
-    DuplicateKeyError,
     ExecutionTimeout,
     OperationFailure,
     PyMongoError,
@@ -43,25 +43,38 @@ SERVER_SELECTION_MS = 5000
 _CLOCK_SYNC_SECONDS = 10.0
 _AWAY_CODES = frozenset({11600, 11602, 10107, 13435, 189, 91, 7, 6, 89, 9001})
 """Server error codes that mean: no primary now, try again."""
+_DUPLICATE = 11000
+_LARGE_CODES = frozenset({10334, 17419, 17420})
+_QUERY_CODES = frozenset({2, 9, 14, 51091})
+_LARGE = "the document would be larger than MongoDB's limit of 16 MiB; pass large data as files"
 
 
 def translate(error: BaseException) -> BanyanError | None:
     """What a driver error means to a caller; None when it is a defect of ours and should be seen as one."""
     if isinstance(error, (ConnectionFailure, WaitQueueTimeoutError, WTimeoutError)):
         return Unavailable("MongoDB cannot be reached now; try again in a few seconds")
-    if isinstance(error, ExecutionTimeout):
-        return BadRequest("the query took too long and was stopped; narrow it, or filter by an indexed field")
-    if isinstance(error, DuplicateKeyError):
-        return Conflict("a document with this key is there already")
     if isinstance(error, DocumentTooLarge):
-        return TooLarge("the document is larger than MongoDB's limit of 16 MiB; pass large data as files")
+        return TooLarge(_LARGE)
     if isinstance(error, (InvalidDocument, OverflowError)):
         return Invalid({"_body": f"MongoDB cannot store it: {error}"})
     if isinstance(error, OperationFailure):
-        if error.code in _AWAY_CODES or error.has_error_label("TransientTransactionError"):
-            return Unavailable("MongoDB has no primary now; try again in a few seconds")
-        if error.code in {2, 9, 14, 51091}:
-            return BadRequest(f"MongoDB refused the query: {error.details and error.details.get('errmsg')}")
+        return _translate_failure(error)
+    return None
+
+
+def _translate_failure(error: OperationFailure) -> BanyanError | None:
+    details = error.details or {}
+    codes = {fault.get("code") for fault in details.get("writeErrors", ())} or {error.code}
+    if isinstance(error, ExecutionTimeout):
+        return BadRequest("the query took too long and was stopped; narrow it, or filter by an indexed field")
+    if codes <= _AWAY_CODES or error.has_error_label("TransientTransactionError"):
+        return Unavailable("MongoDB has no primary now; try again in a few seconds")
+    if codes == {_DUPLICATE}:
+        return Conflict("a document with this key is there already")
+    if codes <= _LARGE_CODES:
+        return TooLarge(_LARGE)
+    if codes <= _QUERY_CODES:
+        return BadRequest(f"MongoDB refused the query: {details.get('errmsg')}")
     return None
 
 
@@ -131,7 +144,8 @@ class Storage:
 
     def ping(self, timeout_seconds: float = 2.0) -> None:
         """Return if a primary answers; raises the driver's error otherwise."""
-        self.client.admin.command("ping", maxTimeMS=int(timeout_seconds * 1000))
+        with pymongo.timeout(timeout_seconds):
+            self.client.admin.command("ping")
 
     def transaction(self, act: Callable[[ClientSession], Result]) -> Result:
         """Run `act(session)` in a transaction, again when MongoDB says that it met another one."""

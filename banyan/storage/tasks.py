@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import bson
 from bson import ObjectId
 from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.client_session import ClientSession
@@ -17,7 +18,7 @@ Session = ClientSession | None
 
 _VIEW = (
     "_id _etag state owner command model hold not_before retry_count max_retry_count retry_delay abandoned_count "
-    "attempt_count execution worker exit_status cancelled_by has_continuations unsettled task_class"
+    "attempt_count execution worker exit_status cancelled_by has_continuations unsettled task_class avoid"
 ).split()
 
 _CLAIM_INDEX = [("class_key", ASCENDING), ("priority", DESCENDING), ("order", ASCENDING)]
@@ -46,7 +47,13 @@ def view(document: Mapping[str, Any]) -> Task:
         has_continuations=bool(get("has_continuations")),
         unsettled=bool(get("unsettled")),
         task_class=get("task_class", ""),
+        avoid=tuple(get("avoid", ())),
     )
+
+
+def encoded_bytes(document: Mapping[str, Any]) -> int:
+    """How large a document is in MongoDB."""
+    return len(bson.encode(document))
 
 
 def new_revision() -> str:
@@ -67,6 +74,7 @@ class TaskStore:
         create([("worker", 1), ("execution", 1)], name="held", partialFilterExpression={"worker": {"$exists": True}})
         create("wake_at", name="wake", partialFilterExpression={"wake_at": {"$exists": True}})
         create("unsettled", name="unsettled", partialFilterExpression={"unsettled": True})
+        create("unpromoted", name="unpromoted", partialFilterExpression={"unpromoted": True})
         create([("state", 1), ("queue", 1), ("exit_status", 1)], name="monitor")
         create("queue", name="queue")
         create([("owner", 1), ("_id", -1)], name="owner")
@@ -113,6 +121,10 @@ class TaskStore:
         update = _set_and_unset({**fields, "_etag": revision, "_updated": now})
         return revision if self._tasks.update_one(_guard(task), update, session=session).matched_count else None
 
+    def touch(self, tasks: Iterable[ObjectId], session: Session) -> None:
+        """Raise the revision of tasks whose edges were changed, so that nobody decides on what they were before."""
+        self._tasks.update_many({"_id": {"$in": list(tasks)}}, {"$set": {"_etag": new_revision()}}, session=session)
+
     def mark_parents(self, parents: Iterable[ObjectId], session: Session) -> None:
         """Note in each parent that it has continuations, and in ended ones that edges wait to be settled.
 
@@ -136,13 +148,25 @@ class TaskStore:
 
     def clear_unsettled(self, tasks: Mapping[ObjectId, str]) -> None:
         """Take the mark away, unless the task (id to revision) was changed meanwhile, by a retry or a new edge."""
-        self._tasks.bulk_write(
-            [
-                UpdateOne({"_id": task, "_etag": revision}, {"$unset": {"unsettled": 1}})
-                for task, revision in tasks.items()
-            ],
-            ordered=False,
-        )
+        self._unmark("unsettled", tasks)
+
+    def mark_unpromoted(self, tasks: Iterable[ObjectId], session: Session) -> None:
+        """Note in inactive tasks that nothing may keep them from becoming available any more."""
+        where = {"_id": {"$in": list(tasks)}, "state": State.INACTIVE}
+        self._tasks.update_many(where, {"$set": {"unpromoted": True, "_etag": new_revision()}}, session=session)
+
+    def unpromoted(self, limit: int) -> list[ObjectId]:
+        """Inactive tasks of which nobody has looked yet whether they are ready."""
+        return [d["_id"] for d in self._tasks.find({"unpromoted": True}, {"_id": 1}).limit(limit)]
+
+    def clear_unpromoted(self, tasks: Mapping[ObjectId, str]) -> None:
+        """Take the mark away, unless the task (id to revision) was changed meanwhile."""
+        self._unmark("unpromoted", tasks)
+
+    def _unmark(self, mark: str, tasks: Mapping[ObjectId, str]) -> None:
+        writes = [UpdateOne({"_id": id, "_etag": revision}, {"$unset": {mark: 1}}) for id, revision in tasks.items()]
+        if writes:
+            self._tasks.bulk_write(writes, ordered=False)
 
     def discount(self, settled_by_child: Mapping[ObjectId, int]) -> None:
         """Lower the number of pending dependencies that readers see."""
@@ -174,11 +198,16 @@ class TaskStore:
         return [d["head"] for d in self._tasks.aggregate(pipeline, hint="claim", session=session)]
 
     def claimable(
-        self, class_key: str, worker: ObjectId, limit: int, skip: int = 0, session: Session = None
+        self, class_key: str, worker: ObjectId, limit: int, max_timeout: float | None = None
     ) -> list[Document]:
-        """The best claimable tasks of a class, whole, without those that are to avoid `worker`."""
-        found = self._tasks.find({"class_key": class_key, "avoid": {"$ne": worker}}, session=session)
-        return list(found.sort(_CLAIM_INDEX[1:]).hint("claim").skip(skip).limit(limit))
+        """The best claimable tasks of a class, whole, without those that are to avoid `worker`.
+
+        With `max_timeout` (seconds) only those that surely end within it.
+        """
+        where: Document = {"class_key": class_key, "avoid": {"$ne": worker}}
+        if max_timeout is not None:
+            where["timeout"] = {"$lte": max_timeout}
+        return list(self._tasks.find(where).sort(_CLAIM_INDEX[1:]).hint("claim").limit(limit))
 
     def held_by(self, worker: ObjectId, session: Session = None) -> list[Document]:
         """Views of the running tasks that a worker holds, with the request that they were claimed by."""
@@ -228,10 +257,6 @@ class TaskStore:
             ordered=False,
         )
 
-    def avoid(self, task: ObjectId, worker: ObjectId) -> None:
-        """Keep `task` away from a worker whose machine failed it."""
-        self._tasks.update_one({"_id": task}, {"$addToSet": {"avoid": worker}})
-
     def reserve(self, task: ObjectId, worker: ObjectId, until: datetime, now: datetime) -> bool:
         """Let `worker` keep itself free for a wide task; False if another one does so already."""
         free = [{"reserved_by": worker}, {"reserved_until": {"$lt": now}}, {"reserved_until": {"$exists": False}}]
@@ -273,6 +298,8 @@ def _changed_fields(task: Task, change: Change) -> Document:
     fields["wake_at"] = change.fields.get("not_before", task.not_before) if waits else None
     if change.ended and task.has_continuations:
         fields["unsettled"] = True
+    if change.state != State.INACTIVE:
+        fields["unpromoted"] = None
     return fields
 
 

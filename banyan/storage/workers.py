@@ -48,11 +48,21 @@ class WorkerStore:
         """Workers by id; missing ones are left out."""
         return {d["_id"]: d for d in self._workers.find({"_id": {"$in": list(ids)}})}
 
-    def renew(self, worker: ObjectId, now: datetime, fields: Mapping[str, Any] | None = None) -> Document | None:
-        """Note that a worker was heard of; the worker, or None if it is lost, gone or unknown."""
+    def renew(
+        self, worker: ObjectId, now: datetime, fields: Mapping[str, Any] | None = None, number: int | None = None
+    ) -> Document | None:
+        """Note that a worker was heard of; the worker, or None if it is lost, gone or unknown.
+
+        `number` is that of a claim: None also if the worker has sent a later one.
+        """
+        where: Document = {"_id": worker, "state": {"$in": list(ALIVE)}}
+        seen: Document = {**(fields or {}), "last_seen": now}
+        if number is not None:
+            where["$or"] = [{"claim_number": {"$exists": False}}, {"claim_number": {"$lte": number}}]
+            seen["claim_number"] = number
         return self._workers.find_one_and_update(
-            {"_id": worker, "state": {"$in": list(ALIVE)}},
-            {"$set": {**(fields or {}), "last_seen": now}},
+            where,
+            {"$set": seen},
             return_document=ReturnDocument.AFTER,
         )
 

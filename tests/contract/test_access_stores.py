@@ -163,7 +163,8 @@ def test_samples_are_kept_until_their_task_goes(db: Db) -> None:
     one, two = ObjectId(), ObjectId()
     stored = store.add([{"task": task, "time": NOW, "resident_memory_bytes": 1} for task in (one, two)], NOW)
     assert store.add([], NOW) == []
-    store.delete_of([one])
+    store.doom([one])
+    assert (store.remove_doomed(10), store.remove_doomed(10)) == (1, 0)
     assert list(db["memory_usage"].find()) == [stored[1]]
 
 

@@ -45,8 +45,8 @@ def workers(db: Db) -> WorkerStore:
 def test_an_edge_is_settled_once_and_for_all(edges: EdgeStore) -> None:
     edge = Edge(parent=ObjectId(), child=ObjectId())
     edges.insert([edge])
-    assert edges.settle([edge.id], True) == 1
-    assert edges.settle([edge.id], False) == 0
+    assert edges.settle([edge], True) == 1
+    assert edges.settle([edge], False) == 0
     (found,) = edges.of_children([edge.child])
     assert (found.settled, found.satisfied) == (True, True)
 
@@ -63,9 +63,9 @@ def test_a_child_waits_until_its_last_edge_is_settled(edges: EdgeStore) -> None:
     mine = [Edge(parent=ObjectId(), child=child) for _ in range(3)]
     edges.insert(mine)
     assert edges.pending_counts([child, free]) == {child: 3, free: 0}
-    edges.settle([mine[0].id, mine[1].id], True)
+    edges.settle(mine[:2], True)
     assert edges.waiting([child, free]) == {child}
-    edges.settle([mine[2].id], False)
+    edges.settle([mine[2]], False)
     assert edges.waiting([child, free]) == set()
     assert edges.broken([child, free]) == {child: mine[2].parent}
 
@@ -73,11 +73,19 @@ def test_a_child_waits_until_its_last_edge_is_settled(edges: EdgeStore) -> None:
 def test_an_edge_can_be_made_to_wait_again(edges: EdgeStore) -> None:
     edge = Edge(parent=ObjectId(), child=ObjectId())
     edges.insert([edge])
-    edges.settle([edge.id], False)
+    edges.settle([edge], False)
     edges.unsettle([edge.id], None)
     (found,) = edges.of_parents([edge.parent])
-    assert (found.settled, found.satisfied) == (False, None)
+    assert (found.settled, found.satisfied, found.life) == (False, None, 1)
     assert edges.unsettled([edge.parent], 10) == [found]
+
+
+def test_an_end_of_an_earlier_life_settles_nothing(edges: EdgeStore) -> None:
+    edge = Edge(parent=ObjectId(), child=ObjectId())
+    edges.insert([edge])
+    edges.unsettle([edge.id], None)
+    assert edges.settle([edge], False) == 0
+    assert edges.waiting([edge.child]) == {edge.child}
 
 
 def test_edges_are_read_in_pages(edges: EdgeStore) -> None:

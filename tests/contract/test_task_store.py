@@ -79,8 +79,7 @@ def test_the_best_of_a_class_come_first_and_claimed_ones_not_at_all(tasks: TaskS
 
 
 def test_a_task_is_not_offered_to_a_worker_that_it_avoids(tasks: TaskStore) -> None:
-    task = add(tasks)
-    tasks.avoid(task.id, WORKER)
+    task = add(tasks, avoid=[WORKER])
     assert tasks.claimable("k", WORKER, 10) == []
     assert [d["_id"] for d in tasks.claimable("k", ObjectId(), 10)] == [task.id]
 

@@ -162,7 +162,7 @@ def test_a_worker_by_hand_claims_and_ends_a_task_with_the_attempts_token(provide
     assert claimed.status_code == 200, claimed.get_json()
     token = claimed.get_json()["token"]
     again = worker.patch(f"/tasks/{task}", {"state": "running", "update_execution_data": {"worker": node}})
-    assert again.status_code == 422
+    assert again.status_code == 409
     wrong = worker.post(f"/tasks/{task}/update_execution_data", {"token": "wrong", "pid": 3})
     assert wrong.status_code == 409
     assert worker.post(f"/tasks/{task}/update_execution_data", {"token": token, "pid": 3}).status_code == 200
@@ -210,3 +210,53 @@ def test_a_bad_task_is_refused_with_the_field_and_nothing_is_stored(provider: Ap
     assert refused.status_code == 422
     assert field in refused.get_json()["_issues"]
     assert provider.get("/tasks").get_json()["_meta"]["total"] == 0
+
+
+def test_if_match_is_honoured_by_every_change_of_a_task(provider: Api) -> None:
+    task = provider.post("/tasks", RELEASED).get_json()["_id"]
+    stale = {"If-Match": "other"}
+    assert provider.post(f"/tasks/{task}/cancel", headers=stale).status_code == 412
+    assert state_of(provider, task) == "available"
+    provider.post(f"/tasks/{task}/cancel")
+    assert provider.post(f"/tasks/{task}/retry", headers=stale).status_code == 412
+    assert provider.delete(f"/tasks/{task}", headers=stale).status_code == 412
+    assert provider.post(f"/tasks/{task}/add_continuations", [], headers=stale).status_code == 412
+    assert state_of(provider, task) == "cancelled"
+
+
+def test_a_change_by_where_refuses_what_a_single_one_refuses(provider: Api) -> None:
+    task = provider.post("/tasks", {**RELEASED, "tags": ["x"]}).get_json()["_id"]
+    for state in ("running", "terminated", "pending_cancellation"):
+        answer = provider.patch('/tasks?where={"tags":"x"}', {"state": state}).get_json()
+        assert (answer["matched"], answer["updated"]) == (1, 0), state
+        assert state in answer["_items"][0]["_issues"]["state"]
+    assert state_of(provider, task) == "available"
+
+
+def test_a_change_that_changes_nothing_leaves_the_revision(provider: Api) -> None:
+    task = provider.post("/tasks", RELEASED).get_json()
+    provider.post(f"/tasks/{task['_id']}/cancel")
+    before = provider.get(f"/tasks/{task['_id']}").get_json()["_etag"]
+    assert provider.patch(f"/tasks/{task['_id']}", {}).get_json()["_etag"] == before
+
+
+@pytest.mark.parametrize("status", ["whatever", "successful", "failure", "abandoned (moon unreachable)", "cancelled"])
+def test_an_attempt_ends_only_in_a_way_that_there_is(provider: Api, worker: Api, status: str) -> None:
+    task = provider.post("/tasks", RELEASED).get_json()["_id"]
+    node = worker.post("/workers", {"name": "curl", "resources": {"cores": 1}}).get_json()["_id"]
+    claim = {"state": "running", "update_execution_data": {"worker": node}}
+    token = worker.patch(f"/tasks/{task}", claim).get_json()["token"]
+    end = {"state": "terminated", "update_execution_data": {"token": token, "exit_status": status}}
+    assert worker.patch(f"/tasks/{task}", end).status_code == 422
+    assert state_of(provider, task) == "running"
+
+
+def test_a_report_cannot_date_an_end_without_one(provider: Api, worker: Api) -> None:
+    task = provider.post("/tasks", RELEASED).get_json()["_id"]
+    node = worker.post("/workers", {"name": "curl", "resources": {"cores": 1}}).get_json()["_id"]
+    claim = {"state": "running", "update_execution_data": {"worker": node}}
+    token = worker.patch(f"/tasks/{task}", claim).get_json()["token"]
+    early = {"token": token, "time_terminated": "Tue, 02 Apr 2013 10:29:13 GMT"}
+    assert worker.post(f"/tasks/{task}/update_execution_data", early).status_code == 422
+    end = {"state": "terminated", "update_execution_data": {"token": token, "exit_status": "success"}}
+    assert worker.patch(f"/tasks/{task}", end).get_json()["state"] == "terminated"

@@ -229,7 +229,7 @@ def test_an_interrupted_settlement_is_completed(context: Context, marked_edges: 
         },
     )
     if marked_edges:
-        context.storage.edges.settle([edge.id for edge in context.storage.edges.of_parents([parent])], True)
+        context.storage.edges.settle(context.storage.edges.of_parents([parent]), True)
     settle_marked(context)
     assert states(context, [child, both]) == ["available", "inactive"]
     assert context.storage.tasks.documents([both])[both]["pending_dependency_count"] == 1

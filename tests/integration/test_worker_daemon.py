@@ -291,6 +291,7 @@ def test_a_server_that_does_not_know_the_earlier_life_takes_the_worker_all_the_s
     spool.add([{"execution": "old", "token": "t", "exit_status": "success"}])
     spool.close()
     server = FakeServer([{"command": "true"}])
+    server.spooled = {"old"}
     register = server.register_worker
 
     def strict(worker: dict[str, Any], /) -> dict[str, Any]:

@@ -293,7 +293,7 @@ ACTS: list[tuple[str, tuple[Any, ...], str, str, Any]] = [
     ("claim", (OTHER, {"wait": 20}), "POST", f"/workers/{OTHER}/claim", {"wait": 20}),
     ("report", (OTHER, {"reports": []}), "POST", f"/workers/{OTHER}/report", {"reports": []}),
     ("update_worker", (OTHER, {"state": "draining"}), "PATCH", f"/workers/{OTHER}", {"state": "draining"}),
-    ("close_worker", (OTHER,), "DELETE", f"/workers/{OTHER}", None),
+    ("close_worker", (OTHER,), "DELETE", f"/workers/{OTHER}", {"finished": []}),
 ]
 
 

@@ -7,13 +7,18 @@ from banyan.api.schema.tasks import PROGRESS
 MAX_TAIL = 2**20
 _OUTPUT: Rules = {"type": "string", "maxlength": MAX_TAIL, "nullable": True}
 
+EXIT_STATUS = (
+    r"(?:success|cancelled|timed out|out of memory|abandoned \((?:worker|server) unreachable\)|failure \([^\n]+\))"
+)
+"""How an attempt may end."""
+
 EXECUTION_DATA: dict[str, Rules] = {
     "time_started": optional(date()),
     "time_terminated": optional(date()),
     "pid": optional({"type": "integer", "min": 0}),
     "granted_resources": optional(GRANTED_RESOURCES),
     "directory": optional(mapping(logs=optional(text(1000)), work=optional(text(1000)))),
-    "exit_status": optional(text(1000, minlength=1)),
+    "exit_status": optional(text(1000, regex=EXIT_STATUS)),
     "exit_code": optional({"type": "integer"}),
     "signal": optional(text(100)),
     "error": _OUTPUT,

@@ -50,7 +50,7 @@ DEPENDENCIES: Rules = {
 
 PROGRESS = mapping(
     fraction={"type": "number", "min": 0, "max": 1, "nullable": True},
-    message={"type": "string", "nullable": True},
+    message={"type": "string", "nullable": True, "maxlength": 10_000},
 )
 
 _GIVEN: dict[str, Rules] = {

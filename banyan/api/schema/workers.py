@@ -54,10 +54,15 @@ CLAIM: dict[str, Rules] = {
     "held": identifiers(),
     "cancelling": identifiers(),
     "unanswered": texts(100),
+    "number": optional(whole(maximum=2**53)),
+    "draining": flag(),
     "wait": {"type": "number", "min": 0, "max": MAX_COUNT},
     "ahead": names_to("amounts"),
 }
 """The body of `POST /workers/<id>/claim`."""
+
+LEAVING: dict[str, Rules] = {"finished": identifiers()}
+"""The body of `DELETE /workers/<id>`, which may be left out."""
 
 WORKER: dict[str, Rules] = {name: shown({**rules, "required": False}) for name, rules in _FIELDS.items()} | {
     "state": {"type": "string", "allowed": ["active", "draining", "quarantined", "lost", "gone"]},

@@ -1,0 +1,204 @@
+"""Choosing tasks for a worker: by class, by queue share, priority and age."""
+
+import heapq
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.domain.matching import Offer, TaskClass
+from banyan.domain.resources import Resources
+from banyan.queue.context import Context
+
+Document = dict[str, Any]
+
+_RESERVED_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What one worker could take: `max_tasks` that fit `free` together, and more of the classes in `ahead`."""
+
+    worker: Document
+    offer: Offer
+    free: Resources
+    max_tasks: int
+    ahead: Mapping[str, int]
+    request: str
+    timeout_seconds: float | None = None
+
+
+@dataclass(slots=True)
+class Choice:
+    """The tasks chosen so far, and what is left of what the worker offered."""
+
+    free: Resources
+    slots: int
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """How many tasks of a queue may run at once, for queues that have such a limit."""
+    room: dict[str, int] = field(default_factory=dict)
+    """How many more of them may start."""
+    tasks: list[Document] = field(default_factory=list)
+    reserving: bool = False
+
+    def take(self, task: Document, wanted: Resources) -> None:
+        self.add(task)
+        self.free = self.free.minus(wanted)
+        self.slots -= 1
+
+    def add(self, task: Document) -> None:
+        self.tasks.append(task)
+        if task["queue"] in self.room:
+            self.room[task["queue"]] -= 1
+
+    def full(self, queue: str) -> bool:
+        """Whether no more tasks of a queue may start."""
+        return self.room.get(queue, 1) <= 0
+
+
+def choose(context: Context, wanted: Wanted, crowd: int) -> Choice:
+    """Choose among the classes that fit; in a `crowd` of claims not always the very first tasks."""
+    heads = context.storage.tasks.class_heads()
+    if not heads:
+        return Choice(wanted.free, wanted.max_tasks)
+    queues = context.storage.queues.all()
+    waiting = {head["queue"] for head in heads}
+    context.shares.rest(waiting)
+    limits = {name: queues[name]["max_running"] for name in waiting & queues.keys()}
+    limits = {name: limit for name, limit in limits.items() if limit is not None}
+    room = {name: limit - context.storage.tasks.running_in(name) for name, limit in limits.items()}
+    choice = Choice(wanted.free, wanted.max_tasks, limits, room)
+    candidates = _Candidates(context, wanted, crowd)
+    eligible = []
+    for head in heads:
+        task_class = context.classes.of(head)
+        queue = queues.get(head["queue"], {"paused": True})
+        if not queue["paused"] and not choice.full(head["queue"]) and wanted.offer.accepts(task_class):
+            candidates.add(head, task_class)
+            eligible.append(head)
+    weights = {name: float(queue["weight"]) for name, queue in queues.items()}
+    _fill(context, wanted, candidates, choice, weights)
+    if not choice.reserving:
+        _fill_ahead(candidates, wanted, choice, eligible)
+    return choice
+
+
+class _Candidates:
+    """Tasks of the classes that fit, best first within each queue; read from MongoDB only as far as needed."""
+
+    def __init__(self, context: Context, wanted: Wanted, crowd: int) -> None:
+        self._context = context
+        self._wanted = wanted
+        self._crowd = crowd
+        self._classes: dict[str, TaskClass] = {}
+        self._waiting: dict[str, list[tuple[float, ObjectId, ObjectId, Document]]] = {}
+        self._more: set[str] = set()
+
+    def add(self, head: Document, task_class: TaskClass) -> None:
+        """Offer a class by its best task."""
+        self._classes[task_class.key] = task_class
+        avoided = self._wanted.worker["_id"] in head.get("avoid", ())
+        if avoided or self._crowd or self._wanted.timeout_seconds is not None:
+            self._read(task_class.key)
+        else:
+            self._push(head)
+            self._more.add(task_class.key)
+
+    def queues(self) -> list[str]:
+        """Queues that have a candidate."""
+        return [name for name, heap in self._waiting.items() if heap]
+
+    def pop(self, queue: str) -> tuple[Document, TaskClass]:
+        """The best candidate of a queue; the next of its class moves up."""
+        task = heapq.heappop(self._waiting[queue])[-1]
+        key = task["class_key"]
+        if key in self._more:
+            self._more.discard(key)
+            self._read(key, beside=task["_id"])
+        return task, self._classes[key]
+
+    def drop(self, queue: str, key: str) -> None:
+        """Leave out the rest of a class: one task of it does not fit, so none does."""
+        self._more.discard(key)
+        self._waiting[queue] = [entry for entry in self._waiting[queue] if entry[-1]["class_key"] != key]
+        heapq.heapify(self._waiting[queue])
+
+    def ahead(self, key: str, count: int, beside: set[ObjectId]) -> list[Document]:
+        """More tasks of one class, to be queued at the worker."""
+        if key not in self._classes or not self._classes[key].resources.fits(self._wanted.offer.total):
+            return []
+        found = self._find(key, count + len(beside))
+        return [task for task in found if task["_id"] not in beside][:count]
+
+    def _read(self, key: str, beside: ObjectId | None = None) -> None:
+        for task in self._find(key, max(1, self._wanted.max_tasks)):
+            if task["_id"] != beside:
+                self._push(task)
+
+    def _find(self, key: str, count: int) -> list[Document]:
+        spread = count * 4**self._crowd if self._crowd else count + 1
+        wanted = self._wanted
+        found = self._context.storage.tasks.claimable(
+            key, wanted.worker["_id"], min(spread, 5000), wanted.timeout_seconds
+        )
+        return random.sample(found, min(count, len(found))) if self._crowd else found
+
+    def _push(self, task: Document) -> None:
+        entry = (*_rank(task), task["_id"], task)
+        heapq.heappush(self._waiting.setdefault(task["queue"], []), entry)
+
+
+def _fill(
+    context: Context, wanted: Wanted, candidates: _Candidates, choice: Choice, weights: Mapping[str, float]
+) -> None:
+    """Take what fits together, each time from the queue whose turn it is."""
+    while choice.slots > 0 and not choice.reserving:
+        queues = [queue for queue in candidates.queues() if not choice.full(queue)]
+        if not queues:
+            return
+        queue = context.shares.next(queues)
+        task, task_class = candidates.pop(queue)
+        if task_class.resources.fits(choice.free):
+            choice.take(task, task_class.resources)
+            context.shares.took(queue, weights)
+            continue
+        candidates.drop(queue, task_class.key)
+        choice.reserving = _reserve(context, wanted, task)
+
+
+def _reserve(context: Context, wanted: Wanted, task: Document) -> bool:
+    """Keep this worker free for a wide task that has waited long; one worker for each such task."""
+    now = context.now()
+    patience = timedelta(seconds=context.settings.queue.reserve_after)
+    if now - task.get("time_available", now) < patience:
+        return False
+    until = now + timedelta(seconds=_RESERVED_SECONDS)
+    return context.storage.tasks.reserve(task["_id"], wanted.worker["_id"], until, now)
+
+
+def _fill_ahead(candidates: _Candidates, wanted: Wanted, choice: Choice, eligible: Sequence[Document]) -> None:
+    """Queue more tasks at the worker, but none before one of another class that it could run and that comes first."""
+    chosen = {task["_id"] for task in choice.tasks}
+    others = [head for head in eligible if head["class_key"] not in wanted.ahead and head["_id"] not in chosen]
+    others = [head for head in others if _could_run(wanted, head)]
+    for key, count in wanted.ahead.items():
+        for task in candidates.ahead(key, count, chosen):
+            outranked = any(head["queue"] != task["queue"] or _rank(head) < _rank(task) for head in others)
+            if outranked or choice.full(task["queue"]):
+                break
+            chosen.add(task["_id"])
+            choice.add(task)
+
+
+def _rank(task: Document) -> tuple[float, ObjectId]:
+    """Within its queue: higher priority first, then older."""
+    return -task["priority"], task["order"]
+
+
+def _could_run(wanted: Wanted, head: Document) -> bool:
+    left = wanted.timeout_seconds
+    in_time = left is None or head.get("timeout", float("inf")) <= left
+    return in_time and wanted.worker["_id"] not in head.get("avoid", ())
