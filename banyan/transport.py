@@ -229,6 +229,15 @@ def _never_sent(error: Exception) -> bool:
     )
 
 
+_CAUSES = (
+    "Connection refused",
+    "Name or service not known",
+    "Failed to resolve",
+    "Connection reset",
+    "Remote end closed connection without response",
+)
+
+
 def _cause(error: Exception) -> str:
     if isinstance(error, requests.Timeout):
         return "no answer in time"
@@ -236,7 +245,7 @@ def _cause(error: Exception) -> str:
     if isinstance(inner, MaxRetryError):
         inner = inner.reason
     text = str(inner)
-    for known in ("Connection refused", "Name or service not known", "Failed to resolve", "Connection reset"):
+    for known in _CAUSES:
         if known in text:
             return known.lower()
     return text.rpartition(": ")[2].strip(" ')\"") or text

@@ -28,6 +28,13 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
+def _check_state(state: str) -> None:
+    from banyan.domain.task import State
+
+    if state not in list(State):
+        raise typer.BadParameter(f"there is no state {state!r}; there are: {', '.join(State)}")
+
+
 def list_tasks(
     where: Annotated[str | None, typer.Option(metavar="JSON", help='Filter, such as \'{"name": "a"}\'.')] = None,
     state: Annotated[str | None, typer.Option(help="Only tasks in this state.")] = None,
@@ -38,6 +45,8 @@ def list_tasks(
     as_json: AsJson = False,
 ) -> None:
     """List tasks, the newest first."""
+    if state is not None:
+        _check_state(state)
     chosen = (read_filter(where) or {}) | ({"state": state} if state else {}) | ({"queue": queue} if queue else {})
     found = connect().tasks(chosen, sort, None if as_json else _LISTED, count, page)
     if as_json:
