@@ -306,6 +306,8 @@ class Core:
         self._tasks.give_back_queued()
 
     def _on_stop(self, event: Stop) -> None:
+        if self._draining and self._tasks.attempts:
+            self._turn.do(Note("it is to stop now: running tasks are killed and go back to the queue"))
         self._drain(Drain("it was told to stop now"))
         self._tasks.abandon()
         self._leave_by = self._turn.now + STOP_SECONDS

@@ -13,7 +13,7 @@ from banyan.api.data import both, visible
 from banyan.api.query import parse_where
 from banyan.api.queues import if_match
 from banyan.api.routes import ADMIN, ANYONE, PROVIDER, WORKER, route
-from banyan.api.schema.kinds import Rules, identifiers
+from banyan.api.schema.kinds import Rules, identifier, identifiers
 from banyan.api.validation import check_task, validated, validated_changes, validated_new
 from banyan.errors import BadRequest, BanyanError, Forbidden, IllegalTransition, Invalid, NotFound, TooLarge
 from banyan.queue import cancel as cancelling
@@ -29,6 +29,7 @@ STEERS = (PROVIDER, ADMIN)
 _ANSWERED = ("_id", "_etag", "_created", "_updated", "state")
 _BATCH = 1000
 
+_ITEM: dict[str, Rules] = {"_id": identifier(required=True)}
 _EDGES: dict[str, Rules] = {"add": identifiers(), "remove": identifiers()}
 
 
@@ -125,16 +126,16 @@ def _change_list(body: list[Any], dry_run: bool) -> Document:
     limit = context().settings.limits.max_list_items
     if len(body) > limit:
         raise TooLarge(f"the list has {len(body)} items; send at most {limit} at once")
-    if dry_run:
-        return {"_status": "OK", "matched": len(body), "updated": 0}
-    return {"_status": "OK", "_items": [_change_item(item) for item in body]}
+    return {"_status": "OK", "_items": [_change_item(item, dry_run) for item in body]}
 
 
-def _change_item(item: Any) -> Document:
+def _change_item(item: Any, dry_run: bool) -> Document:
     try:
         if not isinstance(item, dict) or "_id" not in item:
             raise Invalid({"_id": "each change names its task by '_id'"})
-        id = validated({"_id": {"type": "objectid", "coerce": "id", "required": True}}, {"_id": item["_id"]})["_id"]
+        id: ObjectId = validated(_ITEM, {"_id": item["_id"]})["_id"]
+        if dry_run:
+            return shown(owned(context(), id, actor()))
         return change(id, {name: value for name, value in item.items() if name != "_id"})
     except BanyanError as error:
         return refused(error, item.get("_id") if isinstance(item, dict) else None)

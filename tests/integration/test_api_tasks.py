@@ -135,6 +135,13 @@ def test_bulk_changes_answer_item_by_item(provider: Api) -> None:
     assert provider.get(f"/tasks/{two}").get_json()["priority"] == 5
 
 
+def test_a_dry_run_of_a_list_changes_nothing_and_tells_which_tasks_there_are(provider: Api) -> None:
+    task = provider.post("/tasks", {"command": "true"}).get_json()["_id"]
+    items = provider.patch("/tasks?dry_run=true", [{"_id": task, "priority": 5}, {"_id": "x"}]).get_json()["_items"]
+    assert [item["_status"] for item in items] == ["OK", "ERR"]
+    assert provider.get(f"/tasks/{task}").get_json()["priority"] == 0
+
+
 def test_a_change_by_where_counts_first_and_touches_only_own_tasks(provider: Api, other: Api) -> None:
     provider.post("/tasks", [{**RELEASED, "tags": ["x"]}] * 3)
     other.post("/tasks", {**RELEASED, "tags": ["x"]})
