@@ -53,6 +53,7 @@ class Task:
     revision: str
     state: State
     owner: str = ""
+    queue: str = ""
     is_group: bool = False
     hold: bool = False
     not_before: datetime | None = None

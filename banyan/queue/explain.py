@@ -148,7 +148,7 @@ def _closest(active: list[Document], lacking: dict[ObjectId, dict[str, tuple[Any
     wants = ", ".join(
         f"{name} {_amount(name, want)} (it has {_amount(name, has)})" for name, (want, has) in missing.items()
     )
-    message = f"no worker can ever run it; {closest['name']} on {closest['host']} comes closest but lacks {wants}"
+    message = f"no active worker can run it; {closest['name']} on {closest['host']} comes closest but lacks {wants}"
     details = {name: {"wanted": want, "there": has} for name, (want, has) in missing.items()}
     return _reason("no_fit", message, closest=closest["_id"], missing=details)
 

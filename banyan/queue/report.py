@@ -98,6 +98,15 @@ def follow(context: Context, ended: Mapping[ObjectId, Document]) -> None:
 
     applied = apply(context, tasks, event_of, dressed)
     settle(context, applied.parents_to_settle())
+    _announce_room(context, {task.queue for task, _ in applied.changed.values()})
+
+
+def _announce_room(context: Context, queues: set[str]) -> None:
+    """Wake a claim for each class of those queues that run only so many tasks at once, and may have room now."""
+    limited = {name for name, queue in context.storage.queues.all().items() if queue.get("max_running") is not None}
+    if limited & queues:
+        heads = [head for head in context.storage.tasks.class_heads() if head["queue"] in limited & queues]
+        context.hub.work({head["class_key"]: 1 for head in heads})
 
 
 def shown(change: Change, record: Document) -> Change:

@@ -17,7 +17,7 @@ Document = dict[str, Any]
 Session = ClientSession | None
 
 _VIEW = (
-    "_id _etag state owner command model hold not_before retry_count max_retry_count retry_delay abandoned_count "
+    "_id _etag state owner queue command model hold not_before retry_count max_retry_count retry_delay abandoned_count "
     "attempt_count execution worker exit_status cancelled_by has_continuations unsettled task_class avoid"
 ).split()
 
@@ -32,6 +32,7 @@ def view(document: Mapping[str, Any]) -> Task:
         revision=document["_etag"],
         state=State(document["state"]),
         owner=get("owner", ""),
+        queue=get("queue", ""),
         is_group=get("command") is None and get("model") is None,
         hold=bool(get("hold")),
         not_before=get("not_before"),

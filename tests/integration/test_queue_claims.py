@@ -329,6 +329,25 @@ def test_a_paused_queue_grants_nothing_and_a_limited_one_no_more_than_its_limit(
     assert explain(context, waiting)["reasons"][0]["reason"] == "queue_full"
 
 
+def test_room_in_a_limited_queue_wakes_a_claim_that_waits_for_it(context: Context) -> None:
+    now = context.now()
+    narrow = {"name": "narrow", "paused": False, "max_running": 1, "weight": 1.0, "_etag": "1"}
+    context.storage.queues.add(narrow | {"_created": now, "_updated": now})
+    first, second = post(context, *[task(queue="narrow") for _ in range(2)])
+    busy, idle = SimulatedWorker(context), SimulatedWorker(context)
+    busy.claim(1)
+    answers: list[Any] = []
+    waiting = threading.Thread(target=lambda: answers.append(idle.claim(1, wait_seconds=20.0)))
+    waiting.start()
+    while context.storage.workers.current_request(idle.id) is None:
+        pass
+    busy.end()
+    waiting.join(timeout=15)
+    assert not waiting.is_alive()
+    assert [grant["_id"] for grant in answers[0].tasks] == [second]
+    assert states(context, [first]) == ["terminated"]
+
+
 def test_queues_share_claims_by_weight(context: Context) -> None:
     now = context.now()
     heavy = {"name": "heavy", "paused": False, "max_running": None, "weight": 3.0, "_etag": "1"}
