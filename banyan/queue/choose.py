@@ -96,6 +96,7 @@ class _Candidates:
         self._classes: dict[str, TaskClass] = {}
         self._waiting: dict[str, list[tuple[float, ObjectId, ObjectId, Document]]] = {}
         self._more: set[str] = set()
+        self._popped: Document | None = None
 
     def add(self, head: Document, task_class: TaskClass) -> None:
         """Offer a class by its best task."""
@@ -108,17 +109,16 @@ class _Candidates:
             self._more.add(task_class.key)
 
     def queues(self) -> list[str]:
-        """Queues that have a candidate."""
+        """Queues that have a candidate; now the next of the class that was popped last is read, if there are more."""
+        if self._popped is not None and self._popped["class_key"] in self._more:
+            self._more.discard(self._popped["class_key"])
+            self._read(self._popped["class_key"], beside=self._popped["_id"])
         return [name for name, heap in self._waiting.items() if heap]
 
     def pop(self, queue: str) -> tuple[Document, TaskClass]:
-        """The best candidate of a queue; the next of its class moves up."""
-        task = heapq.heappop(self._waiting[queue])[-1]
-        key = task["class_key"]
-        if key in self._more:
-            self._more.discard(key)
-            self._read(key, beside=task["_id"])
-        return task, self._classes[key]
+        """The best candidate of a queue; the next of its class moves up when `queues` is asked again."""
+        self._popped = task = heapq.heappop(self._waiting[queue])[-1]
+        return task, self._classes[task["class_key"]]
 
     def drop(self, queue: str, key: str) -> None:
         """Leave out the rest of a class: one task of it does not fit, so none does."""
