@@ -32,7 +32,6 @@ class Attempt:
     time_started: datetime | None = None
     cause: Cause | None = None
     term_sent: bool = False
-    start_told: bool = False
     progress: Document | None = None
     sampled_peak: int = 0
     report: Document | None = None

@@ -7,11 +7,9 @@ from typing import Any
 from bson import ObjectId
 from bson.errors import InvalidId
 
+from banyan.domain.continuations import CONDITIONS
 from banyan.domain.resources import parse_capability
 from banyan.wire import parse_date, parse_duration, parse_size
-
-CONDITIONS = ("success", "failure", "any")
-"""What a dependency may wait for."""
 
 
 def to_id(value: object) -> ObjectId:

@@ -11,6 +11,8 @@ from banyan.domain.task import SUCCESS, State, Task
 ON_SUCCESS: Final = "success"
 ON_FAILURE: Final = "failure"
 ON_ANY: Final = "any"
+CONDITIONS: Final = (ON_SUCCESS, ON_FAILURE, ON_ANY)
+"""What a dependency may wait for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

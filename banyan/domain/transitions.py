@@ -266,9 +266,7 @@ def _retry(task: Task, event: Retry, now: datetime) -> Change:
     if event.pending:
         return Change(state=State.INACTIVE, fields=fields)
     change = _available(replace(task, not_before=None), now)
-    return Change(
-        state=change.state, fields={**fields, **change.fields}, claimable=change.claimable, ended=change.ended
-    )
+    return replace(change, fields={**fields, **change.fields})
 
 
 def _revive(task: Task, event: Event, now: datetime) -> Change:

@@ -1,7 +1,7 @@
 """What workers say of their attempts: started, progress, given back, ended."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -115,9 +115,7 @@ def shown(change: Change, record: Document) -> Change:
         return change
     fields = {name: record[name] for name in _SHOWN_IN_TASK if record.get(name) is not None}
     fields["time_terminated"] = record["time_terminated"]
-    return Change(
-        state=change.state, fields={**change.fields, **fields}, claimable=change.claimable, ended=change.ended
-    )
+    return replace(change, fields={**change.fields, **fields})
 
 
 def _give_back(context: Context, reports: Sequence[Report], records: Mapping[ObjectId, Document]) -> list[ObjectId]:

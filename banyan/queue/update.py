@@ -1,7 +1,7 @@
 """Changing tasks: their fields while that is allowed, their state as the table allows, their continuations."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bson import ObjectId
@@ -129,9 +129,7 @@ def _write(
     change = _decide(context, task, wanted, session)
     if not wanted.edits_edges and not fields and change == Change(state=task.state, claimable=change.claimable):
         return task, change, []
-    change = Change(
-        state=change.state, fields={**fields, **change.fields}, claimable=change.claimable, ended=change.ended
-    )
+    change = replace(change, fields={**fields, **change.fields})
     written = context.storage.tasks.commit([(task, change)], context.now(), session)
     if not written and session is not None:
         raise Conflict(f"task {task_id} was changed meanwhile; try again")

@@ -66,11 +66,6 @@ class WorkerStore:
             return_document=ReturnDocument.AFTER,
         )
 
-    def current_request(self, worker: ObjectId) -> str | None:
-        """The request of the newest claim, by which an older one knows that it is over."""
-        document = self._workers.find_one({"_id": worker}, {"claim_request": 1})
-        return None if document is None else document.get("claim_request")
-
     def silent_since(self, before: datetime) -> list[ObjectId]:
         """Workers that count as alive and were last heard of before `before`."""
         where = {"state": {"$in": list(ALIVE)}, "last_seen": {"$lt": before}}

@@ -33,6 +33,11 @@ def silence(context: Context, worker: SimulatedWorker, seconds: float) -> None:
     )
 
 
+def asking(context: Context, worker: SimulatedWorker) -> bool:
+    """Whether the worker has sent a claim."""
+    return "claim_request" in (context.storage.workers.load(worker.id) or {})
+
+
 def attempts(context: Context, id: ObjectId) -> list[dict[str, Any]]:
     return context.storage.executions.of_task(id)
 
@@ -290,7 +295,7 @@ def test_a_newer_claim_ends_the_older(context: Context) -> None:
     answers: list[Any] = []
     older = threading.Thread(target=lambda: answers.append(worker.claim(1, wait_seconds=20.0)))
     older.start()
-    while not context.storage.workers.current_request(worker.id):
+    while not asking(context, worker):
         pass
     worker.claim(0)
     older.join(timeout=15)
@@ -339,7 +344,7 @@ def test_room_in_a_limited_queue_wakes_a_claim_that_waits_for_it(context: Contex
     answers: list[Any] = []
     waiting = threading.Thread(target=lambda: answers.append(idle.claim(1, wait_seconds=20.0)))
     waiting.start()
-    while context.storage.workers.current_request(idle.id) is None:
+    while not asking(context, idle):
         pass
     busy.end()
     waiting.join(timeout=15)

@@ -24,8 +24,8 @@ from banyan.api.schema.kinds import (
     whole,
     word,
 )
+from banyan.domain.continuations import CONDITIONS
 
-MAX_COMMAND = 1_000_000
 MAX_STDIN = 8 * 2**20
 
 REQUESTED_RESOURCES = mapping(
@@ -43,7 +43,7 @@ DEPENDENCIES: Rules = {
     "coerce": "dependencies",
     "maxlength": MAX_LINKS,
     "meta": {
-        "items": mapping(task=identifier(), on={"type": "string", "allowed": ["success", "failure", "any"]}),
+        "items": mapping(task=identifier(), on={"type": "string", "allowed": list(CONDITIONS)}),
         "description": "parents: an id, or {'task': id, 'on': 'success'|'failure'|'any'}",
     },
 }
@@ -114,7 +114,7 @@ TASK: dict[str, Rules] = _GIVEN | {name: shown(rules) for name, rules in _SHOWN.
 CONTINUATION: dict[str, Rules] = {
     "parent": shown(reference("tasks")),
     "child": shown(reference("tasks")),
-    "on": shown({"type": "string", "allowed": ["success", "failure", "any"]}),
+    "on": shown({"type": "string", "allowed": list(CONDITIONS)}),
     "settled": shown(flag()),
     "satisfied": shown(flag()),
     "owner": shown(text()),
