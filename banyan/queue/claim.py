@@ -216,7 +216,7 @@ def _seconds_left(worker: Document, now: datetime) -> float | None:
 
 _GRANTED = (
     "_id execution name queue owner command model inputs env directory stdin workdir timeout max_shutdown_time "
-    "estimated_runtime requested_resources sweep index"
+    "estimated_runtime requested_resources sweep index host_deaths"
 ).split()
 
 
