@@ -38,7 +38,7 @@ END_SECONDS = 2.0
 _PR_SET_PDEATHSIG = 1
 _NOTES = {
     "CancelledError": "the model raised CancelledError, but nobody has cancelled the task: this counts as a failure",
-    "TimeoutError": "a model must not raise TimeoutError (the queue limits the time of tasks): this counts as a failure",
+    "TimeoutError": "a model must not raise TimeoutError (the queue limits their time): this counts as a failure",
 }
 """What is said of exceptions that models are asked not to raise."""
 
@@ -71,7 +71,7 @@ class Host:
         spec = Task_spec(what["inputs"], what["workdir"], what["jobid"])
         try:
             prepare(self._model, spec, Cancel([0], 1, name=what["jobid"]))
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the post is refused for it
             return {"exception": name_of(error), "error": last_line(error), "traceback": text_of(error)}
         return None
 
@@ -196,7 +196,7 @@ def _set_up(answer: Answer, memory: Memory | None, setup: Mapping[str, Any]) -> 
         answer("unfit", error.exception, str(error))
     except Unreachable as error:
         answer("broken", str(error))
-    except (Exception, SystemExit) as error:  # the callback is the model's
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the callback is the model's
         answer("unfit", name_of(error), text_of(error, "worker_callback failed"))
     else:
         return host
