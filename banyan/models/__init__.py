@@ -1,1 +1,1 @@
-"""Models: Python functions `task(spec, cancel)` that build a Dask graph for the inputs of a task."""
+"""Models: functions `task(spec, cancel)` that return a Dask computation; how they are found, loaded and run."""
