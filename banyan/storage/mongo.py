@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import pymongo
+from bson.codec_options import TypeDecoder, TypeRegistry
+from bson.dbref import DBRef
 from bson.errors import InvalidDocument
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
@@ -78,6 +80,16 @@ def _translate_failure(error: OperationFailure) -> BanyanError | None:
     return None
 
 
+class _PlainReference(TypeDecoder):
+    """Objects with the names `$ref` and `$id` come back as they were stored: they are users' inputs, no references."""
+
+    bson_type = DBRef
+
+    def transform_bson(self, value: DBRef) -> Document:
+        """The object."""
+        return dict(value.as_doc())
+
+
 class Clock:
     """MongoDB's clock, read now and then and carried on by the monotonic one in between."""
 
@@ -132,6 +144,7 @@ class Storage:
                 retryWrites=True,
                 serverSelectionTimeoutMS=SERVER_SELECTION_MS,
                 appname="banyan",
+                type_registry=TypeRegistry([_PlainReference()]),
             )
             storage = cls(client, database)
             storage._refuse_standalone()
