@@ -31,6 +31,7 @@ from banyan.storage.files import FileStore
 from banyan.storage.idempotency import IdempotencyStore
 from banyan.storage.memory import MemoryStore
 from banyan.storage.meta import MetaStore
+from banyan.storage.models import ModelStore
 from banyan.storage.queues import QueueStore
 from banyan.storage.signals import SignalStore
 from banyan.storage.tasks import TaskStore
@@ -122,6 +123,7 @@ class Storage:
         self.executions = ExecutionStore(self.db)
         self.workers = WorkerStore(self.db)
         self.queues = QueueStore(self.db)
+        self.models = ModelStore(self.db)
         self.meta = MetaStore(self.db)
         self.signals = SignalStore(self.db)
         self.users = UserStore(self.db)
@@ -184,5 +186,5 @@ class Storage:
     def _prepare(self) -> None:
         for store in (self.tasks, self.edges, self.executions, self.workers, self.queues, self.meta, self.signals):
             store.prepare()
-        for kept in (self.users, self.memory, self.files, self.idempotency):
+        for kept in (self.users, self.memory, self.files, self.idempotency, self.models):
             kept.prepare()
