@@ -22,6 +22,8 @@ log = logging.getLogger("banyan.models")
 MAX_HOSTS = 4
 """How many models stay loaded in each server process; the one that was used last goes last."""
 
+_STOPPING = "the server is stopping; try again"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
@@ -105,6 +107,8 @@ class Checker:
                 return host.check(job, self._settings.host_start_seconds, self._seconds), False
             except Refused as refused:
                 _empty(slot)
+                if self._closed:
+                    raise Unavailable(_STOPPING) from refused
                 log.warning("task %s is refused: %s", question.jobid, refused)
                 return str(refused), True
             except Unavailable:
@@ -134,7 +138,7 @@ class Checker:
         started: Future[CheckHost] = Future()
         with self._lock:
             if self._closed:
-                raise Unavailable("the server is stopping; try again")
+                raise Unavailable(_STOPPING)
             if self._keeper is None:
                 self._keeper = threading.Thread(target=self._keep, name="model-hosts", daemon=True)
                 self._keeper.start()
