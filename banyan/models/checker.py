@@ -52,7 +52,7 @@ class Checker:
     def __init__(self, settings: Models | None = None, seconds: float = 10.0) -> None:
         self._settings = settings or Models(path=())
         self._seconds = seconds
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may close what is being closed
         self._slots: dict[str, _Slot] = {}
         self._told: dict[str, Source] = {}
         self._starts: queue.SimpleQueue[tuple[Source, str, Future[CheckHost]] | None] = queue.SimpleQueue()
@@ -85,8 +85,10 @@ class Checker:
     def close(self) -> None:
         """Kill all processes; checks that are under way end, and no other one begins."""
         with self._lock:
-            self._closed = True
+            closed, self._closed = self._closed, True
             slots = list(self._slots.values())
+        if closed:
+            return
         self._starts.put(None)
         for slot in slots:
             if slot.host is not None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+import requests
 from pymongo import MongoClient
 
 from banyan.client import Client
@@ -148,20 +149,21 @@ def test_no_process_of_a_model_outlives_the_server(mongo_uri: str, database_name
             assert not psutil.wait_procs(processes, timeout=READY_SECONDS)[1]
     with (
         running(mongo_uri, database_name, tmp_path, BANYAN_MODELS__PATH=path) as server,
-        server.client("user") as provider,
         ThreadPoolExecutor(1) as pool,
     ):
-        asked = pool.submit(provider.submit, {"model": "hang"})
+        token = json.loads(server.credentials.read_text())["user"]
+        headers = {"Authorization": f"Bearer {token}", "Connection": "close"}
+        asked = pool.submit(requests.post, f"{server.url}/tasks", json={"model": "hang"}, headers=headers, timeout=60)
         eventually((tmp_path / "begun").exists, show=(tmp_path / "log").read_text)
         processes = server.processes()
         server.process.send_signal(signal.SIGKILL)
         assert not psutil.wait_procs(processes, timeout=READY_SECONDS)[1]
-        assert isinstance(asked.exception(), Unavailable)
+        assert asked.result().status_code == 503
 
 
 def test_several_processes_serve_one_queue(mongo_uri: str, database_name: str, tmp_path: Path) -> None:
     with running(mongo_uri, database_name, tmp_path, BANYAN_SERVER__PROCESSES="2") as server:
-        assert len(server.processes()) == 3
+        eventually(lambda: len(server.processes()) == 3, show=server.processes)
         with server.client("user") as provider:
             tasks = provider.submit([{"command": "true"}] * 20)
             assert {provider.task(task["_id"])["state"] for task in tasks} == {"inactive"}
