@@ -5,7 +5,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 
-_MACHINERY = ("banyan.models", "concurrent.futures", "dask", "distributed")
+_MACHINERY = ("banyan.models", "concurrent.futures", "dask", "distributed", "worker")
 MAX_CHARACTERS = 60_000
 
 

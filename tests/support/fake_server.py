@@ -103,6 +103,11 @@ class FakeServer:
                 self.on_end()
         return {"accepted": [report["execution"] for report in body["reports"]], "cancel": list(self.cancel)}
 
+    def tell_cancellations(self) -> None:
+        """Answer an open claim if there is something in `cancel`."""
+        with self._changed:
+            self._changed.notify_all()
+
     def close_worker(self, worker: str, finished: Sequence[str], /) -> None:
         """Record the goodbye."""
         self._perhaps_fail("close")
