@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,12 +43,12 @@ class Cancel:
         self.true_after = 0
 
 
+@cache
 def load(name: str) -> ModuleType:
-    """The model of this name, a file or a package in `models/`; what it imports from there is found too."""
-    loaded = sys.modules.get(name)
-    if loaded is not None:
-        assert str(loaded.__file__).startswith(str(DIRECTORY)), loaded
-        return loaded
+    """The model of this name, a file or a package in `models/`; what it imports from there is found too.
+
+    None of them stays in `sys.modules`: other tests have modules called `sum` or `inputs` too.
+    """
     package = DIRECTORY / name
     file = package / "__init__.py" if package.is_dir() else package.with_suffix(".py")
     found = importlib.util.spec_from_file_location(name, file)
@@ -60,6 +61,9 @@ def load(name: str) -> ModuleType:
         found.loader.exec_module(model)
     finally:
         sys.path.remove(str(DIRECTORY))
+        for added in list(sys.modules):
+            if str(getattr(sys.modules[added], "__file__", None)).startswith(f"{DIRECTORY}/"):
+                del sys.modules[added]
     return model
 
 
