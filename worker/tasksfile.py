@@ -1,7 +1,7 @@
 """`banyan worker --tasks FILE`: the tasks of a file, run by the same worker without a server.
 
-Each line of the file is a task as one would post it, with a `command` or a `model`. A stand-in for the server hands them out in the
-order of the file, and prints one line of JSON for each that has ended.
+Each line of the file is a task as one would post it, with a `command` or a `model`. A stand-in for the server hands
+them out in the order of the file, and prints one line of JSON for each that has ended.
 """
 
 import json
