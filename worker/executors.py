@@ -5,12 +5,11 @@
 
 import errno
 import os
-import pwd
-import sys
 import tempfile
 from collections.abc import Sequence
 from typing import Protocol
 
+from banyan.child import default_environment
 from banyan.domain.matching import SHELL
 from worker.cgroups import MemoryGroups
 from worker.collect import Malformed, progress, result, tail
@@ -207,25 +206,3 @@ class Executors:
             if executor.runs(grant):
                 return executor
         raise CannotStart("this worker cannot run such a task")
-
-
-def default_environment() -> dict[str, str]:
-    """What every task finds in its environment, whatever the worker's own is.
-
-    PATH holds the usual directories and, last, that of the worker's own Python.
-    """
-    try:
-        user = pwd.getpwuid(os.getuid())
-        name, home = user.pw_name, user.pw_dir
-    except KeyError:  # a container may run as a user that nobody has named
-        name, home = str(os.getuid()), "/"
-    usual = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return {
-        "PATH": f"{usual}:{os.path.dirname(sys.executable)}",
-        "HOME": home,
-        "USER": name,
-        "LOGNAME": name,
-        "SHELL": _SHELL,
-        "LANG": "C.UTF-8",
-        "TMPDIR": tempfile.gettempdir(),
-    }

@@ -1,7 +1,7 @@
 """Submitting tasks: a list becomes tasks and edges in one transaction, or nothing at all."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,13 +16,14 @@ from banyan.queue.actor import Actor
 from banyan.queue.apply import announce
 from banyan.queue.context import Context
 from banyan.queue.graph import Joining, describe_cycle, join
+from banyan.queue.inputs import add_defaults, fault_of_refs, implied_edges
+from banyan.queue.posting import Faults, posting_faults
 from banyan.queue.settle import settle
 from banyan.storage.mongo import Session
 from banyan.storage.tasks import encoded_bytes, first_fields, new_revision, view
 
 Document = dict[str, Any]
 Record = Callable[[Session | None, list[Document]], None]
-Faults = list[dict[str, object]]
 
 MAX_TASK_BYTES = 12 * 2**20
 """A stored task is at most so large, which leaves room for what its attempts add to it (MongoDB's limit is 16 MiB)."""
@@ -31,20 +32,28 @@ _ANSWERED = ("_id", "_etag", "_created", "_updated", "state")
 
 
 def submit(
-    context: Context, documents: Sequence[Document], actor: Actor, record: Record | None = None
+    context: Context,
+    documents: Sequence[Document],
+    actor: Actor,
+    record: Record | None = None,
+    check: Collection[int] | None = None,
 ) -> list[Document]:
     """Store validated tasks (with `dependencies` and `continuations` still in them) and let them begin.
 
     Answers with `_id`, `_etag`, `_created`, `_updated` and `state` of each, in order. `record(session, answers)` is
-    called within the transaction. Raises `Invalid` with the faults of all items, and then nothing is stored.
+    called within the transaction. `check` names the items that the posting check looks at, all if it is None. Raises
+    `Invalid` with the faults of all items, and then nothing is stored.
     """
     now = context.now()
     tasks = [_fresh(document, actor, now) for document in documents]
+    add_defaults(context, tasks)
     edges = [edge for task in tasks for edge in _edges(task, actor)]
+    edges += implied_edges(tasks, edges, actor)
     given = {document["_id"]: index for index, document in enumerate(documents) if "_id" in document}
     _raise(_faults(context, tasks, edges, given))
     for task in tasks:
         check_size(task)
+    _raise(posting_faults(context, tasks, check))
     started = _start(tasks, edges, now)
     joining = Joining.of(edges, [task["_id"] for task in tasks])
 
@@ -87,9 +96,10 @@ def _edges(task: Document, actor: Actor) -> list[Edge]:
 
 
 def _faults(context: Context, tasks: Sequence[Document], edges: Sequence[Edge], given: dict[ObjectId, int]) -> Faults:
-    """An unknown queue, an `_id` that is taken or there twice, an edge twice, a cycle among the items."""
+    """An unknown queue, an `_id` that is taken or there twice, edges that cannot be, a cycle among the items."""
     known = context.storage.queues.names()
     faults: Faults = [{} for _ in tasks]
+    conditions = {(edge.parent, edge.child): edge.on for edge in edges}
     place: dict[ObjectId, int] = {}
     for index, task in enumerate(tasks):
         if task["queue"] not in known:
@@ -97,6 +107,8 @@ def _faults(context: Context, tasks: Sequence[Document], edges: Sequence[Edge], 
         if task["_id"] in place:
             faults[index]["_id"] = f"item {place[task['_id']]} has the same _id"
         place.setdefault(task["_id"], index)
+        if fault := fault_of_refs(task, conditions):
+            faults[index]["input_refs"] = fault
     pairs = Counter((edge.parent, edge.child) for edge in edges)
     for (parent, child), count in pairs.items():
         if count > 1:

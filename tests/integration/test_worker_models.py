@@ -13,7 +13,7 @@ import pytest
 from tests.support.fake_server import FakeServer, work
 from tests.support.waiting import eventually, processes_with
 
-MODELS = str(Path(__file__).parents[1] / "support" / "models")
+MODELS = str(Path(__file__).parents[1] / "support" / "probe_models")
 
 Document = dict[str, Any]
 
