@@ -150,7 +150,7 @@ def task_document(task: Document, number: int) -> Document:
 
 def work(root: Path, server: FakeServer, **settings: Any) -> int:
     """Run a worker in this process until all of the server's tasks have ended; its exit code."""
-    told: dict[str, Any] = {"cores": 2, "workdir": str(root)} | settings
+    told: dict[str, Any] = {"cores": 2, "workdir": str(root), "models": {"path": []}} | settings
     daemon = Daemon(WorkerSettings(**told), server, root)
     server.on_end = lambda: daemon.tell(Drain("all has ended"))
     return daemon.run()
