@@ -1,7 +1,7 @@
 """Submitting tasks: a list becomes tasks and edges in one transaction, or nothing at all."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -124,9 +124,14 @@ def _faults(context: Context, tasks: Sequence[Document], edges: Sequence[Edge], 
 
 def check_size(task: Document) -> None:
     """Raise `TooLarge` for a task that MongoDB could not hold with its results."""
-    size = encoded_bytes(task)
+    check_bytes(task, f"task {task['_id']} has")
+
+
+def check_bytes(document: Mapping[str, Any], what: str) -> None:
+    """Raise `TooLarge`, with `what` ("task X has") in its text, for what no task could hold."""
+    size = encoded_bytes(document)
     if size > MAX_TASK_BYTES:
-        raise TooLarge(f"task {task['_id']} has {size} bytes, at most {MAX_TASK_BYTES}; pass large data as files")
+        raise TooLarge(f"{what} {size} bytes, at most {MAX_TASK_BYTES}; pass large data as files")
 
 
 def unknown_queue(name: str, known: set[str]) -> str:
