@@ -90,6 +90,17 @@ def wait_for_cancel(spec, cancel):
     raise concurrent.futures.CancelledError
 
 
+def wait_for_file(spec, cancel):
+    with open(os.path.join(spec.workdir, "where"), "w") as file:
+        file.write(spec.workdir)
+    say(spec, "waiting")
+    while not os.path.exists(os.path.join(spec.workdir, "go")):
+        if cancel.get():
+            raise concurrent.futures.CancelledError
+        time.sleep(0.01)
+    return {"pid": os.getpid()}
+
+
 def clean_up_slowly(spec, cancel):
     say(spec, "waiting")
     while not cancel.get():
@@ -185,6 +196,7 @@ ACTS = {
     "raise": raise_error,
     "give": give,
     "wait for cancel": wait_for_cancel,
+    "wait for file": wait_for_file,
     "clean up slowly": clean_up_slowly,
     "ignore cancel": ignore_cancel,
     "leave processes": leave_processes,
