@@ -111,7 +111,15 @@ def in_host() -> float:
     setup = {"name": source.name, "module": source.module, "attribute": None, "directory": source.directory}
     ask("setup", setup | {"dask": {}, "scheduler": "threads", "cluster": "", "cores": 1})
     with tempfile.TemporaryDirectory(prefix="banyan-bench-") as work:
-        what = {"inputs": {}, "fault": None, "jobid": "bench", "workdir": work, "cwd": work, "env": {}, "stdin": None}
+        what: Document = {
+            "inputs": {},
+            "fault": None,
+            "jobid": "bench",
+            "workdir": work,
+            "cwd": work,
+            "env": {},
+            "stdin": None,
+        }
         what |= {"stdout": f"{work}/stdout", "stderr": f"{work}/stderr", "grace_seconds": 30.0}
         begun = time.perf_counter()
         for number in range(1, TASKS + 1):
