@@ -16,7 +16,7 @@ from worker.offspring import signal_group, spawn
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import select
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from typing import Any
 
 SIGKILL = 9
@@ -49,8 +49,10 @@ class Hosts:
         self._idle_seconds = idle_seconds
         self._start_seconds = start_seconds
 
-    def __contains__(self, pid: int) -> bool:
-        return pid in self._by_pid
+    @property
+    def processes(self) -> "Collection[int]":
+        """Their process ids."""
+        return self._by_pid.keys()
 
     # What is wanted of them
 

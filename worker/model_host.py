@@ -5,10 +5,10 @@ It is told what to do over a socket (`banyan.frames`), and leaves when that is c
 - `("setup", {..})`, once: `name`, `module`, `attribute`, `directory` of the model, `dask` (configuration), `scheduler`,
   `cluster`, `cores`. Answers: `("ready", pid)`; `("unfit", exception, text)`, the model's fault, and it ends; or
   `("broken", text)`, the machine's fault, and it ends.
-- `("run", number, {..})`: `inputs`, `jobid`, `workdir`, `cwd`, `env`, `stdin`, `stdout`, `stderr`, `grace_seconds`. It
-  answers `("ended", number, outcome, peak_bytes, exact, cpu_seconds, leaving)`. The outcome has `result` (JSON) or
-  `result_file`, or else `exception` and `error`. `leaving` says that something of the task could not be ended, and the
-  host therefore ends itself.
+- `("run", number, {..})`: `inputs`, `fault` (why they are not complete, or None), `jobid`, `workdir`, `cwd`, `env`,
+  `stdin`, `stdout`, `stderr`, `grace_seconds`. It answers `("ended", number, outcome, peak_bytes, exact, cpu_seconds,
+  leaving)`. The outcome has `result` (JSON) or `result_file`, or `exception` and `error`, or `broken` (the machine's
+  fault). `leaving` says that something of the task could not be ended, and the host therefore ends itself.
 - `("check", number, {..})`: `inputs`, `jobid`, `workdir`. Calls `model.task` alone, and answers `("checked", number,
   None)`, or with `exception`, `error` (one line) and `traceback` in the place of None.
 """
@@ -26,9 +26,9 @@ from typing import Any
 
 from banyan import frames
 from banyan.models.cancel import Cancel, Memory
-from banyan.models.computing import Scheduler, Unreachable, prepare, scheduler
+from banyan.models.computing import BadTask, Scheduler, Unreachable, prepare, scheduler
 from banyan.models.loading import Model, Unfit, load
-from banyan.models.results import encode, keep
+from banyan.models.results import BadResult, encode, keep
 from banyan.models.task_spec import Task_spec
 from banyan.models.traces import last_line, name_of, text_of
 from worker.offspring import PR_SET_CHILD_SUBREAPER, descendants, kill
@@ -88,10 +88,14 @@ class Host:
         return tidy
 
     def _outcome(self, what: Document, cancel: Cancel) -> Document:
+        if what["fault"] is not None:
+            return {"exception": "KeyError", "error": what["fault"]}
         spec = Task_spec(what["inputs"], what["workdir"], what["jobid"])
         try:
             result = self._scheduler.compute(prepare(self._model, spec, cancel), cancel)
             return dict(keep(encode(result), what["workdir"]))
+        except (BadTask, BadResult) as error:
+            return {"exception": name_of(error), "error": str(error)}
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the end of the task, not ours
             note = "" if cancel.get() else _NOTES.get(name_of(error), "")
             return {"exception": name_of(error), "error": text_of(error, note)}
@@ -122,7 +126,7 @@ class Host:
         os.chdir("/")
         for name in self._variables:
             os.environ.pop(name, None)
-        return _end_children(self._kept)
+        return _end_children(self._kept | self._scheduler.processes())
 
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND

@@ -40,11 +40,10 @@ from worker.offspring import (
     children,
     kill,
     own_peak,
-    owner,
-    session_of,
     signal_group,
     spawn,
 )
+from worker.orphans import Orphans
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class Supervisor:
         self._busy: set[int] = set()
         self._running: dict[int, Job] = {}
         self._sweeping: list[Job] = []
-        self._orphans: dict[int, tuple[str | None, float]] = {}  # whose, and since when
+        self._orphans = Orphans()
         self._outgoing: list[tuple[Any, ...]] = []
         self._urgent = False
         self._flush_at = 0.0
@@ -149,7 +148,7 @@ class Supervisor:
         return None
 
     def _signal(self, job: Job, number: int) -> None:
-        if job.pid in self._hosts:
+        if job.pid in self._hosts.processes:
             return self._hosts.signal(job.pid, number)
         signal_group(job.pid, number)
         signal_group(job.pid, SIGCONT)  # a stopped process would never hear of it
@@ -238,17 +237,17 @@ class Supervisor:
             try:
                 dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
-                self._orphans.clear()
+                self._orphans.forget_all()
                 break
             if dead is None:
                 break
-            is_host = dead.si_pid in self._hosts
+            is_host = dead.si_pid in self._hosts.processes
             if is_host and self._hosts.bury(dead.si_pid) is None:
                 continue
             if is_host or dead.si_pid in self._running:
                 self._end(dead.si_pid)
             else:
-                self._bury(dead.si_pid)
+                self._orphans.bury(dead.si_pid, [*self._running.values(), *self._sweeping])
         if self._sweeping:
             self._sweep()
 
@@ -263,16 +262,6 @@ class Supervisor:
         job.exact = job.peak > self._own_size(job.ended) + PEAK_SLACK_BYTES
         job.cpu_seconds = max(0.0, job.cpu_seconds + usage.ru_utime + usage.ru_stime)
         self._sweeping.append(job)
-
-    def _bury(self, pid: int) -> None:
-        """Take an orphan from the table; its CPU time counts for its job while that has not been reported."""
-        session = session_of(pid)
-        _, _, usage = os.wait4(pid, 0)
-        key, _ = self._orphans.pop(pid, (None, 0.0))
-        for job in (*self._running.values(), *self._sweeping):
-            if key == job.key or session == job.pid:
-                job.cpu_seconds += usage.ru_utime + usage.ru_stime
-                job.peak = max(job.peak, usage.ru_maxrss * 1024)
 
     def _own_size(self, now: float) -> int:
         if now > self._own_peak_until:
@@ -295,24 +284,7 @@ class Supervisor:
             self._next(job.lane)
 
     def _kill_orphans(self, now: float) -> set[str | None]:
-        """Adopt new orphans, and kill those whose job is over; the keys of the jobs that those belonged to.
-
-        An orphan that cannot be assigned is over when all jobs that ran at its adoption are.
-        """
-        sessions = {job.pid: job.key for job in (*self._running.values(), *self._sweeping)}
-        running = {job.key for job in self._running.values()}
-        oldest = min((job.started for job in self._running.values()), default=now)
-        left: set[str | None] = set()
-        for pid in children():
-            if pid in self._running or pid in self._hosts:
-                continue
-            if pid not in self._orphans:
-                self._orphans[pid] = (owner(pid, sessions), now)
-            key, since = self._orphans[pid]
-            if key not in running and (key is not None or oldest >= since):
-                left.add(key)
-                kill(pid)
-        return left
+        return self._orphans.kill_over(now, self._running.values(), self._sweeping, self._hosts.processes)
 
     def _look(self) -> None:
         now = time.monotonic()

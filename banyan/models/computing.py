@@ -5,6 +5,7 @@ waits until they are over, so that nothing of a task is left when its end is tol
 """
 
 import concurrent.futures
+import importlib
 import multiprocessing
 import threading
 import time
@@ -53,6 +54,9 @@ class Scheduler(Protocol):
     def settle(self, seconds: float) -> bool:
         """Wait until nothing of the last computation runs any more; False if something still does."""
 
+    def processes(self) -> set[int]:
+        """Processes of its own that came later than its beginning."""
+
 
 def scheduler(setup: Mapping[str, Any], callback: Callable[..., object] | None) -> Scheduler:
     """The scheduler that `setup` names (`scheduler`, `cores`, `cluster`), ready to work; raises `Unreachable`.
@@ -84,6 +88,10 @@ class Synchronous:
         """Nothing is left."""
         return True
 
+    def processes(self) -> set[int]:
+        """None."""
+        return set()
+
 
 class Pooled(concurrent.futures.Executor):
     """In a warm pool of threads or processes; Dask gets this as its pool, so that what it leaves running is known."""
@@ -105,6 +113,10 @@ class Pooled(concurrent.futures.Executor):
         running = [future for future in self._submitted if not future.cancel()]
         self._submitted.clear()
         return not concurrent.futures.wait(running, timeout=seconds).not_done
+
+    def processes(self) -> set[int]:
+        """None: a pool that has lost one is of no use any more."""
+        return set()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         """Have a batch of subtasks run."""
@@ -130,11 +142,11 @@ class Distributed:
 
     def __init__(self, address: str, cores: int, callback: Callable[..., object] | None) -> None:
         try:
-            import distributed
+            distributed: Any = importlib.import_module("distributed")
         except ImportError as error:
             text = "models.scheduler is 'distributed', which needs the package: pip install 'banyan-queue[models]'"
             raise Unreachable(text) from error
-        self._remote = bool(address)
+        self._cluster: Any = None
         try:
             if not address:
                 self._cluster = distributed.LocalCluster(
@@ -152,24 +164,28 @@ class Distributed:
         future = self._client.compute(computation)
         over = threading.Event()
         herald = threading.Thread(target=self._tell, args=(cancel, over), daemon=True)
-        if self._remote:
+        if self._cluster is None:
             herald.start()
         try:
             return future.result()
         finally:
             over.set()
             future.cancel()
-            if self._remote:
+            if self._cluster is None:
                 herald.join()
 
     def settle(self, seconds: float) -> bool:
         """Wait until the local cluster is idle; a remote one is others' too, and drops what nobody wants."""
         deadline = time.monotonic() + seconds
-        while not self._remote and any(self._client.processing().values()):
+        while self._cluster is not None and any(self._client.processing().values()):
             if time.monotonic() > deadline:
                 return False
             time.sleep(NOTICE_SECONDS)
         return True
+
+    def processes(self) -> set[int]:
+        """The workers of the local cluster, which its nannies start anew when they die."""
+        return set() if self._cluster is None else {nanny.pid for nanny in self._cluster.workers.values()}
 
     def _tell(self, cancel: Cancel, over: threading.Event) -> None:
         """Carry a cancellation to all workers, again and again for those that join later."""

@@ -5,7 +5,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 
-_MACHINERY = ("banyan.models", "concurrent.futures", "dask", "distributed")
+_MACHINERY = ("banyan.models", "concurrent.futures", "dask", "distributed", "importlib", "worker")
 MAX_CHARACTERS = 60_000
 
 
@@ -32,7 +32,7 @@ def last_line(error: BaseException) -> str:
 
 
 def _clean(trace: traceback.TracebackException, depth: int) -> None:
-    machinery = tuple(_directories())
+    machinery = ("<frozen importlib", *_directories())
     own = [frame for frame in trace.stack if not frame.filename.startswith(machinery)]
     if own:
         trace.stack = traceback.StackSummary.from_list(own)
