@@ -1,6 +1,7 @@
 """The options that `banyan submit` and `banyan run` share, and the fields of a task that they stand for."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +23,8 @@ After = Annotated[
     list[str] | None,
     typer.Option(metavar="ID[:failure|:any]", help="Start when this task has succeeded (failed, ended)."),
 ]
+Directory = Annotated[Path | None, typer.Option("--dir", help="Run there, not in a fresh directory.")]
+Env = Annotated[list[str] | None, typer.Option(metavar="K=V", help="Set a variable of its environment.")]
 Tag = Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag to find it by; may be repeated.")]
 Label = Annotated[
     list[str] | None, typer.Option(metavar="K=V", help="Only on workers with this label; may be repeated.")
@@ -45,6 +48,7 @@ def fields(
     timeout: str | None,
     not_before: str | None,
     after: Sequence[str] | None,
+    directory: Path | None,
     tag: Sequence[str] | None,
     label: Sequence[str] | None,
     hold: bool,
@@ -61,6 +65,7 @@ def fields(
         "timeout": timeout,
         "not_before": not_before,
         "dependencies": [parse_parent(text) for text in after or ()],
+        "directory": str(directory.absolute()) if directory else None,
         "tags": list(tag or ()),
         "requires": pairs(label or (), "--label"),
         "hold": hold or None,

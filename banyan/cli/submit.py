@@ -42,8 +42,8 @@ def submit(
     timeout: options.Timeout = None,
     not_before: options.NotBefore = None,
     after: options.After = None,
-    directory: Annotated[Path | None, typer.Option("--dir", help="Run there, not in a fresh directory.")] = None,
-    env: Annotated[list[str] | None, typer.Option(metavar="K=V", help="Set a variable of its environment.")] = None,
+    directory: options.Directory = None,
+    env: options.Env = None,
     export: Annotated[bool, typer.Option("--export", help="Send this shell's environment along.")] = False,
     stdin: Annotated[
         str | None, typer.Option(metavar="FILE", help="Text for its standard input; - reads ours.")
@@ -63,11 +63,10 @@ def submit(
     task = options.fields(
         name=name, queue=queue, priority=priority, cores=cores, memory=memory, gpus=gpus, scratch=scratch,
         max_retries=max_retries, retry_delay=retry_delay, timeout=timeout, not_before=not_before, after=after,
-        tag=tag, label=label, hold=hold,
+        directory=directory, tag=tag, label=label, hold=hold,
     )  # fmt: skip
     task |= {
         "command": command[0] if command and len(command) == 1 else command,
-        "directory": str(directory.absolute()) if directory else None,
         "env": environment(os.environ if export else {}, env or ()),
         "stdin": _text_of(stdin) if stdin else None,
     }
