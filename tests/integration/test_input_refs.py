@@ -132,6 +132,14 @@ def test_a_claim_gets_the_values_and_the_task_keeps_the_references(alice: Client
     assert (shown["inputs"], shown["input_refs"]) == ({"own": 1}, refs)
 
 
+def test_a_claim_by_hand_gets_the_values_too(alice: Client, worker: HandWorker) -> None:
+    parent = ended(alice, worker, {"r": 7})
+    good, bad = (alice.submit(MODEL | {"input_refs": {"x": ref(parent, key)}})["_id"] for key in ("r", "s"))
+    claim = {"state": "running", "update_execution_data": {"worker": worker.id}}
+    assert worker.client.update(good, claim)["inputs"] == {"x": 7}
+    assert "has no 's'" in worker.client.update(bad, claim)["input_error"]
+
+
 def test_defaults_stand_back_behind_references(app: Flask, context: Context, alice: Client, worker: HandWorker) -> None:
     client_as(app, context, "root", Role.ADMIN).set_model_defaults("m", {"x": 1, "y": 2})
     grant = granted(alice, worker, input_refs={"x": ref(ended(alice, worker, {"r": 7}), "r")})
