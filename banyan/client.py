@@ -10,8 +10,9 @@ from urllib.parse import quote
 from requests.adapters import BaseAdapter
 
 from banyan import watching, wire
+from banyan.sweep_calls import SweepCalls
 from banyan.transport import Answer, Connection
-from banyan.worker_calls import Document, Stream, WorkerCalls
+from banyan.worker_calls import Document, Stream
 
 __all__ = ["Client", "Document", "Page", "Stream", "Where"]
 
@@ -31,7 +32,7 @@ class Page:
     page: int
 
 
-class Client(WorkerCalls):
+class Client(SweepCalls):
     """Speaks to the server at `url` with `token`; several threads may share one client.
 
     Every method raises the errors of `banyan.errors`: `Unavailable` when the server cannot be reached, `Unauthorized`
@@ -47,8 +48,7 @@ class Client(WorkerCalls):
         transport: BaseAdapter | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        super().__init__(Connection(url, token, transport, sleep))
-        self._sleep = sleep
+        super().__init__(Connection(url, token, transport, sleep), sleep)
 
     @property
     def url(self) -> str:
@@ -191,6 +191,17 @@ class Client(WorkerCalls):
     def statistics(self, where: Where | None = None) -> Document:
         """Counts, waits, run times, memory and rates of the matching tasks."""
         return self._get("statistics", _query(where=where))
+
+    def sweeps(
+        self,
+        where: Where | None = None,
+        sort: str | None = None,
+        projection: Iterable[str] | None = None,
+        max_results: int | None = None,
+        page: int | None = None,
+    ) -> Page:
+        """One page of the matching sweeps; their `progress` is there if `projection` names it."""
+        return self.page("sweeps", where, sort, projection, max_results, page)
 
     def workers(self, where: Where | None = None) -> list[Document]:
         """The workers, also lost and gone ones."""

@@ -111,6 +111,9 @@ class ShellExecutor:
         }
         if work is not None:
             variables["BANYAN_WORKDIR"] = work
+        if grant.document.get("sweep") is not None:
+            variables["BANYAN_SWEEP_ID"] = str(grant.document["sweep"])
+            variables["BANYAN_SWEEP_INDEX"] = str(grant.document.get("index"))
         return [f"{name}={value}" for name, value in variables.items()]
 
     def refused(self, grant: Grant, stage: str, number: int, text: str) -> CannotStart:

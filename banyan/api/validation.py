@@ -142,7 +142,7 @@ def check_task(task: Mapping[str, Any]) -> Issues:
     issues: Issues = {}
     if task.get("command") is not None and task.get("model") is not None:
         issues["model"] = "a task has either 'command' or 'model', not both"
-    if task.get("inputs") is not None and task.get("model") is None:
+    if task.get("inputs") is not None and task.get("model") is None and "sweep" not in task:
         issues["inputs"] = "inputs need a 'model' to go to; a command takes 'stdin' or 'env'"
     return issues
 
