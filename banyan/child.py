@@ -1,9 +1,12 @@
-"""Child processes that never outlive the process that started them."""
+"""Child processes that never outlive the process that started them, and what tasks find in their environment."""
 
 import ctypes
 import os
+import pwd
 import signal
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -62,6 +65,28 @@ def stop(
     else:
         process.kill()
     return process.wait()
+
+
+def default_environment() -> dict[str, str]:
+    """What every task finds in its environment, whatever that of the process is which starts it.
+
+    PATH holds the usual directories and, last, that of our own Python.
+    """
+    try:
+        user = pwd.getpwuid(os.getuid())
+        name, home = user.pw_name, user.pw_dir
+    except KeyError:  # a container may run as a user that nobody has named
+        name, home = str(os.getuid()), "/"
+    usual = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return {
+        "PATH": f"{usual}:{os.path.dirname(sys.executable)}",
+        "HOME": home,
+        "USER": name,
+        "LOGNAME": name,
+        "SHELL": "/bin/sh",
+        "LANG": "C.UTF-8",
+        "TMPDIR": tempfile.gettempdir(),
+    }
 
 
 def _die_with(parent: int, death_signal: signal.Signals) -> Callable[[], None]:

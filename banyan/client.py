@@ -10,17 +10,15 @@ from urllib.parse import quote
 from requests.adapters import BaseAdapter
 
 from banyan import watching, wire
+from banyan.model_calls import ModelCalls
 from banyan.sweep_calls import SweepCalls
-from banyan.transport import Answer, Connection
+from banyan.transport import SAFE_TRIES, Answer, Connection
 from banyan.worker_calls import Document, Stream
 
 __all__ = ["Client", "Document", "Page", "Stream", "Where"]
 
 Where = Mapping[str, Any]
 """A filter in MongoDB's syntax, such as `{"state": "running", "retry_count": {"$lt": 10}}`."""
-
-SAFE_TRIES = 4
-"""How often a request is sent that is safe to repeat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +30,7 @@ class Page:
     page: int
 
 
-class Client(SweepCalls):
+class Client(ModelCalls, SweepCalls):
     """Speaks to the server at `url` with `token`; several threads may share one client.
 
     Every method raises the errors of `banyan.errors`: `Unavailable` when the server cannot be reached, `Unauthorized`

@@ -120,6 +120,25 @@ class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class Models(Section):
+    """Where models are found, first match first, and how their graphs are computed in host processes."""
+
+    path: tuple[str, ...] = ("models",)
+    scheduler: Literal["threads", "processes", "synchronous", "distributed"] = "threads"
+    cluster: str = ""
+    dask: dict[str, Any] = {}
+    host_max_tasks: int = Field(default=1000, ge=0)
+    host_idle_seconds: Annotated[Seconds, Some] = 300.0
+    host_start_seconds: Annotated[Seconds, Some] = 120.0
+
+
+class Posting(Section):
+    """Whether the server calls a model's `task` when a task is posted, and how long that may take."""
+
+    check: Literal["if_known", "required", "off"] = "if_known"
+    check_seconds: Annotated[Seconds, Some] = 10.0
+
+
 class ServerSettings(Section):
     """Everything that `banyan server` can be told."""
 
@@ -132,6 +151,8 @@ class ServerSettings(Section):
     queue: Queueing = Queueing()
     rescue: Rescue = Rescue()
     files: StoredFiles = StoredFiles()
+    models: Models = Models()
+    posting: Posting = Posting()
     log: Log = Log()
 
 
@@ -164,12 +185,6 @@ class SentFiles(Section):
 
     shared: bool = True
     upload_interval: Annotated[Seconds, Some] = 1.0
-
-
-class Models(Section):
-    """Where models are found, first match first."""
-
-    path: tuple[str, ...] = ()
 
 
 class WorkerSettings(Section):

@@ -4,14 +4,14 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from banyan import watching
-from banyan.transport import Connection
+from banyan.transport import SAFE_TRIES, Connection
 from banyan.worker_calls import Document, WorkerCalls
 
 _LONG_SECONDS = 600.0
 """How long one act on a hundred thousand tasks may take."""
-_SAFE_TRIES = 4
 
 
 class SweepCalls(WorkerCalls):
@@ -27,37 +27,37 @@ class SweepCalls(WorkerCalls):
         `key` is the `Idempotency-Key`, a fresh one by default: the same sweep is never accepted twice.
         """
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
-        return self._act("POST", "sweeps", body=sweep, headers=headers, tries=_SAFE_TRIES, read_seconds=_LONG_SECONDS)
+        return self._act("POST", "sweeps", body=sweep, headers=headers, tries=SAFE_TRIES, read_seconds=_LONG_SECONDS)
 
     def sweep(self, sweep: str) -> Document:
         """One sweep with its `progress`."""
-        return self._act("GET", f"sweeps/{sweep}", tries=_SAFE_TRIES)
+        return self._act("GET", f"{_path(sweep)}", tries=SAFE_TRIES)
 
     def sweep_statistics(self, sweep: str) -> Document:
         """Counts, waits, run times, memory and rates of a sweep's tasks."""
-        return self._act("GET", f"sweeps/{sweep}/statistics", tries=_SAFE_TRIES)
+        return self._act("GET", f"{_path(sweep)}/statistics", tries=SAFE_TRIES)
 
     def sweep_results(self, sweep: str) -> Document:
         """The table of a sweep: `columns`, and a row for each task in `_items`, without what a task does not have."""
-        return self._act("GET", f"sweeps/{sweep}/results", tries=_SAFE_TRIES, read_seconds=_LONG_SECONDS)
+        return self._act("GET", f"{_path(sweep)}/results", tries=SAFE_TRIES, read_seconds=_LONG_SECONDS)
 
     def sweep_csv(self, sweep: str) -> bytes:
         """The same table as CSV."""
         query = {"format": "csv"}
-        path = f"sweeps/{sweep}/results"
-        return self._connection.send("GET", path, query=query, tries=_SAFE_TRIES, read_seconds=_LONG_SECONDS).body
+        path = f"{_path(sweep)}/results"
+        return self._connection.send("GET", path, query=query, tries=SAFE_TRIES, read_seconds=_LONG_SECONDS).body
 
     def cancel_sweep(self, sweep: str) -> Document:
         """Cancel all of a sweep, its barrier too; `cancelled` counts the points that had not ended."""
-        return self._act("POST", f"sweeps/{sweep}/cancel", tries=_SAFE_TRIES, read_seconds=_LONG_SECONDS)
+        return self._act("POST", f"{_path(sweep)}/cancel", tries=SAFE_TRIES, read_seconds=_LONG_SECONDS)
 
     def retry_sweep(self, sweep: str) -> Document:
         """Let what did not succeed run again: how many were `retried`, how many `refused` and why (`_items`)."""
-        return self._act("POST", f"sweeps/{sweep}/retry", read_seconds=_LONG_SECONDS)
+        return self._act("POST", f"{_path(sweep)}/retry", read_seconds=_LONG_SECONDS)
 
     def delete_sweep(self, sweep: str) -> Document:
         """Remove a sweep that has ended with all its tasks, their histories and files."""
-        return self._act("DELETE", f"sweeps/{sweep}", read_seconds=_LONG_SECONDS)
+        return self._act("DELETE", f"{_path(sweep)}", read_seconds=_LONG_SECONDS)
 
     def wait_sweep(
         self, sweep: str, timeout: float | None = None, on_change: Callable[[Document], None] | None = None
@@ -68,3 +68,7 @@ class SweepCalls(WorkerCalls):
         `timeout` seconds. A server that goes away meanwhile is waited for.
         """
         return watching.wait_sweep(self, sweep, timeout, on_change, self._sleep)
+
+
+def _path(sweep: str) -> str:
+    return f"sweeps/{quote(sweep, safe='')}"

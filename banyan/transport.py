@@ -32,6 +32,8 @@ from banyan.errors import (
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 MAX_PAUSE_SECONDS = 5.0
+SAFE_TRIES = 4
+"""How often a request is sent that is safe to repeat."""
 
 _BY_STATUS: dict[int, type[BanyanError]] = {
     kind.status: kind

@@ -19,15 +19,17 @@ from typing import Protocol
 
 from banyan.config import WorkerSettings
 from banyan.errors import SetupError
+from banyan.models.finding import find, offered
 from worker.actions import Note, Register
 from worker.capacity import capacity, machine
 from worker.cgroups import MemoryGroups
 from worker.core import Core, Limits
 from worker.events import Document, Drain, Event, Measured, Stop, SupervisorLost
-from worker.executors import Executors, ShellExecutor
+from worker.executors import Executors, ShellExecutor, Workplace
 from worker.hands import Hands
 from worker.layout import Layout
 from worker.link import Link, Server
+from worker.model_executor import ModelExecutor
 from worker.spawner import Spawner, SupervisorDied
 from worker.spool import Spool
 from worker.uploads import FileStore, Uploads
@@ -51,7 +53,7 @@ class Daemon:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         groups = MemoryGroups(Path(settings.tasks.cgroup)) if settings.tasks.cgroup else None
         self._spool = Spool(root)
-        self._spawner = Spawner()
+        self._spawner = self._new_spawner()
         self._ear, self._mouth = socket.socketpair()
         self._ear.setblocking(False)
         self._mouth.setblocking(False)
@@ -67,7 +69,9 @@ class Daemon:
         now = time.monotonic()
         self._core = Core(limits, lambda: uuid.uuid4().hex, now, replaces=self._spool.worker, ends=self._spool.ends())
         layout = Layout(root)
-        self._executors = Executors([ShellExecutor(layout, settings.tasks.tail_bytes, groups)])
+        place = Workplace(layout, settings.tasks.tail_bytes)
+        self._models = ModelExecutor(place, settings.models, offered(find(settings.models.path)))
+        self._executors = Executors([ShellExecutor(place, groups), self._models])
         note = write_note if settings.log.level in ("debug", "info") else write_warning
         self._link = Link(server, self._spool, self.tell, note, lambda: datetime.now(UTC).isoformat())
         self._watcher = Watcher(settings.usage.interval, lambda: self._spawner.pid, self.tell)
@@ -91,6 +95,13 @@ class Daemon:
             note=note,
         )
         self._uploads = uploads
+
+    def _new_spawner(self) -> Spawner:
+        models = self._settings.models
+        spawner = Spawner()
+        warm = max(1, round(self._settings.cores or os.cpu_count() or 1))
+        spawner.keep_hosts(warm, models.host_max_tasks, models.host_idle_seconds, models.host_start_seconds)
+        return spawner
 
     def tell(self, event: Event) -> None:
         """Have the core hear of this; from any thread."""
@@ -122,7 +133,7 @@ class Daemon:
             selector.unregister(self._spawner)
             self._spawner.clean_up(self._hands.groups())
             self._hands.forget_all()
-            self._spawner = Spawner()
+            self._spawner = self._new_spawner()
             selector.register(self._spawner, selectors.EVENT_READ)
             self.tell(SupervisorLost())
 
@@ -156,6 +167,7 @@ class Daemon:
             "resources": register.resources.to_document(),
             "labels": dict(settings.labels),
             "capabilities": [*self._executors.capabilities, *settings.capabilities],
+            "models": self._models.models,
             "queues": list(settings.queues),
             "version": own_version(),
         }

@@ -41,6 +41,8 @@ class Grant:
     timeout_seconds: float | None = None
     grace_seconds: float = 30.0
     estimated_seconds: float | None = None
+    host_deaths: int = 0
+    """How often the host process of a model has died while it ran this task."""
     directory: Mapping[str, str | None] = field(default_factory=dict)
     """Where its `logs` and its `work` directory are (None: it has none), relative to the worker's root."""
 
@@ -63,6 +65,7 @@ class Grant:
             timeout_seconds=document.get("timeout"),
             grace_seconds=float(document.get("max_shutdown_time", 30.0)),
             estimated_seconds=document.get("estimated_runtime"),
+            host_deaths=int(document.get("host_deaths") or 0),
             directory={"logs": logs, "work": work.get(document.get("workdir", "attempt"))},
         )
 
@@ -73,6 +76,11 @@ class Allocation:
 
     resources: Resources
     gpu_indexes: tuple[int, ...] = ()
+
+    @property
+    def threads(self) -> int:
+        """How many threads may compute at once: whole cores, at least one."""
+        return max(1, self.resources.millicores // 1000)
 
     def to_document(self) -> Document:
         """As `granted_resources` in the attempt's record."""

@@ -1,16 +1,16 @@
 """How tasks are run: an executor turns a grant into a job for the supervisor, and reads what the task left.
 
-`ShellExecutor` runs commands. Another kind of task gets an executor of its own, chosen by `Executors.of`.
+`ShellExecutor` runs commands, `worker.model_executor` models; `Executors.of` chooses. `Workplace` is what they share.
 """
 
 import errno
 import os
-import pwd
-import sys
 import tempfile
 from collections.abc import Sequence
 from typing import Protocol
 
+from banyan.child import default_environment
+from banyan.domain.matching import SHELL
 from worker.cgroups import MemoryGroups
 from worker.collect import Malformed, progress, result, tail
 from worker.events import Allocation, Document, Grant
@@ -35,8 +35,9 @@ class CannotStart(Exception):
 class Executor(Protocol):
     """Knows one kind of task."""
 
-    capability: str
-    """What the worker says it can do with this."""
+    @property
+    def capabilities(self) -> Sequence[str]:
+        """What the worker says it can do with this."""
 
     def runs(self, grant: Grant) -> bool:
         """Whether this is such a task."""
@@ -47,20 +48,90 @@ class Executor(Protocol):
     def refused(self, grant: Grant, stage: str, number: int, text: str) -> CannotStart:
         """Who is to blame when the job could not be spawned (`errno` and text, and at which stage)."""
 
+    def collect(self, grant: Grant, outcome: Document | None = None) -> Document:
+        """What the ended task left, as fields of its report, and marks (`worker.outcome.MARKS`).
+
+        `outcome` is what a host said of it.
+        """
+
+
+class Workplace:
+    """What tasks of every kind find and leave: their directories, their environment, their logs."""
+
+    def __init__(self, layout: Layout, tail_bytes: int) -> None:
+        self.layout = layout
+        self._tail_bytes = tail_bytes
+        self._environment = default_environment()
+
+    def make(self, grant: Grant) -> str | None:
+        """Make the directories of an attempt; the file of its standard input, if it has any. CannotStart."""
+        try:
+            self.layout.make(grant)
+            if not grant.document.get("stdin"):
+                return None
+            stdin = f"{self.layout.logs(grant)}/stdin"
+            with open(stdin, "wb") as file:
+                file.write(grant.document["stdin"].encode(errors="surrogatepass"))
+        except OSError as error:
+            raise CannotStart(f"no work directory: {error}") from error
+        return stdin
+
+    def cwd(self, grant: Grant) -> str:
+        """Where the task runs."""
+        return os.path.join(self.layout.work(grant) or tempfile.gettempdir(), grant.document.get("directory") or "")
+
+    def environment(self, grant: Grant, allocation: Allocation) -> dict[str, str]:
+        """The variables that do not name this very attempt."""
+        return {
+            **self._environment,
+            "OMP_NUM_THREADS": str(allocation.threads),
+            "CUDA_VISIBLE_DEVICES": ",".join(map(str, allocation.gpu_indexes)),
+            **(grant.document.get("env") or {}),
+        }
+
+    def names(self, grant: Grant) -> dict[str, str]:
+        """The variables that name this attempt and where it may tell something."""
+        logs, work = self.layout.logs(grant), self.layout.work(grant)
+        names = {
+            "BANYAN_TASK_ID": grant.task,
+            "BANYAN_EXECUTION_ID": grant.execution,
+            "BANYAN_PROGRESS": f"{logs}/progress.json",
+            "BANYAN_RESULT": f"{logs}/result.json",
+        }
+        if grant.document.get("sweep") is not None:
+            names["BANYAN_SWEEP_ID"] = grant.document["sweep"]
+            names["BANYAN_SWEEP_INDEX"] = str(grant.document["index"])
+        return names if work is None else names | {"BANYAN_WORKDIR": work}
+
     def collect(self, grant: Grant) -> Document:
-        """What the ended task left, as fields of its report, and marks: `disk_full`, `out_of_memory`."""
+        """The tails and sizes of the streams, the size of the files, the progress; faults of these as `error`."""
+        logs, work = self.layout.logs(grant), self.layout.work(grant)
+        left: Document = {}
+        for stream in ("stdout", "stderr"):
+            left[f"{stream}_tail"], left[f"{stream}_bytes"] = tail(f"{logs}/{stream}", self._tail_bytes)
+        try:
+            said = progress(f"{logs}/progress.json")
+            left |= {"progress": said} if said is not None else {}
+        except Malformed as error:
+            left["error"] = str(error)
+        left["files_bytes"] = sum(status.st_size for _, status in regular_files(work)) if work else 0
+        if self._disk_full():
+            left["disk_full"] = True
+        return left
+
+    def _disk_full(self) -> bool:
+        status = os.statvfs(self.layout.root)
+        return status.f_bavail * status.f_frsize < DISK_FULL_BYTES
 
 
 class ShellExecutor:
     """Runs commands: a text by `/bin/sh -c`, a list as it is."""
 
-    capability = "shell"
+    capabilities = (SHELL,)
 
-    def __init__(self, layout: Layout, tail_bytes: int, groups: MemoryGroups | None = None) -> None:
-        self._layout = layout
-        self._tail_bytes = tail_bytes
+    def __init__(self, place: Workplace, groups: MemoryGroups | None = None) -> None:
+        self._place = place
         self._groups = groups
-        self._environment = default_environment()
 
     def runs(self, grant: Grant) -> bool:
         """Whether the task has a command."""
@@ -68,21 +139,13 @@ class ShellExecutor:
 
     def prepare(self, grant: Grant, allocation: Allocation) -> Job:
         """Make the directories and say what to spawn; CannotStart."""
-        layout, document = self._layout, grant.document
-        logs, work = layout.logs(grant), layout.work(grant)
-        stdin = None
-        try:
-            layout.make(grant)
-            if document.get("stdin"):
-                stdin = f"{logs}/stdin"
-                with open(stdin, "wb") as file:
-                    file.write(document["stdin"].encode(errors="surrogatepass"))
-        except OSError as error:
-            raise CannotStart(f"no work directory: {error}") from error
+        stdin = self._place.make(grant)
+        logs = self._place.layout.logs(grant)
+        variables = self._place.environment(grant, allocation) | self._place.names(grant)
         return Job(
             argv=self._argv(grant),
-            env=self._variables(grant, allocation, work, logs),
-            cwd=os.path.join(work or tempfile.gettempdir(), document.get("directory") or ""),
+            env=[f"{name}={value}" for name, value in variables.items()],
+            cwd=self._place.cwd(grant),
             stdin=stdin,
             stdout=f"{logs}/stdout",
             stderr=f"{logs}/stderr",
@@ -98,24 +161,6 @@ class ShellExecutor:
         except OSError as error:
             raise CannotStart(f"no control group: {error}") from error
 
-    def _variables(self, grant: Grant, allocation: Allocation, work: str | None, logs: str) -> list[str]:
-        variables = {
-            **self._environment,
-            "OMP_NUM_THREADS": str(max(1, allocation.resources.millicores // 1000)),
-            "CUDA_VISIBLE_DEVICES": ",".join(map(str, allocation.gpu_indexes)),
-            **(grant.document.get("env") or {}),
-            "BANYAN_TASK_ID": grant.task,
-            "BANYAN_EXECUTION_ID": grant.execution,
-            "BANYAN_PROGRESS": f"{logs}/progress.json",
-            "BANYAN_RESULT": f"{logs}/result.json",
-        }
-        if work is not None:
-            variables["BANYAN_WORKDIR"] = work
-        if grant.document.get("sweep") is not None:
-            variables["BANYAN_SWEEP_ID"] = str(grant.document["sweep"])
-            variables["BANYAN_SWEEP_INDEX"] = str(grant.document.get("index"))
-        return [f"{name}={value}" for name, value in variables.items()]
-
     def refused(self, grant: Grant, stage: str, number: int, text: str) -> CannotStart:
         """Who is to blame: a missing program or directory is the task's fault, the rest is the machine's."""
         document = grant.document
@@ -128,38 +173,20 @@ class ShellExecutor:
             reason, code = f"{_SHELL if by_shell else document['command'][0]}: {os.strerror(number)}", NOT_EXECUTABLE
         else:
             return CannotStart(f"{stage}: {text}")
-        with open(f"{self._layout.logs(grant)}/stderr", "a", encoding="utf-8", errors="replace") as file:
+        with open(f"{self._place.layout.logs(grant)}/stderr", "a", encoding="utf-8", errors="replace") as file:
             file.write(f"banyan: {reason}\n")
         return CannotStart(reason, code)
 
-    def collect(self, grant: Grant) -> Document:
-        """The tails and sizes of the streams, the size of the files, progress and result."""
-        logs, work = self._layout.logs(grant), self._layout.work(grant)
-        left: Document = {}
-        for stream in ("stdout", "stderr"):
-            left[f"{stream}_tail"], left[f"{stream}_bytes"] = tail(f"{logs}/{stream}", self._tail_bytes)
-        faults: list[str] = []
+    def collect(self, grant: Grant, outcome: Document | None = None) -> Document:
+        """What every task leaves, the result that it wrote, and whether the kernel enforced its memory."""
+        left = self._place.collect(grant)
         try:
-            said = progress(f"{logs}/progress.json")
-            left |= {"progress": said} if said is not None else {}
-        except Malformed as error:
-            faults.append(str(error))
-        try:
-            left |= result(f"{logs}/result.json", work)
+            left |= result(f"{self._place.layout.logs(grant)}/result.json", self._place.layout.work(grant))
         except (Malformed, OSError) as error:
-            faults.append(str(error))
-        if faults:
-            left["error"] = "; ".join(faults)
-        left["files_bytes"] = sum(status.st_size for _, status in regular_files(work)) if work else 0
-        if self._disk_full():
-            left["disk_full"] = True
+            left["error"] = "; ".join([left["error"], str(error)] if "error" in left else [str(error)])
         if self._groups is not None and grant.memory_limit_bytes is not None and self._groups.leave(grant.execution):
             left["out_of_memory"] = True
         return left
-
-    def _disk_full(self) -> bool:
-        status = os.statvfs(self._layout.root)
-        return status.f_bavail * status.f_frsize < DISK_FULL_BYTES
 
 
 _UNFIT = (errno.EACCES, errno.ENOEXEC, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -174,7 +201,7 @@ class Executors:
     @property
     def capabilities(self) -> list[str]:
         """What the worker says it can do."""
-        return [executor.capability for executor in self._executors]
+        return [name for executor in self._executors for name in executor.capabilities]
 
     def of(self, grant: Grant) -> Executor:
         """Who runs this task; CannotStart if nobody does."""
@@ -182,25 +209,3 @@ class Executors:
             if executor.runs(grant):
                 return executor
         raise CannotStart("this worker cannot run such a task")
-
-
-def default_environment() -> dict[str, str]:
-    """What every task finds in its environment, whatever the worker's own is.
-
-    PATH holds the usual directories and, last, that of the worker's own Python.
-    """
-    try:
-        user = pwd.getpwuid(os.getuid())
-        name, home = user.pw_name, user.pw_dir
-    except KeyError:  # a container may run as a user that nobody has named
-        name, home = str(os.getuid()), "/"
-    usual = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return {
-        "PATH": f"{usual}:{os.path.dirname(sys.executable)}",
-        "HOME": home,
-        "USER": name,
-        "LOGNAME": name,
-        "SHELL": _SHELL,
-        "LANG": "C.UTF-8",
-        "TMPDIR": tempfile.gettempdir(),
-    }

@@ -13,7 +13,7 @@ from worker.link import Link
 from worker.outcome import MARKS
 from worker.spawner import Spawner
 from worker.uploads import Uploads
-from worker.usage import Watched, Watcher
+from worker.usage import Watched, Watcher, cpu_ticks
 
 
 class Hands:
@@ -126,6 +126,7 @@ class Hands:
                 memory_limit_bytes=grant.memory_limit_bytes,
                 progress_path=f"{self._layout.logs(grant)}/progress.json",
                 gpus=grant.resources.gpus > 0,
+                cpu_ticks=cpu_ticks(pid) if grant.document.get("model") is not None else 0,
             )
         )
         return Started(execution=execution, pid=pid, time_started=_date(when))
@@ -140,6 +141,7 @@ class Hands:
         peak: int,
         exact: bool,
         cpu: float,
+        outcome: Document | None,
     ) -> Event | None:
         self._over(execution)
         grant = self._grants.get(execution)
@@ -154,7 +156,7 @@ class Hands:
             peak_memory_bytes=peak,
             peak_is_exact=exact,
             cpu_seconds=cpu,
-            collected=self._executors.of(grant).collect(grant),
+            collected=self._executors.of(grant).collect(grant, outcome),
         )
 
     def _failed(self, execution: str, stage: str, number: int, text: str) -> Event | None:

@@ -101,3 +101,31 @@ def kill(pid: int) -> None:
         os.kill(pid, 9)
     except (ProcessLookupError, PermissionError):
         return
+
+
+def descendants(pid: int) -> set[int]:
+    """The ids of all processes that descend from a process and have not been orphaned."""
+    found: set[int] = set()
+    waiting = [pid]
+    while waiting:
+        for child in _children_of(waiting.pop()):
+            if child not in found:
+                found.add(child)
+                waiting.append(child)
+    return found
+
+
+def _children_of(pid: int) -> list[int]:
+    """Of all its threads."""
+    found: list[int] = []
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for thread in threads:
+        try:
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += [int(child) for child in file.read().split()]
+        except OSError:
+            continue  # it has ended
+    return found

@@ -8,28 +8,41 @@ from worker.attempts import Attempt
 from worker.events import Cause, Document, Exited, Grant, NotStarted, Sample
 
 CANCELLED = "cancelled"
-MARKS = ("disk_full", "out_of_memory")
-"""What an executor notes of an end, beside the fields of its report: the disk was full, the kernel enforced a limit."""
+MARKS = ("disk_full", "out_of_memory", "exception", "broken")
+"""What an executor notes of an end, beside the fields of its report.
+
+The disk was full; the kernel enforced a limit; the model raised this; the machine, for this reason, is to blame.
+"""
+HOST_DIED = "model host died"
+"""The reason of a worker failure: the process died in which a model ran, whoever killed it."""
+MAX_HOST_DEATHS = 2
+"""So often the machine is blamed for that, and then the model."""
 SERVER_UNREACHABLE = "abandoned (server unreachable)"
 
 
-def exit_status(wait_status: int, cause: Cause | None, *, out_of_memory: bool = False) -> str:
+def exit_status(wait_status: int, cause: Cause | None, marks: Document, host_deaths: int = 0) -> str:
     """The exit status of a task that ran.
 
-    `cause` is why the worker ended it, if it did. A task that exits with 0 after it was asked to stop has succeeded,
-    unless its time or its memory had run out (`out_of_memory`: as the kernel saw it).
+    `cause` is why the worker ended it, if it did; `marks` are the executor's, `host_deaths` counts the hosts that died
+    running the task before. A task that ends well after it was asked to stop has succeeded, unless its time or its
+    memory had run out.
     """
+    code = os.waitstatus_to_exitcode(wait_status)
+    exception, broken = marks.get("exception"), marks.get("broken")
     if cause is Cause.TIMEOUT:
         return "timed out"
-    if cause is Cause.MEMORY or out_of_memory:
+    if cause is Cause.MEMORY or marks.get("out_of_memory"):
         return "out of memory"
-    code = os.waitstatus_to_exitcode(wait_status)
-    if code == 0:
+    if code == 0 and exception is None and broken is None:
         return "success"
     if cause is Cause.CANCEL:
         return CANCELLED
     if cause is Cause.SERVER_LOST:
         return SERVER_UNREACHABLE
+    if exception is not None:
+        return f"failure ({exception})"
+    if broken is not None and (broken != HOST_DIED or host_deaths < MAX_HOST_DEATHS):
+        return worker_failure(broken)
     return f"failure ({signal_name(-code)})" if code < 0 else failure(code)
 
 
@@ -60,14 +73,15 @@ def start(attempt: Attempt) -> Document:
 def of_exit(attempt: Attempt, event: Exited, peak: int) -> Document:
     """The report of a task that ran; `peak` in bytes."""
     code = os.waitstatus_to_exitcode(event.wait_status)
-    status = exit_status(event.wait_status, attempt.cause, out_of_memory=bool(event.collected.get("out_of_memory")))
+    status = exit_status(event.wait_status, attempt.cause, event.collected, attempt.grant.host_deaths)
     collected = {name: value for name, value in event.collected.items() if name not in MARKS}
+    raised = "exception" in event.collected
     if event.collected.get("disk_full") and status.startswith("failure"):
         status = worker_failure("disk full")
     return _report(
         attempt,
         exit_status=status,
-        exit_code=code if code >= 0 else None,
+        exit_code=code if code >= 0 and not raised else None,
         signal=signal_name(-code) if code < 0 else None,
         time_started=event.time_started.isoformat(),
         time_terminated=event.time_terminated.isoformat(),

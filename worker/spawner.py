@@ -1,7 +1,6 @@
 """The worker's end of the pipe to its supervisor; see `supervisor` for what is said on it."""
 
 import ctypes
-import marshal
 import os
 import select
 import subprocess
@@ -11,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from banyan import frames
 from banyan.errors import SetupError
 from worker.offspring import PR_SET_CHILD_SUBREAPER, children, kill, signal_group
 
@@ -24,7 +24,11 @@ _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from worker.supervisor 
 
 
 class Job(NamedTuple):
-    """What the supervisor needs to run a task: texts and absolute paths; `env` as `NAME=value`."""
+    """What the supervisor needs to run a task: texts and absolute paths; `env` as `NAME=value`.
+
+    `hosted` is None for a program. For the task of a model it is the pool of hosts that it may run in, what to set up
+    in a new host, and the task as the host is told of it (`worker.model_host`).
+    """
 
     argv: list[str]
     env: list[str]
@@ -32,6 +36,7 @@ class Job(NamedTuple):
     stdin: str | None
     stdout: str
     stderr: str
+    hosted: tuple[str, dict[str, Any], dict[str, Any]] | None = None
 
 
 class SupervisorDied(Exception):
@@ -49,7 +54,7 @@ class Spawner:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._others = set(children())
         self._unsent = bytearray()
-        self._received = bytearray()
+        self._received = frames.Unpacker()
         self._pending: list[tuple[Any, ...]] = []
         process = subprocess.Popen(
             [sys.executable, "-E", "-P", "-S", "-c", _PROGRAM, str(Path(__file__).resolve().parent.parent)],
@@ -93,12 +98,15 @@ class Spawner:
         """Have a signal sent to the process group of a job."""
         self._pending.append(("signal", key, int(number)))
 
+    def keep_hosts(self, max_idle: int, max_tasks: int, idle_seconds: float, start_seconds: float) -> None:
+        """Say how host processes are kept (see `worker.hosts`)."""
+        self._pending.append(("hosts", max_idle, max_tasks, idle_seconds, start_seconds))
+
     def push(self) -> None:
         """Send what was said; what the pipe does not take now waits. SupervisorDied if nobody listens."""
         if self._pending:
-            body = marshal.dumps(self._pending)
+            self._unsent += frames.pack(self._pending)
             self._pending = []
-            self._unsent += len(body).to_bytes(4, "little") + body
         try:
             while self._unsent:
                 del self._unsent[: os.write(self._commands.fileno(), self._unsent)]
@@ -109,24 +117,17 @@ class Spawner:
 
     def answers(self) -> list[tuple[Any, ...]]:
         """What the supervisor has said since; SupervisorDied if it says nothing any more."""
-        try:
-            while len(data := os.read(self._answers.fileno(), 1 << 16)) == 1 << 16:
-                self._received += data
-        except BlockingIOError:
-            data = None
-        if data == b"":
-            raise SupervisorDied
-        self._received += data or b""
         found: list[tuple[Any, ...]] = []
-        at = 0
-        while len(self._received) - at >= 4:
-            end = at + 4 + int.from_bytes(self._received[at : at + 4], "little")
-            if len(self._received) < end:
-                break
-            found += marshal.loads(self._received[at + 4 : end])  # noqa: S302 - our own supervisor wrote it
-            at = end
-        del self._received[:at]
-        return found
+        while True:
+            try:
+                data = os.read(self._answers.fileno(), frames.READ_BYTES)
+            except BlockingIOError:
+                return found
+            if not data and not found:
+                raise SupervisorDied
+            found += self._received.feed(data)
+            if len(data) < frames.READ_BYTES:
+                return found
 
     def close(self) -> None:
         """Let the supervisor kill what it still has, and wait until it is gone."""

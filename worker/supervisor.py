@@ -4,42 +4,46 @@ It imports next to nothing and stays small, for two reasons: Linux counts the sp
 of what it spawns, and spawning from a small process is quick. As a child subreaper it inherits every orphan of a
 task. When the worker dies, its pipe ends, and the supervisor kills all that it has.
 
-It reads commands from its standard input and writes answers to its standard output, both as frames: four bytes of
-length (little endian), then a list of tuples as `marshal` writes it. Commands:
+It reads commands from its standard input and writes answers to its standard output (`banyan.frames`). Commands:
 
 - `("run", lane, key, job)`: run the job once the lane's earlier jobs have ended. A job is `(argv, env, cwd, stdin,
-  stdout, stderr)`: a list of texts, a list of `NAME=value` texts, paths (stdin may be None).
+  stdout, stderr, hosted)`: a list of texts, a list of `NAME=value` texts, paths (stdin may be None), and for the task
+  of a model `(pool, setup, what)`; then argv starts a host of the pool if no idle one is there, and `what` is the task.
 - `("drop", key)`: forget a job that has not started.
-- `("signal", key, number)`: send a signal to the job's process group.
+- `("signal", key, number)`: send a signal to the job's process group. In a host SIGTERM raises the flag `cancel`, and
+  SIGKILL kills the host with all that it has started.
+- `("hosts", max_idle, max_tasks, idle_seconds, start_seconds)`: how to keep hosts (`worker.hosts`).
 
 Answers (times in seconds since the epoch):
 
 - `("hello", pid)`: ready.
 - `("started", key, pid, time)`: the job's first process runs.
-- `("exited", key, pid, started, ended, status, peak, exact, cpu)`: the job ended and left nothing behind. `status` is
-  the wait status, `peak` in bytes, `exact` whether that is the job's own peak and not the supervisor's, `cpu` seconds.
-- `("failed", key, stage, errno, text)`: it could not be started; stage is `output`, `directory` or `command`.
+- `("exited", key, pid, started, ended, status, peak, exact, cpu, outcome)`: the job ended and left nothing behind.
+  `status` is the wait status, `peak` in bytes, `exact` whether that is the job's own peak and not the supervisor's,
+  `cpu` seconds, `outcome` what a host says of its task (`worker.model_host`), `{}` if it died, None for a program.
+- `("failed", key, stage, errno, text)`: it could not be started; stage is `output`, `directory`, `command` or `host`.
 - `("dropped", key)`: the job was forgotten.
 """
 
 import _signal as signal  # type: ignore[import-not-found]  # `signal` itself brings the large `enum` along
 import errno
-import marshal
 import os
 import select
 import time
 
+from banyan import frames
+from worker.hosts import Hosts
+from worker.job import Job
 from worker.offspring import (
     IGNORED_SIGNALS,
     become_subreaper,
     children,
     kill,
     own_peak,
-    owner,
-    session_of,
     signal_group,
     spawn,
 )
+from worker.orphans import Orphans
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,35 +61,18 @@ PEAK_SLACK_BYTES = 1 << 20
 """How much this process may have grown since it last looked at its own size."""
 
 
-class Job:
-    """A job from the moment it was spawned."""
-
-    __slots__ = ("cpu_seconds", "ended", "exact", "key", "lane", "peak", "pid", "started", "status")
-
-    def __init__(self, key: str, lane: int, pid: int, started: float) -> None:
-        self.key = key
-        self.lane = lane
-        self.pid = pid
-        self.started = started
-        self.ended = 0.0
-        self.status = 0
-        self.peak = 0
-        self.exact = False
-        self.cpu_seconds = 0.0
-
-
 class Supervisor:
     """The jobs, by lane and by process."""
 
     def __init__(self, commands: int, answers: int) -> None:
         self._commands = commands
         self._answers = answers
-        self._buffer = bytearray()
+        self._received = frames.Unpacker()
         self._queued: dict[int, list[tuple[str, Any]]] = {}
         self._busy: set[int] = set()
         self._running: dict[int, Job] = {}
         self._sweeping: list[Job] = []
-        self._orphans: dict[int, tuple[str | None, float]] = {}  # whose, and since when
+        self._orphans = Orphans()
         self._outgoing: list[tuple[Any, ...]] = []
         self._urgent = False
         self._flush_at = 0.0
@@ -93,20 +80,22 @@ class Supervisor:
         self._own_peak = 0
         self._own_peak_until = 0.0
         self._null = os.open("/dev/null", os.O_RDONLY)
+        self._poll = select.poll()
+        self._hosts = Hosts(self._poll, self._begun, self._ended, self._failed)
 
     def run(self) -> None:
         """Serve until the worker is gone, then kill everything that is left."""
-        poll = select.poll()
-        poll.register(self._commands, select.POLLIN)
+        self._poll.register(self._commands, select.POLLIN)
         wake = _child_alarm()
-        poll.register(wake, select.POLLIN)
+        self._poll.register(wake, select.POLLIN)
         self._answer(("hello", os.getpid()), urgent=True)
         try:
             while True:
                 self._flush()
-                ready = [descriptor for descriptor, _ in poll.poll(self._patience_ms())]
+                ready = dict(self._poll.poll(self._patience_ms()))
                 if wake in ready:
                     os.read(wake, 4096)
+                self._hosts.serve(ready)
                 if self._commands in ready and not self._read():
                     break
                 self._reap()
@@ -120,24 +109,15 @@ class Supervisor:
     def _patience_ms(self) -> float | None:
         if self._sweeping:
             return 5
-        due = [when for when in (self._look_at, self._flush_at if self._outgoing else None) if when is not None]
+        times = (self._look_at, self._flush_at if self._outgoing else None, self._hosts.next_look)
+        due = [when for when in times if when is not None]
         return max(0.0, (min(due) - time.monotonic()) * 1000) if due else None
 
     def _read(self) -> bool:
-        data = os.read(self._commands, 1 << 16)
-        if not data:
-            return False
-        self._buffer += data
-        at = 0
-        while len(self._buffer) - at >= 4:
-            end = at + 4 + int.from_bytes(self._buffer[at : at + 4], "little")
-            if len(self._buffer) < end:
-                break
-            for command in marshal.loads(self._buffer[at + 4 : end]):  # noqa: S302 - our own worker wrote it
-                self._obey(command)
-            at = end
-        del self._buffer[:at]
-        return True
+        data = os.read(self._commands, frames.READ_BYTES)
+        for command in self._received.feed(data):
+            self._obey(command)
+        return bool(data)
 
     def _obey(self, command: "Any") -> None:
         if command[0] == "run":
@@ -147,16 +127,31 @@ class Supervisor:
             else:
                 self._start(lane, key, job)
         elif command[0] == "drop":
-            for queued in self._queued.values():
-                for place, (key, _) in enumerate(queued):
-                    if key == command[1]:
-                        del queued[place]
-                        return self._answer(("dropped", key), urgent=True)
+            self._drop(command[1])
+        elif command[0] == "hosts":
+            self._hosts.configure(*command[1:])
         else:
             for running in self._running.values():
                 if running.key == command[1]:
-                    signal_group(running.pid, command[2])
-                    signal_group(running.pid, SIGCONT)  # a stopped process would never hear of it
+                    self._signal(running, command[2])
+
+    def _drop(self, key: str) -> None:
+        for queued in self._queued.values():
+            for place, (each, _) in enumerate(queued):
+                if each == key:
+                    del queued[place]
+                    return self._answer(("dropped", key), urgent=True)
+        job = self._hosts.drop(key)
+        if job is not None:
+            self._answer(("dropped", key), urgent=True)
+            self._next(job.lane)
+        return None
+
+    def _signal(self, job: Job, number: int) -> None:
+        if job.pid in self._hosts.processes:
+            return self._hosts.signal(job.pid, number)
+        signal_group(job.pid, number)
+        signal_group(job.pid, SIGCONT)  # a stopped process would never hear of it
         return None
 
     def _answer(self, answer: "tuple[Any, ...]", *, urgent: bool) -> None:
@@ -169,10 +164,9 @@ class Supervisor:
         """Write the answers, unless they are young and nobody can do more with them yet."""
         if not self._outgoing or (self._unhurried() and time.monotonic() < self._flush_at):
             return
-        body = marshal.dumps(self._outgoing)
+        left = memoryview(frames.pack(self._outgoing))
         self._outgoing = []
         self._urgent = False
-        left = memoryview(len(body).to_bytes(4, "little") + body)
         while left:
             left = left[os.write(self._answers, left) :]
 
@@ -182,7 +176,7 @@ class Supervisor:
     # Starting
 
     def _start(self, lane: int, key: str, job: "Any") -> None:
-        argv, env, cwd, stdin, stdout, stderr = job
+        argv, env, cwd, stdin, stdout, stderr, hosted = job
         opened: list[int] = []
         stage = "output"
         self._busy.add(lane)
@@ -190,11 +184,15 @@ class Supervisor:
             for path, flags in ((stdout, _APPEND), (stderr, _APPEND), (stdin, os.O_RDONLY)):
                 if path is not None:
                     opened.append(os.open(path, flags, 0o644))
+            streams = (opened[2] if stdin is not None else self._null, opened[0], opened[1])
+            if hosted is not None:
+                stage = "host"
+                return self._hosts.start(lane, key, argv, env, hosted, streams)
             stage = "directory"
             os.chdir(cwd)
             stage = "command"
             started = time.time()
-            pid = spawn(argv, env, (opened[2] if stdin is not None else self._null, opened[0], opened[1]))
+            pid = spawn(argv, env, streams)
         except (OSError, ValueError) as error:
             number = (error.errno or 0) if isinstance(error, OSError) else errno.EINVAL
             self._answer(("failed", key, stage, number, str(error)), urgent=True)
@@ -206,6 +204,7 @@ class Supervisor:
             for descriptor in opened:
                 os.close(descriptor)
             os.chdir("/")
+        return None
 
     def _next(self, lane: int) -> None:
         self._busy.discard(lane)
@@ -216,21 +215,39 @@ class Supervisor:
         else:
             self._queued.pop(lane, None)
 
+    # Hosts
+
+    def _begun(self, job: Job) -> None:
+        self._running[job.pid] = job
+        self._answer(("started", job.key, job.pid, job.started), urgent=False)
+
+    def _ended(self, job: Job) -> None:
+        del self._running[job.pid]
+        self._answer(job.report(), urgent=True)
+        self._next(job.lane)
+
+    def _failed(self, job: Job, reason: str) -> None:
+        self._answer(("failed", job.key, "host", 0, reason), urgent=True)
+        self._next(job.lane)
+
     # Ending
 
     def _reap(self) -> None:
-        while self._running or self._sweeping or self._orphans:
+        while True:
             try:
                 dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
-                self._orphans.clear()
+                self._orphans.forget_all()
                 break
             if dead is None:
                 break
-            if dead.si_pid in self._running:
+            is_host = dead.si_pid in self._hosts.processes
+            if is_host and self._hosts.bury(dead.si_pid) is None:
+                continue
+            if is_host or dead.si_pid in self._running:
                 self._end(dead.si_pid)
             else:
-                self._bury(dead.si_pid)
+                self._orphans.bury(dead.si_pid, [*self._running.values(), *self._sweeping])
         if self._sweeping:
             self._sweep()
 
@@ -243,18 +260,8 @@ class Supervisor:
         job.ended = time.time()
         job.peak = usage.ru_maxrss * 1024
         job.exact = job.peak > self._own_size(job.ended) + PEAK_SLACK_BYTES
-        job.cpu_seconds = usage.ru_utime + usage.ru_stime
+        job.cpu_seconds = max(0.0, job.cpu_seconds + usage.ru_utime + usage.ru_stime)
         self._sweeping.append(job)
-
-    def _bury(self, pid: int) -> None:
-        """Take an orphan from the table; its CPU time counts for its job while that has not been reported."""
-        session = session_of(pid)
-        _, _, usage = os.wait4(pid, 0)
-        key, _ = self._orphans.pop(pid, (None, 0.0))
-        for job in (*self._running.values(), *self._sweeping):
-            if key == job.key or session == job.pid:
-                job.cpu_seconds += usage.ru_utime + usage.ru_stime
-                job.peak = max(job.peak, usage.ru_maxrss * 1024)
 
     def _own_size(self, now: float) -> int:
         if now > self._own_peak_until:
@@ -273,35 +280,20 @@ class Supervisor:
         self._sweeping = still
         self._look_at = time.monotonic() + LOOK_SECONDS
         for job in clean:
-            end = (job.started, job.ended, job.status, job.peak, job.exact, job.cpu_seconds)
-            self._answer(("exited", job.key, job.pid, *end), urgent=True)
+            self._answer(job.report(), urgent=True)
             self._next(job.lane)
 
     def _kill_orphans(self, now: float) -> set[str | None]:
-        """Adopt new orphans, and kill those whose job is over; the keys of the jobs that those belonged to.
-
-        An orphan that cannot be assigned is over when all jobs that ran at its adoption are.
-        """
-        sessions = {job.pid: job.key for job in (*self._running.values(), *self._sweeping)}
-        running = {job.key for job in self._running.values()}
-        oldest = min((job.started for job in self._running.values()), default=now)
-        left: set[str | None] = set()
-        for pid in children():
-            if pid in self._running:
-                continue
-            if pid not in self._orphans:
-                self._orphans[pid] = (owner(pid, sessions), now)
-            key, since = self._orphans[pid]
-            if key not in running and (key is not None or oldest >= since):
-                left.add(key)
-                kill(pid)
-        return left
+        return self._orphans.kill_over(now, self._running.values(), self._sweeping, self._hosts.processes)
 
     def _look(self) -> None:
-        if self._look_at is None or time.monotonic() < self._look_at:
+        now = time.monotonic()
+        if (due := self._hosts.next_look) is not None and now >= due:
+            self._hosts.look(now)
+        if self._look_at is None or now < self._look_at:
             return
         self._kill_orphans(time.time())
-        self._look_at = time.monotonic() + LOOK_SECONDS if self._orphans else None
+        self._look_at = now + LOOK_SECONDS if self._orphans else None
 
     def _kill_everything(self) -> None:
         for pid in self._running:

@@ -1,7 +1,7 @@
 """`banyan worker --tasks FILE`: the tasks of a file, run by the same worker without a server.
 
-Each line of the file is a task as one would post it, with a `command`. A stand-in for the server hands them out in the
-order of the file, and prints one line of JSON for each that has ended.
+Each line of the file is a task as one would post it, with a `command` or a `model`. A stand-in for the server hands
+them out in the order of the file, and prints one line of JSON for each that has ended.
 """
 
 import json
@@ -26,7 +26,21 @@ from worker.events import Document, Drain, Event
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 _KNOWN = {
-    *("_id", "name", "tags", "metadata", "queue", "priority", "command", "env", "directory", "stdin", "workdir"),
+    *(
+        "_id",
+        "name",
+        "tags",
+        "metadata",
+        "queue",
+        "priority",
+        "command",
+        "model",
+        "inputs",
+        "env",
+        "directory",
+        "stdin",
+        "workdir",
+    ),
     *("timeout", "max_shutdown_time", "estimated_runtime", "requested_resources", "max_retry_count"),
 }
 _DURATIONS = ("timeout", "max_shutdown_time", "estimated_runtime")
@@ -215,11 +229,7 @@ def _line(document: Any, number: int) -> Line:
     unknown = sorted(document.keys() - _KNOWN)
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: not known, or only with a server")
-    command = document.get("command")
-    if not isinstance(command, str) and not (
-        isinstance(command, list) and command and all(isinstance(word, str) for word in command)
-    ):
-        raise ValueError("command must be a text, or a list of texts that is not empty")
+    _check_program(document)
     document.setdefault("_id", f"{number:06d}")
     if not isinstance(document["_id"], str) or not _NAME.fullmatch(document["_id"]):
         raise ValueError("_id must be letters, digits, '_', '-' and '.', at most 100")
@@ -232,4 +242,19 @@ def _line(document: Any, number: int) -> Line:
             wanted[name] = wire.parse_size(wanted[name])
     document["requested_resources"] = {"cores": 1} | wanted
     resources = Resources.from_document(document["requested_resources"])
-    return Line(document, resources, json.dumps(document["requested_resources"], sort_keys=True))
+    task_class = json.dumps([document.get("model"), document["requested_resources"]], sort_keys=True)
+    return Line(document, resources, task_class)
+
+
+def _check_program(document: Document) -> None:
+    """Raise ValueError unless there is something to run."""
+    command, model = document.get("command"), document.get("model")
+    if model is not None:
+        if not isinstance(model, str) or command is not None:
+            raise ValueError("model must be the name of a model, without a command beside it")
+        if not isinstance(document.get("inputs", {}), dict):
+            raise ValueError("inputs must be an object")
+    elif not isinstance(command, str) and not (
+        isinstance(command, list) and command and all(isinstance(word, str) for word in command)
+    ):
+        raise ValueError("command must be a text, or a list of texts that is not empty")

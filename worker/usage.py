@@ -36,7 +36,10 @@ class Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
-    """A running task: its first process, when it started (monotonic), its limit, where its progress is."""
+    """A running task: its first process, when it started (monotonic), its limit, where its progress is.
+
+    `cpu_ticks` is the CPU time that its first process had used before.
+    """
 
     execution: str
     pid: int
@@ -44,28 +47,36 @@ class Watched:
     memory_limit_bytes: int | None
     progress_path: str
     gpus: bool = False
+    cpu_ticks: int = 0
 
 
 def process_table() -> dict[int, Process]:
     """All processes of this machine that we may see."""
-    table: dict[int, Process] = {}
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    line = file.read()
-            except OSError:
-                continue  # it has ended
-            fields = line[line.rindex(b")") + 2 :].split()
-            table[int(name)] = Process(
-                int(name),
-                int(fields[1]),
-                int(fields[3]),
-                int(fields[11]) + int(fields[12]),
-                int(fields[20]),
-                int(fields[21]) * _PAGE,
-            )
-    return table
+    found = (_process(int(name)) for name in os.listdir("/proc") if name.isdecimal())
+    return {process.pid: process for process in found if process is not None}
+
+
+def cpu_ticks(pid: int) -> int:
+    """The CPU time that a process has used so far; 0 if it is gone."""
+    process = _process(pid)
+    return process.cpu_ticks if process is not None else 0
+
+
+def _process(pid: int) -> Process | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            line = file.read()
+    except OSError:
+        return None  # it has ended
+    fields = line[line.rindex(b")") + 2 :].split()
+    return Process(
+        pid,
+        int(fields[1]),
+        int(fields[3]),
+        int(fields[11]) + int(fields[12]),
+        int(fields[20]),
+        int(fields[21]) * _PAGE,
+    )
 
 
 def trees(table: Mapping[int, Process], roots: Mapping[int, str], reaper: int) -> dict[str, list[Process]]:
@@ -135,7 +146,7 @@ class Watcher:
     def watch(self, task: Watched) -> None:
         """Look at this task from now on."""
         with self._changed:
-            self._watched[task.execution] = _Seen(task, task.since)
+            self._watched[task.execution] = _Seen(task, task.since, task.cpu_ticks)
             if len(self._watched) == 1:
                 self._changed.notify()
 

@@ -16,6 +16,7 @@ from banyan.api import (  # noqa: F401 - importing a module registers its routes
     history,
     memory,
     metrics,
+    models,
     openapi,
     queues,
     routes,

@@ -90,6 +90,19 @@ def ranges(value: object) -> Iterator[str]:
             yield f"the range of {name!r}: {error}"
 
 
+def models(value: object) -> Iterator[str]:
+    """The models of a worker."""
+    if isinstance(value, list) and not all(_is_model(each) for each in value):
+        yield 'must be a list of models, each like {"name": "sum", "summary": "Adds numbers"}'
+
+
+def _is_model(value: object) -> bool:
+    if not isinstance(value, dict) or not value.keys() <= {"name", "summary"} or not _is_text(value.get("name")):
+        return False
+    summary = value.get("summary", "")
+    return summary == "" or _is_text(summary)
+
+
 def _faults_of_names(value: dict[str, Any]) -> Iterator[str]:
     if len(value) > _MAX_NAMES:
         yield f"must have at most {_MAX_NAMES} names"
@@ -110,5 +123,6 @@ CHECKS: dict[str, Callable[[object], Iterator[str]]] = {
     "grid": grid,
     "points": points,
     "ranges": ranges,
+    "models": models,
 }
 """By the name that schemas use in `check_with`."""

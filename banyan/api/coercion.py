@@ -1,4 +1,4 @@
-"""From what is sent to what is stored: ids, dates, sizes, durations, dependencies. ValueError says what is wrong."""
+"""From what is sent to what is stored: ids, dates, sizes, durations, references. ValueError says what is wrong."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -59,6 +59,25 @@ def _to_dependency(value: object) -> dict[str, Any]:
     return {"task": to_id(value["task"]), "on": condition}
 
 
+def to_input_refs(value: object) -> dict[str, dict[str, Any]]:
+    """Inputs that are results of other tasks: name to `{"task": id}`, with `"result": key` for one of several."""
+    if not isinstance(value, dict):
+        raise ValueError("must be an object such as {'x': {'task': id, 'result': key}}")
+    return {name: _to_input_ref(name, each) for name, each in value.items()}
+
+
+def _to_input_ref(name: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, dict) or "task" not in value:
+        raise ValueError(f"{name!r} must be an object such as {{'task': id, 'result': key}}")
+    unknown = sorted(value.keys() - {"task", "result"})
+    if unknown:
+        raise ValueError(f"{name!r} has the unknown field {unknown[0]!r}; it has 'task' and 'result'")
+    key = value.get("result")
+    if key is not None and not isinstance(key, str):
+        raise ValueError(f"{name!r}: 'result' must be a text, the name of a result; leave it out for the whole")
+    return {"task": to_id(value["task"])} | ({} if key is None else {"result": key})
+
+
 def to_date(value: object) -> datetime:
     """A UTC time."""
     if isinstance(value, datetime):
@@ -83,6 +102,7 @@ COERCIONS: dict[str, Callable[[object], Any]] = {
     "id": to_id,
     "ids": to_ids,
     "dependencies": to_dependencies,
+    "input_refs": to_input_refs,
     "date": to_date,
     "size": parse_size,
     "duration": parse_duration,

@@ -167,7 +167,7 @@ _RULES: dict[str, frozenset[str]] = {
     "float": _BOUNDS,
     "boolean": frozenset(),
     "list": _LENGTHS | {"check_with", "coerce"},
-    "dict": frozenset({"schema", "check_with"}),
+    "dict": frozenset({"schema", "check_with", "coerce"}),
     "objectid": frozenset({"coerce"}),
     "datetime": frozenset({"coerce"}),
 }

@@ -1,9 +1,6 @@
 """What tasks wrote: streams and work files, also while they run, from a shared disk, from GridFS or from the tails."""
 
 import mimetypes
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
@@ -14,24 +11,14 @@ from banyan.api.context import context
 from banyan.api.data import both, reader, visible
 from banyan.api.routes import route
 from banyan.errors import BadRequest, NotFound
-from banyan.storage.disk import Root, list_beneath, open_beneath
-from banyan.storage.files import StoredFile
+from banyan.queue.files import Blob, directory_of, from_disk, from_gridfs, root_of, work_file
+from banyan.storage.disk import list_beneath
 from banyan.wire import format_date
 
 Document = dict[str, Any]
 
 _ATTEMPT = {"attempt": "the number of an attempt; the last one if not given"}
 _TEXT = "text/plain; charset=utf-8"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blob:
-    """Bytes from somewhere, as many as there are now."""
-
-    size: int
-    read: Callable[[int, int], Iterator[bytes]]
-    close: Callable[[], None] = lambda: None
-    modified: datetime | None = None
 
 
 @route("GET", "/tasks/<objectid:task>/stdout", query=_ATTEMPT, media_type=_TEXT, summary="What a task printed")
@@ -50,8 +37,8 @@ def stderr(task: ObjectId) -> Response:
 def files(task: ObjectId) -> Document:
     """Path, size and time of each file; `excess` names what the quota did not allow to keep."""
     attempt = _attempt(task)
-    root, limit = _root(attempt), context().settings.files.max_files
-    place = _directory(attempt)["work"]
+    root, limit = root_of(attempt), context().settings.files.max_files
+    place = directory_of(context(), attempt)["work"]
     found = list_beneath(root, place, limit) if root and place else None
     if found is None:
         sent = context().storage.files.list(attempt["_id"])
@@ -71,8 +58,7 @@ def files(task: ObjectId) -> Document:
 def file(task: ObjectId, path: str) -> Response:
     """The file's bytes as they are now."""
     attempt = _attempt(task)
-    place = _directory(attempt)["work"]
-    blob = _from_disk(attempt, f"{place}/{path}" if place else None) or _from_gridfs(attempt, f"files/{path}")
+    blob = work_file(context(), attempt, path)
     if blob is None:
         raise NotFound(f"attempt {attempt['attempt']} of task {task} has no file {path!r}")
     return ranged(blob, _media_type(path))
@@ -80,8 +66,9 @@ def file(task: ObjectId, path: str) -> Response:
 
 def _stream(task: ObjectId, name: str) -> Response:
     attempt = _attempt(task)
-    logs = _directory(attempt)["logs"]
-    blob = _from_disk(attempt, f"{logs}/{name}") or _from_gridfs(attempt, name) or _from_tail(attempt, name)
+    logs = directory_of(context(), attempt)["logs"]
+    sent = from_disk(attempt, f"{logs}/{name}") or from_gridfs(context(), attempt, name)
+    blob = sent or _from_tail(attempt, name)
     response = ranged(blob, _TEXT)
     missing = max(_excess(attempt).get(name, 0), (attempt.get(f"{name}_bytes") or 0) - blob.size)
     if missing > 0 and attempt.get("time_terminated") is not None:
@@ -105,38 +92,6 @@ def _attempt(task: ObjectId) -> Document:
     if attempt is None:
         raise NotFound(f"task {task} has no attempt {number}")
     return attempt
-
-
-def _directory(attempt: Document) -> dict[str, str | None]:
-    """Where the attempt's logs and work directory lie under the worker's root; as agreed if it has not said so yet."""
-    told = attempt.get("directory")
-    if told:
-        return {"logs": told["logs"], "work": told.get("work")}
-    task = reader().one("tasks", {"_id": attempt["task"]}, {"workdir": 1}) or {}
-    logs = f"{attempt['task']}/{attempt['attempt']}"
-    kinds: dict[str, str | None] = {"attempt": f"{logs}/work", "task": f"{attempt['task']}/work"}
-    return {"logs": logs, "work": kinds.get(task.get("workdir", "attempt"))}
-
-
-def _root(attempt: Document) -> Root | None:
-    stored = attempt.get("files_root")
-    return Root(path=stored["path"], owner=stored["owner"]) if stored else None
-
-
-def _from_disk(attempt: Document, path: str | None) -> Blob | None:
-    root = _root(attempt)
-    opened = open_beneath(root, path) if root and path else None
-    if opened is None:
-        return None
-    return Blob(size=opened.size, read=opened.read, close=opened.close, modified=opened.modified)
-
-
-def _from_gridfs(attempt: Document, path: str) -> Blob | None:
-    store = context().storage.files
-    found: StoredFile | None = store.find(attempt["_id"], path)
-    if found is None:
-        return None
-    return Blob(size=found.size, read=lambda start, stop: store.read(found, start, stop), modified=found.modified)
 
 
 def _from_tail(attempt: Document, name: str) -> Blob:

@@ -89,7 +89,7 @@ class _Scope:
     def _step(self, rules: Rules, step: str, path: str) -> Rules:
         meta = rules.get("meta", {})
         if meta.get("free"):
-            return {"type": meta["values"]["type"]} if "values" in meta else _FREE
+            return dict(meta["values"]) if "values" in meta else _FREE
         if "items" in meta:
             return meta["items"] if step.isdecimal() else self._step(meta["items"], step, path)
         inner = rules.get("schema", {}).get(step)

@@ -16,6 +16,7 @@ from banyan.api.context import CONFIG_KEY
 from banyan.api.credentials import make_sure
 from banyan.config import ServerSettings
 from banyan.errors import Unavailable
+from banyan.models.checker import Checker
 from banyan.queue.context import Context
 from banyan.queue.hub import Hub
 from banyan.queue.rescue import Rescuer
@@ -54,7 +55,8 @@ def serve(settings: ServerSettings, credentials: Path | None = None, listen_fd: 
 def build(settings: ServerSettings) -> Any:
     """The application of one server process, with its wake-ups and its rescuer running."""
     storage = _connect(settings)
-    context = Context(storage=storage, hub=Hub(storage), settings=settings)
+    models = Checker(settings.models, settings.posting.check_seconds)
+    context = Context(storage=storage, hub=Hub(storage), settings=settings, models=models)
     app = create_app(context)
     context.hub.start()
     app.config[RESCUER_KEY] = Rescuer(context)
@@ -139,6 +141,7 @@ def _leave(_: object, worker: Any) -> None:
         return
     app.config[RESCUER_KEY].stop()
     app.config[CONFIG_KEY].hub.close()
+    app.config[CONFIG_KEY].models.close()
     app.config[CONFIG_KEY].storage.close()
 
 

@@ -33,14 +33,18 @@ def plan_of(body: Document) -> Plan:
         kept["samples"] = {**kept["samples"], "seed": secrets.randbelow(MAX_SEED) if seed is None else seed}
     inputs: Point = body.get("inputs") or {}
     points = _points({**body, **kept}, inputs)
+    names = names_of([inputs, *points])
+    if taken := sorted(set(names) & (body.get("input_refs") or {}).keys()):
+        raise Invalid({"input_refs": f"{taken[0]!r} is given by the points or in 'inputs' too; give it once"})
     template: Command | None = body.get("command")
-    shared, barrier = _validated(body, template, {**inputs, **points[0]}, names_of([inputs, *points]))
+    shared, barrier = _validated(body, template, {**inputs, **points[0]}, names)
     return Plan(
         kept=kept,
         shared=shared,
         template=template,
         inputs=inputs,
         points=points,
+        names=names,
         barrier=barrier,
         check_command=faults_of_command,
     )

@@ -63,6 +63,8 @@ def wanted(body: Document) -> Update:
     fields = validated_changes("tasks", plain)
     if "dependencies" in fields:
         raise Invalid({"dependencies": "they are set at creation; change the parents' continuations instead"})
+    if "input_refs" in fields:
+        raise Invalid({"input_refs": "they are set at creation, as dependencies are; post the task anew"})
     state = fields.pop("state", None)
     continuations = fields.pop("continuations", None)
     if continuations is not None and (edges["add"] or edges["remove"]):

@@ -142,8 +142,13 @@ def check_task(task: Mapping[str, Any]) -> Issues:
     issues: Issues = {}
     if task.get("command") is not None and task.get("model") is not None:
         issues["model"] = "a task has either 'command' or 'model', not both"
-    if task.get("inputs") is not None and task.get("model") is None and "sweep" not in task:
-        issues["inputs"] = "inputs need a 'model' to go to; a command takes 'stdin' or 'env'"
+    if task.get("model") is None:
+        if task.get("inputs") is not None and task.get("sweep") is None:
+            issues["inputs"] = "inputs need a 'model' to go to; a command takes 'stdin' or 'env'"
+        if task.get("input_refs"):
+            issues["input_refs"] = "they need a 'model' to go to; a command reads its parents' results by HTTP"
+    elif both := sorted((task.get("inputs") or {}).keys() & (task.get("input_refs") or {}).keys()):
+        issues["input_refs"] = f"{both[0]!r} is given in 'inputs' too; give it once"
     return issues
 
 

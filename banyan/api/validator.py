@@ -39,6 +39,7 @@ class Validator(EveValidator):
     _normalize_coerce_id = staticmethod(coercion.to_id)
     _normalize_coerce_ids = staticmethod(coercion.to_ids)
     _normalize_coerce_dependencies = staticmethod(coercion.to_dependencies)
+    _normalize_coerce_input_refs = staticmethod(coercion.to_input_refs)
     _normalize_coerce_date = staticmethod(coercion.to_date)
     _normalize_coerce_capability = staticmethod(coercion.to_capability)
     _normalize_coerce_size = staticmethod(parse_size)
@@ -80,6 +81,9 @@ class Validator(EveValidator):
 
     def _check_with_ranges(self, field: str, value: object) -> None:
         self._tell(field, checks.ranges(value))
+
+    def _check_with_models(self, field: str, value: object) -> None:
+        self._tell(field, checks.models(value))
 
     def _tell(self, field: str, faults: Iterable[str]) -> None:
         for fault in faults:

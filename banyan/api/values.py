@@ -25,6 +25,12 @@ def unstorable(value: Any, depth: int = 1) -> str | None:
         return f"it is nested deeper than {MAX_DEPTH} levels"
     if isinstance(value, list):
         return next((fault for each in value if (fault := unstorable(each, depth + 1))), None)
+    return _bad_object(value, depth)
+
+
+def _bad_object(value: Mapping[str, Any], depth: int) -> str | None:
+    if "$ref" in value and "$id" in value and value.get("$db", "") is None:
+        return "an object with the names '$ref' and '$id' cannot have null as '$db'"
     for name, each in value.items():
         fault = bad_name(name) or unstorable(each, depth + 1)
         if fault:

@@ -73,12 +73,7 @@ def wait(
 
 def wait_for(client: "Client", ids: list[str], timeout: float | None = None, as_json: bool = False) -> None:
     """Wait with a progress bar and say on stderr how it ended; exit 1 unless every task succeeded."""
-    try:
-        ended = _watched(client, ids, timeout)
-    except KeyboardInterrupt:
-        goes_on = "the task goes on" if len(ids) == 1 else "the tasks go on"
-        print(f"banyan: stopped waiting; {goes_on} (`banyan cancel ID` ends one)", file=sys.stderr)
-        raise typer.Exit(130) from None
+    ended = waited(client, ids, timeout)
     if as_json:
         print_json(ended)
     failed = [task for task in ended if task.get("exit_status") != "success"]
@@ -88,6 +83,16 @@ def wait_for(client: "Client", ids: list[str], timeout: float | None = None, as_
         print(f"{len(ended) - len(failed)} of {len(ended)} tasks succeeded", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
+
+
+def waited(client: "Client", ids: list[str], timeout: float | None = None) -> "list[Document]":
+    """The tasks once they have ended, which a progress bar waits for; Ctrl-C stops the waiting alone (exit 130)."""
+    try:
+        return _watched(client, ids, timeout)
+    except KeyboardInterrupt:
+        goes_on = "the task goes on" if len(ids) == 1 else "the tasks go on"
+        print(f"banyan: stopped waiting; {goes_on} (`banyan cancel ID` ends one)", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def read_filter(text: str | None) -> dict[str, Any] | None:

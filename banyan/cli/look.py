@@ -150,7 +150,10 @@ def _facts(task: "Document", attempts: "list[Document]") -> Table:
     facts: dict[str, object] = {
         "id": task["_id"],
         "exit status": output.exit_status(task) if task.get("exit_status") else None,
-        "command": output.command(task),
+        "command": output.command(task) if task.get("model") is None else None,
+        "model": task.get("model"),
+        "inputs": output.one_line(task["inputs"]) if task.get("inputs") else None,
+        "input refs": "\n".join(_ref(name, ref) for name, ref in (task.get("input_refs") or {}).items()),
         "queue": f"{task.get('queue', '')}, priority {task.get('priority', 0)}",
         "owner": task.get("owner"),
         "requested": output.resources(task.get("requested_resources") or {}),
@@ -177,6 +180,11 @@ def _facts(task: "Document", attempts: "list[Document]") -> Table:
         if value not in (None, ""):
             grid.add_row(label, value if isinstance(value, Text) else Text(str(value)))
     return grid
+
+
+def _ref(name: str, ref: "Document") -> str:
+    what = f"{ref['result']!r} of the result" if "result" in ref else "the result"
+    return f"{name} = {what} of task {ref['task']}"
 
 
 def _cause(cause: object) -> str | None:

@@ -29,6 +29,8 @@ SUCCESS = "success"
 CANCELLED = "cancelled"
 WORKER_UNREACHABLE = "abandoned (worker unreachable)"
 SERVER_UNREACHABLE = "abandoned (server unreachable)"
+HOST_DIED = "failure (worker: model host died)"
+"""The process that ran a model died; neither the machine nor, for certain, the model is to blame."""
 
 
 def is_worker_failure(exit_status: str) -> bool:
@@ -46,7 +48,8 @@ class Task:
     """What `transitions.decide` looks at, and the revision that it was read at.
 
     `task_class` is the key of its class (see `matching`); `has_continuations` says that edges to children
-    exist; `avoid` are workers whose machines have failed it; times are UTC, durations seconds.
+    exist; `avoid` are workers whose machines have failed it, `host_deaths` counts the processes that died with it;
+    times are UTC, durations seconds.
     """
 
     id: ObjectId
@@ -61,6 +64,7 @@ class Task:
     max_retry_count: int = 0
     retry_delay: float = 0.0
     abandoned_count: int = 0
+    host_deaths: int = 0
     attempt_count: int = 0
     execution: ObjectId | None = None
     worker: ObjectId | None = None

@@ -18,6 +18,7 @@ running                End with success                         terminated
 running                End with a failure, retries left         available, after the retry delay
 running                End with a failure, none left            terminated
 running                End, abandoned or the machine to blame   available; after the fifth: terminated
+running                End, the model's host process died       the same, but no worker is avoided for it
 pending_cancellation   End with success                         terminated
 pending_cancellation   any other End, GiveBack                  cancelled
 terminated, cancelled  Retry, Revive                            inactive or available, counts anew
@@ -32,7 +33,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from banyan.domain.task import CANCELLED, ENDED, LIVE, SUCCESS, State, Task, is_abandoned, is_worker_failure
+from banyan.domain.task import CANCELLED, ENDED, HOST_DIED, LIVE, SUCCESS, State, Task, is_abandoned, is_worker_failure
 from banyan.errors import IllegalTransition, StaleAttempt
 
 MAX_LOSSES = 5
@@ -225,12 +226,15 @@ def _terminated(exit_status: str, now: datetime, **fields: Any) -> Change:
 
 
 def _lose(task: Task, event: End, now: datetime) -> Change:
-    losses = task.abandoned_count + 1
-    if losses >= MAX_LOSSES:
-        return _terminated(event.exit_status, now, abandoned_count=losses)
-    if is_worker_failure(event.exit_status) and task.worker is not None and task.worker not in task.avoid:
-        return _again(task, now, abandoned_count=losses, avoid=[*task.avoid, task.worker])
-    return _again(task, now, abandoned_count=losses)
+    losses: dict[str, Any] = {"abandoned_count": task.abandoned_count + 1}
+    if event.exit_status == HOST_DIED:
+        losses["host_deaths"] = task.host_deaths + 1
+    if losses["abandoned_count"] >= MAX_LOSSES:
+        return _terminated(event.exit_status, now, **losses)
+    machine_to_blame = is_worker_failure(event.exit_status) and event.exit_status != HOST_DIED
+    if machine_to_blame and task.worker is not None and task.worker not in task.avoid:
+        losses["avoid"] = [*task.avoid, task.worker]
+    return _again(task, now, **losses)
 
 
 def _end_cancelled(task: Task, event: End, now: datetime) -> Change:
@@ -244,6 +248,7 @@ def _give_back_cancelled(task: Task, event: Event, now: datetime) -> Change:
 FRESH: Mapping[str, Any] = {
     "retry_count": 0,
     "abandoned_count": 0,
+    "host_deaths": None,
     "exit_status": None,
     "execution": None,
     "avoid": None,

@@ -16,6 +16,7 @@ from banyan.queue.choose import Wanted
 from banyan.queue.context import Context
 from banyan.queue.grant import attempt, grant
 from banyan.queue.hub import Waiter
+from banyan.queue.inputs import Resolved, resolve
 from banyan.queue.report import give_back, lose
 from banyan.storage.workers import ACTIVE, DRAINING
 
@@ -171,7 +172,7 @@ def replay(context: Context, worker: Document, granted: Sequence[ObjectId]) -> l
     recorded = context.storage.executions.load(document["execution"] for document in running)
     missing = [attempt(document, worker) for document in running if document["execution"] not in recorded]
     context.storage.executions.begin(missing)
-    return [grant_of(context, document) for document in running]
+    return grants_of(context, running)
 
 
 def _news(context: Context, worker: Document, ask: Ask, held: Sequence[Document]) -> News:
@@ -198,7 +199,7 @@ def _granted(context: Context, worker: Document, ask: Ask) -> list[Document]:
         request=ask.request,
         timeout_seconds=_seconds_left(worker, context.now()),
     )
-    return [grant_of(context, document) for document in grant(context, wanted)]
+    return grants_of(context, grant(context, wanted))
 
 
 def _tell_drain(context: Context, worker: Document, ask: Ask) -> bool:
@@ -216,13 +217,23 @@ def _seconds_left(worker: Document, now: datetime) -> float | None:
 
 _GRANTED = (
     "_id execution name queue owner command model inputs env directory stdin workdir timeout max_shutdown_time "
-    "estimated_runtime requested_resources sweep index"
+    "estimated_runtime requested_resources sweep index host_deaths"
 ).split()
 
 
-def grant_of(context: Context, document: Document) -> Document:
-    """What the worker gets of a task that it was granted, the attempt's token with it."""
+def grants_of(context: Context, documents: Sequence[Document]) -> list[Document]:
+    """What the worker gets of tasks that it was granted, the attempts' tokens with them.
+
+    `inputs` then have what was taken from parents; where that is not there, `input_error` says what is missing.
+    """
+    inputs = resolve(context, documents)
+    return [_grant_of(context, document, inputs.get(document["_id"])) for document in documents]
+
+
+def _grant_of(context: Context, document: Document, inputs: Resolved | None) -> Document:
     granted = {name: document[name] for name in _GRANTED if document.get(name) is not None}
+    if inputs is not None:
+        granted |= {"inputs": inputs.inputs} if inputs.error is None else {"input_error": inputs.error}
     granted["attempt"] = document["attempt_count"]
     granted["class"] = document["task_class"]
     granted["token"] = context.storage.meta.attempt_token(document["execution"])

@@ -6,6 +6,7 @@ from datetime import datetime
 from banyan.config import ServerSettings
 from banyan.domain.matching import TaskClass
 from banyan.domain.shares import Shares
+from banyan.models.checker import Checker
 from banyan.queue.hub import Hub
 from banyan.storage.mongo import Storage
 
@@ -37,13 +38,14 @@ class Classes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """The storage, the wake-ups and the settings of one server process."""
+    """The storage, the wake-ups, the settings and the models of one server process."""
 
     storage: Storage
     hub: Hub
     settings: ServerSettings
     shares: Shares = field(default_factory=Shares)
     classes: Classes = field(default_factory=Classes)
+    models: Checker = field(default_factory=Checker)
 
     def now(self) -> datetime:
         """MongoDB's time: the only clock that leases, delays and histories know."""

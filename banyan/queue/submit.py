@@ -1,7 +1,7 @@
 """Submitting tasks: a list becomes tasks and edges in one transaction, or nothing at all."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,13 +16,14 @@ from banyan.queue import parts
 from banyan.queue.actor import Actor
 from banyan.queue.context import Context
 from banyan.queue.graph import Joining, describe_cycle, join
+from banyan.queue.inputs import add_defaults, fault_of_refs, implied_edges
+from banyan.queue.posting import Faults, posting_faults
 from banyan.queue.settle import settle
 from banyan.storage.mongo import Session
 from banyan.storage.tasks import encoded_bytes, first_fields, new_revision, view
 
 Document = dict[str, Any]
 Record = Callable[[Session | None, list[Document]], None]
-Faults = list[dict[str, object]]
 
 MAX_TASK_BYTES = 12 * 2**20
 """A stored task is at most so large, which leaves room for what its attempts add to it (MongoDB's limit is 16 MiB)."""
@@ -35,24 +36,25 @@ def submit(
     documents: Sequence[Document],
     actor: Actor,
     record: Record | None = None,
-    *,
     check: Collection[int] | None = None,
     unit: ObjectId | None = None,
 ) -> list[Document]:
     """Store validated tasks (with `dependencies` and `continuations` still in them) and let them begin.
 
     Answers with `_id`, `_etag`, `_created`, `_updated` and `state` of each, in order. `record(session, answers)` is
-    called within the transaction. Raises `Invalid` with the faults of all items, and then nothing is stored.
-
-    `check` names, by their places, the items that the posting check is to look at; None means all. `unit` is the id by
-    which `parts` knows the submission if it is too large for one transaction.
+    called within the transaction. `check` names the items that the posting check looks at, all if it is None. Raises
+    `Invalid` with the faults of all items, and then nothing is stored. `unit` is the id by which `parts` knows the
+    submission if it is too large for one transaction.
     """
     now = context.now()
     tasks = _fresh(documents, actor, now)
+    add_defaults(context, tasks)
     edges = [edge for task in tasks for edge in _edges(task, actor)]
+    edges += implied_edges(tasks, edges, actor)
     given = {document["_id"]: index for index, document in enumerate(documents) if "_id" in document}
     _raise(_faults(context, tasks, edges, given))
     sizes = _sizes(context, tasks)
+    _raise(posting_faults(context, tasks, check))
     _start(tasks, edges, now)
     joining = Joining.of(edges, [task["_id"] for task in tasks])
     answers = [_answer(task) for task in tasks]
@@ -107,9 +109,10 @@ def _edges(task: Document, actor: Actor) -> list[Edge]:
 
 
 def _faults(context: Context, tasks: Sequence[Document], edges: Sequence[Edge], given: dict[ObjectId, int]) -> Faults:
-    """An unknown queue, an `_id` that is taken or there twice, an edge twice, a cycle among the items."""
+    """An unknown queue, an `_id` that is taken or there twice, edges that cannot be, a cycle among the items."""
     known = context.storage.queues.names()
     faults: Faults = [{} for _ in tasks]
+    conditions = {(edge.parent, edge.child): edge.on for edge in edges}
     place: dict[ObjectId, int] = {}
     for index, task in enumerate(tasks):
         if task["queue"] not in known:
@@ -117,6 +120,8 @@ def _faults(context: Context, tasks: Sequence[Document], edges: Sequence[Edge], 
         if task["_id"] in place:
             faults[index]["_id"] = f"item {place[task['_id']]} has the same _id"
         place.setdefault(task["_id"], index)
+        if fault := fault_of_refs(task, conditions):
+            faults[index]["input_refs"] = fault
     pairs = Counter((edge.parent, edge.child) for edge in edges)
     for (parent, child), count in pairs.items():
         if count > 1:
@@ -132,9 +137,14 @@ def _faults(context: Context, tasks: Sequence[Document], edges: Sequence[Edge], 
 
 def check_size(task: Document) -> int:
     """The size of a task in bytes; raises `TooLarge` for one that MongoDB could not hold with its results."""
-    size = encoded_bytes(task)
+    return check_bytes(task, f"task {task['_id']} has")
+
+
+def check_bytes(document: Mapping[str, Any], what: str) -> int:
+    """The size of a document; raises `TooLarge`, with `what` ("task X has") in its text, if no task could hold it."""
+    size = encoded_bytes(document)
     if size > MAX_TASK_BYTES:
-        raise TooLarge(f"task {task['_id']} has {size} bytes, at most {MAX_TASK_BYTES}; pass large data as files")
+        raise TooLarge(f"{what} {size} bytes, at most {MAX_TASK_BYTES}; pass large data as files")
     return size
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from bson import ObjectId
 
 from banyan.domain.continuations import ON_ANY
-from banyan.domain.sweeps import Command, Point, Template, names_of, spread
+from banyan.domain.sweeps import Command, Point, Template, spread
 from banyan.domain.task import ENDED, State
 from banyan.errors import Conflict, IllegalTransition, Invalid, NotFound, PreconditionFailed, TooLarge
 from banyan.queue import cancel as cancelling
@@ -17,9 +17,9 @@ from banyan.queue.context import Context
 from banyan.queue.delete import delete
 from banyan.queue.parts import complete
 from banyan.queue.settle import settle
-from banyan.queue.submit import MAX_TASK_BYTES, submit
+from banyan.queue.submit import check_bytes, submit
 from banyan.storage.mongo import Session
-from banyan.storage.tasks import encoded_bytes, new_revision
+from banyan.storage.tasks import new_revision
 
 Document = dict[str, Any]
 
@@ -45,6 +45,8 @@ class Plan:
     inputs: Point
     """Inputs that all points have, below their own."""
     points: Sequence[Point]
+    names: Sequence[str]
+    """Of all inputs."""
     barrier: Document | None = None
     """A validated task that waits for all points."""
     check_command: Callable[[object], Iterable[str]] = lambda command: ()
@@ -63,10 +65,9 @@ def make(
     are wrong, `TooLarge` when they are too much together.
     """
     id = ObjectId()
-    names = names_of([plan.inputs, *plan.points])
-    tasks = _tasks(context, plan, id, names)
+    tasks = _tasks(context, plan, id)
     count = len(tasks)
-    document = _document(plan, id, names, count, actor, context.now())
+    document = _document(plan, id, count, actor, context.now())
     if plan.barrier is not None:
         barrier = _barrier(plan.barrier, id, tasks)
         document["barrier"] = barrier["_id"]
@@ -87,10 +88,10 @@ def make(
     return document
 
 
-def _tasks(context: Context, plan: Plan, sweep: ObjectId, names: Sequence[str]) -> list[Document]:
+def _tasks(context: Context, plan: Plan, sweep: ObjectId) -> list[Document]:
     title = plan.kept.get("name") or plan.kept.get("model") or "sweep"
     common = {name: value for name, value in plan.shared.items() if name not in ("command", "inputs")}
-    commands = _commands(context, plan, names)
+    commands = _commands(context, plan)
     tasks = []
     for index, point in enumerate(plan.points):
         task = {**common, "_id": ObjectId(), "name": f"{title}[{index}]", "sweep": sweep, "index": index}
@@ -101,11 +102,11 @@ def _tasks(context: Context, plan: Plan, sweep: ObjectId, names: Sequence[str]) 
     return tasks
 
 
-def _commands(context: Context, plan: Plan, names: Sequence[str]) -> list[Command]:
+def _commands(context: Context, plan: Plan) -> list[Command]:
     """The command of each point; none for a model."""
     if plan.template is None:
         return []
-    template = Template(plan.template, names)
+    template = Template(plan.template, plan.names)
     limit = context.settings.limits.max_submission_bytes
     commands: list[Command] = []
     faults: list[Document] = []
@@ -130,12 +131,10 @@ def _command(plan: Plan, template: Template, point: Point, index: int) -> tuple[
     return command, ", ".join(plan.check_command(command))
 
 
-def _document(plan: Plan, id: ObjectId, names: Sequence[str], count: int, actor: Actor, now: datetime) -> Document:
-    document = {**plan.kept, "_id": id, "count": count, "input_names": names, "owner": actor.name}
+def _document(plan: Plan, id: ObjectId, count: int, actor: Actor, now: datetime) -> Document:
+    document = {**plan.kept, "_id": id, "count": count, "input_names": list(plan.names), "owner": actor.name}
     document |= {"_created": now, "_updated": now, "_etag": new_revision()}
-    size = encoded_bytes(document)
-    if size > MAX_TASK_BYTES:
-        raise TooLarge(f"the sweep's own document has {size} bytes, at most {MAX_TASK_BYTES}; send 'points' instead")
+    check_bytes(document, "the sweep's own document has")
     return document
 
 

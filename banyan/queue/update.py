@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from bson import ObjectId
@@ -15,6 +16,7 @@ from banyan.queue.apply import announce
 from banyan.queue.cancel import cancel
 from banyan.queue.context import Context
 from banyan.queue.graph import add_edges, remove_edges
+from banyan.queue.posting import POSTED, posting_faults
 from banyan.queue.settle import promote_ready, settle
 from banyan.queue.submit import check_size, unknown_queue
 from banyan.storage.mongo import Session
@@ -91,12 +93,9 @@ def _matching(context: Context, task_id: ObjectId, revision: str | None, session
 
 def _change(context: Context, task_id: ObjectId, wanted: Update, actor: Actor, revision: str | None) -> None:
     for _ in range(_ROUNDS):
-        if wanted.edits_edges:
-            done = context.storage.transaction(
-                lambda session: _write(context, task_id, wanted, actor, revision, session)
-            )
-        else:
-            done = _write(context, task_id, wanted, actor, revision, None)
+        asked = _ask_model(context, task_id, wanted, revision)
+        write = partial(_write, context, task_id, wanted, actor, revision, asked)
+        done = context.storage.transaction(write) if wanted.edits_edges else write(None)
         if done is not None:
             task, change, orphaned = done
             announce(context, [(task, change)])
@@ -107,16 +106,34 @@ def _change(context: Context, task_id: ObjectId, wanted: Update, actor: Actor, r
     raise Conflict(f"task {task_id} was changed by others again and again; try later")
 
 
+def _ask_model(context: Context, task_id: ObjectId, wanted: Update, revision: str | None) -> str | None:
+    """Let the posting check look at the task as it would be, before any transaction; the revision that it rests on.
+
+    None if nothing changes that models are asked about. Raises `Invalid` with what the model says.
+    """
+    if POSTED.isdisjoint(wanted.fields):
+        return None
+    document = _matching(context, task_id, revision, None)
+    _refuse_fields(document, wanted)
+    after = {**document, **wanted.fields}
+    if faults := wanted.check(after) or posting_faults(context, [after])[0]:
+        raise Invalid(faults)
+    return str(document["_etag"])
+
+
 def _write(
     context: Context,
     task_id: ObjectId,
     wanted: Update,
     actor: Actor,
     revision: str | None,
+    asked: str | None,
     session: Session | None,
 ) -> tuple[Task, Change, list[ObjectId]] | None:
     """One try: the task as it was decided on, its change, children that lost an edge; None when someone was first."""
     document = _matching(context, task_id, revision, session)
+    if asked is not None and document["_etag"] != asked:
+        return None
     _refuse_fields(document, wanted)
     orphaned: list[ObjectId] = []
     if session is not None:

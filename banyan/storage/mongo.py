@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import pymongo
+from bson.codec_options import TypeDecoder, TypeRegistry
+from bson.dbref import DBRef
 from bson.errors import InvalidDocument
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
@@ -29,6 +31,7 @@ from banyan.storage.files import FileStore
 from banyan.storage.idempotency import IdempotencyStore
 from banyan.storage.memory import MemoryStore
 from banyan.storage.meta import MetaStore
+from banyan.storage.models import ModelStore
 from banyan.storage.parts import PartStore
 from banyan.storage.queues import QueueStore
 from banyan.storage.signals import SignalStore
@@ -83,6 +86,16 @@ def _translate_failure(error: OperationFailure) -> BanyanError | None:
     return None
 
 
+class _PlainReference(TypeDecoder):
+    """Objects with the names `$ref` and `$id` come back as they were stored: they are users' inputs, no references."""
+
+    bson_type = DBRef
+
+    def transform_bson(self, value: DBRef) -> Document:
+        """The object."""
+        return dict(value.as_doc())
+
+
 class Clock:
     """MongoDB's clock, read now and then and carried on by the monotonic one in between."""
 
@@ -115,6 +128,7 @@ class Storage:
         self.executions = ExecutionStore(self.db)
         self.workers = WorkerStore(self.db)
         self.queues = QueueStore(self.db)
+        self.models = ModelStore(self.db)
         self.meta = MetaStore(self.db)
         self.signals = SignalStore(self.db)
         self.users = UserStore(self.db)
@@ -139,6 +153,7 @@ class Storage:
                 retryWrites=True,
                 serverSelectionTimeoutMS=SERVER_SELECTION_MS,
                 appname="banyan",
+                type_registry=TypeRegistry([_PlainReference()]),
             )
             storage = cls(client, database)
             storage._refuse_standalone()
@@ -178,5 +193,5 @@ class Storage:
     def _prepare(self) -> None:
         for store in (self.tasks, self.edges, self.executions, self.workers, self.queues, self.meta, self.signals):
             store.prepare()
-        for kept in (self.users, self.memory, self.files, self.idempotency, self.parts, self.sweeps):
+        for kept in (self.users, self.memory, self.files, self.idempotency, self.models, self.parts, self.sweeps):
             kept.prepare()

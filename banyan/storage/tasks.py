@@ -18,7 +18,7 @@ Session = ClientSession | None
 
 _VIEW = (
     "_id _etag state owner queue command model hold not_before retry_count max_retry_count retry_delay abandoned_count "
-    "attempt_count execution worker exit_status cancelled_by has_continuations unsettled task_class avoid"
+    "host_deaths attempt_count execution worker exit_status cancelled_by has_continuations unsettled task_class avoid"
 ).split()
 
 _CLAIM_INDEX = [("class_key", ASCENDING), ("priority", DESCENDING), ("order", ASCENDING)]
@@ -40,6 +40,7 @@ def view(document: Mapping[str, Any]) -> Task:
         max_retry_count=get("max_retry_count", 0),
         retry_delay=get("retry_delay", 0.0),
         abandoned_count=get("abandoned_count", 0),
+        host_deaths=get("host_deaths", 0),
         attempt_count=get("attempt_count", 0),
         execution=get("execution"),
         worker=get("worker"),

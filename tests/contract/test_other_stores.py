@@ -13,6 +13,7 @@ from banyan.storage.edges import EdgeStore
 from banyan.storage.executions import ExecutionStore
 from banyan.storage.memory import MemoryStore
 from banyan.storage.meta import MetaStore
+from banyan.storage.models import NONE_YET, ModelStore
 from banyan.storage.queues import QueueStore
 from banyan.storage.workers import DRAINING, GONE, LOST, WorkerStore
 
@@ -40,6 +41,38 @@ def workers(db: Db) -> WorkerStore:
     store = WorkerStore(db)
     store.prepare()
     return store
+
+
+@pytest.fixture
+def models(db: Db) -> ModelStore:
+    store = ModelStore(db)
+    store.prepare()
+    return store
+
+
+def test_default_inputs_are_replaced_whole_and_have_any_names(models: ModelStore) -> None:
+    assert models.load() == {}
+    models.set_defaults("sum", {"x": 1, "y": 2}, NOW)
+    odd = {"c.x": 1, "$ref": {"$id": [None]}, "": float("inf"), "🌳": {}}
+    models.set_defaults("sum", odd, NOW)
+    models.set_defaults("a.b/c", {"z": 3}, NOW)
+    assert models.load(["sum"])["sum"]["defaults"] == odd
+    assert models.load(["sum", "none"]).keys() == {"sum"}
+    assert models.load().keys() == {"sum", "a.b/c"}
+
+
+def test_default_inputs_change_only_at_the_revision_that_is_named(models: ModelStore) -> None:
+    first = models.set_defaults("sum", {"x": 1}, NOW, NONE_YET)
+    assert first is not None
+    assert models.set_defaults("sum", {"x": 2}, NOW, NONE_YET) is None
+    second = models.set_defaults("sum", {"x": 3}, NOW, first["_etag"])
+    assert second is not None
+    assert models.set_defaults("sum", {"x": 4}, NOW, first["_etag"]) is None
+    assert models.set_defaults("other", {"x": 5}, NOW, first["_etag"]) is None
+    kept = models.load()
+    assert {name: (each["defaults"], each["_etag"]) for name, each in kept.items()} == {
+        "sum": ({"x": 3}, second["_etag"])
+    }
 
 
 def test_an_edge_is_settled_once_and_for_all(edges: EdgeStore) -> None:

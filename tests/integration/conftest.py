@@ -10,8 +10,9 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from banyan.api.app import create_app
-from banyan.config import ServerSettings
+from banyan.config import Models, ServerSettings
 from banyan.domain.roles import Role
+from banyan.models.checker import Checker
 from banyan.queue.context import Context
 from banyan.queue.hub import Hub
 from banyan.storage.mongo import Storage
@@ -39,14 +40,17 @@ class Api:
     def patch(self, path: str, json: Any = None, **more: Any) -> TestResponse:
         return self.call("PATCH", path, json, **more)
 
+    def put(self, path: str, json: Any = None, **more: Any) -> TestResponse:
+        return self.call("PUT", path, json, **more)
+
     def delete(self, path: str, **more: Any) -> TestResponse:
         return self.call("DELETE", path, **more)
 
 
 @pytest.fixture
 def settings() -> ServerSettings:
-    """The server's settings; a test may override this fixture."""
-    return ServerSettings()
+    """The server's settings, with no models; a test may override this fixture."""
+    return ServerSettings(models=Models(path=()))
 
 
 @pytest.fixture
@@ -54,8 +58,10 @@ def context(mongo_uri: str, database_name: str, settings: ServerSettings) -> Ite
     """The storage, hub and settings behind `app`."""
     storage = Storage.connect(mongo_uri, database_name)
     hub = Hub(storage)
-    yield Context(storage=storage, hub=hub, settings=settings)
+    models = Checker(settings.models, settings.posting.check_seconds)
+    yield Context(storage=storage, hub=hub, settings=settings, models=models)
     hub.close()
+    models.close()
     storage.close()
 
 

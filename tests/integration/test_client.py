@@ -1,8 +1,6 @@
 """The Python client against the whole server, without a socket."""
 
 from collections.abc import Callable
-from typing import Any
-from uuid import uuid4
 
 import pytest
 from bson import ObjectId
@@ -19,6 +17,7 @@ from banyan.errors import (
     Unauthorized,
 )
 from banyan.queue.context import Context
+from tests.support.hand_worker import HandWorker
 from tests.support.wsgi import WSGITransport
 
 URL = "http://banyan.test"
@@ -40,27 +39,6 @@ def client_as(app: Flask, context: Context) -> As:
 def alice(client_as: As) -> Client:
     """A provider's client."""
     return client_as("alice", Role.PROVIDER)
-
-
-class HandWorker:
-    """A worker in the test's own time, over HTTP: claims, sends files, reports ends."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        resources = {"cores": 4, "memory": 1 << 30}
-        document = {"name": "by hand", "resources": resources, "capabilities": ["shell"], "pid": 1, "host": "here"}
-        self.id = client.register_worker(document)["_id"]
-
-    def claim(self, max_tasks: int = 10) -> list[Document]:
-        """What is granted at once."""
-        body = {"request": uuid4().hex, "resources": {"cores": 4, "memory": 1 << 30}, "max_tasks": max_tasks, "wait": 0}
-        tasks: list[Document] = self.client.claim(self.id, body)["tasks"]
-        return tasks
-
-    def end(self, grant: Document, exit_status: str = "success", **fields: Any) -> Document:
-        """Report the end of an attempt."""
-        end = {"execution": grant["execution"], "token": grant["token"], "exit_status": exit_status, **fields}
-        return self.client.report(self.id, {"reports": [end], "memory_usage": []})
 
 
 @pytest.fixture

@@ -37,6 +37,9 @@ ODD = [
     *("1 GiB", "1e400 B", "2h", "1e400h", "-1", "8.0", "8", "²", ID, ID.upper(), ID + "\n", DATE, "2013-04-02"),
     *(f"{DATE} (\ud800)", "0001-01-01T00:00:00+23:59", "success", "any", "active", "available", "admin", "task"),
     *([], [1], ["x"], [""], ["\ud800"], ["a\0"], [ID], [ID, ID], [{"task": ID}], [{"task": ID, "on": "x"}], [[]]),
+    *([{"name": "m"}], [{"name": ""}], [{"name": "m", "summary": 1}], [{"name": "m", "x": 1}]),
+    *({"x": {"task": ID}}, {"": {"task": ID, "result": ""}}, {"x": {"task": 1}}, {"x": {"task": ID, "result": 1}}),
+    *({"$ref": {"task": ID, "x": 1}}, {"x": {"result": "y"}}, {"x": ID}),
     *({}, {"a": 1}, {"a": "b"}, {"a": "\ud800"}, {"a\0": 1}, {"\ud800": "x"}, {"": "x"}, {"a=b": "x"}, {"a": True}),
     *({"a": float("nan")}, {"a": 2**64}, {"a": None}, {"cores": 1}, {"cores": True}, {"memory": "1 GiB"}),
     *(_deep(62), _deep(63), _deep(64), _deep(65)),
@@ -68,6 +71,7 @@ def _coerced(rules: Mapping[str, Any]) -> Values:
         "id": _IDS,
         "ids": st.lists(_IDS, max_size=3, unique=True),
         "dependencies": st.lists(_IDS, max_size=3, unique=True).flatmap(_dependencies),
+        "input_refs": st.dictionaries(_NAME, _input_refs(), max_size=3),
         "date": st.datetimes().map(str) | st.just(DATE),
         "size": st.integers(int(low), int(high)) | st.sampled_from(["1 GiB", "500 MB", 1024.0]),
         "duration": st.floats(low, high) | st.integers(1, int(high)) | st.sampled_from(["2h", "90 s"]),
@@ -85,6 +89,10 @@ def _dependencies(ids: list[str]) -> Values:
     return st.tuples(*(st.just(each) | st.builds(dict, task=st.just(each), on=conditions) for each in ids)).map(list)
 
 
+def _input_refs() -> Values:
+    return st.builds(dict, task=_IDS) | st.builds(dict, task=_IDS, result=_TEXT | st.none())
+
+
 def _checked(rules: Mapping[str, Any]) -> Values:
     pattern = rules.get("regex")
     text = _TEXT.filter(lambda text: len(text) >= rules.get("minlength", 0))
@@ -93,6 +101,7 @@ def _checked(rules: Mapping[str, Any]) -> Values:
         "command": _NAME.map("echo {}".format) | st.lists(_TEXT, max_size=3).map(lambda words: ["echo", *words]),
         "texts": st.lists(_NAME, max_size=3),
         "names_to_texts": st.dictionaries(_NAME, _TEXT, max_size=3),
+        "models": st.lists(st.builds(dict, name=_NAME) | st.builds(dict, name=_NAME, summary=_TEXT), max_size=3),
         "names_to_amounts": st.dictionaries(_NAME, st.integers(0, 10**9) | st.floats(0, 1e9), max_size=3),
     }
     return kinds[rules["check_with"]]

@@ -103,6 +103,11 @@ class FakeServer:
                 self.on_end()
         return {"accepted": [report["execution"] for report in body["reports"]], "cancel": list(self.cancel)}
 
+    def tell_cancellations(self) -> None:
+        """Answer an open claim if there is something in `cancel`."""
+        with self._changed:
+            self._changed.notify_all()
+
     def close_worker(self, worker: str, finished: Sequence[str], /) -> None:
         """Record the goodbye."""
         self._perhaps_fail("close")
@@ -145,7 +150,7 @@ def task_document(task: Document, number: int) -> Document:
 
 def work(root: Path, server: FakeServer, **settings: Any) -> int:
     """Run a worker in this process until all of the server's tasks have ended; its exit code."""
-    told: dict[str, Any] = {"cores": 2, "workdir": str(root)} | settings
+    told: dict[str, Any] = {"cores": 2, "workdir": str(root), "models": {"path": []}} | settings
     daemon = Daemon(WorkerSettings(**told), server, root)
     server.on_end = lambda: daemon.tell(Drain("all has ended"))
     return daemon.run()

@@ -76,7 +76,7 @@ def test_variables_of_the_client_the_tasks_and_the_other_program_are_left_alone(
         "BANYAN_WORKDIR": "/tmp",
         "BANYAN_PROGRESS": "p",
         "BANYAN_RESULT": "r",
-        "BANYAN_MODELS__PATH": "[]",
+        "BANYAN_MODELS__PATH": '["models"]',
         "BANYANO": "not ours",
     }
     assert load_server_settings(environ=environ) == ServerSettings()

@@ -9,7 +9,7 @@ from bson import ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
 
-from banyan.domain.task import State, Task
+from banyan.domain.task import HOST_DIED, State, Task
 from banyan.domain.transitions import (
     MAX_LOSSES,
     Cancel,
@@ -67,6 +67,7 @@ def changed(task: Task, event: Event) -> Change:
         (running(max_retry_count=1, retry_count=1), End(EXECUTION, "timed out"), State.TERMINATED),
         (running(), End(EXECUTION, "abandoned (worker unreachable)"), State.AVAILABLE),
         (running(), End(EXECUTION, "failure (worker: disk full)"), State.AVAILABLE),
+        (running(), End(EXECUTION, HOST_DIED), State.AVAILABLE),
         (running(State.PENDING_CANCELLATION), End(EXECUTION, "success"), State.TERMINATED),
         (running(State.PENDING_CANCELLATION), End(EXECUTION, "failure (SIGTERM)"), State.CANCELLED),
         (running(State.PENDING_CANCELLATION, max_retry_count=9), End(EXECUTION, "timed out"), State.CANCELLED),
@@ -124,6 +125,22 @@ def test_a_lost_attempt_uses_up_no_retry_until_the_fifth_fails_the_task() -> Non
     assert (change.state, change.fields["exit_status"]) == (State.TERMINATED, "abandoned (worker unreachable)")
 
 
+def test_a_worker_whose_machine_failed_a_task_is_avoided_but_not_one_whose_model_host_died() -> None:
+    first = ObjectId()
+    machine = changed(running(avoid=(first,)), End(EXECUTION, "failure (worker: disk full)"))
+    assert (machine.fields["avoid"], "host_deaths" in machine.fields) == ([first, WORKER], False)
+    host = changed(running(avoid=(first,), host_deaths=1, abandoned_count=2), End(EXECUTION, HOST_DIED))
+    assert (host.state, host.claimable, "avoid" in host.fields) == (State.AVAILABLE, True, False)
+    assert (host.fields["host_deaths"], host.fields["abandoned_count"]) == (2, 3)
+    assert "retry_count" not in host.fields
+
+
+def test_a_task_that_outlived_five_hosts_and_workers_is_failed() -> None:
+    change = changed(running(abandoned_count=MAX_LOSSES - 1, host_deaths=3), End(EXECUTION, HOST_DIED))
+    assert (change.state, change.fields["exit_status"]) == (State.TERMINATED, HOST_DIED)
+    assert (change.fields["host_deaths"], change.fields["abandoned_count"]) == (4, MAX_LOSSES)
+
+
 def test_a_retry_waits_its_delay_and_is_not_claimable_before() -> None:
     change = changed(running(max_retry_count=3, retry_count=1, retry_delay=10.0), End(EXECUTION, "timed out"))
     waits = change.fields["not_before"] - NOW
@@ -148,9 +165,10 @@ def test_held_and_not_yet_due_tasks_become_available_but_not_claimable() -> None
 
 
 def test_a_retry_by_hand_starts_all_counts_anew_but_the_attempts() -> None:
-    ended = task(State.TERMINATED, retry_count=3, abandoned_count=2, attempt_count=6, exit_status="timed out")
+    ended = task(State.TERMINATED, retry_count=3, abandoned_count=2, host_deaths=1, attempt_count=6)
     fields = changed(ended, Retry()).fields
-    assert (fields["retry_count"], fields["abandoned_count"], fields["exit_status"]) == (0, 0, None)
+    assert (fields["retry_count"], fields["abandoned_count"], fields["host_deaths"]) == (0, 0, None)
+    assert fields["exit_status"] is None
     assert "attempt_count" not in fields
 
 

@@ -253,6 +253,29 @@ def test_a_file_of_tasks_hands_out_what_fits_and_retries(tmp_path: Path) -> None
     assert (done, tasks.failed, tasks.ended) == ([True], 1, 2)
 
 
+def test_a_file_of_tasks_may_name_models(tmp_path: Path) -> None:
+    path = tmp_path / "tasks"
+    path.write_text('{"model": "sum", "inputs": {"c.x": 1}}\n{"command": "x"}\n')
+    model, command = read(path)
+    assert (model.document["model"], model.document["inputs"]) == ("sum", {"c.x": 1})
+    assert model.task_class != command.task_class
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"model": "sum", "command": "x"}', "without a command beside it"),
+        ('{"model": 3}', "the name of a model"),
+        ('{"model": "sum", "inputs": [1]}', "inputs must be an object"),
+        ("{}", "command must be a text"),
+    ],
+)
+def test_a_line_of_a_file_needs_one_program(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "tasks").write_text(line)
+    with pytest.raises(SetupError, match=f"line 1: .*{said}"):
+        read(tmp_path / "tasks")
+
+
 def test_a_file_of_tasks_that_is_wrong_is_explained(tmp_path: Path) -> None:
     (tmp_path / "tasks").write_text('{"command": "x", "_id": "../up"}\n{"command": "x", "_id": "a"}\n')
     with pytest.raises(SetupError, match="line 1: _id must be"):

@@ -239,8 +239,8 @@ def test_a_refused_batch_keeps_its_ends_alone() -> None:
     ],
 )
 def test_an_exit_status_names_what_happened(wait_status: int, cause: Cause | None, said: str) -> None:
-    assert exit_status(wait_status, cause) == said
+    assert exit_status(wait_status, cause, {}) == said
 
 
 def test_the_kernel_may_have_enforced_the_memory_limit() -> None:
-    assert exit_status(signal.SIGKILL, None, out_of_memory=True) == "out of memory"
+    assert exit_status(signal.SIGKILL, None, {"out_of_memory": True}) == "out of memory"

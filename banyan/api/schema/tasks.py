@@ -48,6 +48,16 @@ DEPENDENCIES: Rules = {
     },
 }
 
+INPUT_REFS: Rules = {
+    "type": "dict",
+    "coerce": "input_refs",
+    "meta": {
+        "free": True,
+        "values": mapping(task=identifier(required=True), result={"type": "string"}),
+        "description": "inputs from parents' results: {name: {'task': id, 'result': key}}; without a key the whole",
+    },
+}
+
 PROGRESS = mapping(
     fraction={"type": "number", "min": 0, "max": 1, "nullable": True},
     message={"type": "string", "nullable": True, "maxlength": 10_000},
@@ -66,6 +76,7 @@ GIVEN: dict[str, Rules] = {
     ),
     "model": optional(text(200, minlength=1)),
     "inputs": optional(free()),
+    "input_refs": optional(INPUT_REFS),
     "env": names_to("texts"),
     "directory": described(optional(text(4000, minlength=1)), "run there instead of in the work directory"),
     "stdin": optional({"type": "string", "maxlength": MAX_STDIN}),

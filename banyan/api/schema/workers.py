@@ -35,6 +35,12 @@ _FIELDS: dict[str, Rules] = {
     "resources": {**RESOURCES, "required": True},
     "labels": names_to("texts"),
     "capabilities": texts(10_000),
+    "models": {
+        "type": "list",
+        "check_with": "models",
+        "maxlength": 10_000,
+        "meta": {"items": mapping(name=text(required=True), summary=text())},
+    },
     "queues": texts(1000),
     "available_until": optional(date()),
     "version": optional(text(100)),

@@ -1,0 +1,46 @@
+"""`/models`: which models there are, who has them, and their default inputs."""
+
+from typing import Any
+
+from flask import Response
+
+from banyan.api.bodies import answer, read_object
+from banyan.api.context import context
+from banyan.api.queues import if_match
+from banyan.api.routes import ADMIN, ANYONE, route
+from banyan.api.values import unstorable
+from banyan.errors import Invalid
+from banyan.queue import models as modelling
+
+Document = dict[str, Any]
+
+
+@route("GET", "/models", roles=ANYONE, summary="The models that workers or the server have")
+def list_models() -> Document:
+    """All of them by name, on one page: summary, default inputs, the living workers that have it."""
+    found = modelling.models(context())
+    return {"_items": found, "_meta": {"page": 1, "max_results": len(found), "total": len(found)}}
+
+
+@route("GET", "/models/<path:name>", roles=ANYONE, summary="One model")
+def one_model(name: str) -> Document:
+    """Its summary, default inputs, and who has it."""
+    return modelling.model(context(), name)
+
+
+@route("GET", "/models/<path:name>/defaults", roles=ANYONE, summary="A model's default inputs")
+def model_defaults(name: str) -> Response:
+    """An object of inputs, empty if nobody has set any; `ETag` names their revision."""
+    inputs, revision = modelling.defaults(context(), name)
+    return answer(inputs, headers={"ETag": f'"{revision}"'})
+
+
+@route("PUT", "/models/<path:name>/defaults", roles=(ADMIN,), summary="Replace a model's default inputs")
+def set_model_defaults(name: str) -> Response:
+    """The whole object is replaced; tasks that were posted before keep what they have."""
+    inputs = read_object()
+    if fault := unstorable(inputs):
+        raise Invalid({"_body": fault})
+    kept = modelling.set_defaults(context(), name, inputs, if_match())
+    shown = {"_status": "OK", "name": name, "_etag": kept["_etag"], "defaults": kept["defaults"]}
+    return answer(shown, headers={"ETag": f'"{kept["_etag"]}"'})

@@ -1,0 +1,158 @@
+"""`banyan run` and `banyan models`: a model with its inputs becomes a task; which models there are."""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from banyan.cli import options, output
+from banyan.cli.act import AsJson, waited
+from banyan.cli.connection import connect
+
+if TYPE_CHECKING:
+    from banyan.client import Client
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command()(run)
+    app.command()(models)
+
+
+def run(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name, as `banyan models` shows it.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME=JSON ..", help="Its inputs: JSON; a value that is no JSON is taken as a text."),
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--inputs", metavar="FILE", help="A JSON object with inputs, below those given here; - is stdin."),
+    ] = None,
+    taken: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="NAME=ID[:KEY]", help="Take an input from the result of this task, once done."),
+    ] = None,
+    name: options.Name = None,
+    queue: options.Queue = None,
+    priority: options.Priority = None,
+    cores: options.Cores = None,
+    memory: options.Memory = None,
+    gpus: options.Gpus = None,
+    scratch: options.Scratch = None,
+    max_retries: options.MaxRetries = None,
+    retry_delay: options.RetryDelay = None,
+    timeout: options.Timeout = None,
+    not_before: options.NotBefore = None,
+    after: options.After = None,
+    tag: options.Tag = None,
+    label: options.Label = None,
+    hold: options.Hold = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for its end and print the result as JSON; exit 1 unless it succeeds.")
+    ] = False,
+    as_json: options.Answer = False,
+) -> None:
+    """Run a model: put it in the queue with its inputs and print the task's id, or with --wait its result.
+
+    Example: `banyan run sum x=1 y=2 --wait`. Values are JSON (`3`, `[1, 2]`, `true`, `"3"`, `NaN`); what is no JSON is
+    taken as a text, so that `site=north` needs no quotes.
+    """
+    task = options.fields(
+        name=name, queue=queue, priority=priority, cores=cores, memory=memory, gpus=gpus, scratch=scratch,
+        max_retries=max_retries, retry_delay=retry_delay, timeout=timeout, not_before=not_before, after=after,
+        tag=tag, label=label, hold=hold,
+    )  # fmt: skip
+    task |= {"model": model, "inputs": (_from_file(file) if file else {}) | parse_inputs(inputs or ())}
+    task["input_refs"] = dict(_parse_ref(text) for text in taken or ())
+    client = connect()
+    answer = client.submit(options.given(task))
+    if not wait:
+        if as_json:
+            output.print_json(answer)
+        else:
+            print(answer["_id"], flush=True)
+        return
+    print(answer["_id"], file=sys.stderr, flush=True)
+    _note_if_nobody_has(client, model)
+    _print_result(client, answer["_id"])
+
+
+def parse_inputs(texts: Sequence[str]) -> dict[str, Any]:
+    """`NAME=JSON` texts as inputs; a value that is no JSON is a text."""
+    inputs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{text!r} is not of the form NAME=JSON", param_hint="NAME=JSON")
+        try:
+            inputs[name] = json.loads(value)
+        except ValueError:
+            inputs[name] = value
+    return inputs
+
+
+def _from_file(path: str) -> dict[str, Any]:
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        inputs = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path} cannot be read as JSON: {error}", param_hint="--inputs") from error
+    if not isinstance(inputs, dict):
+        raise typer.BadParameter(f"{path} must hold a JSON object, names to values", param_hint="--inputs")
+    return inputs
+
+
+def _parse_ref(text: str) -> tuple[str, dict[str, str]]:
+    """`NAME=ID` or `NAME=ID:KEY` as an input that is a result."""
+    parts = re.fullmatch("(.*?)=([0-9a-fA-F]{24})(?::(.*))?", text, re.DOTALL)
+    if parts is None:
+        raise typer.BadParameter(f"{text!r} is not of the form NAME=ID or NAME=ID:KEY", param_hint="--from")
+    name, parent, key = parts.groups()
+    return name, {"task": parent.lower()} | ({} if key is None else {"result": key})
+
+
+def _note_if_nobody_has(client: "Client", model: str) -> None:
+    known = {each["name"]: each for each in client.models()}
+    if not known.get(model, {}).get("workers"):
+        there = ", ".join(name for name, each in known.items() if each["workers"]) or "none"
+        print(f"banyan: no worker has a model {model!r} now (there are: {there}); the task waits", file=sys.stderr)
+
+
+def _print_result(client: "Client", task: str) -> None:
+    """Wait for the end of a task; its result on one line of stdout, or what went wrong on stderr and exit 1."""
+    (ended,) = waited(client, [task])
+    if ended.get("exit_status") != "success":
+        print(f"{task}: {ended.get('exit_status') or ended['state']}", file=sys.stderr)
+        attempts = client.attempts(task)
+        error = str(attempts[-1].get("error") or attempts[-1].get("stderr_tail") or "") if attempts else ""
+        if error:
+            print(error.rstrip(), file=sys.stderr)
+        raise typer.Exit(1)
+    found = client.task(task, ["result", "result_file"])
+    result = found.get("result")
+    if result is None and found.get("result_file") is not None:
+        result = json.loads(client.file(task, found["result_file"]))
+    print(json.dumps(result, ensure_ascii=False), flush=True)
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the models that workers have, or that the server knows of."""
+    found = connect().models()
+    if as_json:
+        output.print_json(found)
+        return
+    rows = [
+        (
+            each["name"],
+            output.shortened(each.get("fault") or each["summary"], 80),
+            ", ".join(worker["name"] for worker in each["workers"]) or "none",
+            ", ".join(each["defaults"]),
+        )
+        for each in found
+    ]
+    output.screen().print(output.table(("NAME", "~SUMMARY", "~WORKERS", "~DEFAULT INPUTS"), rows))

@@ -1,0 +1,99 @@
+"""The options that `banyan submit` and `banyan run` share, and the fields of a task that they stand for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from banyan.cli.act import task_id
+
+Name = Annotated[str | None, typer.Option(help="A name to find it by.")]
+Queue = Annotated[str | None, typer.Option(help="The queue; `default` if not given.")]
+Priority = Annotated[int | None, typer.Option(help="Higher ones are taken first.")]
+Cores = Annotated[float | None, typer.Option(help="Cores to reserve, fractions allowed; 1 by default.")]
+Memory = Annotated[str | None, typer.Option(help="Memory to reserve, such as '1 GiB'; then enforced.")]
+Gpus = Annotated[int | None, typer.Option(help="GPUs to reserve.")]
+Scratch = Annotated[str | None, typer.Option(help="Disk space to reserve, such as '10 GiB'.")]
+MaxRetries = Annotated[int | None, typer.Option(help="How often to try again after a failure.")]
+RetryDelay = Annotated[str | None, typer.Option(help="Wait before a retry, such as 30s; it doubles.")]
+Timeout = Annotated[str | None, typer.Option(help="Stop it after this time, such as 90s or 2h.")]
+NotBefore = Annotated[str | None, typer.Option(help="Not earlier than, such as 'Tue, 02 Apr 2030 10:29:13 GMT'.")]
+After = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ID[:failure|:any]", help="Start when this task has succeeded (failed, ended)."),
+]
+Tag = Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag to find it by; may be repeated.")]
+Label = Annotated[
+    list[str] | None, typer.Option(metavar="K=V", help="Only on workers with this label; may be repeated.")
+]
+Hold = Annotated[bool, typer.Option("--hold", help="Keep it back until `hold` is cleared.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for its end; exit 1 unless it succeeds.")]
+Answer = Annotated[bool, typer.Option("--json", help="Print the server's answer instead of the id.")]
+
+
+def fields(
+    *,
+    name: str | None,
+    queue: str | None,
+    priority: int | None,
+    cores: float | None,
+    memory: str | None,
+    gpus: int | None,
+    scratch: str | None,
+    max_retries: int | None,
+    retry_delay: str | None,
+    timeout: str | None,
+    not_before: str | None,
+    after: Sequence[str] | None,
+    tag: Sequence[str] | None,
+    label: Sequence[str] | None,
+    hold: bool,
+) -> dict[str, Any]:
+    """What these options say of a task, released unless it is held; fields that nobody asked for are None or empty."""
+    amounts = {"cores": _plain(cores), "memory": memory, "gpus": gpus, "scratch": scratch}
+    return {
+        "name": name,
+        "queue": queue,
+        "priority": priority,
+        "requested_resources": given(amounts),
+        "max_retry_count": max_retries,
+        "retry_delay": retry_delay,
+        "timeout": timeout,
+        "not_before": not_before,
+        "dependencies": [parse_parent(text) for text in after or ()],
+        "tags": list(tag or ()),
+        "requires": pairs(label or (), "--label"),
+        "hold": hold or None,
+        "state": "available",
+    }
+
+
+def given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the fields that say something."""
+    return {name: value for name, value in fields.items() if value not in (None, [], {})}
+
+
+def parse_parent(text: str) -> str | dict[str, str]:
+    """`ID`, `ID:failure` or `ID:any` as a dependency."""
+    parent, colon, on = text.partition(":")
+    task = task_id(parent)
+    if not colon:
+        return task
+    if on not in ("success", "failure", "any"):
+        raise typer.BadParameter(f"{text!r}: write ID, ID:failure or ID:any", param_hint="--after")
+    return {"task": task, "on": on}
+
+
+def pairs(settings: Sequence[str], option: str) -> dict[str, str]:
+    """`NAME=VALUE` texts as a table."""
+    found = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"{setting!r} is not of the form NAME=VALUE", param_hint=option)
+        found[name] = value
+    return found
+
+
+def _plain(number: float | None) -> float | int | None:
+    return int(number) if number is not None and number.is_integer() else number

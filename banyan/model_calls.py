@@ -1,0 +1,32 @@
+"""The models' side of the HTTP interface: which there are, and their default inputs."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from banyan.transport import SAFE_TRIES
+from banyan.worker_calls import Document, WorkerCalls
+
+
+class ModelCalls(WorkerCalls):
+    """What is asked and told of models; a part of `Client`."""
+
+    def models(self) -> list[Document]:
+        """The models that workers or the server have, by name, with `summary`, `defaults`, `workers`, `server`."""
+        return list(self._act("GET", "models", tries=SAFE_TRIES)["_items"])
+
+    def model(self, name: str) -> Document:
+        """One model; NotFound if nobody has it."""
+        return self._act("GET", _path(name), tries=SAFE_TRIES)
+
+    def model_defaults(self, name: str) -> Document:
+        """The default inputs of a model, which are laid below the inputs of its tasks when they are posted."""
+        return self._act("GET", f"{_path(name)}/defaults", tries=SAFE_TRIES)
+
+    def set_model_defaults(self, name: str, inputs: Mapping[str, Any]) -> Document:
+        """Replace all default inputs of a model (admin); tasks that were posted before keep what they have."""
+        return self._act("PUT", f"{_path(name)}/defaults", body=inputs, tries=SAFE_TRIES)
+
+
+def _path(name: str) -> str:
+    return f"models/{quote(name, safe='')}"

@@ -1,0 +1,110 @@
+"""`cancel`, the second argument of `model.task`: a flag that costs next to nothing to read, wherever the model runs.
+
+The flag lives in a small piece of memory that the host process shares with its supervisor (`cancel_memory`). A process
+on the same machine that gets a pickled `Cancel` maps the same memory through the host's `/proc` entry. Anywhere else it
+reads a number of its own process, which `announce` raises when a message comes.
+"""
+
+import mmap
+import os
+from collections.abc import MutableSequence
+from typing import Any
+
+from banyan.models.cancel_memory import MEMORY_BYTES, SECRET
+
+Numbers = MutableSequence[int] | memoryview
+
+
+class Cancel:
+    """The flag of one task, with the methods of a `dask.distributed.Variable`.
+
+    Cheap to copy and to pickle: pass it on to subtasks, whichever scheduler runs them.
+    """
+
+    __slots__ = ("_numbers", "_own", "_place", "_secret", "name")
+
+    def __init__(self, numbers: Numbers, own: int, *, name: str = "", place: str = "", secret: bytes = b"") -> None:
+        self._numbers = numbers
+        self._own = own
+        self._place = place
+        self._secret = secret
+        self.name = name
+
+    def get(self, timeout: float | str | None = None, **_: Any) -> bool:
+        """Whether the task is to stop. Never waits."""
+        return self._numbers[0] >= self._own
+
+    def set(self, value: object, timeout: float | str | None = None, **_: Any) -> None:
+        """Let the other subtasks of this task stop too; ValueError for taking back a cancellation."""
+        if value:
+            self._numbers[0] = max(self._numbers[0], self._own)
+        elif self.get():
+            raise ValueError("a cancellation cannot be taken back")
+
+    def delete(self) -> None:
+        """Nothing is to be done: the flag goes with its task."""
+
+    def announcement(self) -> tuple[bytes, int]:
+        """What `announce` needs, to raise this flag in another process."""
+        return self._secret, self._own
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return attach, (self._place, self._secret, self._own, self.name)
+
+    def __dask_tokenize__(self) -> tuple[str, bytes, int]:
+        return "banyan.cancel", self._secret, self._own
+
+    def __repr__(self) -> str:
+        return f"<Cancel {self.name}: {self.get()}>"
+
+
+class Memory:
+    """The host's own mapping of the memory; `descriptor` is shared with whoever raises flags."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._place = f"/proc/{os.getpid()}/fd/{descriptor}"
+        self._numbers, self._secret = _map(descriptor)
+
+    def flag(self, number: int, name: str) -> Cancel:
+        """The flag of the host's task with this number."""
+        return Cancel(self._numbers, number, name=name, place=self._place, secret=self._secret)
+
+
+def attach(place: str, secret: bytes, own: int, name: str) -> Cancel:
+    """The flag in another process: the same memory where it can be reached, else what messages have told."""
+    numbers = _mapped.get(secret)
+    if numbers is None:
+        numbers = _mapped[secret] = _reach(place, secret) or _announced.setdefault(secret, [0])
+    return Cancel(numbers, own, name=name, place=place, secret=secret)
+
+
+def announce(secret: bytes, number: int) -> None:
+    """Raise a flag in this process, which cannot reach the memory; for `distributed.Client.run`."""
+    numbers = _announced.setdefault(secret, [0])
+    numbers[0] = max(numbers[0], number)
+
+
+_mapped: dict[bytes, Numbers] = {}
+_announced: dict[bytes, MutableSequence[int]] = {}
+
+
+def _reach(place: str, secret: bytes) -> Numbers | None:
+    """The memory behind a path, if it is there and is the right one: another machine may have such a path too."""
+    if not secret:
+        return None
+    try:
+        descriptor = os.open(place, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        numbers, found = _map(descriptor)
+    except (OSError, ValueError):
+        return None  # something else, too small to be it
+    finally:
+        os.close(descriptor)
+    return numbers if found == secret else None
+
+
+def _map(descriptor: int) -> tuple[Numbers, bytes]:
+    shared = mmap.mmap(descriptor, MEMORY_BYTES)
+    return memoryview(shared)[:8].cast("Q"), bytes(shared[SECRET])

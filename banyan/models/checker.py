@@ -1,0 +1,193 @@
+"""The posting check: the server calls a model's `task` before it takes a task, in processes that can be killed."""
+
+import contextlib
+import logging
+import queue
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from banyan.config import Models
+from banyan.errors import Unavailable
+from banyan.models.check_host import CheckHost, Job, Refused
+from banyan.models.finding import Source, find, offered
+
+log = logging.getLogger("banyan.models")
+
+MAX_HOSTS = 4
+"""How many models stay loaded in each server process; the one that was used last goes last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A task as its model is asked about it; `workdir` tells whether it is to have a directory."""
+
+    inputs: Mapping[str, Any]
+    jobid: str
+    workdir: bool = True
+
+
+@dataclass(eq=False, slots=True)
+class _Slot:
+    """The place of one model's process; `lock` is held while it is used."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    host: CheckHost | None = None
+    used: float = 0.0
+
+
+class Checker:
+    """Knows the models on this machine and asks them about tasks; safe to be shared by threads.
+
+    Processes are started when a model is first asked, and stay warm until they were idle for `host_idle_seconds`.
+    """
+
+    def __init__(self, settings: Models | None = None, seconds: float = 10.0) -> None:
+        self._settings = settings or Models(path=())
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._slots: dict[str, _Slot] = {}
+        self._told: dict[str, Source] = {}
+        self._starts: queue.SimpleQueue[tuple[Source, str, Future[CheckHost]] | None] = queue.SimpleQueue()
+        self._keeper: threading.Thread | None = None
+        self._closed = False
+
+    def sources(self) -> dict[str, Source]:
+        """All models that are found here now, also those with a `fault`, which the log tells of once."""
+        found = find(self._settings.path)
+        faulty = {name: source for name, source in found.items() if source.fault is not None}
+        if faulty != self._told:
+            self._told = faulty
+            offered(faulty)
+        return found
+
+    def check(self, source: Source, questions: Iterable[Question]) -> list[str | None]:
+        """What the model says against each of the tasks, in order, None for nothing.
+
+        Once it could not be asked any more (it hangs, dies or cannot be loaded), which is told for that task, the
+        rest is not looked at. Raises `Unavailable` when the machine is to blame.
+        """
+        version = source.version()
+        faults: list[str | None] = []
+        lost = False
+        for question in questions:
+            fault, lost = (None, True) if lost else self._ask(source, version, question)
+            faults.append(fault)
+        return faults
+
+    def close(self) -> None:
+        """Kill all processes; checks that are under way end, and no other one begins."""
+        with self._lock:
+            self._closed = True
+            slots = list(self._slots.values())
+        self._starts.put(None)
+        for slot in slots:
+            if slot.host is not None:
+                slot.host.kill()
+            with slot.lock:
+                _empty(slot)
+        if self._keeper is not None:
+            self._keeper.join()
+
+    def _ask(self, source: Source, version: str, question: Question) -> tuple[str | None, bool]:
+        """The fault, and whether the model is lost."""
+        slot = self._slot(source.name)
+        with slot.lock, _workdir(question.workdir) as directory:
+            slot.used = time.monotonic()
+            host = self._host(slot, source, version)
+            job = Job(inputs=question.inputs, jobid=question.jobid, workdir=directory)
+            try:
+                return host.check(job, self._settings.host_start_seconds, self._seconds), False
+            except Refused as refused:
+                _empty(slot)
+                log.warning("task %s is refused: %s", question.jobid, refused)
+                return str(refused), True
+            except Unavailable:
+                _empty(slot)
+                raise
+
+    def _slot(self, name: str) -> _Slot:
+        with self._lock:
+            slot = self._slots.setdefault(name, _Slot())
+            others = sorted((each for each in self._slots.values() if each is not slot and each.host), key=_last_used)
+        for other in others[: max(0, len(others) - MAX_HOSTS + 1)]:
+            if other.lock.acquire(blocking=False):
+                _empty(other)
+                other.lock.release()
+        return slot
+
+    def _host(self, slot: _Slot, source: Source, version: str) -> CheckHost:
+        """The slot's process, or a new one for a model that has changed, died or been asked often."""
+        host = slot.host
+        worn = host is not None and 0 < self._settings.host_max_tasks <= host.checks
+        if host is None or worn or not host.alive or (host.source, host.version) != (source, version):
+            _empty(slot)
+            host = slot.host = self._start(source, version)
+        return host
+
+    def _start(self, source: Source, version: str) -> CheckHost:
+        started: Future[CheckHost] = Future()
+        with self._lock:
+            if self._closed:
+                raise Unavailable("the server is stopping; try again")
+            if self._keeper is None:
+                self._keeper = threading.Thread(target=self._keep, name="model-hosts", daemon=True)
+                self._keeper.start()
+            self._starts.put((source, version, started))
+        try:
+            return started.result()
+        except OSError as error:
+            raise Unavailable(f"the server cannot start a process to check model {source.name!r}: {error}") from error
+
+    def _keep(self) -> None:
+        """Start processes, in this one thread because they die with it, and end those that nobody uses."""
+        idle_seconds = self._settings.host_idle_seconds
+        while True:
+            try:
+                wanted = self._starts.get(timeout=max(idle_seconds / 4, 0.05))
+            except queue.Empty:
+                self._end_idle(time.monotonic() - idle_seconds)
+                continue
+            if wanted is None:
+                return
+            source, version, started = wanted
+            try:
+                started.set_result(CheckHost(source, version, self._settings.dask))
+            except OSError as error:
+                started.set_exception(error)
+
+    def _end_idle(self, before: float) -> None:
+        with self._lock:
+            slots = [slot for slot in self._slots.values() if slot.host is not None and slot.used < before]
+        for slot in slots:
+            if slot.lock.acquire(blocking=False):
+                _empty(slot)
+                slot.lock.release()
+
+
+def _empty(slot: _Slot) -> None:
+    if slot.host is not None:
+        slot.host.close()
+        slot.host = None
+
+
+def _last_used(slot: _Slot) -> float:
+    return slot.used
+
+
+@contextlib.contextmanager
+def _workdir(wanted: bool) -> Iterator[str | None]:
+    """An empty directory that goes with everything in it."""
+    if not wanted:
+        yield None
+        return
+    directory = tempfile.mkdtemp(prefix="banyan-check-")
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

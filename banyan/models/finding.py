@@ -1,0 +1,221 @@
+"""Which models there are, found without importing any of them.
+
+A model is a file or package in one of the directories of `models.path`, or an entry point of the group `banyan.models`.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+log = logging.getLogger("banyan.models")
+
+GROUP = "banyan.models"
+"""The group of entry points."""
+
+_RESERVED = frozenset({"banyan", "dask", "distributed", "numpy", "simsvc", "worker"})
+_MOST_FILES = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a model comes from.
+
+    `module` is what to import, `directory` an absolute path that goes onto `sys.path` (None for an entry point),
+    `attribute` what an entry point names within the module, `summary` the first line of the module's docstring.
+    One with a `fault` is told of, but not offered.
+    """
+
+    name: str
+    module: str
+    attribute: str | None = None
+    directory: str | None = None
+    summary: str = ""
+    fault: str | None = None
+
+    def version(self) -> str:
+        """A text that changes when a file changes that the model may import from its directory; "" without one."""
+        if self.directory is None:
+            return ""
+        digest = hashlib.sha256()
+        for number, line in enumerate(_importable(self.directory)):
+            if number == _MOST_FILES:
+                break
+            digest.update(line.encode(errors="surrogateescape"))
+        return digest.hexdigest()[:20]
+
+
+def find(path: Sequence[str]) -> dict[str, Source]:
+    """The models in the directories of `path`, first match first, then those of entry points, by name.
+
+    Files without a top-level `task` (a function, an assignment, an import) are no models; directories that do not
+    exist are empty. What looks like a model and cannot be one is there with its `fault`.
+    """
+    found: dict[str, Source] = {}
+    for directory in path:
+        for source in _in_directory(Path(directory).expanduser().absolute()):
+            found.setdefault(source.name, source)
+    for source in _entry_points():
+        found.setdefault(source.name, source)
+    return found
+
+
+def offered(found: Mapping[str, Source]) -> dict[str, Source]:
+    """Those of them that have no fault; the others are told in the log."""
+    for source in found.values():
+        if source.fault is not None:
+            place = f" in {source.directory}" if source.directory is not None else ""
+            log.warning("model %r%s is not offered: %s", source.name, place, source.fault)
+    return {name: source for name, source in found.items() if source.fault is None}
+
+
+def _in_directory(directory: Path) -> Iterator[Source]:
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("no models from %s: %s", directory, error.strerror)
+        return
+    packages = [name for name in names if (directory / name / "__init__.py").is_file()]
+    files = [name[:-3] for name in names if name.endswith(".py") and name[:-3] not in packages]
+    for name in packages + files:
+        file = directory / name / "__init__.py" if name in packages else directory / f"{name}.py"
+        if name.startswith((".", "_")) or file.is_dir():
+            continue
+        summary, is_model, fault = _read(file)
+        if is_model or fault is not None:
+            fault = fault or _bad_name(name)
+            yield Source(name=name, module=name, directory=str(directory), summary=summary, fault=fault)
+
+
+def _bad_name(name: str) -> str | None:
+    if name in sys.stdlib_module_names or name in _RESERVED:
+        return f"another module is called {name!r}; rename the file"
+    if not name.isidentifier():
+        return f"{name!r} cannot be imported; rename the file to letters, digits and underscores"
+    return None
+
+
+def _read(file: Path) -> tuple[str, bool, str | None]:
+    """Summary, whether it is a model, and what is wrong with it."""
+    try:
+        status = file.stat()
+        return _parse(str(file), status.st_mtime_ns, status.st_size, status.st_ino)
+    except OSError as error:
+        return "", False, f"{file.name} cannot be read: {error.strerror}"
+
+
+@lru_cache(maxsize=1000)
+def _parse(file: str, *version: int) -> tuple[str, bool, str | None]:
+    """What `_read` answers for a file as it is in this `version` of it."""
+    with open(file, "rb") as opened:
+        text = opened.read()
+    name = os.path.basename(file)
+    try:
+        tree = ast.parse(text, filename=file)
+    except SyntaxError as error:
+        place = f"{name}, line {error.lineno}" if error.lineno else f"{name} cannot be parsed"
+        return "", False, f"{place}: {error.msg}"
+    except (ValueError, RecursionError, MemoryError) as error:
+        return "", False, f"{name} cannot be parsed: {str(error) or type(error).__name__}"
+    lines = (ast.get_docstring(tree) or "").splitlines()
+    return lines[0].strip() if lines else "", _binds(tree.body, "task"), None
+
+
+def _binds(body: Iterable[ast.stmt], name: str) -> bool:
+    """Whether statements of a module give `name` a value, also below `if`, `try` and `with`."""
+    return any(name in _names(statement) or _binds(_inner(statement), name) for statement in body)
+
+
+def _names(statement: ast.stmt) -> set[str]:
+    match statement:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+            return {name}
+        case ast.Import(names=names) | ast.ImportFrom(names=names):
+            return {alias.asname or alias.name.partition(".")[0] for alias in names}
+        case ast.Assign(targets=targets):
+            nodes = (node for target in targets for node in ast.walk(target))
+            return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        case ast.AnnAssign(target=ast.Name(id=name), value=value) if value is not None:
+            return {name}
+    return set()
+
+
+def _inner(statement: ast.stmt) -> list[ast.stmt]:
+    match statement:
+        case ast.If(body=body, orelse=orelse):
+            return body + orelse
+        case ast.With(body=body):
+            return body
+        case ast.Try(body=body, handlers=handlers, orelse=orelse, finalbody=finalbody):
+            return [*body, *(each for handler in handlers for each in handler.body), *orelse, *finalbody]
+    return []
+
+
+def _importable(directory: str, seen: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
+    """Path, size and time of each Python file in a directory and in what may be packages below it."""
+    try:
+        here = os.stat(directory)
+        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+    except OSError:
+        return
+    if (here.st_dev, here.st_ino) in seen:
+        return  # a link to a directory above
+    seen |= {(here.st_dev, here.st_ino)}
+    for entry in entries:
+        try:
+            if entry.name.endswith((".py", ".so")) and entry.is_file():
+                status = entry.stat()
+                yield f"{entry.path}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            elif entry.name.isidentifier() and entry.name != "__pycache__" and entry.is_dir():
+                yield from _importable(entry.path, seen)
+        except OSError:
+            continue  # it is being replaced, which the next look will see
+
+
+def _entry_points() -> Iterator[Source]:
+    for point in _points(tuple(sys.path)):
+        summary, fault = "", None
+        try:
+            file = _module_file(point.module)
+            if file is not None and file.suffix == ".py":
+                summary, _, fault = _read(file)
+        except ImportError:
+            fault = f"its entry point names {point.value!r}, and there is no module {point.module!r}"
+        yield Source(name=point.name, module=point.module, attribute=point.attr or None, summary=summary, fault=fault)
+
+
+@lru_cache(maxsize=10)
+def _points(path: tuple[str, ...]) -> list[EntryPoint]:
+    """The entry points that are installed in `path`, which is `sys.path`; reading them takes many files."""
+    return sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
+
+
+def _module_file(module: str) -> Path | None:
+    """The file of an installed module, found without importing the packages around it, if it has one.
+
+    ImportError if there is not even its outermost package.
+    """
+    top, *inner = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # it was imported in an unusual way
+        return None
+    if spec is None:
+        raise ModuleNotFoundError(f"there is no module {top!r}")
+    if not inner:
+        return Path(spec.origin) if spec.origin else None
+    for location in spec.submodule_search_locations or ():
+        base = Path(location, *inner)
+        for file in (base / "__init__.py", base.with_suffix(".py")):
+            if file.is_file():
+                return file
+    return None

@@ -1,0 +1,16 @@
+"""How a host process is started; the program itself is `worker.model_host`."""
+
+import sys
+from pathlib import Path
+
+_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from worker.model_host import main; main(*map(int, sys.argv[2:]))"
+
+
+def command(*descriptors: int) -> list[str]:
+    """The command line of a host process.
+
+    It inherits `descriptors`: its end of a socket on which it is told what to do and, unless it only checks, the memory
+    of its cancellations (`banyan.models.cancel.create`).
+    """
+    root = str(Path(__file__).resolve().parents[2])
+    return [sys.executable, "-P", "-c", _PROGRAM, root, *map(str, descriptors)]

@@ -1,0 +1,48 @@
+"""Tracebacks as the author of a model wants to read them: what Dask and the host did in between is left out."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+
+_MACHINERY = ("banyan.models", "concurrent.futures", "dask", "distributed", "importlib", "worker")
+MAX_CHARACTERS = 60_000
+
+
+def name_of(error: BaseException) -> str:
+    """The name of the error's class, as exit statuses show it."""
+    return type(error).__name__
+
+
+def text_of(error: BaseException, note: str = "") -> str:
+    """The traceback with the frames of the model and of what it called; `note` goes before it."""
+    trace = traceback.TracebackException.from_exception(error, compact=True)
+    _clean(trace, 0)
+    text = "".join(trace.format()).rstrip("\n")
+    if len(text) > MAX_CHARACTERS:
+        half = MAX_CHARACTERS // 2
+        text = f"{text[:half]}\n  ... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+    text = text.encode(errors="replace").decode()
+    return f"{note}\n{text}" if note else text
+
+
+def last_line(error: BaseException) -> str:
+    """What the error says, in one line: `ValueError: x is missing`."""
+    return " ".join("".join(traceback.format_exception_only(error)).split())
+
+
+def _clean(trace: traceback.TracebackException, depth: int) -> None:
+    machinery = ("<frozen importlib", *_directories())
+    own = [frame for frame in trace.stack if not frame.filename.startswith(machinery)]
+    if own:
+        trace.stack = traceback.StackSummary.from_list(own)
+    for inner in (trace.__cause__, trace.__context__):
+        if inner is not None and depth < 20:
+            _clean(inner, depth + 1)
+
+
+def _directories() -> Iterator[str]:
+    for name in _MACHINERY:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file:
+            yield os.path.dirname(file) + os.sep

@@ -1,0 +1,57 @@
+"""The collection `models`: what is kept of models by name, which is their default inputs."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+from pymongo import ReturnDocument
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+Document = dict[str, Any]
+
+NONE_YET = "none"
+"""The revision of the defaults of a model that has none."""
+
+
+class ModelStore:
+    """Default inputs by the name of the model."""
+
+    def __init__(self, db: Database[Document]) -> None:
+        self._models = db["models"]
+
+    def prepare(self) -> None:
+        """Create the index on names."""
+        self._models.create_index("name", unique=True, name="name")
+
+    def load(self, names: Iterable[str] | None = None) -> dict[str, Document]:
+        """What is kept of these models, or of all: `defaults`, `_etag`."""
+        where: Document = {} if names is None else {"name": {"$in": list(names)}}
+        return {document["name"]: document for document in self._models.find(where)}
+
+    def set_defaults(
+        self, name: str, defaults: Mapping[str, Any], now: datetime, revision: str | None = None
+    ) -> Document | None:
+        """Replace the default inputs of a model; what is kept of it then.
+
+        None if they are not at `revision` (`NONE_YET` for a model that has none), where one is given.
+        """
+        where: Document = {"name": name}
+        if revision == NONE_YET:
+            where["_etag"] = {"$exists": False}
+        elif revision is not None:
+            where["_etag"] = revision
+        try:
+            return self._models.find_one_and_update(
+                where,
+                {
+                    "$set": {"defaults": dict(defaults), "_etag": str(ObjectId()), "_updated": now},
+                    "$setOnInsert": {"_created": now},
+                },
+                upsert=revision in (None, NONE_YET),
+                return_document=ReturnDocument.AFTER,
+            )
+        except DuplicateKeyError:
+            # Someone else made it meanwhile.
+            return self.set_defaults(name, defaults, now) if revision is None else None

@@ -1,0 +1,143 @@
+"""Models on Dask's other schedulers: processes, a cluster of the host's own, a cluster elsewhere."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_worker_models import MODELS, asked, cancelling, ends, run
+from tests.support.fake_server import FakeServer
+from tests.support.waiting import eventually
+
+SCHEDULERS = ["synchronous", "processes", "distributed"]
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_graph_is_computed_and_its_host_stays_warm(tmp_path: Path, scheduler: str) -> None:
+    models = {"scheduler": scheduler}
+    told = ends(
+        tmp_path, asked("echo", {"c.x": 1}), asked("echo", y=2), asked("raise", error="ValueError"),
+                asked("echo", z=3), cores=1, models=models)  # fmt: skip
+    assert [each.get("result") for each in told] == [{"c.x": 1}, {"y": 2}, None, {"z": 3}]
+    assert told[2]["exit_status"] == "failure (ValueError)"
+    assert "ValueError: no such value" in told[2]["error"]
+    assert len({each["pid"] for each in told}) == 1
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_cancellation_reaches_the_computation(tmp_path: Path, scheduler: str) -> None:
+    (end,) = run(tmp_path, cancelling(asked("wait for cancel")), models={"scheduler": scheduler})
+    assert end["exit_status"] == "cancelled"
+    assert (tmp_path / "t1/1/work/said").read_text() == "noticed"
+
+
+@pytest.mark.parametrize("scheduler", ["processes", "distributed"])
+def test_processes_of_a_graph_die_with_a_host_that_is_killed(tmp_path: Path, scheduler: str) -> None:
+    mark = f"mark-{tmp_path.name}-{scheduler}"
+    server = cancelling(asked("ignore cancel", mark=mark, fields={"max_shutdown_time": 0.3}), asked("echo", x=1))
+    first, second = run(tmp_path, server, cores=1, models={"scheduler": scheduler})
+    assert (first["exit_status"], second["exit_status"]) == ("cancelled", "success")
+    found = subprocess.run(["pgrep", "-f", mark], capture_output=True, text=True, check=False)
+    assert found.stdout == ""
+
+
+def test_tasks_may_be_submitted_at_run_time_on_a_cluster(tmp_path: Path) -> None:
+    (end,) = ends(tmp_path, asked("runtime tasks", count=4), models={"scheduler": "distributed"})
+    assert end["exit_status"] == "success", end
+    assert end["result"]["squares"] == [0, 1, 4, 9]
+    assert end["result"]["pid"] != end["pid"]
+    assert end["result"]["called_back"] == 1
+
+
+def test_a_cluster_that_is_not_there_is_the_machines_fault(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+    models = {"scheduler": "distributed", "cluster": address}
+    models["dask"] = {"distributed": {"comm": {"timeouts": {"connect": "1s"}}}}  # type: ignore[assignment]
+    (end,) = ends(tmp_path, asked("echo"), models=models)
+    assert end["exit_status"].startswith(f"failure (worker: model host: no Dask cluster at {address}")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """The address of a scheduler with one worker that cannot map the memory of flags, as on another machine."""
+    file = tmp_path / "scheduler.json"
+    scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard"]
+    worker = [sys.executable, "-c", _ELSEWHERE, "--scheduler-file", str(file), "--no-nanny", "--no-dashboard"]
+    options = {"cwd": tmp_path, "env": {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{MODELS}:{_COMPAT}:{_SOURCE}"}}
+    started = [
+        subprocess.Popen([*scheduler, "--host", "127.0.0.1", "--scheduler-file", str(file)], **options),  # type: ignore[call-overload]
+        subprocess.Popen([*worker, "--host", "127.0.0.1"], **options),  # type: ignore[call-overload]
+    ]
+    try:
+        eventually(file.exists, seconds=60)
+        yield file.read_text().partition('"address": "')[2].partition('"')[0]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+_SOURCE = Path(__file__).parents[2]
+_COMPAT = _SOURCE / "banyan" / "models" / "compat"
+_ELSEWHERE = """
+import os
+from distributed.cli.dask_worker import main
+
+opened = os.open
+
+def on_another_machine(path, *rest, **more):
+    if str(path).startswith("/proc/") and "/fd/" in str(path):
+        raise FileNotFoundError(path)
+    return opened(path, *rest, **more)
+
+os.open = on_another_machine
+main()
+"""
+
+
+def test_a_cancellation_reaches_a_cluster_elsewhere_by_message(tmp_path: Path, cluster: str) -> None:
+    server = cancelling(asked("wait for cancel"), asked("runtime tasks", count=3))
+    root = tmp_path / "root"
+    first, second = run(root, server, cores=1, models={"scheduler": "distributed", "cluster": cluster})
+    assert first["exit_status"] == "cancelled", first
+    assert (root / "t1/1/work/said").read_text() == "noticed"
+    assert second["result"]["squares"] == [0, 1, 4], second
+
+
+def test_what_is_left_of_a_failed_computation_is_waited_for(tmp_path: Path) -> None:
+    directory = tmp_path / "models"
+    directory.mkdir()
+    (directory / "parts.py").write_text(_PARTS)
+    wanted = {"requested_resources": {"cores": 2}}
+    server = FakeServer([{"model": "parts", **wanted}])
+    (end,) = run(tmp_path / "root", server, models={"path": [str(directory)]})
+    assert end["exit_status"] == "failure (ValueError)"
+    assert (tmp_path / "root/t1/1/work/finished").read_text() == "told to stop: True"
+
+
+_PARTS = """
+import time
+from pathlib import Path
+
+from dask import delayed
+
+
+def task(spec, cancel):
+    return delayed(list)([delayed(fail)(spec), delayed(go_on)(spec, cancel)])
+
+
+def fail(spec):
+    while not Path(spec.workdir, "begun").exists():
+        time.sleep(0.01)
+    raise ValueError("one part failed")
+
+
+def go_on(spec, cancel):
+    Path(spec.workdir, "begun").touch()
+    time.sleep(0.5)
+    Path(spec.workdir, "finished").write_text(f"told to stop: {cancel.get()}")
+"""

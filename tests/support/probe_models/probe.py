@@ -1,0 +1,209 @@
+"""A model for tests: its input `do` says what its computation does, the others are that act's own.
+
+An ordinary model: it imports nothing of the queue.
+"""
+
+import concurrent.futures
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import dask
+import numpy as np
+from dask import delayed
+from simsvc.tasks import Task_spec
+
+LOADED = time.time()
+CALLED_BACK = []
+
+
+def worker_callback():
+    CALLED_BACK.append(os.getpid())
+
+
+def task(spec: Task_spec, cancel):
+    act = spec.inputs["do"]
+    if act == "raise in task":
+        raise ValueError("the inputs do not fit")
+    if act == "return no graph":
+        return {"answer": 42}
+    return delayed(ACTS[act])(spec, cancel)
+
+
+def echo(spec, cancel):
+    return {name: value for name, value in spec.inputs.items() if name != "do"}
+
+
+def describe(spec, cancel):
+    print("to stdout")
+    print("to stderr", file=sys.stderr)
+    return {
+        "pid": os.getpid(),
+        "loaded": LOADED,
+        "called_back": len(CALLED_BACK),
+        "workdir": spec.workdir,
+        "jobid": spec.jobid,
+        "cwd": os.getcwd(),
+        "threads": os.environ["OMP_NUM_THREADS"],
+        "num_workers": dask.config.get("num_workers"),
+        "config": dask.config.get("simsvc.model", None),
+        "variables": {name: value for name, value in os.environ.items() if name.startswith(("BANYAN", "MY_"))},
+    }
+
+
+def raise_error(spec, cancel):
+    raise {
+        "ValueError": ValueError("no such value"),
+        "TimeoutError": TimeoutError("too slow"),
+        "CancelledError": concurrent.futures.CancelledError(),
+        "SystemExit": SystemExit(3),
+    }[spec.inputs["error"]]
+
+
+def give(spec, cancel):
+    return {
+        "list": [1, 2],
+        "number keys": {1: 2},
+        "object": {"value": object()},
+        "huge": {"value": 2**64},
+        "nul": {"a\0": 1},
+        "large": {"text": "x" * 100_000},
+        "numpy": {
+            "scalar": np.float64(1.5),
+            "flag": np.bool_(True),
+            "nan": np.nan,
+            "array": np.array([[1, 2], [3, 4]]),
+            "floats": np.array([np.inf, -np.inf]),
+            "inner": {"c.x": np.int64(7), "$ref": (1, None), "": "empty", "\N{DECIDUOUS TREE}": True},
+        },
+    }[spec.inputs["value"]]
+
+
+def wait_for_cancel(spec, cancel):
+    say(spec, "waiting")
+    while not cancel.get():
+        time.sleep(0.005)
+    say(spec, "noticed")
+    raise concurrent.futures.CancelledError
+
+
+def wait_for_file(spec, cancel):
+    with open(os.path.join(spec.workdir, "where"), "w") as file:
+        file.write(spec.workdir)
+    say(spec, "waiting")
+    while not os.path.exists(os.path.join(spec.workdir, "go")):
+        if cancel.get():
+            raise concurrent.futures.CancelledError
+        time.sleep(0.01)
+    return {"pid": os.getpid()}
+
+
+def clean_up_slowly(spec, cancel):
+    say(spec, "waiting")
+    while not cancel.get():
+        time.sleep(0.005)
+    time.sleep(spec.inputs["seconds"])
+    say(spec, "cleaned")
+    raise concurrent.futures.CancelledError
+
+
+def ignore_cancel(spec, cancel):
+    mark = spec.inputs["mark"]
+    subprocess.Popen(["sh", "-c", f": {mark}; sleep 600"])
+    subprocess.Popen(["setsid", "sh", "-c", f": {mark}; trap '' TERM; sleep 600"])
+    say(spec, "waiting")
+    time.sleep(600)
+
+
+def leave_processes(spec, cancel):
+    subprocess.Popen(["setsid", "sh", "-c", f"sh -c ': {spec.inputs['mark']}; sleep 600' & wait"])
+    return {"pid": os.getpid()}
+
+
+def kill_host(spec, cancel):
+    if spec.inputs["signal"]:
+        os.kill(os.getpid(), spec.inputs["signal"])
+        time.sleep(600)
+    os._exit(7)
+
+
+def term_host(spec, cancel):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.2)
+    return {"pid": os.getpid()}
+
+
+def allocate(spec, cancel):
+    held = bytearray(spec.inputs["bytes"])
+    held[::4096] = b"x" * len(held[::4096])
+    time.sleep(spec.inputs["seconds"])
+    return {"held": len(held)}
+
+
+def fan_out(spec, cancel):
+    """A nested computation, whose subtasks get `cancel`; one fails, the others stop when they are told."""
+    files = [os.path.join(spec.workdir, str(number)) for number in range(3)]
+    with open(os.path.join(spec.workdir, "waiting"), "w"):
+        pass
+    return {"pids": dask.compute(*[delayed(_subtask)(file, cancel) for file in files])[:]}
+
+
+def _subtask(file, cancel):
+    while not cancel.get():
+        time.sleep(0.005)
+    with open(file, "w") as opened:
+        opened.write("stopped")
+    raise concurrent.futures.CancelledError
+
+
+def stray_thread(spec, cancel):
+    """Fails at once while a thread of it goes on for a while, and notes when it is over."""
+
+    def go_on():
+        while not cancel.get():
+            time.sleep(0.005)
+        say(spec, "thread stopped")
+
+    threading.Thread(target=go_on).start()
+    raise ValueError("failed early")
+
+
+def runtime_tasks(spec, cancel):
+    """Submits further tasks while it runs, as one can on a Dask cluster."""
+    from distributed import worker_client
+
+    with worker_client() as client:
+        futures = client.map(_square, range(spec.inputs["count"]))
+        return {"squares": client.gather(futures), "pid": os.getpid(), "called_back": len(CALLED_BACK)}
+
+
+def _square(number):
+    return number**2
+
+
+def say(spec, text):
+    with open(os.path.join(spec.workdir, "said.part"), "w") as file:
+        file.write(text)
+    os.replace(os.path.join(spec.workdir, "said.part"), os.path.join(spec.workdir, "said"))
+
+
+ACTS = {
+    "echo": echo,
+    "describe": describe,
+    "raise": raise_error,
+    "give": give,
+    "wait for cancel": wait_for_cancel,
+    "wait for file": wait_for_file,
+    "clean up slowly": clean_up_slowly,
+    "ignore cancel": ignore_cancel,
+    "leave processes": leave_processes,
+    "kill host": kill_host,
+    "term host": term_host,
+    "allocate": allocate,
+    "fan out": fan_out,
+    "stray thread": stray_thread,
+    "runtime tasks": runtime_tasks,
+}

@@ -1,0 +1,213 @@
+"""The supervisor's host processes: each has one model loaded and runs one task at a time; idle ones stay warm.
+
+Hosts of a pool are alike: they have the same model, cores and environment. `model_host` says what they are told.
+Imported by the supervisor, which must stay small.
+"""
+
+import _socket
+import os
+import time
+
+from banyan.models import cancel_memory
+from worker.host_process import WRITABLE, Host
+from worker.job import Job
+from worker.offspring import signal_group, spawn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import select
+    from collections.abc import Callable, Collection
+    from typing import Any
+
+SIGKILL = 9
+SIGTERM = 15
+
+
+class Hosts:
+    """All host processes. `begun`, `ended` and `failed` hear what becomes of the jobs that were given to `start`."""
+
+    def __init__(
+        self,
+        poll: "select.poll",
+        begun: "Callable[[Job], None]",
+        ended: "Callable[[Job], None]",
+        failed: "Callable[[Job, str], None]",
+    ) -> None:
+        self._poll = poll
+        self._begun = begun
+        self._ended = ended
+        self._failed = failed
+        self._by_pid: dict[int, Host] = {}
+        self._by_line: dict[int, Host] = {}
+        self._idle: list[Host] = []  # the one that has been idle for longest first
+        self.configure(1, 0, 300.0, 120.0)
+
+    def configure(self, max_idle: int, max_tasks: int, idle_seconds: float, start_seconds: float) -> None:
+        """How many may be idle and for how long, how many tasks each may run (0: any number), how long it may start."""
+        self._max_idle = max_idle
+        self._max_tasks = max_tasks
+        self._idle_seconds = idle_seconds
+        self._start_seconds = start_seconds
+
+    @property
+    def processes(self) -> "Collection[int]":
+        """Their process ids."""
+        return self._by_pid.keys()
+
+    # What is wanted of them
+
+    def start(
+        self, lane: int, key: str, argv: list[str], env: list[str], hosted: "Any", streams: tuple[int, int, int]
+    ) -> None:
+        """Give a task to an idle host of its pool, or to a new one, which begins it once it is ready; OSError.
+
+        The first words of a new host go to `streams`.
+        """
+        pool, setup, what = hosted
+        host = next((each for each in reversed(self._idle) if each.pool == pool), None)
+        if host is not None:
+            self._idle.remove(host)
+        else:
+            host = self._spawn(pool, argv, env, streams)
+            host.send("setup", setup)
+        host.job = Job(key, lane, host.pid, 0.0, what)
+        if host.ready:
+            self._begin(host, host.job)
+
+    def _spawn(self, pool: str, argv: list[str], env: list[str], streams: tuple[int, int, int]) -> Host:
+        ours, theirs = (end.detach() for end in _socket.socketpair())
+        memory = cancel_memory.create()
+        try:
+            for descriptor in (theirs, memory):
+                os.set_inheritable(descriptor, True)
+            pid = spawn([*argv, str(theirs), str(memory)], env, streams)
+        except OSError:
+            os.close(ours)
+            os.close(memory)
+            raise
+        finally:
+            os.close(theirs)
+        os.set_inheritable(memory, False)
+        os.set_blocking(ours, False)
+        host = self._by_pid[pid] = self._by_line[ours] = Host(pool, pid, ours, memory, self._poll)
+        return host
+
+    def drop(self, key: str) -> "Job | None":
+        """Take back a task whose host is not ready yet; the host stays."""
+        for host in self._by_pid.values():
+            if host.job is not None and host.job.key == key and not host.ready:
+                job, host.job = host.job, None
+                return job
+        return None
+
+    def signal(self, pid: int, number: int) -> None:
+        """SIGTERM raises the flag of the task that a host runs, SIGKILL kills it with all that it has started."""
+        if number == SIGTERM:
+            self._by_pid[pid].cancel()
+        elif number == SIGKILL:
+            self._by_pid[pid].kill()
+
+    # What they say
+
+    def serve(self, ready: dict[int, int]) -> None:
+        """Hear and tell those whose lines are among `ready` (descriptors to events)."""
+        for line, events in ready.items():
+            host = self._by_line.get(line)
+            if host is not None:
+                if events & WRITABLE:
+                    host.push()
+                self._hear(host)
+
+    def _hear(self, host: Host) -> None:
+        for kind, *said in host.hear():
+            job = host.job
+            if kind == "ready":
+                host.ready = True
+                self._begin(host, job) if job is not None else self._release(host)
+            elif kind == "ended" and job is not None:
+                self._end(host, job, *said[1:])
+            elif kind == "unfit" and job is not None:
+                self._begin(host, job)
+                self._end(host, job, {"exception": said[0], "error": said[1]}, 0, False, 0.0, True)
+            elif kind == "broken":
+                self._fail(host, said[0])
+
+    def _begin(self, host: Host, job: Job) -> None:
+        job.started = time.time()
+        host.number += 1
+        host.send("run", host.number, job.hosted)
+        self._begun(job)
+
+    def _end(
+        self, host: Host, job: Job, outcome: "Any", peak: int, exact: bool, cpu_seconds: float, leaving: bool
+    ) -> None:
+        """The task has ended; the host is free for another one unless it leaves."""
+        host.cpu_seconds += cpu_seconds
+        job.ended, job.outcome = time.time(), outcome
+        job.peak, job.exact, job.cpu_seconds = peak, exact, cpu_seconds
+        if leaving:
+            host.job = None
+            host.kill()
+        else:
+            self._release(host)
+        self._ended(job)
+
+    def _fail(self, host: Host, reason: str) -> None:
+        """The task that waits for this host cannot be begun."""
+        job, host.job = host.job, None
+        if job is not None:
+            self._failed(job, reason)
+
+    def _release(self, host: Host) -> None:
+        """It has nothing to do: it stays warm, unless it has run its number of tasks or too many are idle."""
+        host.job = None
+        host.since = time.monotonic()
+        self._idle.append(host)
+        if self._max_tasks and host.number >= self._max_tasks:
+            self._retire(host)
+        elif len(self._idle) > self._max_idle:
+            self._retire(self._idle[0])
+
+    def _retire(self, host: Host) -> None:
+        self._idle.remove(host)
+        host.kill()
+
+    # Their ends
+
+    def bury(self, pid: int) -> "Job | None":
+        """A host has died and is still in the process table; the job that died with it is for the caller to end.
+
+        What the host said last counts. One that was not ready yet fails the task that waited for it, and is reaped.
+        """
+        host = self._by_pid[pid]
+        self._hear(host)
+        del self._by_pid[pid], self._by_line[host.line]
+        if host in self._idle:
+            self._idle.remove(host)
+        host.close()
+        if host.ready and host.job is not None:
+            host.job.outcome = {}
+            host.job.cpu_seconds = -host.cpu_seconds  # the process's time, which is added, counts them again
+            return host.job
+        signal_group(pid, SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        self._fail(host, f"it ended {how} before it was ready; its standard error may tell why")
+        return None
+
+    def look(self, now: float) -> None:
+        """End those that have been idle for too long, and those that take too long to become ready."""
+        while self._idle and now >= self._idle[0].since + self._idle_seconds:
+            self._retire(self._idle[0])
+        for host in self._by_pid.values():
+            if not host.ready and now >= host.since + self._start_seconds:
+                host.since = float("inf")
+                host.kill()
+                self._fail(host, f"it was not ready after {self._start_seconds:g} s")
+
+    @property
+    def next_look(self) -> "float | None":
+        """When to `look` again, on the monotonic clock."""
+        due = [host.since + self._start_seconds for host in self._by_pid.values() if not host.ready]
+        due += [host.since + self._idle_seconds for host in self._idle[:1]]
+        return min(due, default=None)

@@ -1,0 +1,35 @@
+"""A job from the moment it was given to the supervisor; imported by the supervisor, which must stay small."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Job:
+    """`pid` is the process that runs it, `hosted` what the host is told if that is a host.
+
+    Times are in seconds since the epoch; `exact` says that `peak` (bytes) is the job's own and not the supervisor's;
+    `outcome` is what a host says of its task, `{}` if the host died.
+    """
+
+    __slots__ = (
+        *("cpu_seconds", "ended", "exact", "hosted", "key", "lane", "outcome", "peak", "pid", "started", "status"),
+    )
+
+    def __init__(self, key: str, lane: int, pid: int, started: float, hosted: "dict[str, Any] | None" = None) -> None:
+        self.key = key
+        self.lane = lane
+        self.pid = pid
+        self.started = started
+        self.hosted = hosted
+        self.ended = 0.0
+        self.status = 0
+        self.peak = 0
+        self.exact = False
+        self.cpu_seconds = 0.0
+        self.outcome: dict[str, Any] | None = None
+
+    def report(self) -> "tuple[Any, ...]":
+        """The answer that tells its end."""
+        end = (self.started, self.ended, self.status, self.peak, self.exact, self.cpu_seconds, self.outcome)
+        return ("exited", self.key, self.pid, *end)

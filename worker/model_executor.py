@@ -1,0 +1,116 @@
+"""Tasks with a model: the executor that turns a grant into a job for a host process."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from banyan.config import Models
+from banyan.models.finding import Source
+from banyan.models.host import command
+from worker.events import Allocation, Document, Grant
+from worker.executors import CannotStart, Workplace
+from worker.outcome import HOST_DIED
+from worker.spawner import Job
+
+VERSION_SECONDS = 1.0
+"""How long it is believed that a model's files have not changed."""
+
+
+class ModelExecutor:
+    """Runs the models of `sources` in host processes that are set up as `settings` say."""
+
+    def __init__(self, place: Workplace, settings: Models, sources: Mapping[str, Source]) -> None:
+        self._place = place
+        self._settings = settings
+        self._sources = sources
+        self._dask = json.loads(json.dumps(settings.dask, default=str))
+        self._versions: dict[str, tuple[float, str]] = {}
+        self.capabilities = [f"model:{name}" for name in sources]
+
+    @property
+    def models(self) -> list[Document]:
+        """What the server is told of the models."""
+        return [{"name": name, "summary": source.summary} for name, source in self._sources.items()]
+
+    def runs(self, grant: Grant) -> bool:
+        """Whether the task has a model."""
+        return grant.document.get("model") is not None
+
+    def prepare(self, grant: Grant, allocation: Allocation) -> Job:
+        """Make the directories and say which host is to run the task; CannotStart."""
+        source = self._sources.get(grant.document["model"])
+        if source is None:
+            raise CannotStart(f"this worker has no model {grant.document['model']!r}")
+        stdin = self._place.make(grant)
+        logs, work = self._place.layout.logs(grant), self._place.layout.work(grant)
+        cwd, stdout, stderr = self._place.cwd(grant), f"{logs}/stdout", f"{logs}/stderr"
+        environment = self._place.environment(grant, allocation)
+        what: Document = {
+            "inputs": grant.document.get("inputs") or {},
+            "fault": grant.document.get("input_error"),
+            "jobid": grant.task,
+            "workdir": work,
+            "cwd": cwd,
+            "env": self._place.names(grant),
+            "stdin": stdin,
+            "stdout": stdout,
+            "stderr": stderr,
+            "grace_seconds": grant.grace_seconds,
+        }
+        return Job(
+            argv=command(),
+            env=[f"{name}={value}" for name, value in environment.items()],
+            cwd=cwd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            hosted=(*self._pool(source, allocation.threads, environment), what),
+        )
+
+    def _pool(self, source: Source, threads: int, environment: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+        """The name of the pool whose hosts can run such a task, and how they are set up.
+
+        A host that was started before a file of the model changed belongs to another pool.
+        """
+        setup = {
+            "name": source.name,
+            "module": source.module,
+            "attribute": source.attribute,
+            "directory": source.directory,
+            "dask": self._dask,
+            "scheduler": self._settings.scheduler,
+            "cluster": self._settings.cluster,
+            "cores": threads,
+        }
+        parts = [source.name, self._version(source), threads, environment]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(), setup
+
+    def _version(self, source: Source) -> str:
+        seen, version = self._versions.get(source.name, (0.0, ""))
+        now = time.monotonic()
+        if not seen or now - seen > VERSION_SECONDS:
+            version = source.version()
+            self._versions[source.name] = now, version
+        return version
+
+    def refused(self, grant: Grant, stage: str, number: int, text: str) -> CannotStart:
+        """Only the machine can be to blame."""
+        return CannotStart(f"{'model host' if stage == 'host' else stage}: {text}")
+
+    def collect(self, grant: Grant, outcome: Document | None = None) -> Document:
+        """What every task leaves, the result or the error that the host told, and how it ended as marks."""
+        left = self._place.collect(grant)
+        outcome = outcome or {}
+        if "result" in outcome:
+            left["result"] = json.loads(outcome["result"])
+        elif "result_file" in outcome:
+            left["result_file"] = outcome["result_file"]
+        elif "exception" in outcome:
+            left |= {"exception": outcome["exception"], "error": outcome["error"]}
+        elif "broken" in outcome:
+            left |= {"broken": outcome["broken"], "error": outcome["broken"]}
+        else:
+            left |= {"broken": HOST_DIED, "error": "the host process of the model died while it ran the task"}
+        return left
