@@ -11,6 +11,7 @@ from requests.adapters import BaseAdapter
 
 from banyan import watching, wire
 from banyan.model_calls import ModelCalls
+from banyan.sweep_calls import SweepCalls
 from banyan.transport import SAFE_TRIES, Answer, Connection
 from banyan.worker_calls import Document, Stream
 
@@ -29,7 +30,7 @@ class Page:
     page: int
 
 
-class Client(ModelCalls):
+class Client(ModelCalls, SweepCalls):
     """Speaks to the server at `url` with `token`; several threads may share one client.
 
     Every method raises the errors of `banyan.errors`: `Unavailable` when the server cannot be reached, `Unauthorized`
@@ -45,8 +46,7 @@ class Client(ModelCalls):
         transport: BaseAdapter | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        super().__init__(Connection(url, token, transport, sleep))
-        self._sleep = sleep
+        super().__init__(Connection(url, token, transport, sleep), sleep)
 
     @property
     def url(self) -> str:
@@ -189,6 +189,17 @@ class Client(ModelCalls):
     def statistics(self, where: Where | None = None) -> Document:
         """Counts, waits, run times, memory and rates of the matching tasks."""
         return self._get("statistics", _query(where=where))
+
+    def sweeps(
+        self,
+        where: Where | None = None,
+        sort: str | None = None,
+        projection: Iterable[str] | None = None,
+        max_results: int | None = None,
+        page: int | None = None,
+    ) -> Page:
+        """One page of the matching sweeps; their `progress` is there if `projection` names it."""
+        return self.page("sweeps", where, sort, projection, max_results, page)
 
     def workers(self, where: Where | None = None) -> list[Document]:
         """The workers, also lost and gone ones."""

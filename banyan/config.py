@@ -54,6 +54,8 @@ class Limits(Section):
 
     max_body_bytes: Annotated[Size, Some] = 64 * 2**20
     max_list_items: Annotated[int, Some] = 10_000
+    max_sweep_points: Annotated[int, Some] = 100_000
+    max_submission_bytes: Annotated[Size, Some] = 128 * 2**20
     max_page_items: Annotated[int, Some] = 1_000
     query_seconds: Annotated[Seconds, Some] = 30.0
 

@@ -9,6 +9,7 @@ from banyan.worker_calls import Document, Stream
 
 if TYPE_CHECKING:
     from banyan.client import Client
+    from banyan.sweep_calls import SweepCalls
 
 ENDED = frozenset({"terminated", "cancelled"})
 """States of a task in which nothing more happens by itself."""
@@ -50,6 +51,32 @@ def wait(
         pause = min(pause * 1.3, max(1.0, len(waiting) / 500))
         found = _patiently(lambda: _states(client, waiting), sleep, deadline)  # noqa: B023 - called at once
         changed = [task for task in found if task["state"] != seen[task["_id"]]["state"]]
+
+
+def wait_sweep(
+    client: "SweepCalls",
+    sweep: str,
+    timeout: float | None,
+    on_change: Callable[[Document], None] | None,
+    sleep: Sleep,
+) -> Document:
+    """The sweep once all of it has ended; see `SweepCalls.wait_sweep`."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    document = client.sweep(sweep)
+    pause, last = 0.05, None
+    while True:
+        progress = document["progress"]
+        if on_change is not None and progress != last:
+            on_change(progress)
+        last = progress
+        if progress["fraction"] == 1 and progress.get("barrier", "deleted") in (*ENDED, "deleted"):
+            return document
+        if deadline is not None and time.monotonic() + pause > deadline:
+            ended = round(progress["fraction"] * progress["count"])
+            raise TimeoutError(f"{ended} of {progress['count']} tasks have ended after {timeout:g} s")
+        sleep(pause)
+        pause = min(pause * 1.3, max(1.0, progress["count"] / 20_000))
+        document = _patiently(lambda: client.sweep(sweep), sleep, deadline)
 
 
 def follow(client: "Client", task: str, stream: Stream, sleep: Sleep) -> Iterator[bytes]:

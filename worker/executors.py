@@ -98,6 +98,9 @@ class Workplace:
             "BANYAN_PROGRESS": f"{logs}/progress.json",
             "BANYAN_RESULT": f"{logs}/result.json",
         }
+        if grant.document.get("sweep") is not None:
+            names["BANYAN_SWEEP_ID"] = grant.document["sweep"]
+            names["BANYAN_SWEEP_INDEX"] = str(grant.document["index"])
         return names if work is None else names | {"BANYAN_WORKDIR": work}
 
     def collect(self, grant: Grant) -> Document:

@@ -21,6 +21,8 @@ from banyan.api import (  # noqa: F401 - importing a module registers its routes
     queues,
     routes,
     statistics,
+    sweep_results,
+    sweeps,
     tasks,
     uploads,
     users,

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from banyan.domain.sampling import MAX_INPUTS, Range
+
 _MAX_NAMES = 1000
 _MAX_COMMAND = 1_000_000
 _MAX_TEXT = 1000
@@ -53,6 +55,41 @@ def names_to_amounts(value: object) -> Iterator[str]:
             yield f"the amount of {name!r} must be a number from 0 to 1,000,000,000"
 
 
+def grid(value: object) -> Iterator[str]:
+    """An object of lists with at least one value each."""
+    if not isinstance(value, dict):
+        return
+    if not value:
+        yield "must name at least one input"
+    for name, each in value.items():
+        if not isinstance(each, list) or not each:
+            yield f"the value of {name!r} must be a list of at least one value"
+
+
+def points(value: object) -> Iterator[str]:
+    """A list of objects."""
+    if not isinstance(value, list):
+        return
+    if not value:
+        yield "must have at least one point"
+    odd = next((index for index, each in enumerate(value) if not isinstance(each, dict)), None)
+    if odd is not None:
+        yield f"point {odd} must be an object of inputs by name"
+
+
+def ranges(value: object) -> Iterator[str]:
+    """An object of ranges, such as the `inputs` of samples."""
+    if not isinstance(value, dict):
+        return
+    if not 0 < len(value) <= MAX_INPUTS:
+        yield f"must have 1 to {MAX_INPUTS} names"
+    for name, each in value.items():
+        try:
+            Range.of(each)
+        except ValueError as error:
+            yield f"the range of {name!r}: {error}"
+
+
 def models(value: object) -> Iterator[str]:
     """The models of a worker."""
     if isinstance(value, list) and not all(_is_model(each) for each in value):
@@ -83,6 +120,9 @@ CHECKS: dict[str, Callable[[object], Iterator[str]]] = {
     "texts": texts,
     "names_to_texts": names_to_texts,
     "names_to_amounts": names_to_amounts,
+    "grid": grid,
+    "points": points,
+    "ranges": ranges,
     "models": models,
 }
 """By the name that schemas use in `check_with`."""

@@ -1,5 +1,7 @@
 """Eve's data layer over our storage: it reads, and shows only what the asking user may see."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,13 +16,14 @@ from banyan.api.schema import RESOURCES
 from banyan.api.selection import Selection, leave_out, parse_projection, parse_sort
 from banyan.domain.roles import Role
 from banyan.storage.reading import Reader
+from banyan.storage.sweep_reading import progress_of
 
 Document = dict[str, Any]
 
 COLLECTIONS = {"execution_history": "executions"}
 """Where a resource is stored, if not under its own name."""
 
-OWNED = frozenset({"tasks", "continuations", "execution_history", "memory_usage"})
+OWNED = frozenset({"tasks", "continuations", "execution_history", "memory_usage", "sweeps"})
 """Resources whose documents have an `owner`."""
 
 
@@ -56,7 +59,7 @@ class Data(Mongo):
         """A page of documents, and how many match in all (None for embedded documents, which have no request)."""
         asked = parse_where(resource, req.where if req else None)
         where = both(asked, _stored(resource, sub_resource_lookup or {}), visible(resource))
-        selection = parse_projection(resource, req.projection if req else None)
+        selection = parse_projection(resource, req.projection if req else None, listed=True)
         limit = req.max_results if req else 0
         skip = (req.page - 1) * limit if req else 0
         collection = COLLECTIONS.get(resource, resource)
@@ -107,6 +110,12 @@ def _complete(resource: str, documents: list[Document], selection: Selection) ->
         parents = reader().dependencies(ids)
         for document in documents:
             document["dependencies"] = parents.get(document["_id"], [])
+    if documents and "progress" in selection.virtual:
+        progress = progress_of(reader(), ids)
+        for document in documents:
+            document["progress"] = progress.get(document["_id"])
+            digest = hashlib.sha256(json.dumps(document["progress"], sort_keys=True).encode()).hexdigest()
+            document["_etag"] = f"{document['_etag']}-{digest[:12]}"  # it changes as the tasks do
     for document in documents:
         leave_out(document, selection.without)
         if isinstance(document["_id"], ObjectId):

@@ -63,8 +63,11 @@ def _sort_list(text: str) -> list[tuple[str, int]]:
     return pairs
 
 
-def parse_projection(resource: str, text: str | None) -> Selection:
-    """The fields of `{"name": 1}` (these, and what every document has) or `{"metadata": 0}` (all but these)."""
+def parse_projection(resource: str, text: str | None, *, listed: bool = False) -> Selection:
+    """The fields of `{"name": 1}` (these, and what every document has) or `{"metadata": 0}` (all but these).
+
+    In a list (`listed`) what is costly to put together is there only if it is named.
+    """
     schema = RESOURCES[resource]
     virtual = frozenset(name for name, rules in schema.items() if "virtual" in rules.get("meta", {}))
     everything = dict.fromkeys((name for name in [*schema, *AUTOMATIC] if name not in virtual), 1)
@@ -78,7 +81,8 @@ def parse_projection(resource: str, text: str | None) -> Selection:
         raise BadRequest("projection: name either the fields to show (1) or those to leave out (0), not both")
     if not included:
         kept = {name: 1 for name in everything if name not in excluded}
-        return Selection(stored=kept, virtual=virtual - set(excluded), without=excluded)
+        costly = {name for name in virtual if listed and "costly" in schema[name]["meta"]}
+        return Selection(stored=kept, virtual=virtual - costly - set(excluded), without=excluded)
     return Selection(stored=_shortest(included, virtual), virtual=virtual & set(included))
 
 

@@ -6,7 +6,7 @@ from flask import request
 
 from banyan.api.context import context
 from banyan.api.data import both, reader, visible
-from banyan.api.query import parse_where
+from banyan.api.query import Filter, parse_where
 from banyan.api.routes import route
 from banyan.storage.statistics import count_tasks, count_workers, measure_tasks
 
@@ -21,6 +21,10 @@ Document = dict[str, Any]
 )
 def statistics() -> Document:
     """Counts of all matching tasks; distributions over the newest 100,000 of them that ran and ended."""
-    where = both(parse_where("tasks", request.args.get("where")), visible("tasks"))
+    return figures(both(parse_where("tasks", request.args.get("where")), visible("tasks")))
+
+
+def figures(where: Filter) -> Document:
+    """What there is to count and to measure in the tasks that match an already checked filter."""
     counts = count_tasks(reader(), where, context().now())
     return {**counts, **measure_tasks(reader(), where), "workers": count_workers(reader())}

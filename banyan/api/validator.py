@@ -73,6 +73,15 @@ class Validator(EveValidator):
     def _check_with_names_to_amounts(self, field: str, value: object) -> None:
         self._tell(field, checks.names_to_amounts(value))
 
+    def _check_with_grid(self, field: str, value: object) -> None:
+        self._tell(field, checks.grid(value))
+
+    def _check_with_points(self, field: str, value: object) -> None:
+        self._tell(field, checks.points(value))
+
+    def _check_with_ranges(self, field: str, value: object) -> None:
+        self._tell(field, checks.ranges(value))
+
     def _check_with_models(self, field: str, value: object) -> None:
         self._tell(field, checks.models(value))
 

@@ -173,13 +173,7 @@ def _facts(task: "Document", attempts: "list[Document]") -> Table:
         "progress": _progress(task.get("progress")),
         "result": output.one_line(task["result"]) if task.get("result") is not None else task.get("result_file"),
     }
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for label, value in facts.items():
-        if value not in (None, ""):
-            grid.add_row(label, value if isinstance(value, Text) else Text(str(value)))
-    return grid
+    return output.facts(facts)
 
 
 def _ref(name: str, ref: "Document") -> str:

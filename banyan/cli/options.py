@@ -1,5 +1,7 @@
-"""The options that `banyan submit` and `banyan run` share, and the fields of a task that they stand for."""
+"""The options that the commands which submit tasks share, and the fields of a task that they stand for."""
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +27,8 @@ After = Annotated[
 ]
 Directory = Annotated[Path | None, typer.Option("--dir", help="Run there, not in a fresh directory.")]
 Env = Annotated[list[str] | None, typer.Option(metavar="K=V", help="Set a variable of its environment.")]
+Export = Annotated[bool, typer.Option("--export", help="Send this shell's environment along.")]
+Stdin = Annotated[str | None, typer.Option(metavar="FILE", help="Text for its standard input; - reads ours.")]
 Tag = Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag to find it by; may be repeated.")]
 Label = Annotated[
     list[str] | None, typer.Option(metavar="K=V", help="Only on workers with this label; may be repeated.")
@@ -32,6 +36,9 @@ Label = Annotated[
 Hold = Annotated[bool, typer.Option("--hold", help="Keep it back until `hold` is cleared.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for its end; exit 1 unless it succeeds.")]
 Answer = Annotated[bool, typer.Option("--json", help="Print the server's answer instead of the id.")]
+
+SECRETS = "BANYAN_"
+"""Variables of the environment that begin so are never sent along."""
 
 
 def fields(
@@ -71,6 +78,35 @@ def fields(
         "hold": hold or None,
         "state": "available",
     }
+
+
+def command_fields(
+    *,
+    command: Sequence[str] | None,
+    env: Sequence[str] | None,
+    export: bool,
+    stdin: str | None,
+) -> dict[str, Any]:
+    """What these options say of a task that runs a command; one word alone is a line for the shell."""
+    return {
+        "command": command[0] if command and len(command) == 1 else list(command or ()),
+        "env": environment(os.environ if export else {}, env or ()),
+        "stdin": text_of(stdin) if stdin else None,
+    }
+
+
+def environment(exported: Mapping[str, str], settings: Sequence[str]) -> dict[str, str]:
+    """What is exported, without our own secrets, and the `K=V` settings over it."""
+    kept = {name: value for name, value in exported.items() if not name.startswith(SECRETS)}
+    return kept | pairs(settings, "--env")
+
+
+def text_of(path: str) -> str:
+    """The text of a file; `-` is stdin."""
+    try:
+        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{path} cannot be read as text: {error}", param_hint="--stdin") from error
 
 
 def given(fields: Mapping[str, Any]) -> dict[str, Any]:

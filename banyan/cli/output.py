@@ -59,6 +59,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table
     return result
 
 
+def facts(labelled: Mapping[str, Any]) -> Table:
+    """A line for each fact that there is, its label before it."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, value in labelled.items():
+        if value not in (None, ""):
+            grid.add_row(label, value if isinstance(value, Text) else Text(str(value)))
+    return grid
+
+
 def _cell(content: str | Text) -> Text:
     """One line, cut at the column's width; text is never read as markup."""
     style = content.style if isinstance(content, Text) else ""

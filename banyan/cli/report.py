@@ -110,7 +110,7 @@ def statistics_view(answer: Mapping[str, Any]) -> Group:
     ]
     rows.append(["all", *(str(states.get(name, 0)) for name in names), str(answer.get("total", 0))])
     parts: list[Any] = [output.table(("QUEUE", *(f">{name.upper()}" for name in names), ">TOTAL"), rows), Text()]
-    parts += [_distributions(answer), Text()]
+    parts += [distributions(answer), Text()]
     if answer.get("exit_statuses"):
         ends = sorted(answer["exit_statuses"].items(), key=lambda each: -each[1])
         parts += [output.table(("EXIT STATUS", ">TASKS"), [(str(end), str(count)) for end, count in ends]), Text()]
@@ -120,7 +120,9 @@ def statistics_view(answer: Mapping[str, Any]) -> Group:
     return Group(*parts)
 
 
-def _distributions(answer: Mapping[str, Any]) -> Table:
+def distributions(answer: Mapping[str, Any]) -> Table:
+    """Waits, run times and memory of `/statistics`."""
+
     def cells(values: Mapping[str, Any] | None, form: Any) -> list[str]:
         known = values or {}
         return [form(known[key]) if known.get(key) is not None else "" for key in ("min", "median", "p95", "max")]

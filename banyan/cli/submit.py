@@ -1,9 +1,5 @@
 """`banyan submit`: a command line becomes a task."""
 
-import os
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,9 +8,6 @@ from banyan.cli import options
 from banyan.cli.act import wait_for
 from banyan.cli.connection import connect
 from banyan.cli.output import print_json
-
-SECRETS = "BANYAN_"
-"""Variables of the environment that begin so are never sent along."""
 
 
 def register(app: typer.Typer) -> None:
@@ -44,10 +37,8 @@ def submit(
     after: options.After = None,
     directory: options.Directory = None,
     env: options.Env = None,
-    export: Annotated[bool, typer.Option("--export", help="Send this shell's environment along.")] = False,
-    stdin: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Text for its standard input; - reads ours.")
-    ] = None,
+    export: options.Export = False,
+    stdin: options.Stdin = None,
     tag: options.Tag = None,
     label: options.Label = None,
     hold: options.Hold = False,
@@ -65,11 +56,7 @@ def submit(
         max_retries=max_retries, retry_delay=retry_delay, timeout=timeout, not_before=not_before, after=after,
         directory=directory, tag=tag, label=label, hold=hold,
     )  # fmt: skip
-    task |= {
-        "command": command[0] if command and len(command) == 1 else command,
-        "env": environment(os.environ if export else {}, env or ()),
-        "stdin": _text_of(stdin) if stdin else None,
-    }
+    task |= options.command_fields(command=command, env=env, export=export, stdin=stdin)
     client = connect()
     answer = client.submit(options.given(task))
     if as_json:
@@ -78,16 +65,3 @@ def submit(
         print(answer["_id"], flush=True)
     if wait:
         wait_for(client, [answer["_id"]])
-
-
-def environment(exported: Mapping[str, str], settings: Sequence[str]) -> dict[str, str]:
-    """What is exported, without our own secrets, and the `K=V` settings over it."""
-    kept = {name: value for name, value in exported.items() if not name.startswith(SECRETS)}
-    return kept | options.pairs(settings, "--env")
-
-
-def _text_of(path: str) -> str:
-    try:
-        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{path} cannot be read as text: {error}", param_hint="--stdin") from error

@@ -11,6 +11,9 @@ from banyan.domain.resources import Resources
 SHELL = "shell"
 """The capability to run commands."""
 
+CLASS_FIELDS = ("queue", "owner", "model", "requested_resources", "requires")
+"""The fields of a task that runs something from which its class follows."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskClass:

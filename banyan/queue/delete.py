@@ -20,8 +20,9 @@ def delete(context: Context, tasks: Sequence[ObjectId]) -> list[ObjectId]:
 
     def write(session: Session) -> list[ObjectId]:
         gone = storage.tasks.delete(tasks, session)
-        children = storage.tasks.load(storage.edges.children(gone, session), session)
-        waiting = [id for id, child in children.items() if not child.ended]
+        children = storage.edges.children(gone, session)
+        done = {id for id, child in storage.tasks.load(children, session).items() if child.ended}
+        waiting = [id for id in children if id not in done]  # also those whose part of a submission is yet to be made
         storage.edges.delete_of(gone, waiting, session)
         storage.memory.doom(gone, session)
         attempts = storage.executions.delete_of(gone, session)

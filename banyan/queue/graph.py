@@ -37,21 +37,29 @@ def join(context: Context, joining: Joining, actor: Actor, now: datetime, sessio
     Answers with the parents that have ended, to be settled after the commit. Raises `Invalid` naming each end that
     does not allow its edge, and `Conflict` when a child was changed meanwhile.
     """
-    parents = context.storage.tasks.load(joining.parents, session)
-    children = context.storage.tasks.load(joining.children, session)
-    _check_ends(joining, parents, children, actor)
-    if joining.parents and joining.children:
-        context.storage.meta.touch_graph(session)
-        _refuse_cycle(context, joining, session)
+    parents = check_ends(context, joining, actor, now, session)
     if joining.parents:
         context.storage.tasks.mark_parents(joining.parents, session)
-    for child in children.values():
-        if child.id not in parents and context.storage.tasks.edit(child, {}, now, session) is None:
-            raise Conflict(f"task {child.id} was changed meanwhile; try again")
     return [task.id for task in parents.values() if task.ended]
 
 
-def _check_ends(joining: Joining, parents: dict[ObjectId, Task], children: dict[ObjectId, Task], actor: Actor) -> None:
+def check_ends(
+    context: Context, joining: Joining, actor: Actor, now: datetime, session: Session | None
+) -> dict[ObjectId, Task]:
+    """The older parents of new edges, once all ends are found right and the older children guarded; see `join`."""
+    parents = context.storage.tasks.load(joining.parents, session)
+    children = context.storage.tasks.load(joining.children, session)
+    _refuse_ends(joining, parents, children, actor)
+    if joining.parents and joining.children:
+        context.storage.meta.touch_graph(session)
+        _refuse_cycle(context, joining, session)
+    for child in children.values():
+        if child.id not in parents and context.storage.tasks.edit(child, {}, now, session) is None:
+            raise Conflict(f"task {child.id} was changed meanwhile; try again")
+    return parents
+
+
+def _refuse_ends(joining: Joining, parents: dict[ObjectId, Task], children: dict[ObjectId, Task], actor: Actor) -> None:
     faults: dict[str, list[str]] = {}
     for id in joining.parents:
         parent = parents.get(id)

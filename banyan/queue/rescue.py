@@ -18,9 +18,11 @@ from banyan.domain.transitions import Due
 from banyan.queue.apply import apply
 from banyan.queue.context import Context
 from banyan.queue.delete import remove_remains
+from banyan.queue.parts import complete_interrupted
 from banyan.queue.register import lose_held
 from banyan.queue.report import follow, give_back
 from banyan.queue.settle import promote_ready, settle
+from banyan.queue.sweep_retry import release_interrupted
 from banyan.storage.mongo import translate
 from banyan.storage.workers import ALIVE, LOST
 
@@ -64,7 +66,16 @@ class Rescuer:
 
 def rescue(context: Context) -> None:
     """Do once all that is due; a step that fails is logged and tried again, and keeps no other one waiting."""
-    for step in (expire_leases, complete_reports, settle_marked, promote_marked, remove_remains, wake):
+    for step in (
+        expire_leases,
+        complete_reports,
+        complete_interrupted,
+        release_interrupted,
+        settle_marked,
+        promote_marked,
+        remove_remains,
+        wake,
+    ):
         _try(step.__name__, partial(step, context))
 
 

@@ -8,12 +8,12 @@ from typing import Any
 from bson import ObjectId
 
 from banyan.domain.continuations import Edge, find_cycle
-from banyan.domain.matching import TaskClass
-from banyan.domain.task import State, Task
-from banyan.domain.transitions import Change, Release, decide
+from banyan.domain.matching import CLASS_FIELDS, TaskClass
+from banyan.domain.task import State
+from banyan.domain.transitions import Release, decide
 from banyan.errors import Invalid, TooLarge
+from banyan.queue import parts
 from banyan.queue.actor import Actor
-from banyan.queue.apply import announce
 from banyan.queue.context import Context
 from banyan.queue.graph import Joining, describe_cycle, join
 from banyan.queue.inputs import add_defaults, fault_of_refs, implied_edges
@@ -37,25 +37,27 @@ def submit(
     actor: Actor,
     record: Record | None = None,
     check: Collection[int] | None = None,
+    unit: ObjectId | None = None,
 ) -> list[Document]:
     """Store validated tasks (with `dependencies` and `continuations` still in them) and let them begin.
 
     Answers with `_id`, `_etag`, `_created`, `_updated` and `state` of each, in order. `record(session, answers)` is
     called within the transaction. `check` names the items that the posting check looks at, all if it is None. Raises
-    `Invalid` with the faults of all items, and then nothing is stored.
+    `Invalid` with the faults of all items, and then nothing is stored. `unit` is the id by which `parts` knows the
+    submission if it is too large for one transaction.
     """
     now = context.now()
-    tasks = [_fresh(document, actor, now) for document in documents]
+    tasks = _fresh(documents, actor, now)
     add_defaults(context, tasks)
     edges = [edge for task in tasks for edge in _edges(task, actor)]
     edges += implied_edges(tasks, edges, actor)
     given = {document["_id"]: index for index, document in enumerate(documents) if "_id" in document}
     _raise(_faults(context, tasks, edges, given))
-    for task in tasks:
-        check_size(task)
+    sizes = _sizes(context, tasks)
     _raise(posting_faults(context, tasks, check))
-    started = _start(tasks, edges, now)
+    _start(tasks, edges, now)
     joining = Joining.of(edges, [task["_id"] for task in tasks])
+    answers = [_answer(task) for task in tasks]
 
     def write(session: Session | None) -> list[ObjectId]:
         ended = join(context, joining, actor, now, session) if edges else []
@@ -63,28 +65,39 @@ def submit(
         context.storage.edges.insert(edges, session=session)
         if joining.children:
             context.storage.tasks.set_pending(context.storage.edges.pending_counts(joining.children, session), session)
-        if record is not None:
-            record(session, [_answer(task) for task in tasks])
+        _record(session)
         return ended
 
+    def _record(session: Session | None) -> None:
+        if record is not None:
+            record(session, answers)
+
+    if parts.weight(sizes, len(edges)) > parts.WHOLE_BYTES:
+        parts.submit_in_parts(context, unit or ObjectId(), tasks, sizes, joining, actor, _record)
+        return answers
     alone = len(tasks) == 1 and not edges and record is None
     ended = write(None) if alone else context.storage.transaction(write)
-    announce(context, started)
-    ended = ended + [task.id for task, change in started if change.ended and task.has_continuations]
+    context.hub.work(parts.claimable(tasks))
+    ended += parts.ended_parents(tasks)
     if not ended:
-        return [_answer(task) for task in tasks]
+        return answers
     settle(context, ended)
     current = context.storage.tasks.documents([task["_id"] for task in tasks], _ANSWERED)
     return [_answer(current.get(task["_id"], task)) for task in tasks]
 
 
-def _fresh(document: Document, actor: Actor, now: datetime) -> Document:
-    task = {"_id": ObjectId(), **document}
-    task |= {"owner": actor.name, "order": ObjectId(), "_created": now, "_updated": now, "_etag": new_revision()}
-    task |= {"retry_count": 0, "abandoned_count": 0, "attempt_count": 0}
-    if task.get("command") is not None or task.get("model") is not None:
-        task["task_class"] = TaskClass.of(task).key
-    return task
+def _fresh(documents: Sequence[Document], actor: Actor, now: datetime) -> list[Document]:
+    classes: dict[str, str] = {}
+    tasks = []
+    for document in documents:
+        task = {"_id": ObjectId(), **document}
+        task |= {"owner": actor.name, "order": ObjectId(), "_created": now, "_updated": now, "_etag": new_revision()}
+        task |= {"retry_count": 0, "abandoned_count": 0, "attempt_count": 0}
+        if task.get("command") is not None or task.get("model") is not None:
+            needs = repr([task.get(name) for name in CLASS_FIELDS])
+            task["task_class"] = classes.get(needs) or classes.setdefault(needs, TaskClass.of(task).key)
+        tasks.append(task)
+    return tasks
 
 
 def _edges(task: Document, actor: Actor) -> list[Edge]:
@@ -122,16 +135,26 @@ def _faults(context: Context, tasks: Sequence[Document], edges: Sequence[Edge], 
     return faults
 
 
-def check_size(task: Document) -> None:
-    """Raise `TooLarge` for a task that MongoDB could not hold with its results."""
-    check_bytes(task, f"task {task['_id']} has")
+def check_size(task: Document) -> int:
+    """The size of a task in bytes; raises `TooLarge` for one that MongoDB could not hold with its results."""
+    return check_bytes(task, f"task {task['_id']} has")
 
 
-def check_bytes(document: Mapping[str, Any], what: str) -> None:
-    """Raise `TooLarge`, with `what` ("task X has") in its text, for what no task could hold."""
+def check_bytes(document: Mapping[str, Any], what: str) -> int:
+    """The size of a document; raises `TooLarge`, with `what` ("task X has") in its text, if no task could hold it."""
     size = encoded_bytes(document)
     if size > MAX_TASK_BYTES:
         raise TooLarge(f"{what} {size} bytes, at most {MAX_TASK_BYTES}; pass large data as files")
+    return size
+
+
+def _sizes(context: Context, tasks: Sequence[Document]) -> list[int]:
+    sizes = [check_size(task) for task in tasks]
+    limit = context.settings.limits.max_submission_bytes
+    if sum(sizes) > limit:
+        reason = f"the tasks have {sum(sizes)} bytes together, at most {limit} (limits.max_submission_bytes)"
+        raise TooLarge(f"{reason}; pass large data as files, or submit less at once")
+    return sizes
 
 
 def unknown_queue(name: str, known: set[str]) -> str:
@@ -144,11 +167,10 @@ def _raise(faults: Faults) -> None:
         raise Invalid(faults[0]) if len(faults) == 1 else Invalid(items=faults)
 
 
-def _start(tasks: Sequence[Document], edges: Sequence[Edge], now: datetime) -> list[tuple[Task, Change]]:
+def _start(tasks: Sequence[Document], edges: Sequence[Edge], now: datetime) -> None:
     """Give each new task its first state: available at once only if it waits for nothing."""
     waits = Counter(edge.child for edge in edges)
     parents = {edge.parent for edge in edges}
-    started = []
     for document in tasks:
         wanted, document["state"] = document["state"], State.INACTIVE
         document["pending_dependency_count"] = waits[document["_id"]]
@@ -160,8 +182,6 @@ def _start(tasks: Sequence[Document], edges: Sequence[Edge], now: datetime) -> l
         change = decide(task, Release(), now)
         if change is not None:
             document.update(first_fields(task, change))
-            started.append((task, change))
-    return started
 
 
 def _answer(task: Document) -> Document:

@@ -28,7 +28,7 @@ class EdgeStore:
     def insert(self, edges: Sequence[Edge], session: Session = None) -> None:
         """Store new edges; raises the driver's duplicate key error when one is there already."""
         if edges:
-            self._edges.insert_many([_document(edge) for edge in edges], session=session)
+            self._edges.insert_many([edge_document(edge) for edge in edges], session=session)
 
     def remove(self, pairs: Iterable[tuple[ObjectId, ObjectId]], session: Session = None) -> int:
         """Remove edges given as (parent, child); how many were there."""
@@ -48,7 +48,7 @@ class EdgeStore:
     def unsettled(self, parents: Iterable[ObjectId], limit: int, session: Session = None) -> list[Edge]:
         """Edges of these parents that are not settled yet."""
         where = {"parent": {"$in": list(parents)}, "settled": False}
-        return [_edge(d) for d in self._edges.find(where, session=session).limit(limit)]
+        return [edge_of(d) for d in self._edges.find(where, session=session).limit(limit)]
 
     def of_parents(
         self, parents: Iterable[ObjectId], session: Session = None, after: ObjectId | None = None, limit: int = 0
@@ -58,11 +58,11 @@ class EdgeStore:
         if after is not None:
             where["_id"] = {"$gt": after}
         found = self._edges.find(where, session=session)
-        return [_edge(d) for d in (found.sort("_id").limit(limit) if limit else found)]
+        return [edge_of(d) for d in (found.sort("_id").limit(limit) if limit else found)]
 
     def of_children(self, children: Iterable[ObjectId], session: Session = None) -> list[Edge]:
         """All edges to these children."""
-        return [_edge(d) for d in self._edges.find({"child": {"$in": list(children)}}, session=session)]
+        return [edge_of(d) for d in self._edges.find({"child": {"$in": list(children)}}, session=session)]
 
     def settle(self, edges: Iterable[Edge], satisfied: bool) -> int:
         """Mark those of the edges that are still as they were read, unsettled; how many they were."""
@@ -130,7 +130,8 @@ class EdgeStore:
         self._edges.delete_many({"child": {"$in": list(tasks)}}, session=session)
 
 
-def _edge(document: Document) -> Edge:
+def edge_of(document: Document) -> Edge:
+    """The edge that a document tells of."""
     return Edge(
         id=document["_id"],
         parent=document["parent"],
@@ -143,7 +144,8 @@ def _edge(document: Document) -> Edge:
     )
 
 
-def _document(edge: Edge) -> Document:
+def edge_document(edge: Edge) -> Document:
+    """An edge as it is stored."""
     document = {"_id": edge.id, "parent": edge.parent, "child": edge.child, "on": edge.on}
     document |= {"settled": edge.settled, "owner": edge.owner, "life": edge.life}
     return document if edge.satisfied is None else document | {"satisfied": edge.satisfied}

@@ -32,8 +32,10 @@ from banyan.storage.idempotency import IdempotencyStore
 from banyan.storage.memory import MemoryStore
 from banyan.storage.meta import MetaStore
 from banyan.storage.models import ModelStore
+from banyan.storage.parts import PartStore
 from banyan.storage.queues import QueueStore
 from banyan.storage.signals import SignalStore
+from banyan.storage.sweeps import SweepStore
 from banyan.storage.tasks import TaskStore
 from banyan.storage.users import UserStore
 from banyan.storage.workers import WorkerStore
@@ -48,6 +50,7 @@ _AWAY_CODES = frozenset({11600, 11602, 10107, 13435, 189, 91, 7, 6, 89, 9001})
 """Server error codes that mean: no primary now, try again."""
 _DUPLICATE = 11000
 _LARGE_CODES = frozenset({10334, 17419, 17420})
+_CACHE_CODE = 388
 _QUERY_CODES = frozenset({2, 9, 14, 51091})
 _LARGE = "the document would be larger than MongoDB's limit of 16 MiB; pass large data as files"
 
@@ -72,6 +75,8 @@ def _translate_failure(error: OperationFailure) -> BanyanError | None:
         return BadRequest("the query took too long and was stopped; narrow it, or filter by an indexed field")
     if codes <= _AWAY_CODES or error.has_error_label("TransientTransactionError"):
         return Unavailable("MongoDB has no primary now; try again in a few seconds")
+    if codes == {_CACHE_CODE}:
+        return Unavailable("MongoDB's cache is too full for it now; try again, or give it more (mongo.cache_gigabytes)")
     if codes == {_DUPLICATE}:
         return Conflict("a document with this key is there already")
     if codes <= _LARGE_CODES:
@@ -130,6 +135,8 @@ class Storage:
         self.memory = MemoryStore(self.db)
         self.files = FileStore(self.db)
         self.idempotency = IdempotencyStore(self.db)
+        self.parts = PartStore(self.db)
+        self.sweeps = SweepStore(self.db)
 
     @classmethod
     def connect(cls, uri: str, database: str) -> "Storage":
@@ -186,5 +193,5 @@ class Storage:
     def _prepare(self) -> None:
         for store in (self.tasks, self.edges, self.executions, self.workers, self.queues, self.meta, self.signals):
             store.prepare()
-        for kept in (self.users, self.memory, self.files, self.idempotency, self.models):
+        for kept in (self.users, self.memory, self.files, self.idempotency, self.models, self.parts, self.sweeps):
             kept.prepare()

@@ -14,6 +14,7 @@ DATE = "Tue, 02 Apr 2013 10:29:13 GMT"
 _BIG = 2**63 - 1
 _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
 _NAME = st.text(st.characters(exclude_characters="\0=", exclude_categories=["Cs"]), min_size=1, max_size=8)
+_RANGES = st.sampled_from([[0, 1], [-1.5, 2], {"low": 0.1, "high": 10}, {"low": 1, "high": 2, "scale": "log"}])
 _IDS = st.binary(min_size=12, max_size=12).map(bytes.hex)
 
 json_values: Values = st.recursive(
@@ -37,6 +38,15 @@ ODD = [
     *("1 GiB", "1e400 B", "2h", "1e400h", "-1", "8.0", "8", "²", ID, ID.upper(), ID + "\n", DATE, "2013-04-02"),
     *(f"{DATE} (\ud800)", "0001-01-01T00:00:00+23:59", "success", "any", "active", "available", "admin", "task"),
     *([], [1], ["x"], [""], ["\ud800"], ["a\0"], [ID], [ID, ID], [{"task": ID}], [{"task": ID, "on": "x"}], [[]]),
+    *(
+        {"x": [0, 1]},
+        {"x": [1]},
+        {"x": []},
+        {"x": [0, 1, 2]},
+        {"x": {"low": 0, "high": 1, "scale": "log"}},
+        [{}],
+        [[1]],
+    ),
     *([{"name": "m"}], [{"name": ""}], [{"name": "m", "summary": 1}], [{"name": "m", "x": 1}]),
     *({"x": {"task": ID}}, {"": {"task": ID, "result": ""}}, {"x": {"task": 1}}, {"x": {"task": ID, "result": 1}}),
     *({"$ref": {"task": ID, "x": 1}}, {"x": {"result": "y"}}, {"x": ID}),
@@ -102,6 +112,9 @@ def _checked(rules: Mapping[str, Any]) -> Values:
         "texts": st.lists(_NAME, max_size=3),
         "names_to_texts": st.dictionaries(_NAME, _TEXT, max_size=3),
         "models": st.lists(st.builds(dict, name=_NAME) | st.builds(dict, name=_NAME, summary=_TEXT), max_size=3),
+        "grid": st.dictionaries(_NAME, st.lists(json_values, min_size=1, max_size=3), min_size=1, max_size=3),
+        "points": st.lists(st.dictionaries(_NAME, json_values, max_size=3), min_size=1, max_size=3),
+        "ranges": st.dictionaries(_NAME, _RANGES, min_size=1, max_size=3),
         "names_to_amounts": st.dictionaries(_NAME, st.integers(0, 10**9) | st.floats(0, 1e9), max_size=3),
     }
     return kinds[rules["check_with"]]

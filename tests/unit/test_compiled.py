@@ -13,6 +13,7 @@ from banyan.api.coercion import COERCIONS
 from banyan.api.schema import RESOURCES
 from banyan.api.schema.kinds import Rules, text
 from banyan.api.schema.reports import CURL_DATA, REPORT, SAMPLE
+from banyan.api.schema.sweeps import NEW_SWEEP
 from banyan.api.schema.workers import CLAIM, REGISTRATION
 from banyan.api.validation import Checker
 from banyan.api.validator import Validator
@@ -26,6 +27,7 @@ SCHEMAS: dict[str, Mapping[str, Rules]] = {
     "claim": CLAIM,
     "registration": REGISTRATION,
     "curl_data": CURL_DATA,
+    "new_sweep": NEW_SWEEP,
 }
 OUTPUT = {"stdout_tail": "done\n", "stderr_tail": "", "stdout_bytes": 5, "stderr_bytes": 0, "files_bytes": 2**40}
 GRANTED = {"cores": 2, "memory": 2**30, "gpus": 1, "custom": {"licence": 0.5}, "gpu_indexes": [0]}

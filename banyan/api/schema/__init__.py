@@ -5,6 +5,7 @@ A field that is stored but in no schema is internal: it can be neither read, fil
 
 from banyan.api.schema.attempts import EXECUTION, MEMORY_SAMPLE
 from banyan.api.schema.kinds import Rules, identifier
+from banyan.api.schema.sweeps import SWEEP
 from banyan.api.schema.tasks import CONTINUATION, TASK
 from banyan.api.schema.workers import QUEUE, USER, WORKER
 
@@ -13,6 +14,7 @@ RESOURCES: dict[str, dict[str, Rules]] = {
     "continuations": CONTINUATION,
     "execution_history": EXECUTION,
     "memory_usage": MEMORY_SAMPLE,
+    "sweeps": SWEEP,
     "workers": WORKER,
     "queues": QUEUE,
     "users": USER,

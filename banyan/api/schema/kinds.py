@@ -108,6 +108,11 @@ def virtual(rules: Rules, instead: str) -> Rules:
     return {**rules, "meta": {**rules.get("meta", {}), "virtual": instead}}
 
 
+def costly(rules: Rules) -> Rules:
+    """A virtual field that a list of documents shows only if a projection names it."""
+    return {**rules, "meta": {**rules["meta"], "costly": True}}
+
+
 def described(rules: Rules, description: str) -> Rules:
     """The same with a sentence for readers of the OpenAPI document."""
     return {**rules, "meta": {**rules.get("meta", {}), "description": description}}

@@ -63,7 +63,7 @@ PROGRESS = mapping(
     message={"type": "string", "nullable": True, "maxlength": 10_000},
 )
 
-_GIVEN: dict[str, Rules] = {
+GIVEN: dict[str, Rules] = {
     "_id": identifier(),
     "name": optional(text(1000)),
     "tags": texts(100),
@@ -120,7 +120,7 @@ _SHOWN: dict[str, Rules] = {
     "time_terminated": date(),
 }
 
-TASK: dict[str, Rules] = _GIVEN | {name: shown(rules) for name, rules in _SHOWN.items()}
+TASK: dict[str, Rules] = GIVEN | {name: shown(rules) for name, rules in _SHOWN.items()}
 
 CONTINUATION: dict[str, Rules] = {
     "parent": shown(reference("tasks")),

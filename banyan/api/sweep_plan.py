@@ -1,0 +1,110 @@
+"""Reading the body of `POST /sweeps`: which points it stands for, and what their tasks share, all of it checked."""
+
+import secrets
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from banyan.api.checks import command as faults_of_command
+from banyan.api.context import context
+from banyan.api.validation import checker
+from banyan.domain.sampling import MAX_SEED, Range, sample
+from banyan.domain.sweeps import Command, Point, Template, grid_points, grid_size, names_of
+from banyan.errors import Invalid, TooLarge
+from banyan.queue.sweep import Plan
+
+Document = dict[str, Any]
+
+_SOURCES = ("grid", "points", "samples")
+_OWN = frozenset({*_SOURCES, "barrier"})
+_NOT_KEPT = frozenset({"points", "barrier", "state", "dependencies", "continuations"})
+"""Fields of the body that a sweep's document does not have, or not as they were sent."""
+_INHERITED = ("queue", "priority")
+"""What a barrier has in common with its sweep unless it says otherwise."""
+_LEAST_BYTES = 7
+"""What any value takes in a stored document besides its name."""
+
+
+def plan_of(body: Document) -> Plan:
+    """The sweep that a validated body asks for. Raises `Invalid` with all that is wrong, `TooLarge` for too many."""
+    _check(body)
+    kept = {name: value for name, value in body.items() if name not in _NOT_KEPT}
+    if "samples" in kept:
+        seed = kept["samples"].get("seed")
+        kept["samples"] = {**kept["samples"], "seed": secrets.randbelow(MAX_SEED) if seed is None else seed}
+    inputs: Point = body.get("inputs") or {}
+    points = _points({**body, **kept}, inputs)
+    names = names_of([inputs, *points])
+    if taken := sorted(set(names) & (body.get("input_refs") or {}).keys()):
+        raise Invalid({"input_refs": f"{taken[0]!r} is given by the points or in 'inputs' too; give it once"})
+    template: Command | None = body.get("command")
+    shared, barrier = _validated(body, template, {**inputs, **points[0]}, names)
+    return Plan(
+        kept=kept,
+        shared=shared,
+        template=template,
+        inputs=inputs,
+        points=points,
+        names=names,
+        barrier=barrier,
+        check_command=faults_of_command,
+    )
+
+
+def _check(body: Document) -> None:
+    issues: dict[str, object] = {}
+    if (body.get("command") is None) == (body.get("model") is None):
+        issues["command"] = "a sweep has either a 'command' or a 'model'"
+    given = [name for name in _SOURCES if name in body]
+    if len(given) != 1:
+        there = f"not {' and '.join(repr(name) for name in given)}" if given else "and there is none of them"
+        issues[given[0] if given else "grid"] = f"a sweep has one of 'grid', 'points' and 'samples', {there}"
+    if issues:
+        raise Invalid(issues)
+
+
+def _points(body: Document, inputs: Point) -> Sequence[Point]:
+    if "points" in body:
+        _check_count(len(body["points"]))
+        return list(body["points"])
+    if "grid" in body:
+        _check_count(grid_size(body["grid"]), [*inputs, *body["grid"]])
+        return list(grid_points(body["grid"]))
+    samples = body["samples"]
+    _check_count(samples["count"], [*inputs, *samples["inputs"]])
+    ranges = {name: Range.of(each) for name, each in samples["inputs"].items()}
+    return sample(samples["method"], samples["count"], samples["seed"], ranges)
+
+
+def _check_count(count: int, names: Collection[str] = ()) -> None:
+    """Refuse what would be too many or too much, before it is made."""
+    limits = context().settings.limits
+    if count > limits.max_sweep_points:
+        raise TooLarge(f"the sweep has {count} points, at most {limits.max_sweep_points} (limits.max_sweep_points)")
+    least = count * sum(len(name) + _LEAST_BYTES for name in names)
+    if least > limits.max_submission_bytes:
+        limit = f"{limits.max_submission_bytes} (limits.max_submission_bytes)"
+        raise TooLarge(f"the inputs of {count} points have {least} bytes or more, at most {limit}")
+
+
+def _validated(
+    body: Document, template: Command | None, first: Point, names: Collection[str]
+) -> tuple[Document, Document | None]:
+    """What all tasks share, as it is in the first of them, and the barrier: tasks, checked as such."""
+    task = {name: value for name, value in body.items() if name not in _OWN}
+    if template is not None:
+        task.pop("inputs", None)
+        try:
+            task["command"] = Template(template, names).fill(first, 0)
+        except ValueError as error:
+            raise Invalid({"points": {"0": {"command": str(error)}}}) from error
+    barrier = body.get("barrier")
+    wanted = [task]
+    if barrier is not None:
+        title = body.get("name") or body.get("model") or "sweep"
+        inherited = {name: body[name] for name in _INHERITED}
+        wanted.append({"name": f"{title}[barrier]", **inherited, "state": "available", **barrier})
+    documents, (faults, *others) = checker("tasks").new(wanted)
+    issues = {**faults, "barrier": others[0]} if any(others) else faults
+    if issues:
+        raise Invalid(issues)
+    return documents[0], documents[1] if barrier is not None else None

@@ -1,0 +1,116 @@
+"""`banyan sweep submit`: a template and some ranges become many tasks."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from banyan.cli import options
+from banyan.cli.connection import connect
+from banyan.cli.models import parse_inputs
+from banyan.cli.output import print_json
+from banyan.cli.points import points
+from banyan.cli.sweep_wait import wait_for
+
+
+def register(group: typer.Typer) -> None:
+    """Add the command to `group`."""
+    group.command()(submit)
+
+
+def submit(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="COMMAND",
+            help="The template: {x} stands for the value of input x, {index} for the number of the point. Run as it "
+            "is; one argument alone is a line for /bin/sh, in which values are quoted.",
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Run this model instead of a command.")] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUES",
+            help="Values of an input: 1,2,3 or a JSON list or a range 0:10 or 0:1:0.1, whose end is left out. "
+            "Several make every combination.",
+        ),
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--points", metavar="FILE", help="Points from a CSV file or a JSON list of objects; - is stdin."),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="So many samples of the --range of each input.")] = None,
+    ranges: Annotated[
+        list[str] | None,
+        typer.Option("--range", metavar="NAME=LOW:HIGH[:log]", help="Where samples of an input lie."),
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="How samples are spread: latin_hypercube (if not given) or sobol.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Repeat the samples of this seed.")] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="NAME=JSON", help="An input that all points have; may be repeated."),
+    ] = None,
+    barrier: Annotated[
+        str | None,
+        typer.Option(metavar="COMMAND", help="A line for /bin/sh to run when all have ended; '' only marks the end."),
+    ] = None,
+    name: options.Name = None,
+    queue: options.Queue = None,
+    priority: options.Priority = None,
+    cores: options.Cores = None,
+    memory: options.Memory = None,
+    gpus: options.Gpus = None,
+    scratch: options.Scratch = None,
+    max_retries: options.MaxRetries = None,
+    retry_delay: options.RetryDelay = None,
+    timeout: options.Timeout = None,
+    not_before: options.NotBefore = None,
+    after: options.After = None,
+    directory: options.Directory = None,
+    env: options.Env = None,
+    export: options.Export = False,
+    stdin: options.Stdin = None,
+    tag: options.Tag = None,
+    label: options.Label = None,
+    hold: options.Hold = False,
+    wait: options.Wait = False,
+    as_json: options.Answer = False,
+) -> None:
+    """Make one task for each point, all or none, and print the sweep's id.
+
+    Examples: `banyan sweep submit --grid x=1,2,3 --grid n=0:10 -- python run.py --x {x} --n {n}`,
+    `banyan sweep submit --model portfolio --samples 200 --range c.w=0:1`
+    """
+    if bool(command) == (model is not None):
+        raise typer.BadParameter("give a command after `--`, or --model", param_hint="COMMAND")
+    sweep: dict[str, Any] = options.fields(
+        name=name, queue=queue, priority=priority, cores=cores, memory=memory, gpus=gpus, scratch=scratch,
+        max_retries=max_retries, retry_delay=retry_delay, timeout=timeout, not_before=not_before, after=after,
+        directory=directory, tag=tag, label=label, hold=hold,
+    )  # fmt: skip
+    sweep |= options.command_fields(command=command, env=env, export=export, stdin=stdin)
+    sweep |= {"model": model, "inputs": parse_inputs(inputs or ())}
+    sweep = options.given(sweep) | points(
+        grid=grid or (), file=file, samples=samples, ranges=ranges or (), method=method, seed=seed
+    )
+    if barrier is not None:
+        sweep["barrier"] = {"command": barrier} if barrier.strip() else {}
+    client = connect()
+    answer = client.submit_sweep(sweep)
+    if as_json:
+        print_json(answer)
+    else:
+        print(answer["_id"], flush=True)
+        print(_told(answer), file=sys.stderr)
+    if wait:
+        wait_for(client, answer["_id"])
+
+
+def _told(answer: dict[str, Any]) -> str:
+    parts = [f"{answer['count']} tasks" if answer["count"] > 1 else "1 task"]
+    parts += [f"seed {answer['seed']}"] if "seed" in answer else []
+    parts += [f"barrier {answer['barrier']}"] if "barrier" in answer else []
+    return ", ".join(parts)

@@ -1,0 +1,143 @@
+"""How a sweep looks in a terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from banyan.cli import output
+from banyan.cli.report import distributions
+
+Document = Mapping[str, Any]
+
+_WIDTH = 40
+"""Characters of a bar."""
+_PARTS = (("succeeded", "green"), ("failed", "red"), ("cancelled", "yellow"))
+
+
+def listing(sweeps: Sequence[Document]) -> Table:
+    """One row for each sweep."""
+    rows = []
+    for sweep in sweeps:
+        progress = sweep["progress"]
+        name = output.shortened(sweep.get("name") or output.command(sweep), 48)
+        failed = Text(str(progress["failed"] or ""), style="red")
+        rows.append((sweep["_id"], name, str(sweep["count"]), _percent(progress), failed, pulse(progress)))
+    return output.table(("ID", "~NAME", ">TASKS", ">DONE", ">FAILED", "~NOW"), rows)
+
+
+def panel(sweep: Document, statistics: Document, failed: Sequence[Document]) -> Panel:
+    """What a sweep is, how far it is, what its tasks took, and which of them failed first."""
+    parts: list[Any] = [_facts(sweep), Text(), bar(sweep["progress"])]
+    if statistics.get("run_seconds", {}).get("max") is not None:
+        parts += [Text(), distributions(statistics)]
+    if failed:
+        rows = [
+            (f"[{task['index']}]", task["_id"], output.exit_status(task), output.one_line(task.get("inputs") or {}))
+            for task in failed
+        ]
+        parts += [Text(), output.table(("FAILED", "ID", "EXIT STATUS", "~INPUTS"), rows)]
+        more = sweep["progress"]["failed"] - len(failed)
+        parts += [Text(f"and {more} more", style="dim")] if more > 0 else []
+    name = output.shortened(sweep.get("name") or output.command(sweep), 60)
+    title = Text.assemble((name, "bold"), "  ", pulse(sweep["progress"]))
+    return Panel(Group(*parts), title=title, title_align="left", expand=False, padding=(1, 2))
+
+
+def _facts(sweep: Document) -> Table:
+    facts: dict[str, Any] = {
+        "id": sweep["_id"],
+        "command": output.command(sweep) if sweep.get("model") is None else None,
+        "model": sweep.get("model"),
+        "points": _points(sweep),
+        "inputs": output.one_line(sweep["inputs"]) if sweep.get("inputs") else None,
+        "queue": f"{sweep.get('queue', '')}, priority {sweep.get('priority', 0)}",
+        "owner": sweep.get("owner"),
+        "requested": output.resources(sweep.get("requested_resources") or {}),
+        "tags": ", ".join(sweep.get("tags") or ()),
+        "barrier": f"{sweep['barrier']} ({sweep['progress'].get('barrier')})" if "barrier" in sweep else None,
+        "created": output.moment(sweep.get("_created")),
+    }
+    return output.facts(facts)
+
+
+def _points(sweep: Document) -> str:
+    """Where the points come from, in a few words."""
+    count = sweep["count"]
+    if "grid" in sweep:
+        factors = " × ".join(f"{len(values)} {name}" for name, values in sweep["grid"].items())
+        return output.shortened(f"{count} = {factors}", 200)
+    if "samples" in sweep:
+        samples = sweep["samples"]
+        names = ", ".join(samples["inputs"])
+        method = samples["method"].replace("_", " ")
+        return output.shortened(f"{count} samples of {names} ({method}, seed {samples['seed']})", 200)
+    return output.shortened(f"{count} of {', '.join(sweep.get('input_names') or ())}", 200)
+
+
+def bar(progress: Document) -> Text:
+    """How the points stand, drawn and in figures."""
+    count = progress["count"]
+    text, drawn = Text(), 0
+    for name, style in _PARTS:
+        width = min(_drawn(progress[name], count), _WIDTH - drawn)
+        text.append("█" * width, style=style)
+        drawn += width
+    text.append("░" * (_WIDTH - drawn), style="dim")
+    text.append(f"  {_percent(progress)} of {count}: ")
+    for name, style in _PARTS:
+        if progress[name]:
+            text.append(f"{progress[name]} {name}  ", style=style)
+    waiting = {state: n for state, n in progress["states"].items() if state not in ("terminated", "cancelled")}
+    for state, number in waiting.items():
+        text.append(f"{number} {state.replace('_', ' ')}  ", style=output.STATE_STYLES.get(state, ""))
+    if progress["deleted"]:
+        text.append(f"{progress['deleted']} deleted", style="dim")
+    return text
+
+
+def _drawn(part: int, whole: int) -> int:
+    """Characters for a part of the whole: at least one where there is anything."""
+    return max(round(_WIDTH * part / whole), 1) if part else 0
+
+
+def _percent(progress: Document) -> str:
+    """Rounded down, so that 100% means all."""
+    return f"{int(progress['fraction'] * 100)}%"
+
+
+def pulse(progress: Document) -> str:
+    """What a sweep is doing, in a word or two."""
+    if progress["fraction"] == 1:
+        barrier = progress.get("barrier", "terminated")
+        return "ended" if barrier in ("terminated", "cancelled", "deleted") else f"barrier {barrier.replace('_', ' ')}"
+    running = progress["states"].get("running", 0) + progress["states"].get("pending_cancellation", 0)
+    failed = f", {progress['failed']} failed" if progress["failed"] else ""
+    return (f"{running} running" if running else "waiting") + failed
+
+
+def outcome(progress: Document) -> str:
+    """How a sweep ended, in a sentence."""
+    others = [f"{progress[name]} {name}" for name in ("failed", "cancelled", "deleted") if progress[name]]
+    return ", ".join([f"{progress['succeeded']} of {progress['count']} tasks succeeded", *others])
+
+
+def rows(table: Document, count: int) -> Table:
+    """The first rows of the results; exit statuses stand for states where there are any."""
+    labels = [label for label in table["columns"] if label not in ("index", "task", "state", "exit_status")]
+    shown = [
+        (
+            str(row["index"]),
+            output.exit_status(row) if row.get("exit_status") else output.state(row),
+            *(output.shortened(_cell(row[label]), 40) if label in row else "" for label in labels),
+        )
+        for row in table["_items"][:count]
+    ]
+    return output.table((">#", "STATUS", *(f"~{label}" for label in labels)), shown)
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else output.one_line(value)

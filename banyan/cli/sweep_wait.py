@@ -1,0 +1,66 @@
+"""Waiting for a sweep with a progress bar."""
+
+import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from banyan.cli import output, sweep_view
+
+if TYPE_CHECKING:
+    from banyan.client import Client, Document
+
+_NAMED = 5
+"""How many of the tasks that failed are named."""
+
+
+def wait_for(client: "Client", sweep_id: str, timeout: float | None = None, as_json: bool = False) -> None:
+    """Wait with a progress bar and say on stderr how it ended; exit 1 unless every task succeeded."""
+    try:
+        sweep = _watched(client, sweep_id, timeout)
+    except KeyboardInterrupt:
+        print(f"banyan: stopped waiting; the sweep goes on (`banyan sweep cancel {sweep_id}` ends it)", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if as_json:
+        output.print_json(sweep)
+    for task in failed(client, sweep):
+        print(f"[{task['index']}] {task['_id']}: {task['exit_status']}", file=sys.stderr)
+    progress = sweep["progress"]
+    print(sweep_view.outcome(progress), file=sys.stderr)
+    barrier = _end_of_barrier(client, sweep)
+    if barrier not in (None, "success"):
+        print(f"barrier {sweep['barrier']}: {barrier}", file=sys.stderr)
+    if progress["failed"] or progress["cancelled"] or barrier not in (None, "success"):
+        raise typer.Exit(1)
+
+
+def failed(client: "Client", sweep: Mapping[str, Any]) -> "list[Document]":
+    """The first tasks of a sweep that failed."""
+    if not sweep["progress"]["failed"]:
+        return []
+    where = {"sweep": sweep["_id"], "state": "terminated", "exit_status": {"$ne": "success"}}
+    return client.tasks(where, "index", ["index", "exit_status", "inputs"], _NAMED).items
+
+
+def _end_of_barrier(client: "Client", sweep: Mapping[str, Any]) -> str | None:
+    """The exit status of a barrier; None when there is none any more."""
+    if sweep["progress"].get("barrier", "deleted") == "deleted":
+        return None
+    return str(client.task(sweep["barrier"], ["exit_status"])["exit_status"])
+
+
+def _watched(client: "Client", sweep_id: str, timeout: float | None) -> "Document":
+    console = output.screen(stderr=True)
+    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    shown = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+    with shown if console.is_terminal else nullcontext():
+        bar = shown.add_task("waiting", total=None)
+
+        def advance(progress: "Document") -> None:
+            done = round(progress["fraction"] * progress["count"])
+            shown.update(bar, total=progress["count"], completed=done, description=sweep_view.pulse(progress))
+
+        return client.wait_sweep(sweep_id, timeout, advance)

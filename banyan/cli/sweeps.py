@@ -1,0 +1,138 @@
+"""`banyan sweep`: many tasks of one request, watched and steered as one. Submitting is in `sweep_submit`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from banyan.cli import output, sweep_submit, sweep_view
+from banyan.cli.act import AsJson, Id, read_filter
+from banyan.cli.connection import connect
+from banyan.cli.sweep_wait import failed, wait_for
+from banyan.errors import IllegalTransition
+
+if TYPE_CHECKING:
+    from banyan.client import Client
+
+_LISTED = ("name", "command", "model", "count", "progress")
+_NAMED = 5
+"""How many of the tasks that failed are named."""
+
+group = typer.Typer(no_args_is_help=True, help="Make, watch and steer sweeps: many tasks of one request.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group of commands to `app`."""
+    sweep_submit.register(group)
+    for command in (show, results, wait, cancel, retry, delete):
+        group.command()(command)
+    group.command("list")(list_sweeps)
+    app.add_typer(group, name="sweep")
+
+
+def list_sweeps(
+    where: Annotated[str | None, typer.Option(metavar="JSON", help='Filter, such as \'{"name": "a"}\'.')] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many to show.")] = 20,
+    page: Annotated[int, typer.Option(min=1, help="Which part, when there are more.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """List sweeps, the newest first, and how far they are."""
+    found = connect().sweeps(read_filter(where), "-_id", _LISTED, count, page)
+    if as_json:
+        output.print_json(found.items)
+        return
+    output.screen().print(sweep_view.listing(found.items))
+    if found.total > len(found.items):
+        print(f"{len(found.items)} of {found.total} sweeps; -n shows more, --page the next", file=sys.stderr)
+
+
+def show(sweep_id: Id, as_json: AsJson = False) -> None:
+    """Show a sweep: what it is, how far it is, how long its tasks take, and which failed."""
+    client = connect()
+    sweep = client.sweep(sweep_id)
+    if as_json:
+        output.print_json(sweep)
+        return
+    statistics = client.sweep_statistics(sweep_id)
+    output.screen().print(sweep_view.panel(sweep, statistics, failed(client, sweep)))
+
+
+def results(
+    sweep_id: Id,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print all rows as CSV.")] = False,
+    file: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write there (CSV, or JSON with --json).")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many rows of the table to show.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show inputs and results of a sweep's tasks as a table, or print or save all of them as CSV or JSON."""
+    if as_csv and as_json:
+        raise typer.BadParameter("it is either --csv or --json", param_hint="--csv")
+    client = connect()
+    if file is not None:
+        _save(file, _json(client, sweep_id) if as_json else client.sweep_csv(sweep_id))
+    elif as_csv:
+        sys.stdout.buffer.write(client.sweep_csv(sweep_id))
+        sys.stdout.buffer.flush()
+    elif as_json:
+        output.print_json(client.sweep_results(sweep_id))
+    else:
+        table = client.sweep_results(sweep_id)
+        output.screen().print(sweep_view.rows(table, count))
+        if len(table["_items"]) > count:
+            print(f"{count} of {len(table['_items'])} rows; -n shows more, --csv prints all", file=sys.stderr)
+
+
+def _json(client: "Client", sweep_id: str) -> bytes:
+    from banyan import wire
+
+    return wire.dumps(client.sweep_results(sweep_id)) + b"\n"
+
+
+def _save(file: Path, data: bytes) -> None:
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be written: {error.strerror}", param_hint="--output") from error
+
+
+def wait(
+    sweep_id: Id,
+    timeout: Annotated[float | None, typer.Option(help="Give up after this many seconds (exit 1).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Wait until a sweep has ended, its barrier too; exit 0 if all succeeded, else 1."""
+    wait_for(connect(), sweep_id, timeout, as_json)
+
+
+def cancel(sweep_id: Id, as_json: AsJson = False) -> None:
+    """Cancel all tasks of a sweep and its barrier: running ones get SIGTERM, later SIGKILL."""
+    answer = connect().cancel_sweep(sweep_id)
+    if as_json:
+        output.print_json(answer)
+    else:
+        print(f"{answer['cancelled']} of {answer['progress']['count']} tasks cancelled")
+
+
+def retry(sweep_id: Id, as_json: AsJson = False) -> None:
+    """Let those tasks of a sweep that did not succeed run again; its barrier waits for them."""
+    answer = connect().retry_sweep(sweep_id)
+    if as_json:
+        output.print_json(answer)
+    else:
+        print(f"{answer['retried']} tasks run again")
+    for item in answer["_items"][:_NAMED]:
+        print(f"banyan: {item['_error']['message']}", file=sys.stderr)
+    if answer["refused"]:
+        raise IllegalTransition({"sweep": f"{answer['refused']} tasks cannot be retried"})
+
+
+def delete(sweep_id: Id, as_json: AsJson = False) -> None:
+    """Delete a sweep that has ended, with all its tasks, their histories and files."""
+    answer = connect().delete_sweep(sweep_id)
+    if as_json:
+        output.print_json(answer)
+    else:
+        print(f"{answer['deleted']} tasks deleted")

@@ -1,0 +1,195 @@
+"""Storing a submission that is too large for one transaction: all of it or nothing all the same.
+
+MongoDB keeps what a transaction writes in its cache until the commit, and refuses more than a fraction of it. So the
+tasks are first put aside in parts, which nobody sees. One small transaction then accepts the submission, and from there
+on its parts are made one after the other, by the request itself, or by rescue if that was interrupted.
+
+A child must not begin before all its edges are there. An edge between new tasks therefore comes with the earlier of
+them, or before; and of the edges to a child that is older, one comes when the submission is accepted, from a parent in
+the last part that has one.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.domain.continuations import ON_ANY, Edge
+from banyan.queue.actor import Actor
+from banyan.queue.context import Context
+from banyan.queue.graph import Joining, check_ends
+from banyan.queue.settle import promote_ready, settle
+from banyan.storage.mongo import Session
+from banyan.storage.parts import Part
+
+Document = dict[str, Any]
+
+WHOLE_BYTES = 32 * 2**20
+"""What one transaction may write: less than a fifth of the smallest cache, which is where MongoDB refuses."""
+PART_BYTES = 8 * 2**20
+
+TASK_BYTES = 2500
+EDGE_BYTES = 1700
+"""What a task takes in the cache besides its document, and an edge in all; measured with MongoDB 6."""
+
+_GRACE = timedelta(seconds=30)
+_REMAINS = timedelta(hours=2)
+
+
+def weight(sizes: Iterable[int], edges: int) -> int:
+    """Bytes in the cache of a transaction that writes tasks of these sizes and so many edges."""
+    return sum(size + TASK_BYTES for size in sizes) + edges * EDGE_BYTES
+
+
+def submit_in_parts(
+    context: Context,
+    unit: ObjectId,
+    tasks: Sequence[Document],
+    sizes: Sequence[int],
+    joining: Joining,
+    actor: Actor,
+    record: Callable[[Session], None],
+) -> None:
+    """Store new tasks with their edges as the submission `unit`; `record` is called in the transaction that accepts it.
+
+    What raises before that leaves nothing; afterwards all of it will be there, whatever happens to this process.
+    """
+    split = _Split(tasks, sizes, joining.edges)
+    try:
+        for number, part in enumerate(split.parts):
+            context.storage.parts.put_aside(unit, number, part)
+
+        def accept(session: Session) -> None:
+            now = context.now()
+            parents = check_ends(context, joining, actor, now, session)
+            context.storage.tasks.touch([child for child in joining.children if child in parents], session)
+            context.storage.edges.insert(split.first, session)
+            context.storage.parts.accept(unit, len(split.parts), joining.children, now, session)
+            record(session)
+
+        context.storage.transaction(accept)
+    except BaseException:
+        if context.storage.parts.find(unit) is None:
+            context.storage.parts.drop([unit])
+        raise
+    complete(context, unit)
+
+
+def complete(context: Context, unit: ObjectId) -> None:
+    """Make all parts of an accepted submission that are not there yet; safe to run in many places at once."""
+    while (submission := context.storage.parts.find(unit)) is not None:
+        _make(context, submission)
+
+
+def complete_interrupted(context: Context) -> None:
+    """Complete what other processes left, and remove the parts of what was never accepted."""
+    now = context.now()
+    for unit in context.storage.parts.interrupted(now - _GRACE):
+        complete(context, unit)
+    context.storage.parts.drop(context.storage.parts.remains(now - _REMAINS))
+
+
+def _make(context: Context, submission: Document) -> None:
+    """Make the next part, unless someone else does."""
+
+    def write(session: Session) -> tuple[Part, list[ObjectId]] | None:
+        part = context.storage.parts.take(submission, context.now(), session)
+        if part is None:
+            return None
+        parents = context.storage.tasks.load(part.known, session)
+        if parents:
+            context.storage.tasks.mark_parents(parents, session)
+        gone = set(part.known) - parents.keys()
+        context.storage.edges.insert([_orphaned(edge) if edge.parent in gone else edge for edge in part.edges], session)
+        context.storage.tasks.insert(part.tasks, session=session)
+        if submission["next"] + 1 == submission["count"]:
+            counts = context.storage.edges.pending_counts(submission["children"], session)
+            context.storage.tasks.set_pending(counts, session)
+        return part, [task.id for task in parents.values() if task.ended]
+
+    made = context.storage.transaction(write)
+    if made is None:
+        return
+    part, ended = made
+    context.hub.work(claimable(part.tasks))
+    settle(context, [*ended, *ended_parents(part.tasks)])
+    promote_ready(context, [task["_id"] for task in part.tasks if "unpromoted" in task])
+
+
+def claimable(tasks: Iterable[Document]) -> Mapping[str, int]:
+    """How many of some new tasks can be claimed now, by class."""
+    return Counter(task["class_key"] for task in tasks if "class_key" in task)
+
+
+def ended_parents(tasks: Iterable[Document]) -> list[ObjectId]:
+    """New tasks that have ended already, being groups, and have continuations."""
+    return [task["_id"] for task in tasks if "unsettled" in task]
+
+
+def _orphaned(edge: Edge) -> Edge:
+    """The edge from a parent that was deleted meanwhile: how it ended is not known any more."""
+    return replace(edge, settled=True, satisfied=edge.on == ON_ANY)
+
+
+class _Split:
+    """A submission cut into `parts` where one would become too heavy; tasks keep their order.
+
+    `first` are the edges that are to be there from the acceptance on.
+    """
+
+    def __init__(self, tasks: Sequence[Document], sizes: Sequence[int], edges: Sequence[Edge]) -> None:
+        self.first: list[Edge] = []
+        self.parts: list[Part] = []
+        self._place = {task["_id"]: index for index, task in enumerate(tasks)}
+        self._part_of: dict[ObjectId, int] = {}
+        self._tasks: list[Document] = []
+        self._edges: list[Edge] = []
+        self._weight = 0
+        edges_at = self._placed(edges)
+        for index, task in enumerate(tasks):
+            for edge in edges_at.get(index, ()):
+                self._make_room(EDGE_BYTES)
+                self._edges.append(edge)
+            self._make_room(sizes[index] + TASK_BYTES)
+            self._part_of[task["_id"]] = len(self.parts)
+            self._tasks.append(_marked(task))
+        self._cut()
+
+    def _placed(self, edges: Sequence[Edge]) -> dict[int, list[Edge]]:
+        """Before which task each edge comes, but for those that come first."""
+        last: dict[ObjectId, Edge] = {}
+        for edge in edges:
+            if edge.child not in self._place:
+                known = last.setdefault(edge.child, edge)
+                if self._place[known.parent] < self._place[edge.parent]:
+                    last[edge.child] = edge
+        self.first = list(last.values())
+        edges_at: dict[int, list[Edge]] = defaultdict(list)
+        for edge in edges:
+            if last.get(edge.child) is not edge:
+                edges_at[min(self._place[end] for end in (edge.parent, edge.child) if end in self._place)].append(edge)
+        return edges_at
+
+    def _make_room(self, size_bytes: int) -> None:
+        if self._weight + size_bytes > PART_BYTES:
+            self._cut()
+        self._weight += size_bytes
+
+    def _cut(self) -> None:
+        if not self._tasks and not self._edges:
+            return
+        known = {edge.parent for edge in self._edges if self._is_there(edge.parent)}
+        self.parts.append(Part(tasks=self._tasks, edges=self._edges, known=list(known)))
+        self._tasks, self._edges, self._weight = [], [], 0
+
+    def _is_there(self, parent: ObjectId) -> bool:
+        """Whether a parent was there before the part that ends here."""
+        return parent not in self._place or self._part_of.get(parent, len(self.parts)) < len(self.parts)
+
+
+def _marked(task: Document) -> Document:
+    """A task with parents, of which someone has to look whether they have ended meanwhile."""
+    return {**task, "unpromoted": True} if task["pending_dependency_count"] else task

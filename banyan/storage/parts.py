@@ -1,0 +1,108 @@
+"""Submissions that are too large for one transaction: their parts, put aside until they become tasks one by one.
+
+The collection `submissions` has a document for each that was accepted and is not complete; `submission_parts` holds
+what is still to be made. Parts of a submission that was never accepted are remains.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+from pymongo.client_session import ClientSession
+from pymongo.database import Database
+
+from banyan.domain.continuations import Edge
+from banyan.errors import Conflict
+from banyan.storage.edges import edge_document, edge_of
+
+Document = dict[str, Any]
+Session = ClientSession | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Tasks and edges that become real together; `known` are the edges' parents that are there before it."""
+
+    tasks: Sequence[Document] = ()
+    edges: Sequence[Edge] = ()
+    known: Sequence[ObjectId] = ()
+
+
+class PartStore:
+    """Parts by submission and number; `next` in the submission says which one is to be made."""
+
+    def __init__(self, db: Database[Document]) -> None:
+        self._submissions = db["submissions"]
+        self._parts = db["submission_parts"]
+
+    def prepare(self) -> None:
+        """Create the indexes by which parts are found."""
+        self._parts.create_index([("submission", 1), ("number", 1)], unique=True, name="part")
+        self._submissions.create_index("touched", name="touched")
+
+    def put_aside(self, submission: ObjectId, number: int, part: Part) -> None:
+        """Keep a part for later."""
+        self._parts.insert_one(
+            {
+                "submission": submission,
+                "number": number,
+                "tasks": list(part.tasks),
+                "edges": [edge_document(edge) for edge in part.edges],
+                "known": list(part.known),
+            }
+        )
+
+    def drop(self, submissions: Iterable[ObjectId]) -> None:
+        """Remove the parts of submissions that come to nothing."""
+        self._parts.delete_many({"submission": {"$in": list(submissions)}})
+
+    def accept(
+        self, submission: ObjectId, count: int, children: Iterable[ObjectId], now: datetime, session: Session = None
+    ) -> None:
+        """From here on all `count` parts will be made; raises `Conflict` when they are not all there any more.
+
+        `children` are tasks that were there before and get parents by it.
+        """
+        if self._parts.count_documents({"submission": submission}, session=session) != count:
+            raise Conflict("it took so long that what was put aside has been removed; send it again")
+        fresh = {"_id": submission, "next": 0, "count": count, "children": list(children), "touched": now}
+        self._submissions.insert_one(fresh, session=session)
+
+    def find(self, submission: ObjectId) -> Document | None:
+        """An accepted submission that is not complete: `next`, `count`, `children`."""
+        return self._submissions.find_one({"_id": submission})
+
+    def pending(self, submissions: Iterable[ObjectId]) -> set[ObjectId]:
+        """Which of these submissions are accepted and not complete."""
+        return {d["_id"] for d in self._submissions.find({"_id": {"$in": list(submissions)}}, {"_id": 1})}
+
+    def take(self, submission: Mapping[str, Any], now: datetime, session: Session = None) -> Part | None:
+        """Take the next part of a submission (as it was found), within the transaction that makes it.
+
+        None when someone else took it. With the last part the submission is complete.
+        """
+        id, number = submission["_id"], submission["next"]
+        mine = {"_id": id, "next": number}
+        if number + 1 == submission["count"]:
+            taken = self._submissions.delete_one(mine, session=session).deleted_count
+        else:
+            further = {"$set": {"next": number + 1, "touched": now}}
+            taken = self._submissions.update_one(mine, further, session=session).matched_count
+        if not taken:
+            return None
+        part = self._parts.find_one_and_delete({"submission": id, "number": number}, session=session)
+        if part is None:
+            raise LookupError(f"part {number} of submission {id} is missing")
+        return Part(tasks=part["tasks"], edges=[edge_of(each) for each in part["edges"]], known=part["known"])
+
+    def interrupted(self, before: datetime) -> list[ObjectId]:
+        """Accepted submissions of which no part was made since `before`."""
+        return [d["_id"] for d in self._submissions.find({"touched": {"$lt": before}}, {"_id": 1})]
+
+    def remains(self, before: datetime) -> list[ObjectId]:
+        """Submissions with parts from before `before` that were never accepted."""
+        ids: list[ObjectId] = self._parts.distinct("submission", {"_id": {"$lt": ObjectId.from_datetime(before)}})
+        accepted = self.pending(ids)
+        return [id for id in ids if id not in accepted]

@@ -1,0 +1,97 @@
+"""What readers want to know of a sweep: how far it is, and its tasks as the rows of a table."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.domain.task import CANCELLED, ENDED, SUCCESS, State
+from banyan.storage.reading import Reader
+from banyan.storage.sweeps import points_of
+
+Document = dict[str, Any]
+
+_ROWS = 200
+"""How many tasks are read at once; each may hold a result of 64 KiB."""
+_ROW = dict.fromkeys(("index", "state", "exit_status", "inputs", "result", "result_file"), 1)
+
+
+def progress_of(reader: Reader, sweeps: Sequence[ObjectId]) -> dict[ObjectId, Document]:
+    """How far each sweep is: `count`, `states`, how its points ended, the `fraction` of them that is done.
+
+    Points that were deleted since are done. Points that a submission has yet to make are not.
+    """
+    known = {d["_id"]: d for d in reader.page("sweeps", {"_id": {"$in": list(sweeps)}}, {"count": 1, "barrier": 1})}
+    unmade = {d["_id"] for d in reader.page("submissions", {"_id": {"$in": list(sweeps)}}, {"_id": 1})}
+    barriers = [sweep["barrier"] for sweep in known.values() if "barrier" in sweep]
+    states = {d["_id"]: d["state"] for d in reader.page("tasks", {"_id": {"$in": barriers}}, {"state": 1})}
+    counts: dict[ObjectId, list[Document]] = {}
+    for group in reader.aggregate("tasks", _by_end(sweeps)):
+        counts.setdefault(group["_id"]["sweep"], []).append(group)
+    shown = {}
+    for id, sweep in known.items():
+        shown[id] = _progress(sweep["count"], counts.get(id, []), id in unmade)
+        if "barrier" in sweep:
+            shown[id]["barrier"] = states.get(sweep["barrier"], "deleted")
+    return shown
+
+
+def _by_end(sweeps: Sequence[ObjectId]) -> list[Document]:
+    key = {"sweep": "$sweep", "state": "$state", "well": {"$eq": ["$exit_status", SUCCESS]}}
+    return [
+        {"$match": {"sweep": {"$in": list(sweeps)}, "index": {"$gte": 0}}},
+        {"$group": {"_id": key, "count": {"$sum": 1}}},
+    ]
+
+
+def _progress(count: int, groups: Sequence[Document], unmade: bool) -> Document:
+    states: dict[str, int] = {}
+    succeeded = 0
+    for group in groups:
+        state = group["_id"]["state"]
+        states[state] = states.get(state, 0) + group["count"]
+        succeeded += group["count"] if group["_id"]["well"] else 0
+    deleted = 0 if unmade else count - sum(states.values())
+    done = deleted + sum(states.get(state, 0) for state in ENDED)
+    return {
+        "count": count,
+        "states": states,
+        "succeeded": succeeded,
+        "failed": states.get(State.TERMINATED, 0) - succeeded,
+        "cancelled": states.get(CANCELLED, 0),
+        "deleted": deleted,
+        "fraction": done / count,
+    }
+
+
+def keys_of(reader: Reader, sweep: ObjectId, field: str) -> list[str]:
+    """The names in an object field of the sweep's tasks, in the order in which the objects have them."""
+    is_object = {"$eq": [{"$type": f"${field}"}, "object"]}
+    pairs = {"$cond": [is_object, {"$objectToArray": f"${field}"}, []]}
+    found = reader.aggregate(
+        "tasks",
+        [
+            {"$match": points_of(sweep)},
+            {"$project": {"pairs": {"$map": {"input": pairs, "in": "$$this.k"}}}},
+            {"$unwind": {"path": "$pairs", "includeArrayIndex": "place"}},
+            {"$group": {"_id": "$pairs", "place": {"$min": "$place"}}},
+            {"$sort": {"place": 1, "_id": 1}},
+        ],
+    )
+    return [group["_id"] for group in found]
+
+
+def has_any(reader: Reader, sweep: ObjectId, where: Document) -> bool:
+    """Whether a task of the sweep matches."""
+    return reader.one("tasks", {**points_of(sweep), **where}, {"_id": 1}) is not None
+
+
+def rows_of(reader: Reader, sweep: ObjectId) -> Iterator[Document]:
+    """The tasks of a sweep in the order of their index, a few read at a time."""
+    after = -1
+    while True:
+        page = reader.page("tasks", {"sweep": sweep, "index": {"$gt": after}}, _ROW, [("index", 1)], limit=_ROWS)
+        yield from page
+        if len(page) < _ROWS:
+            return
+        after = page[-1]["index"]

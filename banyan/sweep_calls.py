@@ -1,0 +1,74 @@
+"""Sweeps in the client: many tasks made, watched and steered as one."""
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from banyan import watching
+from banyan.transport import SAFE_TRIES, Connection
+from banyan.worker_calls import Document, WorkerCalls
+
+_LONG_SECONDS = 600.0
+"""How long one act on a hundred thousand tasks may take."""
+
+
+class SweepCalls(WorkerCalls):
+    """What can be done with sweeps; a part of `Client`."""
+
+    def __init__(self, connection: Connection, sleep: Callable[[float], None] = time.sleep) -> None:
+        super().__init__(connection)
+        self._sleep = sleep
+
+    def submit_sweep(self, sweep: Mapping[str, Any], *, key: str | None = None) -> Document:
+        """Post a sweep, accepted whole or not at all: `_id`, `count`, and `barrier` and `seed` where there is one.
+
+        `key` is the `Idempotency-Key`, a fresh one by default: the same sweep is never accepted twice.
+        """
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        return self._act("POST", "sweeps", body=sweep, headers=headers, tries=SAFE_TRIES, read_seconds=_LONG_SECONDS)
+
+    def sweep(self, sweep: str) -> Document:
+        """One sweep with its `progress`."""
+        return self._act("GET", f"{_path(sweep)}", tries=SAFE_TRIES)
+
+    def sweep_statistics(self, sweep: str) -> Document:
+        """Counts, waits, run times, memory and rates of a sweep's tasks."""
+        return self._act("GET", f"{_path(sweep)}/statistics", tries=SAFE_TRIES)
+
+    def sweep_results(self, sweep: str) -> Document:
+        """The table of a sweep: `columns`, and a row for each task in `_items`, without what a task does not have."""
+        return self._act("GET", f"{_path(sweep)}/results", tries=SAFE_TRIES, read_seconds=_LONG_SECONDS)
+
+    def sweep_csv(self, sweep: str) -> bytes:
+        """The same table as CSV."""
+        query = {"format": "csv"}
+        path = f"{_path(sweep)}/results"
+        return self._connection.send("GET", path, query=query, tries=SAFE_TRIES, read_seconds=_LONG_SECONDS).body
+
+    def cancel_sweep(self, sweep: str) -> Document:
+        """Cancel all of a sweep, its barrier too; `cancelled` counts the points that had not ended."""
+        return self._act("POST", f"{_path(sweep)}/cancel", tries=SAFE_TRIES, read_seconds=_LONG_SECONDS)
+
+    def retry_sweep(self, sweep: str) -> Document:
+        """Let what did not succeed run again: how many were `retried`, how many `refused` and why (`_items`)."""
+        return self._act("POST", f"{_path(sweep)}/retry", read_seconds=_LONG_SECONDS)
+
+    def delete_sweep(self, sweep: str) -> Document:
+        """Remove a sweep that has ended with all its tasks, their histories and files."""
+        return self._act("DELETE", f"{_path(sweep)}", read_seconds=_LONG_SECONDS)
+
+    def wait_sweep(
+        self, sweep: str, timeout: float | None = None, on_change: Callable[[Document], None] | None = None
+    ) -> Document:
+        """Wait until all of a sweep has ended, its barrier too; the sweep as it is then.
+
+        `on_change` is called with its `progress` at the start and whenever that has changed. TimeoutError after
+        `timeout` seconds. A server that goes away meanwhile is waited for.
+        """
+        return watching.wait_sweep(self, sweep, timeout, on_change, self._sleep)
+
+
+def _path(sweep: str) -> str:
+    return f"sweeps/{quote(sweep, safe='')}"
