@@ -49,6 +49,20 @@ class Http(Section):
     threads: int = Field(default=1100, ge=4, le=10_000)
 
 
+class Tls(Section):
+    """The server's certificate and key; without them it speaks plain HTTP. `client_ca` asks clients for one too."""
+
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not self.certificate and (self.key or self.client_ca):
+            raise ValueError("key and client_ca are of no use without a certificate; name its file")
+        return self
+
+
 class Limits(Section):
     """What one request may ask for."""
 
@@ -156,6 +170,7 @@ class ServerSettings(Section):
     """Everything that `banyan server` can be told."""
 
     server: Http = Http()
+    tls: Tls = Tls()
     limits: Limits = Limits()
     mongo: Mongo = Mongo()
     data: Data = Data()
@@ -206,6 +221,10 @@ class WorkerSettings(Section):
     url: str = ""
     token: str = ""
     token_file: str = ""
+    ca_file: str = ""
+    client_certificate: str = ""
+    client_key: str = ""
+    allow_insecure: bool = False
     name: str = ""
     workdir: str = ""
     cores: float = Field(default=0.0, ge=0, allow_inf_nan=False)

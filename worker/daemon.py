@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Protocol
 from banyan.config import WorkerSettings
 from banyan.errors import SetupError
 from banyan.models.finding import find, offered
+from banyan.trust import Trust
 from worker.actions import Note, Register
 from worker.capacity import capacity, machine
 from worker.cgroups import MemoryGroups
@@ -231,7 +233,8 @@ def main(settings: WorkerSettings, tasks_file: Path | None = None) -> int:
     if not settings.url:
         raise SetupError("a worker needs the address of its server: --url, or BANYAN_URL")
     root = work_root(settings)
-    with Client(settings.url, _token(settings)) as client:
+    trust = Trust(**{field.name: getattr(settings, field.name) for field in fields(Trust)})
+    with Client(settings.url, _token(settings), trust=trust) as client:
         write_note(Note(f"worker {settings.name or socket.gethostname()} for {settings.url}, tasks in {root}"))
         return Daemon(settings, client, root).run()
 
