@@ -34,6 +34,16 @@ Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
 """A table that can be handed to another process."""
 
 
+def _octal(value: object) -> object:
+    """A text such as "027" as the number that it is for `chmod`."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return int(value, 8)
+    except ValueError as error:
+        raise ValueError(f'{value!r} is not a umask; write octal digits, such as "027"') from error
+
+
 class Section(BaseModel):
     """Keys that belong together; unknown ones are refused."""
 
@@ -206,6 +216,8 @@ class Work(Section):
     ask_ahead_seconds: Seconds = 2.0
     tail_bytes: Size = 8192
     cgroup: str = ""
+    umask: Annotated[int, BeforeValidator(_octal), Field(ge=0, le=0o777)] = 0o022
+    core_bytes: Size = 0
 
 
 class SentFiles(Section):
@@ -234,6 +246,8 @@ class WorkerSettings(Section):
     custom: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
     queues: tuple[str, ...] = ()
     labels: dict[str, str] = {}
+    run_as: str = ""
+    run_as_group: str = ""
     capabilities: tuple[str, ...] = ()
     time_limit: Seconds = 0.0
     idle_timeout: Seconds = 0.0

@@ -22,6 +22,7 @@ from banyan.config import WorkerSettings
 from banyan.errors import SetupError
 from banyan.models.finding import find, offered
 from banyan.trust import Trust
+from worker.account import account_of, check_root
 from worker.actions import Note, Register
 from worker.capacity import capacity, machine
 from worker.cgroups import MemoryGroups
@@ -53,6 +54,9 @@ class Daemon:
         self._settings = settings
         self._root = root
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._account = account_of(settings)
+        if self._account is not None:
+            check_root(root, self._account)
         groups = MemoryGroups(Path(settings.tasks.cgroup)) if settings.tasks.cgroup else None
         self._spool = Spool(root)
         self._spawner = self._new_spawner()
@@ -70,8 +74,8 @@ class Daemon:
         )
         now = time.monotonic()
         self._core = Core(limits, lambda: uuid.uuid4().hex, now, replaces=self._spool.worker, ends=self._spool.ends())
-        layout = Layout(root)
-        place = Workplace(layout, settings.tasks.tail_bytes)
+        layout = Layout(root, self._account, settings.tasks.umask)
+        place = Workplace(layout, settings.tasks.tail_bytes, self._account)
         self._models = ModelExecutor(place, settings.models, offered(find(settings.models.path)))
         self._executors = Executors([ShellExecutor(place, groups), self._models])
         note = write_note if settings.log.level in ("debug", "info") else write_warning
@@ -101,6 +105,8 @@ class Daemon:
     def _new_spawner(self) -> Spawner:
         models = self._settings.models
         spawner = Spawner()
+        work, account = self._settings.tasks, self._account
+        spawner.limit(work.umask, work.core_bytes, account.ids if account else None)
         warm = max(1, round(self._settings.cores or os.cpu_count() or 1))
         spawner.keep_hosts(warm, models.host_max_tasks, models.host_idle_seconds, models.host_start_seconds)
         return spawner
@@ -232,6 +238,7 @@ def main(settings: WorkerSettings, tasks_file: Path | None = None) -> int:
 
     if not settings.url:
         raise SetupError("a worker needs the address of its server: --url, or BANYAN_URL")
+    os.umask(settings.tasks.umask)
     root = work_root(settings)
     trust = Trust(**{field.name: getattr(settings, field.name) for field in fields(Trust)})
     with Client(settings.url, _token(settings), trust=trust) as client:

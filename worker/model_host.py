@@ -1,6 +1,7 @@
 """The program of a host process: warm, with Dask and one model imported, it runs one task at a time.
 
-It is told what to do over a socket (`banyan.frames`), and leaves when that is closed or when its parent dies:
+It is told what to do over a socket (`banyan.frames`), and leaves when that is closed or when its parent dies. It
+answers in JSON, for whoever hears it must not trust the model that runs here:
 
 - `("setup", {..})`, once: `name`, `module`, `attribute`, `directory` of the model, `dask` (configuration), `scheduler`,
   `cluster`, `cores`. Answers: `("ready", pid)`; `("unfit", exception, text)`, the model's fault, and it ends; or
@@ -14,6 +15,7 @@ It is told what to do over a socket (`banyan.frames`), and leaves when that is c
 """
 
 import ctypes
+import json
 import os
 import resource
 import signal
@@ -232,7 +234,8 @@ def main(line: int, memory: int | None = None) -> None:
         return found
 
     def answer(*message: Any) -> None:
-        left = memoryview(frames.pack([message]))
+        body = json.dumps([message]).encode()
+        left = memoryview(len(body).to_bytes(4, "little") + body)
         while left:
             left = left[os.write(line, left) :]
 

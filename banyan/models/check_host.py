@@ -48,7 +48,7 @@ class CheckHost:
         self.version = version
         self.checks = 0
         self._ready = False
-        self._unpacker = frames.Unpacker()
+        self._unpacker = frames.Unpacker(frames.foreign)
         self._heard: list[tuple[Any, ...]] = []
         self._line, theirs = socket.socketpair()
         try:
@@ -61,6 +61,7 @@ class CheckHost:
                 cwd="/",
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
+                umask=0o022,
             )
         except OSError:
             self._line.close()
@@ -138,7 +139,7 @@ class CheckHost:
                 if not data:
                     break
                 self._heard += self._unpacker.feed(data)
-        except ConnectionError:
+        except (ConnectionError, frames.Nonsense):
             self._heard.clear()
         if not self._heard:
             raise self._refused(f"the process that called its task {self._end()}")
