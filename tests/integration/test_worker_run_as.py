@@ -5,7 +5,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from banyan.beneath import regular_files
 from banyan.config import WorkerSettings
 from banyan.errors import SetupError
-from banyan.storage.disk import Root, open_beneath
+from banyan.storage.disk import Root, list_beneath, open_beneath
 from tests.support.fake_server import FakeServer, work
 from tests.support.models import write_models
 from tests.support.others import OTHER, as_root, opened, other_user, reachable
@@ -49,7 +49,8 @@ def sent_by(server: FakeServer, execution: str) -> dict[str, bytes]:
 
 
 def test_a_task_is_the_other_users_and_nothing_of_ours_is_in_it(place: Path) -> None:
-    script = "id -u; id -g; id -G; umask; ulimit -c; ulimit -Hc; echo $HOME $USER; pwd; ls /proc/$$/fd | tr '\\n' ' '"
+    who = "id -u; id -g; id -G; umask; ulimit -c; ulimit -Hc; echo $HOME $USER; pwd"
+    script = f"{who}; for fd in /proc/$$/fd/*; do [ -e $fd ] && echo ${{fd##*/}}; done; true"
     (end,) = ends(place, {"command": script})
     user = other_user()
     groups = " ".join(str(group) for group in os.getgrouplist(OTHER, user.pw_gid))
@@ -59,7 +60,7 @@ def test_a_task_is_the_other_users_and_nothing_of_ours_is_in_it(place: Path) -> 
         *("0022", "0", "0"),
         f"{user.pw_dir} {OTHER}",
         str(place / "root/t1/1/work"),
-        "0 1 2 ",
+        *("0", "1", "2"),
     ]
 
 
@@ -95,16 +96,35 @@ def test_it_cannot_reach_what_is_roots(place: Path) -> None:
     assert sorted(path.name for path in logs.iterdir()) == ["stderr", "stdin", "stdout", "told", "work"]
 
 
-@pytest.mark.parametrize("link", ["ln -s", "ln"])
-def test_a_link_to_a_secret_shows_nobody_the_secret(place: Path, link: str) -> None:
-    script = f"for path in $BANYAN_PROGRESS $BANYAN_RESULT mine; do {link} {place}/secret $path; done; true"
-    (end,) = ends(place, {"command": script, "workdir": "task"}, uploads=False)
-    assert (end["exit_status"], "result" in end, "progress" in end, end["files_bytes"]) == ("success", False, False, 0)
-    assert SECRET not in json.dumps(end)
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_link_to_a_secret_shows_nobody_the_secret(place: Path, link: Callable[[Path, Path], None]) -> None:
     root = place / "root"
-    assert open_beneath(Root(path=str(root), owner=0), "t1/work/mine") is None
-    (sent,) = ends(place, {"command": f"{script}; echo x > ours; yes | head -n 9999"}, uploads=True)
-    assert sent["files"].keys() == {"stdout", "ours"}
+    waiting = "until [ -e linked ]; do sleep 0.02; done; echo x > ours; yes | head -n 9999"
+    server = FakeServer([{"command": waiting, "workdir": "task"}], uploads=True)
+
+    def started(report: dict[str, Any]) -> None:
+        if "exit_status" not in report:  # as the user himself could, where the kernel does not protect hard links
+            for path in ("1/told/progress.json", "1/told/result.json", "work/mine", "work/linked"):
+                link(place / "secret", root / "t1" / path)
+
+    server.on_report = started
+    assert work(root, server, run_as=OTHER, usage={"interval": 0.1}, files={"upload_interval": 0.1}) == 0
+    end = server.ends["e1"]
+    assert (end["exit_status"], "result" in end, "progress" in end) == ("success", False, False)
+    assert end["files_bytes"] == 2
+    assert sent_by(server, "e1").keys() == {"stdout", "ours"}
+    assert SECRET not in json.dumps([server.ends, server.reports], default=str)
+
+
+def test_a_server_that_shares_the_disk_shows_nobody_the_secret_either(place: Path) -> None:
+    ends(place, {"command": f"echo x > ours; ln -s {place}/secret soft", "workdir": "task"})
+    root = Root(path=str(place / "root"), owner=0)
+    os.link(place / "secret", place / "root/t1/work/hard")
+    opened = open_beneath(root, "t1/work/ours")
+    assert opened is not None
+    opened.close()
+    assert [open_beneath(root, f"t1/work/{name}") for name in ("hard", "soft")] == [None, None]
+    assert [file.path for file in list_beneath(root, "t1/work", 10) or []] == ["ours"]
 
 
 def test_a_pipe_in_the_place_of_a_file_stops_nobody(place: Path) -> None:
