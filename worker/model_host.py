@@ -221,6 +221,8 @@ def main(line: int, memory: int | None = None) -> None:
     libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     _ignore_signals()
+    if memory is None:  # a worker's supervisor has set its own limit
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what a model prints is read while it runs
     for descriptor in (line, memory):
         if descriptor is not None:

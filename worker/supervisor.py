@@ -187,8 +187,7 @@ class Supervisor:
         stage = "output"
         self._busy.add(lane)
         try:
-            for path in (stdout, stderr):
-                opened.append(self._starter.open_output(path))
+            opened.extend(map(self._starter.open_output, (stdout, stderr)))
             if stdin is not None:
                 opened.append(os.open(stdin, os.O_RDONLY))
             streams = (opened[2] if stdin is not None else self._null, opened[0], opened[1])

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from banyan.config import Models
+from banyan.models.checker import Checker, Question
 from tests.support.models import write_models
 
 LOOK = """
@@ -20,6 +22,10 @@ LOOK = """
     descriptors = [os.readlink(path) for path in paths if os.path.lexists(path)]
     seen = {"umask": umask, "core": list(resource.getrlimit(resource.RLIMIT_CORE)), "descriptors": descriptors}
     return delayed(dict)(seen | {"variables": sorted(os.environ)})
+"""
+TELL = """
+    import resource
+    raise ValueError(f"{os.umask(0)} {resource.getrlimit(resource.RLIMIT_CORE)}")
 """
 SHELL = "umask; ulimit -Sc; ulimit -Hc; for fd in /proc/$$/fd/*; do readlink $fd; done; true"
 
@@ -57,6 +63,16 @@ def test_whatever_the_worker_inherited_its_tasks_have_only_what_is_stated(
     assert ours_among(seen["descriptors"], tmp_path) == {"000002/1/stdout", "000002/1/stderr"}
     assert "SECRET" not in seen["variables"]
     assert (work / "000001/1/stdout").stat().st_mode & 0o777 == 0o644 & ~umask
+
+
+def test_the_process_that_checks_posted_tasks_is_limited_too(tmp_path: Path) -> None:
+    write_models(tmp_path / "models", tell=TELL)
+    checker = Checker(Models(path=(str(tmp_path / "models"),)))
+    try:
+        (said,) = checker.check(checker.sources()["tell"], [Question(inputs={}, jobid="5" * 24)])
+    finally:
+        checker.close()
+    assert said == "tell: ValueError: 18 (0, 0)"
 
 
 def ours_among(links: list[str], place: Path) -> set[str]:
