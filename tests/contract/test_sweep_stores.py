@@ -52,7 +52,7 @@ def test_parts_are_taken_in_order_and_each_once(parts: PartStore) -> None:
     submission, made = aside(parts, 3)
     children = [ObjectId()]
     parts.accept(submission, 3, children, NOW)
-    taken = []
+    taken: list[Part | None] = []
     while (found := parts.find(submission)) is not None:
         assert (found["next"], found["count"], found["children"]) == (len(taken), 3, children)
         taken.append(parts.take(found, NOW))

@@ -19,7 +19,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 
 
 def test_the_last_name_of_a_grid_varies_fastest() -> None:
-    grid = {"x": [1, 2], "y": ["a", None, [3]]}
+    grid: dict[str, list[Any]] = {"x": [1, 2], "y": ["a", None, [3]]}
     assert grid_size(grid) == 6
     assert list(grid_points(grid)) == [
         *({"x": 1, "y": "a"}, {"x": 1, "y": None}, {"x": 1, "y": [3]}),
