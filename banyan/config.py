@@ -3,13 +3,14 @@
 The sections below are all there is; `settings/server.toml` and `settings/worker.toml` show each key with its default.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from banyan.config_sources import load
 from banyan.wire import parse_duration, parse_size
@@ -19,6 +20,18 @@ Size = Annotated[int, BeforeValidator(parse_size)]
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
 """Seconds; may be written as "2h"."""
 Some = Field(gt=0)
+
+
+def _plain(table: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(table)
+    except TypeError as error:
+        raise ValueError("may hold texts, numbers, true and false, lists and tables; write a date as a text") from error
+    return table
+
+
+Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
+"""A table that can be handed to another process."""
 
 
 class Section(BaseModel):
@@ -126,7 +139,7 @@ class Models(Section):
     path: tuple[str, ...] = ("models",)
     scheduler: Literal["threads", "processes", "synchronous", "distributed"] = "threads"
     cluster: str = ""
-    dask: dict[str, Any] = {}
+    dask: Plain = {}
     host_max_tasks: int = Field(default=1000, ge=0)
     host_idle_seconds: Annotated[Seconds, Some] = 300.0
     host_start_seconds: Annotated[Seconds, Some] = 120.0

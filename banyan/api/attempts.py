@@ -11,6 +11,7 @@ from banyan.api.schema.reports import CURL_DATA
 from banyan.api.validation import validated
 from banyan.api.workers import check_result
 from banyan.errors import IllegalTransition, Invalid, StaleAttempt
+from banyan.queue.claim import grants_of
 from banyan.queue.grant import claim_one
 from banyan.queue.register import owned_worker
 from banyan.queue.report import Report, report
@@ -50,8 +51,9 @@ def write_execution_data(task_id: ObjectId, body: Document) -> Document:
 def _claim(task_id: ObjectId, worker_id: ObjectId) -> Document:
     worker = owned_worker(context(), worker_id, actor())
     task = claim_one(context(), worker, existing(context(), task_id))
-    token = context().storage.meta.attempt_token(task["execution"])
-    return _answer(task_id) | {"execution": task["execution"], "token": token}
+    (granted,) = grants_of(context(), [task])
+    shown = ("execution", "token", *(("inputs", "input_error") if task.get("input_refs") else ()))
+    return _answer(task_id) | {name: granted[name] for name in shown if name in granted}
 
 
 def _answer(task_id: ObjectId) -> Document:

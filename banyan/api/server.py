@@ -110,7 +110,7 @@ class _Server(BaseApplication):
 
 
 class ReleasingWorker(ThreadWorker):
-    """A process that, when it is to stop, answers the claims that it holds open, at once."""
+    """A process that, when it is to stop, answers the claims that it holds open and ends posting checks, at once."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM: take no more requests, release those who wait."""
@@ -128,6 +128,7 @@ class ReleasingWorker(ThreadWorker):
         app = getattr(self, "wsgi", None)
         if app is not None:
             app.config[CONFIG_KEY].hub.close()
+            app.config[CONFIG_KEY].models.close()
 
     def _cap_keepalive(self, deadline: float) -> None:
         """Close idle connections without lingering: clients of ours open a new one by themselves."""

@@ -49,6 +49,8 @@ def run(
     timeout: options.Timeout = None,
     not_before: options.NotBefore = None,
     after: options.After = None,
+    directory: options.Directory = None,
+    env: options.Env = None,
     tag: options.Tag = None,
     label: options.Label = None,
     hold: options.Hold = False,
@@ -65,10 +67,10 @@ def run(
     task = options.fields(
         name=name, queue=queue, priority=priority, cores=cores, memory=memory, gpus=gpus, scratch=scratch,
         max_retries=max_retries, retry_delay=retry_delay, timeout=timeout, not_before=not_before, after=after,
-        tag=tag, label=label, hold=hold,
+        directory=directory, tag=tag, label=label, hold=hold,
     )  # fmt: skip
     task |= {"model": model, "inputs": (_from_file(file) if file else {}) | parse_inputs(inputs or ())}
-    task["input_refs"] = dict(_parse_ref(text) for text in taken or ())
+    task |= {"input_refs": dict(_parse_ref(text) for text in taken or ()), "env": options.pairs(env or (), "--env")}
     client = connect()
     answer = client.submit(options.given(task))
     if not wait:

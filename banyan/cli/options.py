@@ -55,6 +55,7 @@ def fields(
     timeout: str | None,
     not_before: str | None,
     after: Sequence[str] | None,
+    directory: Path | None,
     tag: Sequence[str] | None,
     label: Sequence[str] | None,
     hold: bool,
@@ -71,6 +72,7 @@ def fields(
         "timeout": timeout,
         "not_before": not_before,
         "dependencies": [parse_parent(text) for text in after or ()],
+        "directory": str(directory.absolute()) if directory else None,
         "tags": list(tag or ()),
         "requires": pairs(label or (), "--label"),
         "hold": hold or None,
@@ -81,7 +83,6 @@ def fields(
 def command_fields(
     *,
     command: Sequence[str] | None,
-    directory: Path | None,
     env: Sequence[str] | None,
     export: bool,
     stdin: str | None,
@@ -89,7 +90,6 @@ def command_fields(
     """What these options say of a task that runs a command; one word alone is a line for the shell."""
     return {
         "command": command[0] if command and len(command) == 1 else list(command or ()),
-        "directory": str(directory.absolute()) if directory else None,
         "env": environment(os.environ if export else {}, env or ()),
         "stdin": text_of(stdin) if stdin else None,
     }

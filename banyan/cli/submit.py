@@ -54,9 +54,9 @@ def submit(
     task = options.fields(
         name=name, queue=queue, priority=priority, cores=cores, memory=memory, gpus=gpus, scratch=scratch,
         max_retries=max_retries, retry_delay=retry_delay, timeout=timeout, not_before=not_before, after=after,
-        tag=tag, label=label, hold=hold,
+        directory=directory, tag=tag, label=label, hold=hold,
     )  # fmt: skip
-    task |= options.command_fields(command=command, directory=directory, env=env, export=export, stdin=stdin)
+    task |= options.command_fields(command=command, env=env, export=export, stdin=stdin)
     client = connect()
     answer = client.submit(options.given(task))
     if as_json:

@@ -89,9 +89,9 @@ def submit(
     sweep: dict[str, Any] = options.fields(
         name=name, queue=queue, priority=priority, cores=cores, memory=memory, gpus=gpus, scratch=scratch,
         max_retries=max_retries, retry_delay=retry_delay, timeout=timeout, not_before=not_before, after=after,
-        tag=tag, label=label, hold=hold,
+        directory=directory, tag=tag, label=label, hold=hold,
     )  # fmt: skip
-    sweep |= options.command_fields(command=command, directory=directory, env=env, export=export, stdin=stdin)
+    sweep |= options.command_fields(command=command, env=env, export=export, stdin=stdin)
     sweep |= {"model": model, "inputs": parse_inputs(inputs or ())}
     sweep = options.given(sweep) | points(
         grid=grid or (), file=file, samples=samples, ranges=ranges or (), method=method, seed=seed

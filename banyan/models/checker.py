@@ -22,6 +22,8 @@ log = logging.getLogger("banyan.models")
 MAX_HOSTS = 4
 """How many models stay loaded in each server process; the one that was used last goes last."""
 
+_STOPPING = "the server is stopping; try again"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
@@ -50,7 +52,7 @@ class Checker:
     def __init__(self, settings: Models | None = None, seconds: float = 10.0) -> None:
         self._settings = settings or Models(path=())
         self._seconds = seconds
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may close what is being closed
         self._slots: dict[str, _Slot] = {}
         self._told: dict[str, Source] = {}
         self._starts: queue.SimpleQueue[tuple[Source, str, Future[CheckHost]] | None] = queue.SimpleQueue()
@@ -83,8 +85,10 @@ class Checker:
     def close(self) -> None:
         """Kill all processes; checks that are under way end, and no other one begins."""
         with self._lock:
-            self._closed = True
+            closed, self._closed = self._closed, True
             slots = list(self._slots.values())
+        if closed:
+            return
         self._starts.put(None)
         for slot in slots:
             if slot.host is not None:
@@ -105,6 +109,8 @@ class Checker:
                 return host.check(job, self._settings.host_start_seconds, self._seconds), False
             except Refused as refused:
                 _empty(slot)
+                if self._closed:
+                    raise Unavailable(_STOPPING) from refused
                 log.warning("task %s is refused: %s", question.jobid, refused)
                 return str(refused), True
             except Unavailable:
@@ -134,7 +140,7 @@ class Checker:
         started: Future[CheckHost] = Future()
         with self._lock:
             if self._closed:
-                raise Unavailable("the server is stopping; try again")
+                raise Unavailable(_STOPPING)
             if self._keeper is None:
                 self._keeper = threading.Thread(target=self._keep, name="model-hosts", daemon=True)
                 self._keeper.start()

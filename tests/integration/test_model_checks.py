@@ -204,13 +204,19 @@ def test_many_threads_ask_at_once(checker_of: Make) -> None:
 
 def test_closing_ends_a_check_that_is_under_way_and_begins_no_other(checker_of: Make, tmp_path: Path) -> None:
     checker = checker_of(hang=f"open({str(tmp_path / 'begun')!r}, 'w').close()\ntime.sleep(1000)")
-    answers: list[list[str | None]] = []
-    thread = threading.Thread(target=lambda: answers.append(ask(checker, "hang", {})))
+    refusals: list[str] = []
+
+    def hang() -> None:
+        with pytest.raises(Unavailable) as refused:
+            ask(checker, "hang", {})
+        refusals.append(str(refused.value))
+
+    thread = threading.Thread(target=hang)
     thread.start()
     eventually((tmp_path / "begun").exists)
     checker.close()
     thread.join()
-    assert answers == [["hang: the process that called its task was killed by SIGKILL"]]
+    assert refusals == ["the server is stopping; try again"]
     with pytest.raises(Unavailable, match="stopping"):
         ask(checker, "hang", {})
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Any
 
 import psutil
 import pytest
+import requests
 from pymongo import MongoClient
 
 from banyan.client import Client
-from banyan.errors import Unavailable
+from banyan.errors import Invalid, Unavailable
+from tests.support.models import SUM, write_models
 from tests.support.waiting import eventually
 
 SERVER = [sys.executable, "-m", "banyan", "server"]
@@ -132,9 +135,35 @@ def test_no_process_outlives_a_killed_server(server: Server) -> None:
     assert not psutil.wait_procs(processes, timeout=READY_SECONDS)[1]
 
 
+def test_no_process_of_a_model_outlives_the_server(mongo_uri: str, database_name: str, tmp_path: Path) -> None:
+    hang = f"open({str(tmp_path / 'begun')!r}, 'w').close()\ntime.sleep(1000)"
+    path = json.dumps([write_models(tmp_path / "models", add=SUM, hang=hang)])
+    ways = (signal.SIGTERM, signal.SIGKILL)
+    for way in ways:
+        with running(mongo_uri, database_name, tmp_path, BANYAN_MODELS__PATH=path) as server:
+            with server.client("user") as provider, pytest.raises(Invalid, match="add: ValueError: x is missing"):
+                provider.submit({"model": "add", "inputs": {"y": 1}})
+            processes = server.processes()
+            assert [process for process in processes if "worker.model_host" in " ".join(process.cmdline())]
+            server.process.send_signal(way)
+            assert not psutil.wait_procs(processes, timeout=READY_SECONDS)[1]
+    with (
+        running(mongo_uri, database_name, tmp_path, BANYAN_MODELS__PATH=path) as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        token = json.loads(server.credentials.read_text())["user"]
+        headers = {"Authorization": f"Bearer {token}", "Connection": "close"}
+        asked = pool.submit(requests.post, f"{server.url}/tasks", json={"model": "hang"}, headers=headers, timeout=60)
+        eventually((tmp_path / "begun").exists, show=(tmp_path / "log").read_text)
+        processes = server.processes()
+        server.process.send_signal(signal.SIGKILL)
+        assert not psutil.wait_procs(processes, timeout=READY_SECONDS)[1]
+        assert asked.result().status_code == 503
+
+
 def test_several_processes_serve_one_queue(mongo_uri: str, database_name: str, tmp_path: Path) -> None:
     with running(mongo_uri, database_name, tmp_path, BANYAN_SERVER__PROCESSES="2") as server:
-        assert len(server.processes()) == 3
+        eventually(lambda: len(server.processes()) == 3, show=server.processes)
         with server.client("user") as provider:
             tasks = provider.submit([{"command": "true"}] * 20)
             assert {provider.task(task["_id"])["state"] for task in tasks} == {"inactive"}

@@ -34,7 +34,8 @@ def test_run_takes_the_options_of_submit_and_results_of_other_tasks(
     serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app = serve(POSTED)
-    options = f"--name n --cores 2 --memory 1GB --max-retries 2 --timeout 2h --tag t --label a=b --after {OTHER}:any"
+    options = "--name n --cores 2 --memory 1GB --max-retries 2 --timeout 2h --tag t --label a=b --env K=a=b --dir /data"
+    options += f" --after {OTHER}:any"
     refs = ["--from", f"x={TASK}", "--from", f"c.y={OTHER}:o.z=1:2", "--from", f"={TASK.upper()}:"]
     assert run(["run", "sum", *options.split(), *refs, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == POSTED.body
@@ -45,6 +46,8 @@ def test_run_takes_the_options_of_submit_and_results_of_other_tasks(
         "max_retry_count": 2,
         "timeout": "2h",
         "dependencies": [{"task": OTHER, "on": "any"}],
+        "directory": "/data",
+        "env": {"K": "a=b"},
         "tags": ["t"],
         "requires": {"a": "b"},
         "state": "available",

@@ -103,6 +103,16 @@ def test_a_list_that_is_no_json_is_explained() -> None:
         load_worker_settings(environ={"BANYAN_QUEUES": "a,b"})
 
 
+def test_dask_configuration_is_any_table_of_plain_values(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[models.dask.simsvc.model]\ndata = '/d'\n")
+    given = load_server_settings(config=file, environ={"BANYAN_MODELS__DASK": '{"array": {"chunk-size": "1MiB"}}'})
+    assert given.models.dask == {"simsvc": {"model": {"data": "/d"}}, "array": {"chunk-size": "1MiB"}}
+    file.write_text("[models.dask]\nsince = 2024-05-01\n")
+    with pytest.raises(SetupError, match=r"models.dask: may hold texts, numbers, .*; write a date as a text"):
+        load_worker_settings(config=file, environ={})
+
+
 def test_an_unreadable_file_is_explained(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"none.toml cannot be read: .*No such file"):
         load_server_settings(config=tmp_path / "none.toml", environ={})

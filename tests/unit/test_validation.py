@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from banyan.api.schema import RESOURCES
 from banyan.api.schema.workers import CLAIM, REGISTRATION
-from banyan.api.validation import Checker, validated, validated_changes, validated_new
+from banyan.api.validation import Checker, check_task, validated, validated_changes, validated_new
 from banyan.errors import Invalid, TooLarge
 
 ID = "56a210d5e7794978227cb2f4"
@@ -77,6 +77,17 @@ def test_what_is_sent_becomes_what_is_stored() -> None:
         ],
         "env": {"A": "b"},
     }
+
+
+def test_inputs_of_a_point_of_a_sweep_need_no_model() -> None:
+    assert check_task({"command": "true", "inputs": {"x": 1}}).keys() == {"inputs"}
+    assert check_task({"command": "true", "inputs": {"x": 1}, "sweep": ObjectId()}) == {}
+
+
+def test_an_input_is_given_once() -> None:
+    refs = {"x": {"task": ObjectId()}}
+    assert check_task({"model": "m", "inputs": {"y": 1}, "input_refs": refs}) == {}
+    assert check_task({"model": "m", "inputs": {"x": 1}, "input_refs": refs}).keys() == {"input_refs"}
 
 
 def test_any_name_stands_in_free_fields() -> None:
