@@ -84,6 +84,15 @@ def own_peak() -> int:
     return 0
 
 
+def resident_bytes(pid: int) -> int:
+    """The resident size of a process; 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
 def signal_group(group: int, number: int) -> bool:
     """Send a signal to a process group; whether there was anyone in it."""
     try:

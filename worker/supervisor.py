@@ -96,9 +96,9 @@ class Supervisor:
                 if wake in ready:
                     os.read(wake, 4096)
                 self._hosts.serve(ready)
+                self._reap()  # before anything is given to a host that has died
                 if self._commands in ready and not self._read():
                     break
-                self._reap()
                 self._look()
         except BrokenPipeError:
             pass  # the worker is gone; so are the tasks, now
@@ -259,7 +259,7 @@ class Supervisor:
         job.status = status
         job.ended = time.time()
         job.peak = usage.ru_maxrss * 1024
-        job.exact = job.peak > self._own_size(job.ended) + PEAK_SLACK_BYTES
+        job.exact = job.hosted is None and job.peak > self._own_size(job.ended) + PEAK_SLACK_BYTES
         job.cpu_seconds = max(0.0, job.cpu_seconds + usage.ru_utime + usage.ru_stime)
         self._sweeping.append(job)
 
