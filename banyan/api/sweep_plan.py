@@ -20,6 +20,9 @@ _NOT_KEPT = frozenset({"points", "barrier", "state", "dependencies", "continuati
 """Fields of the body that a sweep's document does not have, or not as they were sent."""
 _INHERITED = ("queue", "priority")
 """What a barrier has in common with its sweep unless it says otherwise."""
+_LINKS = ("dependencies", "continuations", "input_refs")
+MAX_EDGES = 500_000
+"""How many parents and children the tasks of a sweep may have together, besides the barrier."""
 _LEAST_BYTES = 7
 """What any value takes in a stored document besides its name."""
 
@@ -33,6 +36,7 @@ def plan_of(body: Document) -> Plan:
         kept["samples"] = {**kept["samples"], "seed": secrets.randbelow(MAX_SEED) if seed is None else seed}
     inputs: Point = body.get("inputs") or {}
     points = _points({**body, **kept}, inputs)
+    _check_edges(len(points), sum(len(body.get(name) or ()) for name in _LINKS))
     names = names_of([*points, inputs])
     if taken := sorted(set(names) & (body.get("input_refs") or {}).keys()):
         raise Invalid({"input_refs": f"{taken[0]!r} is given by the points or in 'inputs' too; give it once"})
@@ -84,6 +88,12 @@ def _check_count(count: int, names: Collection[str] = ()) -> None:
     if least > limits.max_submission_bytes:
         limit = f"{limits.max_submission_bytes} (limits.max_submission_bytes)"
         raise TooLarge(f"the inputs of {count} points have {least} bytes or more, at most {limit}")
+
+
+def _check_edges(count: int, links: int) -> None:
+    if count * links > MAX_EDGES:
+        text = f"{count} points with {links} parents or children each have {count * links} edges, at most {MAX_EDGES}"
+        raise TooLarge(f"{text}; put one group between the points and the others")
 
 
 def _validated(

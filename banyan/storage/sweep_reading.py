@@ -33,7 +33,7 @@ def progress_of(reader: Reader, sweeps: Sequence[ObjectId]) -> dict[ObjectId, Do
     for id, sweep in known.items():
         shown[id] = _progress(sweep["count"], counts.get(id, []), id in unmade)
         if "barrier" in sweep:
-            shown[id]["barrier"] = states.get(sweep["barrier"], "deleted")
+            shown[id]["barrier"] = states.get(sweep["barrier"], State.INACTIVE if id in unmade else "deleted")
     return shown
 
 

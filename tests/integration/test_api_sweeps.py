@@ -195,6 +195,13 @@ def test_what_is_wrong_is_named_and_nothing_is_made(
     assert reason in json.dumps(found, ensure_ascii=False)
 
 
+def test_points_with_too_many_parents_together_are_refused(provider: Api) -> None:
+    parents = [str(ObjectId()) for _ in range(501)]
+    answer = provider.post("/sweeps", {"command": "a", "grid": {"x": [1] * 1000}, "dependencies": parents})
+    assert answer.status_code == 413
+    assert "put one group between" in answer.get_json()["_error"]["message"]
+
+
 def test_points_that_do_not_fit_the_template_are_named(provider: Api) -> None:
     found = issues(
         provider, command=["{prog}", "{x}"], points=[{"prog": "a", "x": 1}, {"prog": "a"}, {"prog": "", "x": 1}]
@@ -257,6 +264,14 @@ def test_sweeps_are_read_as_every_resource(provider: Api) -> None:
     assert refused.status_code == 400
     assert "filter /tasks by 'sweep'" in refused.get_data(as_text=True)
     assert provider.get(f"/sweeps/{ObjectId()}").status_code == 404
+
+
+def test_a_task_shows_its_sweep_and_a_sweep_its_barrier(provider: Api) -> None:
+    answer = posted(provider, **GRID, barrier={})
+    sweep = provider.get(f'/sweeps/{answer["_id"]}?embedded={{"barrier":1}}').get_json()
+    assert sweep["barrier"]["name"] == "s[barrier]"
+    (task,) = provider.get('/tasks?where={"name":"s[2]"}&embedded={"sweep":1}').get_json()["_items"]
+    assert (task["sweep"]["_id"], task["sweep"]["count"]) == (answer["_id"], 4)
 
 
 def test_progress_counts_states_and_ends(provider: Api, context: Context) -> None:

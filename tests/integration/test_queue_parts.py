@@ -1,7 +1,7 @@
 """Submissions that are too large for one transaction: nobody sees a difference, whoever is quick, dies or deletes."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -12,25 +12,23 @@ from bson import ObjectId
 from banyan.errors import Invalid, TooLarge
 from banyan.queue.context import Context
 from banyan.queue.delete import delete
-from banyan.queue.hub import Hub
 from banyan.queue.parts import PART_BYTES, WHOLE_BYTES, complete, complete_interrupted
 from banyan.queue.submit import submit
-from tests.support.queue import ALICE, Document, SimulatedWorker, after, context_of, post, states, task
+from tests.support.queue import (
+    ALICE,
+    Document,
+    Interrupting,
+    SimulatedWorker,
+    after,
+    context_of,
+    post,
+    states,
+    task,
+)
 
 HEAVY = "x" * 200_000
 MANY = WHOLE_BYTES // len(HEAVY) + 10
 """So many heavy tasks are too large for one transaction."""
-
-
-class Interrupting(Hub):
-    """Wakes nobody: whenever tasks can be claimed it lets `act` happen, which may raise."""
-
-    def __init__(self, context: Context, act: Callable[[], object]) -> None:
-        super().__init__(context.storage)
-        self._act = act
-
-    def work(self, counts: Mapping[str, int]) -> None:
-        self._act()
 
 
 def interrupted(context: Context, act: Callable[[], object]) -> Context:

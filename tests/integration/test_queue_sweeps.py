@@ -1,7 +1,7 @@
 """Steering sweeps as a whole: cancelling, retrying, deleting, and what may happen meanwhile."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +15,9 @@ from banyan.queue.rescue import rescue
 from banyan.queue.retry import retry_all
 from banyan.queue.sweep import Plan, cancel, delete_sweep, make, owned_sweep
 from banyan.queue.sweep_retry import Outcome, retry_sweep
-from tests.support.queue import ALICE, SimulatedWorker, after, post, states, task
+from banyan.storage.reading import Reader
+from banyan.storage.sweep_reading import progress_of
+from tests.support.queue import ALICE, Interrupting, SimulatedWorker, after, post, states, task
 
 FAILED = "failure (exit code 1)"
 USER = {"user": "alice"}
@@ -270,6 +272,23 @@ def test_a_barrier_is_let_go_although_the_server_died_while_it_retried(context: 
     assert sweep.pending() == 0
     sweep.worker.run_all()
     assert sweep.retry().retried == 1
+
+
+def test_a_sweep_that_is_yet_to_be_made_is_completed_before_it_is_steered(context: Context) -> None:
+    def die() -> None:
+        raise SystemError("the server dies here")
+
+    dying = replace(context, hub=Interrupting(context, die))
+    with pytest.raises(SystemError):
+        Sweep.of(dying, 200, stdin="x" * 200_000)
+    (document,) = context.storage.db["sweeps"].find()
+    reader = Reader(context.storage.db, 10)
+    progress = progress_of(reader, [document["_id"]])[document["_id"]]
+    assert 0 < progress["states"]["available"] < 200
+    assert (progress["deleted"], progress["fraction"], progress["barrier"]) == (0, 0, "inactive")
+    assert cancel(context, document, USER) == 200
+    progress = progress_of(reader, [document["_id"]])[document["_id"]]
+    assert (progress["cancelled"], progress["fraction"], progress["barrier"]) == (200, 1, "cancelled")
 
 
 def test_a_sweep_is_deleted_with_all_that_it_left_when_it_has_ended(context: Context) -> None:

@@ -1,6 +1,7 @@
 """What sweeps are made of, without a server: points, templates, samples, tables."""
 
 import math
+import sys
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from banyan.domain.sampling import LATIN_HYPERCUBE, METHODS, SOBOL, Range, sample
 from banyan.domain.sweeps import Template, grid_points, grid_size, names_of, spread
 from banyan.domain.tables import Column, Table
+from banyan.errors import Invalid
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 
@@ -130,6 +132,12 @@ def test_sobol_halves_each_range_evenly() -> None:
 
 def test_a_range_that_spans_all_numbers_does_not_overflow() -> None:
     assert math.isfinite(Range.of([-1.7e308, 1.7e308]).at(0.75))
+
+
+def test_without_scipy_samples_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    with pytest.raises(Invalid, match=r"install 'banyan-queue\[models\]' there, or send 'points'"):
+        sample(SOBOL, 2, 1, {"x": Range.of([0, 1])})
 
 
 @pytest.mark.parametrize(
