@@ -72,7 +72,7 @@ class Hosts:
         else:
             host = self._spawn(pool, argv, env, streams)
             host.send("setup", setup)
-        host.job = Job(key, lane, host.pid, 0.0, what)
+        host.job = Job(key, lane, host.pid, 0.0, hosted=what)
         if host.ready:
             self._begin(host, host.job)
 
