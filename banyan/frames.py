@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 READ_BYTES = 1 << 16
+MAX_BYTES = 1 << 30
+"""No frame is longer: what says so is no frame."""
 MAX_FOREIGN_BYTES = 64 << 20
 """The longest frame that is taken from a process that is not only ours."""
 
@@ -70,7 +72,7 @@ class Unpacker:
         at = 0
         while len(self._buffer) - at >= 4:
             size = int.from_bytes(self._buffer[at : at + 4], "little")
-            if self._read is foreign and size > MAX_FOREIGN_BYTES:
+            if size > (MAX_FOREIGN_BYTES if self._read is foreign else MAX_BYTES):
                 raise Nonsense(f"a frame of {size} bytes")
             end = at + 4 + size
             if len(self._buffer) < end:

@@ -3,7 +3,7 @@
 Imported by the supervisor alone, which must stay small; so this imports next to nothing.
 """
 
-import ctypes
+import _ctypes  # `ctypes` around it is half a megabyte, and its size would count for every task
 import errno
 import os
 import sys
@@ -16,7 +16,8 @@ IGNORED_SIGNALS = (1, 2, 13, 15, 25)
 
 def become_subreaper() -> None:
     """Inherit every orphan among the descendants of this process, instead of `init`."""
-    if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+    prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]  # None: all that is loaded
+    if _ctypes.call_function(prctl, (PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)):
         sys.exit("banyan supervisor: this kernel has no child subreapers; Linux 3.4 or newer is needed")
 
 
@@ -76,12 +77,27 @@ def session_of(pid: int) -> int:
 
 
 def own_peak() -> int:
-    """The largest resident size that this process has had, in bytes."""
+    """The largest resident size that this process has had since the last time, in bytes."""
+    peak = 0
     with open("/proc/self/status", "rb") as file:
         for line in file:
             if line.startswith(b"VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0
+                peak = int(line.split()[1]) * 1024
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        return peak  # then it is the largest ever
+    return peak
+
+
+def resident_bytes(pid: int) -> int:
+    """The resident size of a process; 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def signal_group(group: int, number: int) -> bool:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,7 +143,10 @@ class CheckHost:
             self._heard.clear()
         if not self._heard:
             raise self._refused(f"the process that called its task {self._end()}")
-        return self._heard.pop(0)
+        heard = self._heard.pop(0)
+        if not _is_sound(heard):
+            raise self._refused("the process that called its task answered nonsense")
+        return heard
 
     def _end(self) -> str:
         try:
@@ -159,6 +162,15 @@ class CheckHost:
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """A check computes nothing, and threads cost time and memory."""
+
+
+def _is_sound(heard: Sequence[Any]) -> bool:
+    """Whether it is something that a host says; a model can make it say anything."""
+    kind, *said = heard
+    if kind == "checked":
+        fault = said[1] if len(said) == 2 else False
+        return fault is None or (isinstance(fault, dict) and {"exception", "error"} <= fault.keys())
+    return len(said) == {"ready": 2, "unfit": 2, "broken": 1}.get(str(kind))
 
 
 def _has_descriptor(stream: Any) -> bool:
