@@ -62,6 +62,9 @@ class FileStore:
         """Create the indexes by which files and their pieces are found."""
         self._heads.create_index([("execution", 1), ("path", 1)], unique=True, name="file")
         self._segments.create_index([("metadata.file", 1), ("metadata.offset", 1)], name="piece")
+        # The driver makes these when it writes the first file of a bucket, which need not be here: see `restore`.
+        self._segments.create_index([("filename", 1), ("uploadDate", 1)])
+        self._chunks.create_index([("files_id", 1), ("n", 1)], unique=True)
 
     def find(self, execution: ObjectId, path: str) -> StoredFile | None:
         """The file at a path of an attempt."""

@@ -37,6 +37,7 @@ from banyan.storage.queues import QueueStore
 from banyan.storage.signals import SignalStore
 from banyan.storage.sweeps import SweepStore
 from banyan.storage.tasks import TaskStore
+from banyan.storage.upgrade import upgrade
 from banyan.storage.users import UserStore
 from banyan.storage.workers import WorkerStore
 
@@ -140,7 +141,24 @@ class Storage:
 
     @classmethod
     def connect(cls, uri: str, database: str) -> "Storage":
-        """Connect, refuse what cannot keep our promises, and create collections and indexes that are missing.
+        """Open the database and bring it to this program's schema, with the collections and indexes that are missing.
+
+        Raises what `open` does, and `SetupError` for a database that a newer program has used.
+        """
+        storage = cls.open(uri, database)
+        try:
+            storage.prepare()
+        except PyMongoError as error:
+            storage.close()
+            raise translate(error) or SetupError(f"mongo.uri: {error}") from error
+        except BanyanError:
+            storage.close()
+            raise
+        return storage
+
+    @classmethod
+    def open(cls, uri: str, database: str) -> "Storage":
+        """Connect, and refuse what cannot keep our promises; nothing is changed.
 
         Raises `SetupError` for a wrong URI or a MongoDB that is no replica set, `Unavailable` when none answers.
         """
@@ -157,12 +175,19 @@ class Storage:
             )
             storage = cls(client, database)
             storage._refuse_standalone()
-            storage._prepare()
         except ConfigurationError as error:
             raise SetupError(f"mongo.uri: {error}") from error
         except PyMongoError as error:
             raise translate(error) or SetupError(f"mongo.uri: {error}") from error
         return storage
+
+    def prepare(self) -> None:
+        """Bring the database to this program's schema; `SetupError` if a newer program has used it."""
+        upgrade(self.db)
+        for store in (self.tasks, self.edges, self.executions, self.workers, self.queues, self.meta, self.signals):
+            store.prepare()
+        for kept in (self.users, self.memory, self.files, self.idempotency, self.models, self.parts, self.sweeps):
+            kept.prepare()
 
     def ping(self, timeout_seconds: float = 2.0) -> None:
         """Return if a primary answers; raises the driver's error otherwise."""
@@ -189,9 +214,3 @@ class Storage:
                 "mongo.uri: this MongoDB is a standalone server, and Banyan needs a replica set (one node is enough). "
                 "Start mongod with --replSet rs0 and run in mongosh: rs.initiate()"
             )
-
-    def _prepare(self) -> None:
-        for store in (self.tasks, self.edges, self.executions, self.workers, self.queues, self.meta, self.signals):
-            store.prepare()
-        for kept in (self.users, self.memory, self.files, self.idempotency, self.models, self.parts, self.sweeps):
-            kept.prepare()
