@@ -23,7 +23,7 @@ from banyan.storage.archive import MAGIC, Writer
 from banyan.storage.files import Quota
 from banyan.storage.mongo import Storage
 from banyan.storage.upgrade import SCHEMA_VERSION
-from tests.support.queue import SimulatedWorker, after, context_of, post, task
+from tests.support.queue import SimulatedWorker, after, context_of, post, states, task
 
 Contents = dict[str, dict[Any, bytes]]
 QUOTA = Quota(max_file_bytes=2**30, max_attempt_bytes=2**30, max_files=100)
@@ -212,11 +212,13 @@ def test_what_ran_at_that_moment_is_a_lost_lease_and_runs_again(
     backup.back_up(context.storage, tmp_path / "backup")
     backup.restore(empty, tmp_path / "backup")
 
-    restored = context_of(empty, leases={"heartbeat": 0.01, "lost_after": 0.02})
+    restored = context_of(empty)
     assert empty.users.by_token(token) is not None
     assert empty.meta.token_matches(grant["execution"], context.storage.meta.attempt_token(grant["execution"]))
     rescue(restored)
+    assert states(restored, [id]) == ["running"]
     then = restored.now() - timedelta(minutes=1)
+    empty.db["workers"].update_many({}, {"$set": {"last_seen": then}})
     empty.db["meta"].update_one({"_id": "leases"}, {"$set": {"since": then, "watched": restored.now()}})
     rescue(restored)
     [again] = SimulatedWorker(restored).claim().tasks
