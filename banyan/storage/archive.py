@@ -28,6 +28,7 @@ MAGIC = b"banyan backup 1\n"
 _FRAME = struct.Struct(">cI")
 _LENGTH = struct.Struct("<i")
 _LEVEL = 4
+_AS_GZIP = 31
 _MAX_RECORD_BYTES = 64 * 2**20
 
 
@@ -54,7 +55,9 @@ class Writer:
 
     def __init__(self, file: IO[bytes], *, schema: int, database: str, created: str) -> None:
         file.write(MAGIC)
-        self._zip = gzip.GzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=file)
+        self._file = file
+        # Not a GzipFile: one that is given up writes its end into the file whenever Python comes to remove it.
+        self._zip = zlib.compressobj(_LEVEL, wbits=_AS_GZIP)
         self._schema = schema
         self._created = created
         self._counts: dict[str, int] = {}
@@ -74,12 +77,12 @@ class Writer:
         """Write the end; what was written."""
         documents = sum(self._counts.values())
         self._record(b"F", bson.encode({"collections": len(self._counts), "documents": documents}))
-        self._zip.close()
+        self._file.write(self._zip.flush())
         return Contents(schema=self._schema, created=self._created, counts=self._counts)
 
     def _record(self, kind: bytes, payload: bytes) -> None:
-        self._zip.write(_FRAME.pack(kind, len(payload)))
-        self._zip.write(payload)
+        self._file.write(self._zip.compress(_FRAME.pack(kind, len(payload))))
+        self._file.write(self._zip.compress(payload))
 
 
 class _Tally:

@@ -32,8 +32,7 @@ def test_a_backup_of_a_running_server_is_restored_elsewhere_and_runs_on(up: Up, 
     with started(tmp_path / "other", "--cores", "2", env=soon) as other:
         assert other.ready["provider_token"] == up.ready["provider_token"]
         with Client(other.url, up.ready["provider_token"]) as there:
-            ended = there.wait([*first, last], timeout=60)
-            assert {task["exit_status"] for task in ended} == {"success"}
+            assert {task["exit_status"] for task in there.wait([*first, last], timeout=60)} == {"success"}
             attempts = [there.attempts(task) for task in (*first, last)]
             ends = [[attempt["exit_status"] for attempt in each] for each in attempts]
             assert {tuple(each) for each in ends} <= {("success",), ("abandoned (worker unreachable)", "success")}
