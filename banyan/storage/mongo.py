@@ -29,6 +29,7 @@ from banyan.storage.edges import EdgeStore
 from banyan.storage.executions import ExecutionStore
 from banyan.storage.files import FileStore
 from banyan.storage.idempotency import IdempotencyStore
+from banyan.storage.leftovers import Leftovers
 from banyan.storage.memory import MemoryStore
 from banyan.storage.meta import MetaStore
 from banyan.storage.models import ModelStore
@@ -134,6 +135,7 @@ class Storage:
         self.users = UserStore(self.db)
         self.memory = MemoryStore(self.db)
         self.files = FileStore(self.db)
+        self.leftovers = Leftovers(self.db, self.files)
         self.idempotency = IdempotencyStore(self.db)
         self.parts = PartStore(self.db)
         self.sweeps = SweepStore(self.db)

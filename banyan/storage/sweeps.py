@@ -75,6 +75,11 @@ class SweepStore:
         """Tell that the retry is still under way."""
         self._sweeps.update_one({"_id": sweep, "retrying": {"$exists": True}}, {"$set": {"retrying": now}})
 
+    def retrying(self, sweeps: Iterable[ObjectId]) -> set[ObjectId]:
+        """Which of these are sweeps that are being retried."""
+        where = {"_id": {"$in": list(sweeps)}, "retrying": {"$exists": True}}
+        return {d["_id"] for d in self._sweeps.find(where, {"_id": 1})}
+
     def end_retry(self, sweep: ObjectId, session: Session = None) -> None:
         """Take the note away."""
         self._sweeps.update_one({"_id": sweep}, {"$unset": {"retrying": 1}}, session=session)
