@@ -20,6 +20,7 @@ from banyan.queue.audit import Audit
 from banyan.queue.context import Context
 from banyan.queue.delete import remove_remains
 from banyan.queue.parts import complete_interrupted
+from banyan.queue.quarantine import release_quarantined
 from banyan.queue.register import lose_held
 from banyan.queue.report import follow, give_back
 from banyan.queue.settle import promote_ready, settle
@@ -89,6 +90,7 @@ def mend(context: Context) -> None:
         settle_marked,
         promote_marked,
         remove_remains,
+        release_quarantined,
     ):
         _try(step.__name__, partial(step, context))
 

@@ -268,6 +268,13 @@ class TaskStore:
             ordered=False,
         )
 
+    def stop_avoiding(self, worker: ObjectId) -> None:
+        """Let a worker that is thought to work again have the claimable tasks that it failed."""
+        self._tasks.update_many(
+            {"class_key": {"$gt": ""}, "avoid": worker},
+            {"$pull": {"avoid": worker}, "$set": {"_etag": new_revision()}},
+        )
+
     def reserve(self, task: ObjectId, worker: ObjectId, until: datetime, now: datetime) -> bool:
         """Let `worker` keep itself free for a wide task; False if another one does so already."""
         free = [{"reserved_by": worker}, {"reserved_until": {"$lt": now}}, {"reserved_until": {"$exists": False}}]
