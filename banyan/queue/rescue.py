@@ -24,6 +24,7 @@ from banyan.queue.quarantine import release_quarantined
 from banyan.queue.register import lose_held
 from banyan.queue.report import follow, give_back
 from banyan.queue.settle import promote_ready, settle
+from banyan.queue.sweep import finish_interrupted
 from banyan.queue.sweep_retry import release_interrupted
 from banyan.storage.mongo import translate
 from banyan.storage.workers import ALIVE, GONE, LOST
@@ -87,6 +88,7 @@ def mend(context: Context) -> None:
         complete_reports,
         complete_interrupted,
         release_interrupted,
+        finish_interrupted,
         settle_marked,
         promote_marked,
         remove_remains,

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from pymongo.errors import (
     WaitQueueTimeoutError,
     WTimeoutError,
 )
+from pymongo.monitoring import CommandListener
 
 from banyan.errors import BadRequest, BanyanError, Conflict, Invalid, SetupError, TooLarge, Unavailable
 from banyan.storage.edges import EdgeStore
@@ -141,9 +142,10 @@ class Storage:
         self.sweeps = SweepStore(self.db)
 
     @classmethod
-    def connect(cls, uri: str, database: str) -> "Storage":
+    def connect(cls, uri: str, database: str, listeners: Sequence[CommandListener] = ()) -> "Storage":
         """Connect, refuse what cannot keep our promises, and create collections and indexes that are missing.
 
+        `listeners` hear of every command (see `failpoints`).
         Raises `SetupError` for a wrong URI or a MongoDB that is no replica set, `Unavailable` when none answers.
         """
         try:
@@ -155,6 +157,7 @@ class Storage:
                 retryWrites=True,
                 serverSelectionTimeoutMS=SERVER_SELECTION_MS,
                 appname="banyan",
+                event_listeners=list(listeners),
                 type_registry=TypeRegistry([_PlainReference()]),
             )
             storage = cls(client, database)

@@ -30,6 +30,7 @@ class SweepStore:
         """Create the indexes by which sweeps and their tasks are found."""
         self._sweeps.create_index([("owner", 1), ("_id", -1)], name="owner")
         self._sweeps.create_index("name", name="name")
+        self._sweeps.create_index("doing.since", name="doing", partialFilterExpression={"doing": {"$exists": True}})
         self._sweeps.create_index("retrying", name="retrying", partialFilterExpression={"retrying": {"$exists": True}})
         self._tasks.create_index(
             [("sweep", 1), ("index", 1)], name="sweep", partialFilterExpression={"sweep": {"$exists": True}}
@@ -65,6 +66,18 @@ class SweepStore:
     def indexes(self, tasks: Iterable[ObjectId]) -> dict[ObjectId, int]:
         """The index of each of some tasks."""
         return {d["_id"]: d["index"] for d in self._tasks.find({"_id": {"$in": list(tasks)}}, {"index": 1})}
+
+    def begin_work(self, sweep: ObjectId, what: Mapping[str, Any], now: datetime) -> None:
+        """Note what is to be done with all tasks of a sweep, so that it is completed should this server die."""
+        self._sweeps.update_one({"_id": sweep}, {"$set": {"doing": {**what, "since": now}}})
+
+    def end_work(self, sweep: ObjectId) -> None:
+        """It is done, or not to be done."""
+        self._sweeps.update_one({"_id": sweep}, {"$unset": {"doing": 1}})
+
+    def interrupted_work(self, before: datetime) -> list[Document]:
+        """Sweeps with which something is to be done since before `before`."""
+        return list(self._sweeps.find({"doing.since": {"$lt": before}}))
 
     def begin_retry(self, sweep: ObjectId, now: datetime, session: Session = None) -> bool:
         """Note that the sweep is being retried; False if it is so already."""
