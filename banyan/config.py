@@ -113,8 +113,15 @@ class Queueing(Section):
     idempotency_seconds: Annotated[Seconds, Some] = 86_400.0
 
 
+class Quarantine(Section):
+    """When a worker that fails tasks by its own fault gets no more, and for how long."""
+
+    after: int = Field(default=3, ge=0)
+    seconds: Seconds = 600.0
+
+
 class Rescue(Section):
-    """How often the server looks for lost workers and interrupted settlements."""
+    """How often the server looks for tasks whose time has come."""
 
     interval: Annotated[Seconds, Some] = 1.0
 
@@ -162,6 +169,7 @@ class ServerSettings(Section):
     auth: Auth = Auth()
     leases: Leases = Leases()
     queue: Queueing = Queueing()
+    quarantine: Quarantine = Quarantine()
     rescue: Rescue = Rescue()
     files: StoredFiles = StoredFiles()
     models: Models = Models()

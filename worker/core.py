@@ -226,7 +226,7 @@ class Core:
             if counts and grant.execution not in self._tasks.attempts:
                 self._accept(grant)
         if event.drain and counts:
-            self._turn.do(Note("the server drains this worker: it finishes what runs and gets nothing new"))
+            self._turn.do(Note("the server gives this worker nothing more: it finishes what runs"))
             self._tasks.give_back_queued()
 
     def _on_unanswered(self, event: Unanswered) -> None:

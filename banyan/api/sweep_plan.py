@@ -33,7 +33,7 @@ def plan_of(body: Document) -> Plan:
         kept["samples"] = {**kept["samples"], "seed": secrets.randbelow(MAX_SEED) if seed is None else seed}
     inputs: Point = body.get("inputs") or {}
     points = _points({**body, **kept}, inputs)
-    names = names_of([inputs, *points])
+    names = names_of([*points, inputs])
     if taken := sorted(set(names) & (body.get("input_refs") or {}).keys()):
         raise Invalid({"input_refs": f"{taken[0]!r} is given by the points or in 'inputs' too; give it once"})
     template: Command | None = body.get("command")
@@ -100,9 +100,10 @@ def _validated(
     barrier = body.get("barrier")
     wanted = [task]
     if barrier is not None:
-        title = body.get("name") or body.get("model") or "sweep"
-        inherited = {name: body[name] for name in _INHERITED}
-        wanted.append({"name": f"{title}[barrier]", **inherited, "state": "available", **barrier})
+        title = body.get("name") or body.get("model")
+        name = f"{title}[barrier]" if title else "barrier"
+        inherited = {field: body[field] for field in _INHERITED}
+        wanted.append({"name": name, **inherited, "state": "available", **barrier})
     documents, (faults, *others) = checker("tasks").new(wanted)
     issues = {**faults, "barrier": others[0]} if any(others) else faults
     if issues:

@@ -88,12 +88,14 @@ def owned_worker(context: Context, worker_id: ObjectId, actor: Actor) -> Documen
 
 
 def change_state(context: Context, worker_id: ObjectId, state: str) -> None:
-    """Let a worker drain, or work again; raises `Conflict` if it is lost or gone."""
+    """Let a worker drain, or work again, also after a quarantine; raises `Conflict` if it is lost or gone."""
     if state not in (ACTIVE, DRAINING, QUARANTINED):
         raise Invalid({"state": f"{state!r} cannot be asked for; use 'draining' or 'active'"})
     worker = context.storage.workers.load(worker_id)
     if worker is None:
         raise NotFound(f"there is no worker {worker_id}")
+    if worker["state"] == QUARANTINED and state == ACTIVE:
+        context.storage.tasks.stop_avoiding(worker_id)
     if worker["state"] not in ALIVE or not context.storage.workers.move(worker_id, state, context.now()):
         raise Conflict(f"worker {worker_id} is {worker['state']}; its id is not used again")
     context.hub.worker(worker_id)

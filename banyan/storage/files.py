@@ -205,7 +205,11 @@ class FileStore:
         return data
 
     def _drop(self, where: Document) -> None:
-        ids = [segment["_id"] for segment in self._segments.find(where, {"_id": 1})]
+        self.drop(segment["_id"] for segment in self._segments.find(where, {"_id": 1}))
+
+    def drop(self, pieces: Iterable[ObjectId]) -> None:
+        """Remove pieces with their bytes."""
+        ids = list(pieces)
         if ids:
             self._segments.delete_many({"_id": {"$in": ids}})
             self._chunks.delete_many({"files_id": {"$in": ids}})

@@ -10,11 +10,10 @@ from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
+from banyan.storage.executions import DUPLICATE
+
 Document = dict[str, Any]
 Session = ClientSession | None
-
-
-_DUPLICATE = 11000
 
 
 def _id_of(sample: Document) -> ObjectId:
@@ -47,7 +46,7 @@ class MemoryStore:
         try:
             self._samples.insert_many(stored, ordered=False)
         except BulkWriteError as error:
-            if any(fault["code"] != _DUPLICATE for fault in error.details["writeErrors"]):
+            if any(fault["code"] != DUPLICATE for fault in error.details["writeErrors"]):
                 raise
         return stored
 

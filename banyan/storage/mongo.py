@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -23,12 +23,14 @@ from pymongo.errors import (
     WaitQueueTimeoutError,
     WTimeoutError,
 )
+from pymongo.monitoring import CommandListener
 
 from banyan.errors import BadRequest, BanyanError, Conflict, Invalid, SetupError, TooLarge, Unavailable
 from banyan.storage.edges import EdgeStore
 from banyan.storage.executions import ExecutionStore
 from banyan.storage.files import FileStore
 from banyan.storage.idempotency import IdempotencyStore
+from banyan.storage.leftovers import Leftovers
 from banyan.storage.memory import MemoryStore
 from banyan.storage.meta import MetaStore
 from banyan.storage.models import ModelStore
@@ -135,17 +137,18 @@ class Storage:
         self.users = UserStore(self.db)
         self.memory = MemoryStore(self.db)
         self.files = FileStore(self.db)
+        self.leftovers = Leftovers(self.db, self.files)
         self.idempotency = IdempotencyStore(self.db)
         self.parts = PartStore(self.db)
         self.sweeps = SweepStore(self.db)
 
     @classmethod
-    def connect(cls, uri: str, database: str) -> "Storage":
+    def connect(cls, uri: str, database: str, listeners: Sequence[CommandListener] = ()) -> "Storage":
         """Open the database and bring it to this program's schema, with the collections and indexes that are missing.
 
         Raises what `open` does, and `SetupError` for a database that a newer program has used.
         """
-        storage = cls.open(uri, database)
+        storage = cls.open(uri, database, listeners)
         try:
             storage.prepare()
         except PyMongoError as error:
@@ -157,9 +160,10 @@ class Storage:
         return storage
 
     @classmethod
-    def open(cls, uri: str, database: str) -> "Storage":
+    def open(cls, uri: str, database: str, listeners: Sequence[CommandListener] = ()) -> "Storage":
         """Connect, and refuse what cannot keep our promises; nothing is changed.
 
+        `listeners` hear of every command (see `failpoints`).
         Raises `SetupError` for a wrong URI or a MongoDB that is no replica set, `Unavailable` when none answers.
         """
         try:
@@ -171,6 +175,7 @@ class Storage:
                 retryWrites=True,
                 serverSelectionTimeoutMS=SERVER_SELECTION_MS,
                 appname="banyan",
+                event_listeners=list(listeners),
                 type_registry=TypeRegistry([_PlainReference()]),
             )
             storage = cls(client, database)

@@ -189,6 +189,15 @@ class TaskStore:
                 session=session,
             )
 
+    def correct_pending(self, counts: Mapping[ObjectId, tuple[int, int]]) -> None:
+        """Replace the number of pending dependencies of each task where it is still the first of the two."""
+        if counts:
+            name = "pending_dependency_count"
+            self._tasks.bulk_write(
+                [UpdateOne({"_id": task, name: told}, {"$set": {name: n}}) for task, (told, n) in counts.items()],
+                ordered=False,
+            )
+
     def class_heads(self, session: Session = None) -> list[Document]:
         """The best claimable task of every class; costs one step for each class, not for each task."""
         order = dict(_CLAIM_INDEX)
@@ -212,8 +221,8 @@ class TaskStore:
         return list(self._tasks.find(where).sort(_CLAIM_INDEX[1:]).hint("claim").limit(limit))
 
     def held_by(self, worker: ObjectId, session: Session = None) -> list[Document]:
-        """Views of the running tasks that a worker holds, with the request that they were claimed by."""
-        fields = dict.fromkeys([*_VIEW, "claim_request"], 1)
+        """Views of the running tasks that a worker holds, with when and by which request they were claimed."""
+        fields = dict.fromkeys([*_VIEW, "claim_request", "time_claimed"], 1)
         return list(self._tasks.find({"worker": worker}, fields, session=session).hint("held"))
 
     def holders(self) -> list[ObjectId]:
@@ -257,6 +266,13 @@ class TaskStore:
                 for task, execution in execution_by_task.items()
             ],
             ordered=False,
+        )
+
+    def stop_avoiding(self, worker: ObjectId) -> None:
+        """Let a worker that is thought to work again have the claimable tasks that it failed."""
+        self._tasks.update_many(
+            {"class_key": {"$gt": ""}, "avoid": worker},
+            {"$pull": {"avoid": worker}, "$set": {"_etag": new_revision()}},
         )
 
     def reserve(self, task: ObjectId, worker: ObjectId, until: datetime, now: datetime) -> bool:

@@ -79,7 +79,42 @@ class WorkerStore:
         fields: Document = {"state": to, "_updated": now, "drain_told": None}
         if to in (LOST, GONE):
             fields["time_left"] = now
-        return self._workers.update_one(where, {"$set": fields}).matched_count == 1
+        update: Document = {"$set": fields, "$unset": {"quarantine": 1, "failing": 1}}
+        return self._workers.update_one(where, update).matched_count == 1
+
+    def failed(self, worker: ObjectId, subjects: Iterable[str]) -> Document | None:
+        """Note what an active worker failed by its own fault (`failing`, each once); the worker, None if it is not."""
+        return self._workers.find_one_and_update(
+            {"_id": worker, "state": ACTIVE},
+            {"$addToSet": {"failing": {"$each": list(subjects)}}},
+            return_document=ReturnDocument.AFTER,
+        )
+
+    def did_well(self, workers: Iterable[ObjectId]) -> None:
+        """Forget what these workers failed before."""
+        failing = {"_id": {"$in": list(workers)}, "failing": {"$exists": True}}
+        self._workers.update_many(failing, {"$unset": {"failing": 1}})
+
+    def quarantine(self, worker: ObjectId, reason: str, now: datetime, until: datetime | None) -> bool:
+        """Give an active worker nothing more; False if it is not active."""
+        told = {"reason": reason, "since": now} | ({} if until is None else {"until": until})
+        fields = {"state": QUARANTINED, "quarantine": told, "_updated": now, "drain_told": None}
+        return self._workers.update_one({"_id": worker, "state": ACTIVE}, {"$set": fields}).matched_count == 1
+
+    def quarantined_until(self, now: datetime) -> list[ObjectId]:
+        """Workers whose time in quarantine is over."""
+        over = {"state": QUARANTINED, "quarantine.until": {"$lte": now}}
+        return [d["_id"] for d in self._workers.find(over, {"_id": 1})]
+
+    def release(self, worker: ObjectId, now: datetime) -> bool:
+        """Let a worker whose time in quarantine is over be active; False if it is so already, or lost or gone.
+
+        What it failed is still known, so that one more failure is enough.
+        """
+        over = {"_id": worker, "state": QUARANTINED, "quarantine.until": {"$lte": now}}
+        fields = {"state": ACTIVE, "_updated": now, "drain_told": None}
+        update: Document = {"$set": fields, "$unset": {"quarantine": 1}}
+        return self._workers.update_one(over, update).matched_count == 1
 
     def forget(self, tasks_by_worker: Mapping[ObjectId, Iterable[ObjectId]], session: Session = None) -> None:
         """Note which workers may remove the directories of which deleted tasks."""

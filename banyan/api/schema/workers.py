@@ -76,6 +76,7 @@ WORKER: dict[str, Rules] = {name: shown({**rules, "required": False}) for name, 
     "replaces": shown(identifier()),
     "last_seen": shown(date()),
     "time_left": shown(date()),
+    "quarantine": shown(mapping(reason=text(), since=date(), until=date())),
 }
 
 QUEUE: dict[str, Rules] = {
