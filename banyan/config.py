@@ -20,6 +20,7 @@ Size = Annotated[int, BeforeValidator(parse_size)]
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
 """Seconds; may be written as "2h"."""
 Some = Field(gt=0)
+Age = Annotated[Seconds, Field(le=100 * 366 * 86_400.0)]
 
 
 def _plain(table: dict[str, Any]) -> dict[str, Any]:
@@ -134,6 +135,15 @@ class StoredFiles(Section):
     max_files: int = Field(default=10_000, ge=0)
 
 
+class Retention(Section):
+    """How long after the end of its task a thing leaves; 0 means never."""
+
+    tasks: Age = 0.0
+    history: Age = 0.0
+    files: Age = 0.0
+    memory_usage: Age = 30 * 86_400.0
+
+
 class Log(Section):
     """What is written to the log."""
 
@@ -172,6 +182,7 @@ class ServerSettings(Section):
     quarantine: Quarantine = Quarantine()
     rescue: Rescue = Rescue()
     files: StoredFiles = StoredFiles()
+    retention: Retention = Retention()
     models: Models = Models()
     posting: Posting = Posting()
     log: Log = Log()

@@ -51,7 +51,7 @@ class News:
     tasks: Sequence[Document] = ()
     cancel: Sequence[ObjectId] = ()
     drain: bool = False
-    forget: Sequence[ObjectId] = ()
+    forget: Sequence[str] = ()
 
     def __bool__(self) -> bool:
         return bool(self.tasks or self.cancel or self.drain or self.forget)
@@ -183,7 +183,7 @@ def _news(context: Context, worker: Document, ask: Ask, held: Sequence[Document]
         if task["state"] == State.PENDING_CANCELLATION and task["execution"] not in ask.cancelling
     ]
     drain = worker["state"] in (DRAINING, QUARANTINED) and _tell_drain(context, worker, ask)
-    forget = context.storage.workers.to_forget([worker["_id"], *worker.get("replaced", ())])
+    forget = context.storage.forget.tell(worker, context.now())
     return News(cancel=cancel, drain=drain, forget=forget)
 
 

@@ -36,6 +36,8 @@ def register(context: Context, document: Document, actor: Actor) -> Document:
     old = _replaced(context, replaces, actor) if replaces is not None else None
     root = shared_root(files["root"], PROBE, files["probe"]) if files else None
     stored = {"_id": ObjectId(), **document, "owner": actor.name, "state": ACTIVE}
+    if document.get("place") is not None:
+        stored["place"] = f"{actor.name}/{document['place']}"  # nobody is told of another one's
     stored["files_root"] = None if root is None else asdict(root)
     stored |= {"last_seen": now, "_created": now, "_updated": now, "_etag": new_revision()}
     if old is not None:

@@ -23,6 +23,7 @@ from banyan.queue.parts import complete_interrupted
 from banyan.queue.quarantine import release_quarantined
 from banyan.queue.register import lose_held
 from banyan.queue.report import follow, give_back
+from banyan.queue.retention import retain
 from banyan.queue.settle import promote_ready, settle
 from banyan.queue.sweep import finish_interrupted
 from banyan.queue.sweep_retry import release_interrupted
@@ -93,6 +94,7 @@ def mend(context: Context) -> None:
         promote_marked,
         remove_remains,
         release_quarantined,
+        retain,
     ):
         _try(step.__name__, partial(step, context))
 

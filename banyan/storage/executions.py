@@ -92,9 +92,12 @@ class ExecutionStore:
         never = {"time_started": None, "time_terminated": None}
         self._executions.delete_many({"_id": {"$in": list(executions)}, **never})
 
+    def of_tasks(self, tasks: Sequence[ObjectId], session: Session = None) -> list[Document]:
+        """Which attempts tasks have had (id, task, worker)."""
+        return list(self._executions.find({"task": {"$in": list(tasks)}}, {"task": 1, "worker": 1}, session=session))
+
     def delete_of(self, tasks: Sequence[ObjectId], session: Session = None) -> list[Document]:
         """Remove the history of tasks that are deleted; what went (id, task, worker)."""
-        where = {"task": {"$in": list(tasks)}}
-        going = list(self._executions.find(where, {"task": 1, "worker": 1}, session=session))
-        self._executions.delete_many(where, session=session)
+        going = self.of_tasks(tasks, session)
+        self._executions.delete_many({"task": {"$in": list(tasks)}}, session=session)
         return going

@@ -29,6 +29,7 @@ from banyan.errors import BadRequest, BanyanError, Conflict, Invalid, SetupError
 from banyan.storage.edges import EdgeStore
 from banyan.storage.executions import ExecutionStore
 from banyan.storage.files import FileStore
+from banyan.storage.forget import ForgetStore
 from banyan.storage.idempotency import IdempotencyStore
 from banyan.storage.leftovers import Leftovers
 from banyan.storage.memory import MemoryStore
@@ -36,6 +37,7 @@ from banyan.storage.meta import MetaStore
 from banyan.storage.models import ModelStore
 from banyan.storage.parts import PartStore
 from banyan.storage.queues import QueueStore
+from banyan.storage.retention import RetentionStore
 from banyan.storage.signals import SignalStore
 from banyan.storage.sweeps import SweepStore
 from banyan.storage.tasks import TaskStore
@@ -141,6 +143,8 @@ class Storage:
         self.idempotency = IdempotencyStore(self.db)
         self.parts = PartStore(self.db)
         self.sweeps = SweepStore(self.db)
+        self.forget = ForgetStore(self.db)
+        self.retention = RetentionStore(self.db)
 
     @classmethod
     def connect(cls, uri: str, database: str, listeners: Sequence[CommandListener] = ()) -> "Storage":
@@ -193,6 +197,8 @@ class Storage:
             store.prepare()
         for kept in (self.users, self.memory, self.files, self.idempotency, self.models, self.parts, self.sweeps):
             kept.prepare()
+        for leaving in (self.forget, self.retention):
+            leaving.prepare()
 
     def ping(self, timeout_seconds: float = 2.0) -> None:
         """Return if a primary answers; raises the driver's error otherwise."""

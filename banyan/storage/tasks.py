@@ -284,13 +284,17 @@ class TaskStore:
         )
         return result.matched_count == 1
 
-    def delete(self, ids: Sequence[ObjectId], session: Session = None) -> list[ObjectId]:
-        """Remove those of the tasks that have ended and are settled; the ids that went."""
-        where = {
+    def delete(
+        self, ids: Sequence[ObjectId], session: Session = None, ended_until: datetime | None = None
+    ) -> list[ObjectId]:
+        """Remove those of the tasks that have ended (by `ended_until`, if given) and are settled; the ids that went."""
+        where: Document = {
             "_id": {"$in": list(ids)},
             "state": {"$in": [State.TERMINATED, State.CANCELLED]},
             "unsettled": {"$exists": False},
         }
+        if ended_until is not None:
+            where["_updated"] = {"$lte": ended_until}
         going = [d["_id"] for d in self._tasks.find(where, {"_id": 1}, session=session)]
         self._tasks.delete_many({**where, "_id": {"$in": going}}, session=session)
         return going

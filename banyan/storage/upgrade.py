@@ -14,6 +14,7 @@ from typing import Any
 from pymongo.database import Database
 
 from banyan.errors import SetupError
+from banyan.storage.forget import NEVER
 
 Document = dict[str, Any]
 
@@ -33,8 +34,9 @@ class Step:
 
 
 def _date_notes(db: Database[Document]) -> None:
-    """Notes for workers get the time from which their age counts."""
-    db["forget"].update_many({"at": {"$exists": False}}, {"$set": {"at": datetime.now(UTC)}})
+    """Notes for workers get the time from which their age counts, and go on until they are acknowledged."""
+    undated = {"at": {"$exists": False}}
+    db["forget"].update_many(undated, {"$set": {"up_to": None, "told": NEVER, "at": datetime.now(UTC)}})
 
 
 STEPS = (Step(version=2, what="notes of what workers may remove are dated", act=_date_notes),)

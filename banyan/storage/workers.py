@@ -25,12 +25,10 @@ class WorkerStore:
 
     def __init__(self, db: Database[Document]) -> None:
         self._workers = db["workers"]
-        self._forget = db["forget"]
 
     def prepare(self) -> None:
         """Create the indexes that leases and listings rest on."""
         self._workers.create_index([("state", 1), ("last_seen", 1)], name="lease")
-        self._forget.create_index([("worker", 1)], name="worker")
 
     def register(self, document: Document) -> None:
         """Store a new worker."""
@@ -115,16 +113,3 @@ class WorkerStore:
         fields = {"state": ACTIVE, "_updated": now, "drain_told": None}
         update: Document = {"$set": fields, "$unset": {"quarantine": 1}}
         return self._workers.update_one(over, update).matched_count == 1
-
-    def forget(self, tasks_by_worker: Mapping[ObjectId, Iterable[ObjectId]], session: Session = None) -> None:
-        """Note which workers may remove the directories of which deleted tasks."""
-        notes = [{"worker": worker, "task": task} for worker, tasks in tasks_by_worker.items() for task in set(tasks)]
-        if notes:
-            self._forget.insert_many(notes, session=session)
-
-    def to_forget(self, workers: Iterable[ObjectId], limit: int = 1000) -> list[ObjectId]:
-        """Deleted tasks whose directories these workers (one and those that it replaced) may remove; told once."""
-        found = list(self._forget.find({"worker": {"$in": list(workers)}}).limit(limit))
-        if found:
-            self._forget.delete_many({"_id": {"$in": [d["_id"] for d in found]}})
-        return [d["task"] for d in found]

@@ -49,6 +49,7 @@ _FIELDS: dict[str, Rules] = {
 REGISTRATION: dict[str, Rules] = _FIELDS | {
     "replaces": optional(identifier()),
     "finished": identifiers(),
+    "place": optional(text(100)),
     "files": optional(mapping(root=text(4000, required=True), probe=text(200, required=True))),
 }
 """The body of `POST /workers`."""
@@ -64,6 +65,7 @@ CLAIM: dict[str, Rules] = {
     "draining": flag(),
     "wait": {"type": "number", "min": 0, "max": MAX_COUNT},
     "ahead": names_to("amounts"),
+    "forgotten": texts(10_000),
 }
 """The body of `POST /workers/<id>/claim`."""
 
