@@ -1,11 +1,13 @@
 """Points at which a test can stop this process dead: one after each write, named after who writes.
 
 A point is `queue.report._end>ExecutionStore.end`: the function of a use case, and the method of the store that it
-called. With `:2` behind it, it is the second such write. The names are not kept anywhere: they are read from the stack when a write has
-been done, so a new write has a point by itself. Nothing of this exists in a server that was not told to stop.
+called. With `:2` behind it, it is the second such write. The names are not kept anywhere: they are read from the stack
+when a write has been done, so a new write has a point by itself. Nothing of this exists in a server that was not told
+to stop.
 """
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -22,6 +24,8 @@ VARIABLE = "BANYAN_FAIL_POINT"
 _WRITES = frozenset({"insert", "update", "delete", "findAndModify", "commitTransaction"})
 _BESIDE = "signals"
 """A collection of which nothing depends on: what is in it wakes those who wait."""
+_INLINE = re.compile(r"\.<locals>\.<(listcomp|dictcomp|setcomp|genexpr)>")
+"""What has a frame of its own in some versions of Python only."""
 _STORAGE, _PACKAGE = "banyan.storage.", "banyan."
 
 
@@ -79,7 +83,9 @@ def _module(frame: FrameType) -> str:
 
 
 def _place(frame: FrameType | None) -> str:
-    return "start" if frame is None else f"{_module(frame).removeprefix(_PACKAGE)}.{frame.f_code.co_qualname}"
+    if frame is None:
+        return "start"
+    return f"{_module(frame).removeprefix(_PACKAGE)}.{_INLINE.sub('', frame.f_code.co_qualname)}"
 
 
 def stop_at(point: str) -> Passed:

@@ -123,8 +123,8 @@ def _files(queue: _Queue) -> Iterator[str]:
         elif (length := _readable(queue, head)) != head["size"]:
             yield f"file {head} has {length} bytes"
     for id, piece in pieces.items():
-        head = heads.get(piece["metadata"]["file"])
-        if head is None or head["generation"] != piece["metadata"]["generation"]:
+        owner = heads.get(piece["metadata"]["file"])
+        if owner is None or owner["generation"] != piece["metadata"]["generation"]:
             yield f"piece {piece} is of no file"
         if lengths[id] != piece["length"]:
             yield f"piece {piece} has {lengths[id]} bytes"
