@@ -17,6 +17,8 @@ HOST_DIED = "model host died"
 """The reason of a worker failure: the process died in which a model ran, whoever killed it."""
 MAX_HOST_DEATHS = 2
 """So often the machine is blamed for that, and then the model."""
+MAX_REASON = 500
+"""So much of a reason is told, in one line; all of it is in the attempt's `error`."""
 SERVER_UNREACHABLE = "abandoned (server unreachable)"
 
 
@@ -53,7 +55,7 @@ def failure(exit_code: int) -> str:
 
 def worker_failure(reason: str) -> str:
     """The exit status of an attempt that the machine, not the program, brought down."""
-    return f"failure (worker: {reason})"
+    return f"failure (worker: {' '.join(reason.split())[:MAX_REASON]})"
 
 
 def signal_name(number: int) -> str:

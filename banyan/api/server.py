@@ -1,6 +1,7 @@
 """The production server: gunicorn with threads, so that a thousand held claims cost a thread each and nothing else."""
 
 import logging
+import os
 import resource
 import sys
 import time
@@ -20,6 +21,7 @@ from banyan.models.checker import Checker
 from banyan.queue.context import Context
 from banyan.queue.hub import Hub
 from banyan.queue.rescue import Rescuer
+from banyan.storage.failpoints import listeners
 from banyan.storage.mongo import Storage
 
 log = logging.getLogger("banyan.server")
@@ -68,7 +70,7 @@ def _connect(settings: ServerSettings) -> Storage:
     """Wait for MongoDB: a process that is started again while it is away must not end the server."""
     while True:
         try:
-            return Storage.connect(settings.mongo.uri, settings.mongo.database)
+            return Storage.connect(settings.mongo.uri, settings.mongo.database, listeners(os.environ))
         except Unavailable as error:
             log.warning("waiting for MongoDB: %s", error)
             time.sleep(_RETRY_SECONDS)

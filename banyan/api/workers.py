@@ -42,7 +42,8 @@ def add_worker(body: Document) -> Document:
 @route("POST", "/workers/<objectid:worker_id>/claim", roles=WORKS, summary="Ask for work, and wait", body=CLAIM)
 def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
     """New tasks, attempts to cancel, whether to drain, whose directories may go."""
-    registering.owned_worker(context(), worker_id, actor())
+    worker = registering.owned_worker(context(), worker_id, actor())
+    context().storage.forget.done(worker, body.get("forgotten") or ())
     ask = Ask(
         request=body["request"],
         free=Resources.from_document(body["resources"]),
@@ -77,7 +78,7 @@ def report_attempts(worker_id: ObjectId) -> Document:
         "accepted": answer.accepted,
         "stale": [*answer.stale, *wrong],
         "cancel": cancel,
-        "forget": context().storage.workers.to_forget([worker_id, *worker.get("replaced", ())]),
+        "forget": context().storage.forget.tell(worker, context().now()),
     }
 
 

@@ -47,7 +47,7 @@ def up(
     options = [*_option("--cores", cores), *_option("--memory", memory)]
     plan = Plan(
         settings=settings,
-        data=Path(settings.data.directory).expanduser().absolute() if settings.data.directory else _default_data(),
+        data=Path(settings.data.directory).expanduser().absolute() if settings.data.directory else default_data(),
         config=config and config.absolute(),
         worker_config=worker_config and worker_config.absolute(),
         worker_options=tuple(options),
@@ -156,7 +156,8 @@ def _option(name: str, value: object) -> list[str]:
     return [] if value is None else [name, str(value)]
 
 
-def _default_data() -> Path:
+def default_data() -> Path:
+    """Where `banyan up` keeps everything when it is not told."""
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "banyan"
 

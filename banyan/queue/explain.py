@@ -107,6 +107,7 @@ def _workers(context: Context, task: Document, blocked: bool) -> Iterable[Docume
         return
     active = context.storage.workers.in_states([ACTIVE])
     if not active:
+        yield from _closed(context, TaskClass.of(task))
         yield _reason("no_worker", "no worker is active; start one with 'banyan worker'")
         return
     task_class = TaskClass.of(task)
@@ -114,8 +115,9 @@ def _workers(context: Context, task: Document, blocked: bool) -> Iterable[Docume
     avoided = set(task.get("avoid", ()))
     fit = [worker for worker in active if not lacking[worker["_id"]] and worker["_id"] not in avoided]
     if not fit:
-        yield from _draining(context, task, task_class)
-        yield _closest(active, lacking)
+        yield from _closed(context, task_class)
+        able = [worker for worker in active if not lacking[worker["_id"]]]
+        yield _avoided(context, task, able) if able else _closest(active, lacking)
     elif not blocked and task["state"] == State.AVAILABLE and "class_key" in task:
         yield _before(context, task, len(fit))
 
@@ -131,20 +133,42 @@ def _lacks(worker: Document, task: Document, task_class: TaskClass, now: datetim
     return lacks
 
 
-def _draining(context: Context, task: Document, task_class: TaskClass) -> Iterable[Document]:
-    """Workers that could run it, but take nothing new."""
+def _closed(context: Context, task_class: TaskClass) -> Iterable[Document]:
+    """A worker that could run it, but gets nothing new."""
     for worker in context.storage.workers.in_states([DRAINING, QUARANTINED]):
         if Offer.of(worker).accepts(task_class):
             text = f"worker {worker['name']} on {worker['host']} could run it, but is {worker['state']}"
+            if worker["state"] == QUARANTINED:
+                text += _quarantine(worker)
             yield _reason(worker["state"], text, worker=worker["_id"])
             return
+
+
+def _quarantine(worker: Document) -> str:
+    """Why a worker is in quarantine, and how it gets out of it."""
+    told = worker.get("quarantine") or {}
+    why = f": {told['reason']}" if told else ""
+    until = f"; it may try again after {format_date(told['until'])}, or" if told.get("until") else "; it works again"
+    return f"{why}{until} when an administrator sets the state of worker {worker['_id']} to active"
+
+
+def _avoided(context: Context, task: Document, able: list[Document]) -> Document:
+    """All workers that could run it have failed it; what each said, and what helps."""
+    attempts = {attempt["worker"]: attempt for attempt in context.storage.executions.of_task(task["_id"])}
+    said = [
+        f"{worker['name']} on {worker['host']}: {attempts[worker['_id']].get('exit_status')}"
+        for worker in able
+        if worker["_id"] in attempts
+    ]
+    which = "the only worker that could run it has" if len(able) == 1 else "all workers that could run it have"
+    remedy = "mend that machine and start its worker again, or start another worker"
+    message = f"{which} failed it by the machine's own fault ({'; '.join(said)}); {remedy}"
+    return _reason("avoided", message, workers=[worker["_id"] for worker in able])
 
 
 def _closest(active: list[Document], lacking: dict[ObjectId, dict[str, tuple[Any, Any]]]) -> Document:
     closest = min(active, key=lambda worker: (len(lacking[worker["_id"]]), str(worker["name"])))
     missing = lacking[closest["_id"]]
-    if not missing:
-        return _reason("avoided", "every worker that could run it has failed it; another worker is needed")
     wants = ", ".join(
         f"{name} {_amount(name, want)} (it has {_amount(name, has)})" for name, (want, has) in missing.items()
     )

@@ -49,6 +49,7 @@ _FIELDS: dict[str, Rules] = {
 REGISTRATION: dict[str, Rules] = _FIELDS | {
     "replaces": optional(identifier()),
     "finished": identifiers(),
+    "place": optional(text(100)),
     "files": optional(mapping(root=text(4000, required=True), probe=text(200, required=True))),
 }
 """The body of `POST /workers`."""
@@ -64,6 +65,7 @@ CLAIM: dict[str, Rules] = {
     "draining": flag(),
     "wait": {"type": "number", "min": 0, "max": MAX_COUNT},
     "ahead": names_to("amounts"),
+    "forgotten": texts(10_000),
 }
 """The body of `POST /workers/<id>/claim`."""
 
@@ -76,6 +78,7 @@ WORKER: dict[str, Rules] = {name: shown({**rules, "required": False}) for name, 
     "replaces": shown(identifier()),
     "last_seen": shown(date()),
     "time_left": shown(date()),
+    "quarantine": shown(mapping(reason=text(), since=date(), until=date())),
 }
 
 QUEUE: dict[str, Rules] = {
