@@ -10,6 +10,7 @@ from banyan.api.routes import ADMIN, ANYONE, ROUTES
 from banyan.domain.roles import Role
 from banyan.errors import Forbidden, Unauthorized
 from banyan.storage.users import User
+from banyan.wire import format_date
 
 RESOURCE_ROLES = {"users": frozenset({ADMIN})}
 """Who may read an Eve resource; anyone with a token where nothing is said."""
@@ -33,6 +34,9 @@ def _user() -> User:
     if user is None:
         text = "this token is not known" if token else "send a token: 'Authorization: Bearer TOKEN', or Basic 'TOKEN:'"
         raise Unauthorized(text)
+    if user.expires is not None and user.expired(context().now()):
+        text = f"this token expired on {format_date(user.expires)}"
+        raise Unauthorized(f"{text}; an admin makes a new one with `banyan user rotate {user.name}`")
     return user
 
 

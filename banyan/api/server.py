@@ -42,6 +42,9 @@ def serve(settings: ServerSettings, credentials: Path | None = None, listen_fd: 
     _configure_log(settings.log.level)
     _allow_open_files()
     named = credentials or (Path(settings.auth.credentials_file) if settings.auth.credentials_file else None)
+    if named is not None:
+        auth = settings.auth.model_copy(update={"credentials_file": str(named.absolute())})
+        settings = settings.model_copy(update={"auth": auth})
     storage = Storage.connect(settings.mongo.uri, settings.mongo.database)
     try:
         make_sure(storage.users, named, storage.clock.now())
