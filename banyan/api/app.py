@@ -41,7 +41,7 @@ _BY_ID = {"item_url": 'regex("[0-9a-fA-F]{24}")'}
 
 def create_app(context: Context) -> Eve:
     """A WSGI application that serves `context`; it holds no other state, so that many may stand side by side."""
-    app = Eve("banyan.api", settings=_settings(context), data=Data, validator=Validator, media=None)
+    app = Eve("banyan.api", settings=_settings(context), data=Data, validator=Validator, media=None, static_folder=None)
     app.config[CONFIG_KEY] = context
     app.url_map.converters["objectid"] = routes.ObjectIdConverter
     routes.install(app)

@@ -32,8 +32,8 @@ def make_sure(users: UserStore, path: Path | None, now: datetime) -> None:
             log.warning("the token of %r in %s %s to get three fresh ones", name, path, text)
     if not any(user.role == Role.ADMIN and not user.expired(now) for user in users.list()):
         raise SetupError(
-            "nobody could get in: there is no admin with a token that is good; start the server with --credentials FILE "
-            "and a FILE that does not exist yet"
+            "nobody could get in: there is no admin with a token that is good; "
+            "start the server once with --credentials FILE, where there is no such file yet"
         )
 
 

@@ -24,7 +24,8 @@ class Route:
     """One method of one path: who may use it, what it takes, what it does.
 
     `body` is a schema: the handler gets the checked value as `body`. `resource` only says which resource's
-    documents a handler reads by itself. `query` names the parameters it knows; others are refused.
+    documents a handler reads by itself. `query` names the parameters it knows; others are refused. An answer of a
+    `secret` route is never kept; a `repeatable` route needs no `Idempotency-Key`, and looks at none.
     """
 
     method: str
@@ -39,6 +40,7 @@ class Route:
     status: int = 200
     open: bool = False
     secret: bool = False
+    repeatable: bool = False
     media_type: str = "application/json"
 
     @property
@@ -48,7 +50,7 @@ class Route:
 
     def serve(self, **arguments: Any) -> Response:
         """Answer a request that may enter."""
-        if self.method != "POST":
+        if self.method != "POST" or self.repeatable:
             return self._respond(arguments)
         return idempotency.once(self, lambda: self._respond(arguments))
 

@@ -219,7 +219,7 @@ def retry_task(task_id: ObjectId) -> Document:
 def explain_task(task_id: ObjectId) -> Document:
     """Reasons, the most telling first, and a summary."""
     readable(task_id)
-    return explaining.explain(context(), task_id)
+    return explaining.explain(context(), task_id, actor())
 
 
 def readable(task_id: ObjectId) -> Document:

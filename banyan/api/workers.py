@@ -39,7 +39,14 @@ def add_worker(body: Document) -> Document:
     return {"_status": "OK", **registering.register(context(), given, actor())}
 
 
-@route("POST", "/workers/<objectid:worker_id>/claim", roles=WORKS, summary="Ask for work, and wait", body=CLAIM)
+@route(
+    "POST",
+    "/workers/<objectid:worker_id>/claim",
+    roles=WORKS,
+    summary="Ask for work, and wait",
+    body=CLAIM,
+    repeatable=True,
+)
 def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
     """New tasks, attempts to cancel, whether to drain, whose directories may go."""
     registering.owned_worker(context(), worker_id, actor())
@@ -59,7 +66,13 @@ def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
     return {"tasks": news.tasks, "cancel": news.cancel, "drain": news.drain, "forget": news.forget}
 
 
-@route("POST", "/workers/<objectid:worker_id>/report", roles=WORKS, summary="Tell how attempts go and end")
+@route(
+    "POST",
+    "/workers/<objectid:worker_id>/report",
+    roles=WORKS,
+    summary="Tell how attempts go and end",
+    repeatable=True,
+)
 def report_attempts(worker_id: ObjectId) -> Document:
     """Which reports count and which came too late, attempts to cancel, whose directories may go."""
     worker = registering.owned_worker(context(), worker_id, actor())

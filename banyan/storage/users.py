@@ -74,7 +74,8 @@ class UserStore:
             return False
         if self._users.find_one({"name": name, "role": role.value, "digest": digest}) is None:
             fresh = {"_id": ObjectId(), "_created": now}
-            self._users.update_one({"name": name}, {"$set": _changed(role, token, now), "$setOnInsert": fresh}, upsert=True)
+            change = {"$set": _changed(role, token, now), "$setOnInsert": fresh}
+            self._users.update_one({"name": name}, change, upsert=True)
             self._forget()
         return True
 
