@@ -133,6 +133,12 @@ class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class ServerLog(Log):
+    """What is written to the server's log, and where the audit log is."""
+
+    audit: str = ""
+
+
 class Models(Section):
     """Where models are found, first match first, and how their graphs are computed in host processes."""
 
@@ -166,7 +172,7 @@ class ServerSettings(Section):
     files: StoredFiles = StoredFiles()
     models: Models = Models()
     posting: Posting = Posting()
-    log: Log = Log()
+    log: ServerLog = ServerLog()
 
 
 class Reserve(Section):

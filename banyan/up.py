@@ -149,7 +149,9 @@ def _start_server(plan: Plan, stack: ExitStack) -> tuple[Part, str, Callable[[st
         command += ["--credentials", str(_credentials(plan))]
         command += ["--config", str(plan.config)] if plan.config else []
         log = _log(plan, "server")
-        process = child.spawn(command, log=log, pass_fds=[listener.fileno(), reading])
+        audit = plan.settings.log.audit or str(plan.data / "logs" / "audit.log")
+        environment = {**os.environ, "BANYAN_LOG__AUDIT": audit}
+        process = child.spawn(command, log=log, env=environment, pass_fds=[listener.fileno(), reading])
     stack.callback(child.stop, process, seconds=_SERVER_STOP_SECONDS, family=True)
 
     def tell(uri: str) -> None:

@@ -8,6 +8,7 @@ from flask import request
 
 from banyan.api import (  # noqa: F401 - importing a module registers its routes
     attempts,
+    audit,
     auth,
     continuations,
     failures,
@@ -47,6 +48,7 @@ def create_app(context: Context) -> Eve:
     routes.install(app)
     failures.install(app)
     metrics.install(app)
+    audit.install(app, audit.Trail(context.settings.log.audit))
     app.before_request(_forget_dates)
     app.before_request(auth.guard)
     app.before_request(_check_query)

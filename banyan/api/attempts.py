@@ -4,6 +4,7 @@ from typing import Any
 
 from bson import ObjectId
 
+from banyan.api import audit
 from banyan.api.bodies import read_object
 from banyan.api.context import actor, context
 from banyan.api.routes import ADMIN, WORKER, route
@@ -39,6 +40,7 @@ def write_execution_data(task_id: ObjectId, body: Document) -> Document:
 
     Raises `Forbidden` for a provider.
     """
+    audit.stay_quiet()
     if actor().role not in WORKS:
         raise Forbidden("an attempt is claimed and reported by workers; update_execution_data is not for providers")
     unknown = sorted(body.keys() - {"state", "update_execution_data"})

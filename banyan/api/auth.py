@@ -22,6 +22,9 @@ def guard() -> None:
     if route is not None and route.open:
         return
     g.user = _user()
+    if g.user.expires is not None and g.user.expired(context().now()):
+        text = f"this token expired on {format_date(g.user.expires)}"
+        raise Unauthorized(f"{text}; an admin makes a new one with `banyan user rotate {g.user.name}`")
     roles = _roles(request.endpoint)
     if g.user.role not in roles:
         allowed = " or ".join(sorted(roles))
@@ -34,9 +37,6 @@ def _user() -> User:
     if user is None:
         text = "this token is not known" if token else "send a token: 'Authorization: Bearer TOKEN', or Basic 'TOKEN:'"
         raise Unauthorized(text)
-    if user.expires is not None and user.expired(context().now()):
-        text = f"this token expired on {format_date(user.expires)}"
-        raise Unauthorized(f"{text}; an admin makes a new one with `banyan user rotate {user.name}`")
     return user
 
 

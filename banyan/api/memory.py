@@ -15,7 +15,15 @@ from banyan.queue.register import owned_worker
 Document = dict[str, Any]
 
 
-@route("POST", "/memory_usage", resource="memory_usage", listed=True, summary="Store memory samples", status=201)
+@route(
+    "POST",
+    "/memory_usage",
+    resource="memory_usage",
+    listed=True,
+    summary="Store memory samples",
+    status=201,
+    quiet=True,
+)
 def add_samples() -> Document:
     """The ids of the stored samples; nothing is stored unless all are right."""
     body = read_body()

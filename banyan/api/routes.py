@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from bson import ObjectId
-from flask import Flask, Response
+from flask import Flask, Response, g
 from werkzeug.routing import BaseConverter
 
 from banyan.api import bodies, idempotency
@@ -26,6 +26,9 @@ class Route:
     `body` is a schema: the handler gets the checked value as `body`. `resource` only says which resource's
     documents a handler reads by itself. `query` names the parameters it knows; others are refused. An answer of a
     `secret` route is never kept; a `repeatable` route needs no `Idempotency-Key`, and looks at none.
+
+    For the audit log: a `quiet` route is written there only when it refuses, the names in the body of an `unnamed` one
+    are its user's own, and the values of the fields in `told` are no secrets.
     """
 
     method: str
@@ -41,6 +44,9 @@ class Route:
     open: bool = False
     secret: bool = False
     repeatable: bool = False
+    quiet: bool = False
+    unnamed: bool = False
+    told: tuple[str, ...] = ()
     media_type: str = "application/json"
 
     @property
@@ -57,7 +63,7 @@ class Route:
     def _respond(self, arguments: dict[str, Any]) -> Response:
         if self.body is not None:
             arguments["body"] = validated(self.body, bodies.read_object())
-        result = self.handler(**arguments)
+        g.answered = result = self.handler(**arguments)
         return result if isinstance(result, Response) else bodies.answer(result, self.status)
 
 

@@ -12,6 +12,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.workers.gthread import ThreadWorker
 
 from banyan.api.app import create_app
+from banyan.api.audit import Trail
 from banyan.api.context import CONFIG_KEY
 from banyan.api.credentials import make_sure
 from banyan.config import ServerSettings
@@ -41,6 +42,7 @@ def serve(settings: ServerSettings, credentials: Path | None = None, listen_fd: 
     """
     _configure_log(settings.log.level)
     _allow_open_files()
+    Trail(settings.log.audit).check()
     named = credentials or (Path(settings.auth.credentials_file) if settings.auth.credentials_file else None)
     if named is not None:
         auth = settings.auth.model_copy(update={"credentials_file": str(named.absolute())})

@@ -17,10 +17,20 @@ from banyan.errors import Invalid
 
 Document = dict[str, Any]
 
+_EXPIRES = ("expires",)
 _SHOWN = ("_id", "_etag", "_created", "_updated", "name", "role", "expires")
 
 
-@route("POST", "/users", roles=(ADMIN,), summary="Make a user", body=NEW_USER, status=201, secret=True)
+@route(
+    "POST",
+    "/users",
+    roles=(ADMIN,),
+    summary="Make a user",
+    body=NEW_USER,
+    status=201,
+    secret=True,
+    told=("name", "role", "expires"),
+)
 def add_user(body: Document) -> Document:
     """The new user with the token."""
     now = context().now()
@@ -28,7 +38,7 @@ def add_user(body: Document) -> Document:
     return _shown(body["name"], token)
 
 
-@route("POST", "/users/<name>/rotate", roles=(ADMIN,), summary="Give a user a new token", secret=True)
+@route("POST", "/users/<name>/rotate", roles=(ADMIN,), summary="Give a user a new token", secret=True, told=_EXPIRES)
 def rotate(name: str) -> Document:
     """The user with the new token; the old one is worth nothing any more.
 

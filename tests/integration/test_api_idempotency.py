@@ -62,9 +62,7 @@ def test_a_token_is_never_kept_for_a_repetition(context: Context, admin: Api) ->
     assert token not in str(list(context.storage.db["idempotency"].find()))
 
 
-def test_no_attempt_token_is_kept_for_a_repetition(
-    context: Context, provider: Api, worker: Api, admin: Api
-) -> None:
+def test_no_attempt_token_is_kept_for_a_repetition(context: Context, provider: Api, worker: Api, admin: Api) -> None:
     things = Things(provider.call, worker.call, admin.call)
     task, claim = things.task(state="available"), {"worker": things.worker}
     claimed = worker.patch(f"/tasks/{task}", {"state": "running", "update_execution_data": claim})

@@ -57,7 +57,7 @@ class Things:
     @cached_property
     def worker(self) -> str:
         """A registered worker that has the model `model`."""
-        body = {"name": self.mark, "resources": {"cores": 9}, "labels": {"l": self.mark}}
+        body: Document = {"name": self.mark, "resources": {"cores": 9}, "labels": {"l": self.mark}}
         body |= {"capabilities": ["shell", f"model:{self.model}"], "models": [{"name": self.model}]}
         return str(done(self._worker("POST", "/workers", body))["_id"])
 
