@@ -101,7 +101,7 @@ class _Server(BaseApplication):
             "graceful_timeout": _GRACEFUL_SECONDS,
             "timeout": _SILENT_SECONDS,
             "limit_request_line": 8190,
-            "loglevel": self._settings.log.level,
+            "loglevel": self._settings.log.level.replace("debug", "info"),  # it would log what strangers ask for
             "worker_exit": _leave,
             "control_socket_disable": True,
         }
