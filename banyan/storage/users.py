@@ -11,12 +11,11 @@ from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
-from pymongo import ReturnDocument
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from banyan.domain.roles import Role
-from banyan.errors import Invalid, NotFound
+from banyan.errors import Conflict, Invalid, NotFound
 
 Document = dict[str, Any]
 
@@ -80,25 +79,29 @@ class UserStore:
         return True
 
     def rotate(self, name: str, now: datetime, expires: datetime | None = None) -> str:
-        """Give the user a new token and return it; the old one ends for good. NotFound if there is no such user."""
+        """Give the user a new token and return it; the old one ends for good.
+
+        Raises `NotFound` if there is no such user, `Conflict` if the token was changed at the same time.
+        """
         known = self._users.find_one({"name": name})
         if known is None:
             raise _unknown(name)
         self._retire(known, now)
         token = _new_token()
         change = {"digest": _digest(token), "expires": expires, "_etag": str(ObjectId()), "_updated": now}
-        found = self._users.find_one_and_update({"name": name}, {"$set": change}, return_document=ReturnDocument.AFTER)
+        written = self._users.update_one(_as_it_was(known), {"$set": change})
         self._forget()
-        if found is None:
-            raise _unknown(name)
+        if not written.matched_count:
+            raise _changed_meanwhile(name)
         return token
 
     def _retire(self, user: Document, now: datetime) -> None:
         self._retired.update_one({"_id": user["digest"]}, {"$setOnInsert": {"time": now}}, upsert=True)
 
     def remove(self, name: str, now: datetime) -> None:
-        """Take the user away; NotFound if there is none, Invalid if no admin with a token that is good would be left.
+        """Take the user away; Invalid if no admin with a token that is good would be left.
 
+        Raises `NotFound` if there is no such user, `Conflict` if the token was changed at the same time.
         An admin is marked before the others are counted, so that two that remove each other at once both fail.
         """
         found = self._users.find_one({"name": name})
@@ -111,8 +114,11 @@ class UserStore:
                 self._users.update_one({"name": name}, {"$unset": {"leaving": 1}})
                 raise Invalid({"name": f"{name!r} is the last admin; make another one first"})
         self._retire(found, now)
-        self._users.delete_one({"name": name})
+        gone = self._users.delete_one(_as_it_was(found))
         self._forget()
+        if not gone.deleted_count:
+            self._users.update_one({"name": name}, {"$unset": {"leaving": 1}})
+            raise _changed_meanwhile(name)
 
     def list(self) -> list[User]:
         """All users in the order of their names."""
@@ -160,6 +166,14 @@ def _changed(role: Role, token: str, now: datetime, expires: datetime | None = N
 
 def _user(document: Document) -> User:
     return User(name=document["name"], role=Role(document["role"]), expires=document.get("expires"))
+
+
+def _as_it_was(user: Document) -> Document:
+    return {"_id": user["_id"], "digest": user["digest"]}
+
+
+def _changed_meanwhile(name: str) -> Conflict:
+    return Conflict(f"user {name!r} was changed meanwhile; try again")
 
 
 def _unknown(name: str) -> NotFound:

@@ -141,6 +141,24 @@ def test_a_file_that_has_outlived_a_token_does_not_bring_it_back(users: UserStor
     assert users.make_sure("user", Role.PROVIDER, "a fresh one", NOW)
 
 
+def test_of_two_that_change_a_token_at_once_one_is_told_so(db: Db) -> None:
+    """The other one comes between the look and the write, with the note that the old token is worth nothing."""
+
+    class Interrupted(UserStore):
+        def _retire(self, user: dict[str, Any], now: datetime) -> None:
+            super()._retire(user, now)
+            UserStore(db).rotate(user["name"], now)
+
+    UserStore(db).prepare()
+    for name in ("root", "second"):
+        UserStore(db).add(name, Role.ADMIN, NOW)
+    for act in (Interrupted(db).rotate, Interrupted(db).remove):
+        with pytest.raises(Conflict, match="changed meanwhile"):
+            act("second", NOW)
+    assert [user.name for user in UserStore(db).list()] == ["root", "second"]
+    assert not list(db["users"].find({"leaving": {"$exists": True}}))
+
+
 def test_making_sure_of_a_token_that_is_there_keeps_its_date(users: UserStore) -> None:
     users.add("user", Role.PROVIDER, NOW)
     token = users.rotate("user", NOW, NOW + timedelta(days=1))
