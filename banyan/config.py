@@ -150,6 +150,12 @@ class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class ServerLog(Log):
+    """What is written to the server's log, and where the audit log is."""
+
+    audit: str = ""
+
+
 class Models(Section):
     """Where models are found, first match first, and how their graphs are computed in host processes."""
 
@@ -185,7 +191,7 @@ class ServerSettings(Section):
     retention: Retention = Retention()
     models: Models = Models()
     posting: Posting = Posting()
-    log: Log = Log()
+    log: ServerLog = ServerLog()
 
 
 class Reserve(Section):

@@ -4,6 +4,7 @@ from typing import Any
 
 from bson import ObjectId
 
+from banyan.api import audit
 from banyan.api.bodies import read_body
 from banyan.api.context import actor, context
 from banyan.api.queues import if_match
@@ -31,6 +32,7 @@ def _edit(add: bool) -> Document:
     edits, faults = _edits.new(items)
     if any(faults):
         raise Invalid(items=list(faults)) if isinstance(body, list) else Invalid(faults[0])
+    audit.touches(target for edit in edits for target in edit["targets"])
     edit_continuations(context(), [(edit["targets"], edit["values"]) for edit in edits], actor(), add)
     return {"_status": "OK"}
 

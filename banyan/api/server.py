@@ -13,6 +13,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.workers.gthread import ThreadWorker
 
 from banyan.api.app import create_app
+from banyan.api.audit import Trail
 from banyan.api.context import CONFIG_KEY
 from banyan.api.credentials import make_sure
 from banyan.config import ServerSettings
@@ -43,7 +44,11 @@ def serve(settings: ServerSettings, credentials: Path | None = None, listen_fd: 
     """
     _configure_log(settings.log.level)
     _allow_open_files()
+    Trail(settings.log.audit).check()
     named = credentials or (Path(settings.auth.credentials_file) if settings.auth.credentials_file else None)
+    if named is not None:
+        auth = settings.auth.model_copy(update={"credentials_file": str(named.absolute())})
+        settings = settings.model_copy(update={"auth": auth})
     storage = Storage.connect(settings.mongo.uri, settings.mongo.database)
     try:
         make_sure(storage.users, named, storage.clock.now())
@@ -98,7 +103,7 @@ class _Server(BaseApplication):
             "graceful_timeout": _GRACEFUL_SECONDS,
             "timeout": _SILENT_SECONDS,
             "limit_request_line": 8190,
-            "loglevel": self._settings.log.level,
+            "loglevel": self._settings.log.level.replace("debug", "info"),  # it would log what strangers ask for
             "worker_exit": _leave,
             "control_socket_disable": True,
         }

@@ -22,6 +22,7 @@ from banyan.wire import dumps, parse_date
 Document = dict[str, Any]
 
 WORKS = (WORKER, ADMIN)
+_STATE = ("state",)
 
 _reports = Checker(REPORT)
 _samples = Checker(SAMPLE)
@@ -31,7 +32,15 @@ _NOT_KEPT = frozenset({"execution", "token", "task", "given_back", "exit_status"
 _TIMES = ("time_started", "time_terminated")
 
 
-@route("POST", "/workers", roles=WORKS, summary="Register a worker", body=REGISTRATION, status=201)
+@route(
+    "POST",
+    "/workers",
+    roles=WORKS,
+    summary="Register a worker",
+    body=REGISTRATION,
+    status=201,
+    told=("name", "host", "pid", "version", "replaces"),
+)
 def add_worker(body: Document) -> Document:
     """Its id, its lease, and how files reach the server."""
     given = {name: value for name, value in body.items() if value is not None}
@@ -39,7 +48,15 @@ def add_worker(body: Document) -> Document:
     return {"_status": "OK", **registering.register(context(), given, actor())}
 
 
-@route("POST", "/workers/<objectid:worker_id>/claim", roles=WORKS, summary="Ask for work, and wait", body=CLAIM)
+@route(
+    "POST",
+    "/workers/<objectid:worker_id>/claim",
+    roles=WORKS,
+    summary="Ask for work, and wait",
+    body=CLAIM,
+    repeatable=True,
+    quiet=True,
+)
 def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
     """New tasks, attempts to cancel, whether to drain, whose directories may go."""
     worker = registering.owned_worker(context(), worker_id, actor())
@@ -60,7 +77,14 @@ def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
     return {"tasks": news.tasks, "cancel": news.cancel, "drain": news.drain, "forget": news.forget}
 
 
-@route("POST", "/workers/<objectid:worker_id>/report", roles=WORKS, summary="Tell how attempts go and end")
+@route(
+    "POST",
+    "/workers/<objectid:worker_id>/report",
+    roles=WORKS,
+    summary="Tell how attempts go and end",
+    repeatable=True,
+    quiet=True,
+)
 def report_attempts(worker_id: ObjectId) -> Document:
     """Which reports count and which came too late, attempts to cancel, whose directories may go."""
     worker = registering.owned_worker(context(), worker_id, actor())
@@ -152,7 +176,9 @@ def _keep_samples(samples: list[Document], skew: timedelta) -> None:
         context().storage.memory.add(kept, context().now())
 
 
-@route("PATCH", "/workers/<objectid:worker_id>", roles=(ADMIN,), summary="Let a worker drain, or work again")
+@route(
+    "PATCH", "/workers/<objectid:worker_id>", roles=(ADMIN,), summary="Let a worker drain, or work again", told=_STATE
+)
 def change_worker(worker_id: ObjectId) -> Document:
     """The worker as it is then."""
     body = read_object()

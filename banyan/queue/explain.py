@@ -9,6 +9,7 @@ from bson import ObjectId
 from banyan.domain.matching import Offer, TaskClass
 from banyan.domain.task import ENDED, LIVE, State
 from banyan.errors import NotFound
+from banyan.queue.actor import Actor
 from banyan.queue.context import Context
 from banyan.storage.workers import ACTIVE, DRAINING, QUARANTINED
 from banyan.wire import format_date, format_size
@@ -18,23 +19,26 @@ Document = dict[str, Any]
 _NAMED_PARENTS = 10
 
 
-def explain(context: Context, task_id: ObjectId) -> Document:
-    """`state`, `reasons` (each with a short code, a sentence and details) and a one-line `summary`."""
+def explain(context: Context, task_id: ObjectId, asking: Actor | None = None) -> Document:
+    """`state`, `reasons` (each with a short code, a sentence and details) and a one-line `summary`.
+
+    Parents that the asking user may not read are named by their ids alone.
+    """
     task = context.storage.tasks.document(task_id)
     if task is None:
         raise NotFound(f"there is no task {task_id}")
-    reasons = list(_reasons(context, task))
+    reasons = list(_reasons(context, task, asking))
     return {"_id": task_id, "state": task["state"], "reasons": reasons, "summary": reasons[0]["message"]}
 
 
-def _reasons(context: Context, task: Document) -> Iterable[Document]:
+def _reasons(context: Context, task: Document, asking: Actor | None) -> Iterable[Document]:
     state = State(task["state"])
     if state in ENDED:
         yield _reason("ended", _ended(task))
     elif state in LIVE:
         yield _running(context, task)
     else:
-        yield from _waiting(context, task)
+        yield from _waiting(context, task, asking)
 
 
 def _reason(code: str, message: str, **details: Any) -> Document:
@@ -60,10 +64,11 @@ def _running(context: Context, task: Document) -> Document:
     return _reason("running", f"it runs on {where} since {format_date(task['time_started'])}")
 
 
-def _waiting(context: Context, task: Document) -> Iterable[Document]:
+def _waiting(context: Context, task: Document, asking: Actor | None) -> Iterable[Document]:
     parents = [edge.parent for edge in context.storage.edges.of_children([task["_id"]]) if not edge.settled]
     if parents:
-        yield _reason("dependencies", _parents(context, parents), parents=parents[:_NAMED_PARENTS], count=len(parents))
+        text = _parents(context, parents, asking)
+        yield _reason("dependencies", text, parents=parents[:_NAMED_PARENTS], count=len(parents))
     if task.get("hold"):
         yield _reason("held", "it is held; set hold to false to let it go on")
     if task["state"] == State.INACTIVE and not parents and not task.get("hold"):
@@ -77,14 +82,16 @@ def _waiting(context: Context, task: Document) -> Iterable[Document]:
     yield from _workers(context, task, bool(blocked))
 
 
-def _parents(context: Context, parents: list[ObjectId]) -> str:
-    known = context.storage.tasks.documents(parents[:_NAMED_PARENTS], ["name", "state"])
-    named = [_named(known[id]) for id in parents[:_NAMED_PARENTS] if id in known]
+def _parents(context: Context, parents: list[ObjectId], asking: Actor | None) -> str:
+    known = context.storage.tasks.documents(parents[:_NAMED_PARENTS], ["name", "state", "owner"])
+    named = [_named(known[id], asking) for id in parents[:_NAMED_PARENTS] if id in known]
     more = f" and {len(parents) - len(named)} more" if len(parents) > len(named) else ""
     return f"it waits for {', '.join(named)}{more}"
 
 
-def _named(task: Document) -> str:
+def _named(task: Document, asking: Actor | None) -> str:
+    if asking is not None and not asking.may_read(task["owner"]):
+        return f"task {task['_id']}"
     return f"{task.get('name') or 'task'} {task['_id']} ({task['state']})"
 
 

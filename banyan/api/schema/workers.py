@@ -4,6 +4,7 @@ from banyan.api.schema.kinds import (
     MAX_COUNT,
     Rules,
     date,
+    described,
     flag,
     identifier,
     identifiers,
@@ -91,4 +92,12 @@ QUEUE: dict[str, Rules] = {
 USER: dict[str, Rules] = {
     "name": text(64, required=True, regex=r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*"),
     "role": {"type": "string", "allowed": ["provider", "worker", "admin"], "required": True},
+    "expires": described(shown(date()), "when the token ends; null if it does not"),
 }
+
+_EXPIRY = described(optional({"coerce": "expiry"}), "a duration such as '30d', a date, or null for a token without end")
+NEW_USER: dict[str, Rules] = USER | {"expires": _EXPIRY}
+"""The body of `POST /users`."""
+
+ROTATION: dict[str, Rules] = {"expires": _EXPIRY}
+"""The body of `POST /users/<name>/rotate`, which may be left out."""
