@@ -3,12 +3,14 @@
 import logging
 import uuid
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as PlainResponse
 
 from banyan.api.bodies import answer
+from banyan.api.faults import shortened
 from banyan.errors import BanyanError, Invalid, Unauthorized, Unavailable, describe_items
 from banyan.storage.mongo import translate
 
@@ -40,11 +42,16 @@ def refused(error: BanyanError) -> Response:
 def _body(error: BanyanError) -> dict[str, Any]:
     body: dict[str, Any] = {"_status": "ERR"}
     if isinstance(error, Invalid) and error.items is not None:
-        body["_items"] = [_item(issues) for issues in error.items]
-        return body | {"_error": {"code": error.status, "message": describe_items(error.items)}}
+        items = shortened(error.items)
+        body["_items"] = [_item(issues) for issues in items]
+        return body | {"_error": {"code": error.status, "message": _text(describe_items(items))}}
     if isinstance(error, Invalid):
-        return body | {"_issues": error.issues}
-    return body | {"_error": {"code": error.status, "message": str(error)}}
+        return body | {"_issues": shortened(error.issues)}
+    return body | {"_error": {"code": error.status, "message": _text(error)}}
+
+
+def _text(error: object) -> str:
+    return str(shortened(str(error)))
 
 
 def _item(issues: dict[str, object]) -> dict[str, Any]:
@@ -56,7 +63,7 @@ def _http_error(error: HTTPException) -> Response | PlainResponse:
     response = error.get_response()
     code = error.code or _INTERNAL
     if code < 400:
-        return response
+        return _redirected(response)
     if code >= _INTERNAL:
         return _internal(error)
     message = {
@@ -68,6 +75,18 @@ def _http_error(error: HTTPException) -> Response | PlainResponse:
     return answer({"_status": "ERR", "_error": {"code": code, "message": message}}, code, kept)
 
 
+def _redirected(response: PlainResponse) -> Response:
+    """A path's proper form, on this very server, whatever name the request had for it."""
+    place = urlsplit(response.location or "/")
+    path = urlunsplit(("", "", "/" + place.path.lstrip("/"), place.query, ""))
+    message = f"the path is {path}"
+    return answer(
+        {"_status": "ERR", "_error": {"code": response.status_code, "message": message}},
+        response.status_code,
+        {"Location": path},
+    )
+
+
 def _other_error(error: Exception) -> Response:
     meant = translate(error)
     return _internal(error) if meant is None else refused(meant)
@@ -75,6 +94,6 @@ def _other_error(error: Exception) -> Response:
 
 def _internal(error: BaseException) -> Response:
     number = uuid.uuid4().hex
-    log.error("request %s: %s %s failed", number, request.method, request.path, exc_info=error)
+    log.error("request %s: %s %r failed", number, request.method, request.path, exc_info=error)
     text = f"internal error; the server's log tells more about request {number}"
     return answer({"_status": "ERR", "_error": {"code": _INTERNAL, "message": text}}, _INTERNAL)

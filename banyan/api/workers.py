@@ -4,14 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
-from flask import request
 
-from banyan.api.bodies import read_object
+from banyan.api.bodies import read_bytes, read_object
 from banyan.api.context import actor, context
 from banyan.api.routes import ADMIN, WORKER, route
 from banyan.api.schema.reports import REPORT, SAMPLE
 from banyan.api.schema.workers import CLAIM, LEAVING, REGISTRATION
-from banyan.api.validation import Checker, validated
+from banyan.api.validation import Checker, check_count, validated
 from banyan.domain.resources import Resources
 from banyan.errors import BadRequest, Conflict, Invalid
 from banyan.queue import register as registering
@@ -66,11 +65,12 @@ def report_attempts(worker_id: ObjectId) -> Document:
     body = read_object()
     skew = _skew(body)
     said = [_said(each, skew) for each in _checked(_reports, body, "reports")]
-    samples = _checked(_samples, body, "memory_usage")
-    context().storage.workers.renew(worker_id, context().now())
+    samples = _known(_checked(_samples, body, "memory_usage"), skew)
     wrong = {each["execution"] for each in said if not _token_fits(each)}
-    answer = report(context(), [_report(each) for each in said if each["execution"] not in wrong])
-    _keep_samples(samples, skew)
+    reports = [_report(each) for each in said if each["execution"] not in wrong]
+    context().storage.workers.renew(worker_id, context().now())
+    answer = report(context(), reports)
+    context().storage.memory.add(samples, context().now())
     held = context().storage.tasks.held_by(worker_id)
     cancel = [task["execution"] for task in held if task["state"] == "pending_cancellation"]
     return {
@@ -85,6 +85,7 @@ def _checked(checker: Checker, body: Document, name: str) -> list[Document]:
     items = body.get(name, [])
     if not isinstance(items, list):
         raise BadRequest(f"{name} must be a list")
+    check_count(items, context().settings.limits.max_list_items)
     documents, faults = checker.new(items)
     if any(faults):
         raise Invalid({name: list(faults)})
@@ -139,16 +140,14 @@ def _report(given: Document) -> Report:
     )
 
 
-def _keep_samples(samples: list[Document], skew: timedelta) -> None:
-    """Store the samples of attempts that exist; those of deleted tasks are of no use."""
+def _known(samples: list[Document], skew: timedelta) -> list[Document]:
+    """The samples of attempts that exist, as they are to be stored; those of deleted tasks are of no use."""
     known = context().storage.executions.load({sample["execution"] for sample in samples}) if samples else {}
-    kept = [
+    return [
         {**sample, "time": corrected(sample["time"], skew), "owner": known[sample["execution"]]["owner"]}
         for sample in samples
         if sample["execution"] in known and known[sample["execution"]]["task"] == sample["task"]
     ]
-    if kept:
-        context().storage.memory.add(kept, context().now())
 
 
 @route("PATCH", "/workers/<objectid:worker_id>", roles=(ADMIN,), summary="Let a worker drain, or work again")
@@ -169,7 +168,7 @@ def remove_worker(worker_id: ObjectId) -> Document:
 
     A body `{"finished": [execution ids]}` names attempts whose ends will still be reported.
     """
-    body = validated(LEAVING, read_object() if request.get_data(cache=True) else {})
+    body = validated(LEAVING, read_object() if read_bytes() else {})
     worker = registering.owned_worker(context(), worker_id, actor())
     if worker["state"] == "gone":
         raise Conflict(f"worker {worker_id} is gone already")

@@ -35,6 +35,10 @@ class Reader:
         found = self._db[collection].find(where, fields, max_time_ms=self._max_time_ms)
         return list(found.sort(list(sort)).skip(skip).limit(limit).allow_disk_use(True))
 
+    def ids(self, collection: str, where: Mapping[str, Any]) -> list[ObjectId]:
+        """The ids of all matching documents, oldest first."""
+        return [document["_id"] for document in self.page(collection, where, {"_id": 1})]
+
     def one(
         self, collection: str, where: Mapping[str, Any], fields: Mapping[str, int] | None = None
     ) -> Document | None:
