@@ -9,7 +9,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as PlainResponse
 
-from banyan.api.bodies import answer
+from banyan.api.bodies import answer, render
 from banyan.api.faults import shortened
 from banyan.errors import BanyanError, Invalid, Unauthorized, Unavailable, describe_items
 from banyan.storage.mongo import translate
@@ -25,6 +25,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(BanyanError, refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _other_error)
+    app.after_request(_stay_here)
 
 
 def refused(error: BanyanError) -> Response:
@@ -63,7 +64,7 @@ def _http_error(error: HTTPException) -> Response | PlainResponse:
     response = error.get_response()
     code = error.code or _INTERNAL
     if code < 400:
-        return _redirected(response)
+        return response
     if code >= _INTERNAL:
         return _internal(error)
     message = {
@@ -75,16 +76,20 @@ def _http_error(error: HTTPException) -> Response | PlainResponse:
     return answer({"_status": "ERR", "_error": {"code": code, "message": message}}, code, kept)
 
 
-def _redirected(response: PlainResponse) -> Response:
-    """A path's proper form, on this very server, whatever name the request had for it."""
-    place = urlsplit(response.location or "/")
-    path = urlunsplit(("", "", "/" + place.path.lstrip("/"), place.query, ""))
-    message = f"the path is {path}"
-    return answer(
-        {"_status": "ERR", "_error": {"code": response.status_code, "message": message}},
-        response.status_code,
-        {"Location": path},
-    )
+def _stay_here(response: PlainResponse) -> PlainResponse:
+    """Let the proper form of a path be on this very server, whatever name the request has for it."""
+    if response.location is not None:
+        place = urlsplit(response.location)
+        response.location = urlunsplit(("", "", "/" + place.path.lstrip("/"), place.query, ""))
+        if 300 <= response.status_code < 400:
+            response.data = render(
+                {
+                    "_status": "ERR",
+                    "_error": {"code": response.status_code, "message": f"the path is {response.location}"},
+                }
+            )
+            response.mimetype = "application/json"
+    return response
 
 
 def _other_error(error: Exception) -> Response:

@@ -50,7 +50,7 @@ def shortened(issues: Any) -> Any:
 
 
 def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 20]}... ({len(text)} characters)"
+    return text if len(text) <= most else f"{text[: most - 40]}... ({len(text)} characters)"
 
 
 def explain(validator: Validator, schema: Mapping[str, Any], *, suggest: bool = True) -> Issues:
