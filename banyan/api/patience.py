@@ -10,6 +10,7 @@ import math
 import socket
 import struct
 import time
+from contextlib import suppress
 from typing import Any, cast
 
 from gunicorn.http.errors import ParseException
@@ -21,7 +22,11 @@ BYTES_PER_SECOND = 1000.0
 STALLED_SECONDS = 120
 """So long a TLS handshake, or a client that takes its answer, may not get on at all."""
 
+LINGER_SECONDS = 1.0
+"""So long a client may take to close a connection that is at its end."""
+
 _SOONEST = 0.001
+_DRAINED_BYTES = 1 << 16
 _STALLED = struct.pack("ll", STALLED_SECONDS, 0)
 _NOT_NOW = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED)
 
@@ -31,6 +36,7 @@ class PatientReader(SocketUnreader):
 
     def __init__(self, sock: socket.socket, seconds: float) -> None:
         super().__init__(sock)
+        self.gave_up = False
         self._seconds = seconds
         self.begin_head()
 
@@ -53,7 +59,7 @@ class PatientReader(SocketUnreader):
         except TimeoutError:
             if limit is not None:  # whoever set that wants to know
                 raise
-            self._left = 0.0
+            self.gave_up = True
             return b""
         finally:
             self.sock.settimeout(limit)
@@ -88,6 +94,20 @@ class PatientConnection(TConn):
         if self.reader is None and isinstance(self.parser, RequestParser):
             self.reader = self.parser.unreader = PatientReader(self.sock, self.seconds)
 
+    def linger(self) -> None:
+        """Say that nothing follows, and let the client take what was sent before it is told to be gone."""
+        with suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+            self.sock.settimeout(LINGER_SECONDS)
+            until = time.monotonic() + LINGER_SECONDS
+            while self.sock.recv(_DRAINED_BYTES) and time.monotonic() < until:
+                pass
+
+    def close(self, graceful: bool = False) -> None:
+        """Close at once: this is called in the one thread that accepts, which waits for nobody."""
+        with suppress(OSError):
+            self.sock.close()
+
 
 class PatientWorker(ThreadWorker):
     """A server process that is patient, but not endlessly so: its application's `request_seconds` say how long."""
@@ -111,7 +131,10 @@ class PatientWorker(ThreadWorker):
         """Read and answer a request."""
         if conn.reader is not None:
             conn.reader.begin_head()
-        return super().handle(conn)
+        goes_on = super().handle(conn)
+        if not goes_on and not (conn.reader is not None and conn.reader.gave_up):
+            conn.linger()
+        return goes_on
 
     def handle_request(self, req: Any, conn: Any) -> bool:
         """Answer a request whose head was read."""
