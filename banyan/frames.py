@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 READ_BYTES = 1 << 16
+MAX_BYTES = 1 << 30
+"""No frame is longer: what says so is no frame."""
 
 
 def pack(messages: "Sequence[tuple[Any, ...]]") -> bytes:
@@ -27,12 +29,15 @@ class Unpacker:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> "list[tuple[Any, ...]]":
-        """The messages of all frames that `data` completes."""
+        """The messages of all frames that `data` completes; ValueError, EOFError or TypeError for what is no frame."""
         self._buffer += data
         found: list[tuple[Any, ...]] = []
         at = 0
         while len(self._buffer) - at >= 4:
-            end = at + 4 + int.from_bytes(self._buffer[at : at + 4], "little")
+            size = int.from_bytes(self._buffer[at : at + 4], "little")
+            if size > MAX_BYTES:
+                raise ValueError(f"a frame of {size} bytes")
+            end = at + 4 + size
             if len(self._buffer) < end:
                 break
             found += marshal.loads(memoryview(self._buffer)[at + 4 : end])  # noqa: S302 - a process of ours wrote it

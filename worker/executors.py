@@ -99,8 +99,8 @@ class Workplace:
             "BANYAN_RESULT": f"{logs}/result.json",
         }
         if grant.document.get("sweep") is not None:
-            names["BANYAN_SWEEP_ID"] = grant.document["sweep"]
-            names["BANYAN_SWEEP_INDEX"] = str(grant.document["index"])
+            names["BANYAN_SWEEP_ID"] = str(grant.document["sweep"])
+            names["BANYAN_SWEEP_INDEX"] = str(grant.document.get("index", ""))
         return names if work is None else names | {"BANYAN_WORKDIR": work}
 
     def collect(self, grant: Grant) -> Document:

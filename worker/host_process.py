@@ -8,7 +8,7 @@ import time
 
 from banyan import frames
 from banyan.models import cancel_memory
-from worker.offspring import descendants, kill, signal_group
+from worker.offspring import descendants, kill, resident_bytes, signal_group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,8 +27,19 @@ class Host:
     """One process. `job` is what it runs, or will run once it is ready; `number` counts what it has been given."""
 
     __slots__ = (
-        *("_memory", "_poll", "_received", "_unsent", "cpu_seconds", "job", "line", "number", "pid", "pool", "ready"),
-        "since",
+        *(
+            "_heard_out",
+            "_memory",
+            "_poll",
+            "_received",
+            "_unsent",
+            "cpu_seconds",
+            "doomed",
+            "fresh_bytes",
+            "job",
+            "line",
+        ),
+        *("number", "pid", "pool", "ready", "since"),
     )
 
     def __init__(self, pool: str, pid: int, line: int, memory: int, poll: "select.poll") -> None:
@@ -39,7 +50,10 @@ class Host:
         self.number = 0
         self.ready = False
         self.since = time.monotonic()  # when it was started, or has become idle
-        self.cpu_seconds = 0.0  # of the tasks that have ended
+        self.cpu_seconds = 0.0  # until it was ready, and of the tasks that have ended
+        self.fresh_bytes = 0  # its resident size when it was ready
+        self.doomed = False  # it is being killed, or is dead
+        self._heard_out = False
         self._memory = memory
         self._received = frames.Unpacker()
         self._unsent = bytearray()
@@ -53,6 +67,8 @@ class Host:
 
     def push(self) -> None:
         """Send what is left to send."""
+        if self._heard_out:
+            return
         try:
             while self._unsent:
                 del self._unsent[: os.write(self.line, self._unsent)]
@@ -64,16 +80,20 @@ class Host:
         self._poll.modify(self.line, READABLE)
 
     def hear(self) -> "list[tuple[Any, ...]]":
-        """What it has said since."""
+        """What it has said since. One that says nothing sensible, or nothing any more, is killed."""
         found: list[tuple[Any, ...]] = []
         try:
-            while data := os.read(self.line, frames.READ_BYTES):
+            while not self._heard_out:
+                data = os.read(self.line, frames.READ_BYTES)
+                if not data:
+                    raise EOFError
                 found += self._received.feed(data)
         except BlockingIOError:
             return found
-        except OSError:
-            self._unsent.clear()
-        self._poll.modify(self.line, 0)  # its end was read, and is reported again and again
+        except (OSError, EOFError, ValueError, TypeError):
+            self._heard_out = True
+            self._poll.unregister(self.line)
+            self.kill()
         return found
 
     def cancel(self) -> None:
@@ -82,13 +102,19 @@ class Host:
 
     def kill(self) -> None:
         """Kill it with all that it has started."""
+        self.doomed = True
         signal_group(self.pid, SIGSTOP)  # so that nothing is started meanwhile
         for pid in descendants(self.pid):
             kill(pid)
         signal_group(self.pid, SIGKILL)
 
+    def grown(self) -> int:
+        """By how many bytes it is larger than when it was ready."""
+        return resident_bytes(self.pid) - self.fresh_bytes
+
     def close(self) -> None:
         """It is gone."""
-        self._poll.unregister(self.line)
+        if not self._heard_out:
+            self._poll.unregister(self.line)
         os.close(self.line)
         os.close(self._memory)

@@ -11,7 +11,7 @@ import time
 from banyan.models import cancel_memory
 from worker.host_process import WRITABLE, Host
 from worker.job import Job
-from worker.offspring import signal_group, spawn
+from worker.offspring import resident_bytes, signal_group, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 SIGTERM = 15
+MOST_LEFT = 0.25
+"""Of a task's memory limit, the part that its host may have grown before."""
 
 
 class Hosts:
@@ -64,15 +66,23 @@ class Hosts:
         The first words of a new host go to `streams`.
         """
         pool, setup, what = hosted
-        host = next((each for each in reversed(self._idle) if each.pool == pool), None)
+        host = self._fitting(pool, what["memory_limit_bytes"])
         if host is not None:
             self._idle.remove(host)
         else:
             host = self._spawn(pool, argv, env, streams)
             host.send("setup", setup)
-        host.job = Job(key, lane, host.pid, 0.0, what)
+        host.job = Job(key, lane, host.pid, 0.0, hosted=what)
         if host.ready:
             self._begin(host, host.job)
+
+    def _fitting(self, pool: str, memory_limit_bytes: int | None) -> "Host | None":
+        """An idle host of the pool, but none that would take much of the task's memory for what others have left."""
+        for host in [each for each in reversed(self._idle) if each.pool == pool]:
+            if memory_limit_bytes is None or host.grown() <= memory_limit_bytes * MOST_LEFT:
+                return host
+            self._retire(host)
+        return None
 
     def _spawn(self, pool: str, argv: list[str], env: list[str], streams: tuple[int, int, int]) -> Host:
         ours, theirs = (end.detach() for end in _socket.socketpair())
@@ -122,15 +132,17 @@ class Hosts:
         for kind, *said in host.hear():
             job = host.job
             if kind == "ready":
-                host.ready = True
+                host.ready, host.cpu_seconds, host.fresh_bytes = True, said[1], resident_bytes(host.pid)
                 self._begin(host, job) if job is not None else self._release(host)
-            elif kind == "ended" and job is not None:
+            elif kind == "ended" and job is not None and said[0] == host.number:
                 self._end(host, job, *said[1:])
             elif kind == "unfit" and job is not None:
                 self._begin(host, job)
                 self._end(host, job, {"exception": said[0], "error": said[1]}, 0, False, 0.0, True)
             elif kind == "broken":
                 self._fail(host, said[0])
+            else:
+                host.kill()  # nobody asked for that: something else speaks in its place
 
     def _begin(self, host: Host, job: Job) -> None:
         job.started = time.time()
@@ -161,6 +173,8 @@ class Hosts:
     def _release(self, host: Host) -> None:
         """It has nothing to do: it stays warm, unless it has run its number of tasks or too many are idle."""
         host.job = None
+        if host.doomed:
+            return
         host.since = time.monotonic()
         self._idle.append(host)
         if self._max_tasks and host.number >= self._max_tasks:
@@ -180,10 +194,11 @@ class Hosts:
         What the host said last counts. One that was not ready yet fails the task that waited for it, and is reaped.
         """
         host = self._by_pid[pid]
-        self._hear(host)
-        del self._by_pid[pid], self._by_line[host.line]
+        host.doomed = True
         if host in self._idle:
             self._idle.remove(host)
+        self._hear(host)
+        del self._by_pid[pid], self._by_line[host.line]
         host.close()
         if host.ready and host.job is not None:
             host.job.outcome = {}
@@ -199,15 +214,17 @@ class Hosts:
         """End those that have been idle for too long, and those that take too long to become ready."""
         while self._idle and now >= self._idle[0].since + self._idle_seconds:
             self._retire(self._idle[0])
-        for host in self._by_pid.values():
-            if not host.ready and now >= host.since + self._start_seconds:
-                host.since = float("inf")
+        for host in self._starting():
+            if now >= host.since + self._start_seconds:
                 host.kill()
                 self._fail(host, f"it was not ready after {self._start_seconds:g} s")
 
     @property
     def next_look(self) -> "float | None":
         """When to `look` again, on the monotonic clock."""
-        due = [host.since + self._start_seconds for host in self._by_pid.values() if not host.ready]
+        due = [host.since + self._start_seconds for host in self._starting()]
         due += [host.since + self._idle_seconds for host in self._idle[:1]]
         return min(due, default=None)
+
+    def _starting(self) -> list[Host]:
+        return [host for host in self._by_pid.values() if not host.ready and not host.doomed]

@@ -6,22 +6,26 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """`pid` is the process that runs it, `hosted` what the host is told if that is a host.
+    """`pid` is its process, `hosted` what that is told if it is a host, `floor` our own size in bytes when it began.
 
     Times are in seconds since the epoch; `exact` says that `peak` (bytes) is the job's own and not the supervisor's;
     `outcome` is what a host says of its task, `{}` if the host died.
     """
 
     __slots__ = (
-        *("cpu_seconds", "ended", "exact", "hosted", "key", "lane", "outcome", "peak", "pid", "started", "status"),
+        *("cpu_seconds", "ended", "exact", "floor", "hosted", "key", "lane", "outcome", "peak", "pid", "started"),
+        "status",
     )
 
-    def __init__(self, key: str, lane: int, pid: int, started: float, hosted: "dict[str, Any] | None" = None) -> None:
+    def __init__(
+        self, key: str, lane: int, pid: int, started: float, *, hosted: "dict[str, Any] | None" = None, floor: int = 0
+    ) -> None:
         self.key = key
         self.lane = lane
         self.pid = pid
         self.started = started
         self.hosted = hosted
+        self.floor = floor
         self.ended = 0.0
         self.status = 0
         self.peak = 0

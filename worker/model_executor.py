@@ -58,6 +58,7 @@ class ModelExecutor:
             "stdout": stdout,
             "stderr": stderr,
             "grace_seconds": grant.grace_seconds,
+            "memory_limit_bytes": grant.memory_limit_bytes,
         }
         return Job(
             argv=command(),
@@ -109,6 +110,7 @@ class ModelExecutor:
             left["result_file"] = outcome["result_file"]
         elif "exception" in outcome:
             left |= {"exception": outcome["exception"], "error": outcome["error"]}
+            left |= {"broken": HOST_DIED} if "died" in outcome else {}
         elif "broken" in outcome:
             left |= {"broken": outcome["broken"], "error": outcome["broken"]}
         else:

@@ -3,25 +3,24 @@
 It is told what to do over a socket (`banyan.frames`), and leaves when that is closed or when its parent dies:
 
 - `("setup", {..})`, once: `name`, `module`, `attribute`, `directory` of the model, `dask` (configuration), `scheduler`,
-  `cluster`, `cores`. Answers: `("ready", pid)`; `("unfit", exception, text)`, the model's fault, and it ends; or
-  `("broken", text)`, the machine's fault, and it ends.
+  `cluster`, `cores`. Answers: `("ready", pid, cpu_seconds)`; `("unfit", exception, text)`, the model's fault, and it
+  ends; or `("broken", text)`, the machine's fault, and it ends.
 - `("run", number, {..})`: `inputs`, `fault` (why they are not complete, or None), `jobid`, `workdir`, `cwd`, `env`,
-  `stdin`, `stdout`, `stderr`, `grace_seconds`. It answers `("ended", number, outcome, peak_bytes, exact, cpu_seconds,
-  leaving)`. The outcome has `result` (JSON) or `result_file`, or `exception` and `error`, or `broken` (the machine's
-  fault). `leaving` says that something of the task could not be ended, and the host therefore ends itself.
+  `stdin`, `stdout`, `stderr`, `grace_seconds`, `memory_limit_bytes`. It answers `("ended", number, outcome, peak_bytes,
+  exact, cpu_seconds, leaving)`. The outcome has `result` (JSON) or `result_file`, or `exception` and `error` (and
+  `died` if a process of the scheduler has), or `broken` (the machine's fault). `leaving` says that something of the
+  task could not be ended, and the host therefore ends itself.
 - `("check", number, {..})`: `inputs`, `jobid`, `workdir`. Calls `model.task` alone, and answers `("checked", number,
   None)`, or with `exception`, `error` (one line) and `traceback` in the place of None.
 """
 
 import ctypes
 import os
-import resource
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from concurrent.futures import BrokenExecutor
 from typing import Any
 
 from banyan import frames
@@ -30,11 +29,11 @@ from banyan.models.computing import BadTask, Scheduler, Unreachable, prepare, sc
 from banyan.models.loading import Model, Unfit, load
 from banyan.models.results import BadResult, encode, keep
 from banyan.models.task_spec import Task_spec
-from banyan.models.traces import last_line, name_of, text_of
-from worker.offspring import PR_SET_CHILD_SUBREAPER, descendants, kill
+from banyan.models.traces import last_line, name_of, shortened, text_of
+from worker.host_place import Place, ignore_signals, let_forks_be_ordinary
+from worker.host_usage import Usage, cpu_seconds
+from worker.offspring import PR_SET_CHILD_SUBREAPER
 
-END_SECONDS = 2.0
-"""How long killed processes may take to go before the host itself goes."""
 _PR_SET_PDEATHSIG = 1
 _NOTES = {
     "CancelledError": "the model raised CancelledError, but nobody has cancelled the task: this counts as a failure",
@@ -54,8 +53,8 @@ class Host:
         self._memory = memory
         self._model = model
         self._scheduler = scheduler
-        self._kept = descendants(os.getpid())
-        self._variables: list[str] = []
+        self._place = Place()
+        self._pid = os.getpid()
 
     def serve(self, messages: Callable[[], list[tuple[Any, ...]]]) -> None:
         """Do what is asked until nobody asks any more."""
@@ -73,19 +72,26 @@ class Host:
             prepare(self._model, spec, Cancel([0], 1, name=what["jobid"]))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the post is refused for it
             return {"exception": name_of(error), "error": last_line(error), "traceback": text_of(error)}
+        finally:
+            self._end_copies()
         return None
 
     def _run(self, number: int, what: Document) -> bool:
         """Run a task and tell its end; whether the host is as good as new."""
-        exact, cpu = reset_peak(), _cpu_seconds()
+        usage = Usage(self._place.kept)
         cancel = Cancel([0], number) if self._memory is None else self._memory.flag(number, what["jobid"])
-        outcome = self._enter(what) or self._outcome(what, cancel)
+        outcome = self._place.enter(what) or self._outcome(what, cancel)
+        self._end_copies()
         cancel.set(True)  # whoever of this task still runs is to stop
         settled = self._scheduler.settle(what["grace_seconds"])
-        tidy = self._leave() and settled
-        peak = peak_bytes()
-        self._answer("ended", number, outcome, peak, exact, max(0.0, _cpu_seconds() - cpu), not tidy)
+        tidy = self._place.leave() and settled
+        self._answer("ended", number, outcome, *usage.end(), not tidy)
         return tidy
+
+    def _end_copies(self) -> None:
+        """A process that the model has forked and let go on does not become a second host."""
+        if os.getpid() != self._pid:
+            os._exit(1)
 
     def _outcome(self, what: Document, cancel: Cancel) -> Document:
         if what["fault"] is not None:
@@ -95,115 +101,27 @@ class Host:
             result = self._scheduler.compute(prepare(self._model, spec, cancel), cancel)
             return dict(keep(encode(result), what["workdir"]))
         except (BadTask, BadResult) as error:
-            return {"exception": name_of(error), "error": str(error)}
+            return {"exception": name_of(error), "error": shortened(str(error))}
+        except BrokenExecutor as error:
+            return {"died": True, "exception": name_of(error), "error": text_of(error)}
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the end of the task, not ours
             note = "" if cancel.get() else _NOTES.get(name_of(error), "")
             return {"exception": name_of(error), "error": text_of(error, note)}
-
-    def _enter(self, what: Document) -> Document | None:
-        """Make the process the task's: its streams, its directory, its variables; the outcome where that fails."""
-        os.environ.update(what["env"])
-        self._variables = list(what["env"])
-        try:
-            _redirect(what["stdin"] or os.devnull, os.O_RDONLY, 0)
-            _redirect(what["stdout"], _APPEND, 1)
-            _redirect(what["stderr"], _APPEND, 2)
-        except OSError as error:
-            return {"broken": f"output: {error}"}
-        try:
-            os.chdir(what["cwd"])
-        except OSError as error:
-            return {"exception": name_of(error), "error": str(error)}
-        return None
-
-    def _leave(self) -> bool:
-        """Make the process nobody's again; whether nothing of the task is left in it."""
-        with suppress(OSError):  # a full disk is noticed by whoever reads what the task left
-            sys.stdout.flush()
-            sys.stderr.flush()
-        for number in range(3):
-            _redirect(os.devnull, os.O_RDWR, number)
-        os.chdir("/")
-        for name in self._variables:
-            os.environ.pop(name, None)
-        return _end_children(self._kept | self._scheduler.processes())
-
-
-_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-
-
-def _redirect(path: str, flags: int, number: int) -> None:
-    descriptor = os.open(path, flags, 0o644)
-    os.dup2(descriptor, number)
-    os.close(descriptor)
-
-
-def _end_children(kept: set[int]) -> bool:
-    """Kill the processes that a task has left, but not those that are `kept`; whether they are gone."""
-    deadline = time.monotonic() + END_SECONDS
-    while _has_children() and (left := descendants(os.getpid()) - kept):
-        for pid in left:
-            kill(pid)
-            with suppress(ChildProcessError):  # a grandchild: it comes to us once its parent is gone
-                os.waitpid(pid, os.WNOHANG)
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.001)
-    return True
-
-
-def _has_children() -> bool:
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
-
-
-def reset_peak() -> bool:
-    """Let the kernel begin anew with the largest resident size of this process; whether it can."""
-    try:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
-    except OSError:
-        return False
-    return True
-
-
-def peak_bytes() -> int:
-    """The largest resident size since `reset_peak`, in bytes; of the whole life of this process if that has failed."""
-    with open("/proc/self/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _cpu_seconds() -> float:
-    own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
-
-
-def _ignore_signals() -> None:
-    """A host is ended by SIGKILL alone. Handlers that do nothing, for what is ignored stays ignored in subprocesses."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)
 
 
 def _set_up(answer: Answer, memory: Memory | None, setup: Mapping[str, Any]) -> Host | None:
     try:
         model = load(setup)
-        host = Host(answer, memory, model, scheduler(setup, model.worker_callback))
+        ready = scheduler(setup, model.worker_callback)
         if model.worker_callback is not None:
             _call_back(model.worker_callback)
+        return Host(answer, memory, model, ready)
     except Unfit as error:
         answer("unfit", error.exception, str(error))
     except Unreachable as error:
         answer("broken", str(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the callback is the model's
         answer("unfit", name_of(error), text_of(error, "worker_callback failed"))
-    else:
-        return host
     return None
 
 
@@ -218,7 +136,8 @@ def main(line: int, memory: int | None = None) -> None:
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    _ignore_signals()
+    ignore_signals()
+    let_forks_be_ordinary()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what a model prints is read while it runs
     for descriptor in (line, memory):
         if descriptor is not None:
@@ -239,6 +158,6 @@ def main(line: int, memory: int | None = None) -> None:
     first = messages()
     host = _set_up(answer, Memory(memory) if memory is not None else None, first[0][1]) if first else None
     if host is not None:
-        answer("ready", os.getpid())
+        answer("ready", os.getpid(), cpu_seconds())
         host.serve(messages)
     os._exit(0)  # threads of the model that do not end must not keep us

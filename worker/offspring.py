@@ -76,12 +76,27 @@ def session_of(pid: int) -> int:
 
 
 def own_peak() -> int:
-    """The largest resident size that this process has had, in bytes."""
+    """The largest resident size that this process has had since the last time, in bytes."""
+    peak = 0
     with open("/proc/self/status", "rb") as file:
         for line in file:
             if line.startswith(b"VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0
+                peak = int(line.split()[1]) * 1024
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        return peak  # then it is the largest ever
+    return peak
+
+
+def resident_bytes(pid: int) -> int:
+    """The resident size of a process; 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def signal_group(group: int, number: int) -> bool:

@@ -39,10 +39,10 @@ def exit_status(wait_status: int, cause: Cause | None, marks: Document, host_dea
         return CANCELLED
     if cause is Cause.SERVER_LOST:
         return SERVER_UNREACHABLE
-    if exception is not None:
-        return f"failure ({exception})"
     if broken is not None and (broken != HOST_DIED or host_deaths < MAX_HOST_DEATHS):
         return worker_failure(broken)
+    if exception is not None:
+        return f"failure ({exception})"
     return f"failure ({signal_name(-code)})" if code < 0 else failure(code)
 
 

@@ -20,6 +20,14 @@ START_SECONDS = 20.0
 CLOSE_SECONDS = 10.0
 """How long killed processes may take to go."""
 
+_ENVIRONMENT = {
+    "LC_ALL": "C.UTF-8",
+    # Large messages do not stay with a process whose size counts for what it spawns.
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+}
+"""The supervisor's: nothing of ours, above all no token."""
+
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from worker.supervisor import main; main()"
 
 
@@ -60,7 +68,7 @@ class Spawner:
             [sys.executable, "-E", "-P", "-S", "-c", _PROGRAM, str(Path(__file__).resolve().parent.parent)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={"LC_ALL": "C.UTF-8"},  # nothing of ours, above all no token
+            env=_ENVIRONMENT,
             cwd="/",
             bufsize=0,
         )

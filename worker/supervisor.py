@@ -96,9 +96,9 @@ class Supervisor:
                 if wake in ready:
                     os.read(wake, 4096)
                 self._hosts.serve(ready)
+                self._reap()  # before anything is given to a host that has died
                 if self._commands in ready and not self._read():
                     break
-                self._reap()
                 self._look()
         except BrokenPipeError:
             pass  # the worker is gone; so are the tasks, now
@@ -198,7 +198,7 @@ class Supervisor:
             self._answer(("failed", key, stage, number, str(error)), urgent=True)
             self._next(lane)
         else:
-            self._running[pid] = Job(key, lane, pid, started)
+            self._running[pid] = Job(key, lane, pid, started, floor=self._own_size(started))
             self._answer(("started", key, pid, started), urgent=False)
         finally:
             for descriptor in opened:
@@ -259,11 +259,12 @@ class Supervisor:
         job.status = status
         job.ended = time.time()
         job.peak = usage.ru_maxrss * 1024
-        job.exact = job.peak > self._own_size(job.ended) + PEAK_SLACK_BYTES
+        job.exact = job.hosted is None and job.peak > job.floor + PEAK_SLACK_BYTES
         job.cpu_seconds = max(0.0, job.cpu_seconds + usage.ru_utime + usage.ru_stime)
         self._sweeping.append(job)
 
     def _own_size(self, now: float) -> int:
+        """How large we may have been lately, which Linux counts for what we spawn."""
         if now > self._own_peak_until:
             self._own_peak, self._own_peak_until = own_peak(), now + 1.0
         return self._own_peak

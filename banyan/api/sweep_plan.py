@@ -20,6 +20,9 @@ _NOT_KEPT = frozenset({"points", "barrier", "state", "dependencies", "continuati
 """Fields of the body that a sweep's document does not have, or not as they were sent."""
 _INHERITED = ("queue", "priority")
 """What a barrier has in common with its sweep unless it says otherwise."""
+_LINKS = ("dependencies", "continuations", "input_refs")
+MAX_EDGES = 500_000
+"""How many parents and children the tasks of a sweep may have together, besides the barrier."""
 _LEAST_BYTES = 7
 """What any value takes in a stored document besides its name."""
 
@@ -33,7 +36,8 @@ def plan_of(body: Document) -> Plan:
         kept["samples"] = {**kept["samples"], "seed": secrets.randbelow(MAX_SEED) if seed is None else seed}
     inputs: Point = body.get("inputs") or {}
     points = _points({**body, **kept}, inputs)
-    names = names_of([inputs, *points])
+    _check_edges(len(points), sum(len(body.get(name) or ()) for name in _LINKS))
+    names = names_of([*points, inputs])
     if taken := sorted(set(names) & (body.get("input_refs") or {}).keys()):
         raise Invalid({"input_refs": f"{taken[0]!r} is given by the points or in 'inputs' too; give it once"})
     template: Command | None = body.get("command")
@@ -86,6 +90,12 @@ def _check_count(count: int, names: Collection[str] = ()) -> None:
         raise TooLarge(f"the inputs of {count} points have {least} bytes or more, at most {limit}")
 
 
+def _check_edges(count: int, links: int) -> None:
+    if count * links > MAX_EDGES:
+        text = f"{count} points with {links} parents or children each have {count * links} edges, at most {MAX_EDGES}"
+        raise TooLarge(f"{text}; put one group between the points and the others")
+
+
 def _validated(
     body: Document, template: Command | None, first: Point, names: Collection[str]
 ) -> tuple[Document, Document | None]:
@@ -100,9 +110,10 @@ def _validated(
     barrier = body.get("barrier")
     wanted = [task]
     if barrier is not None:
-        title = body.get("name") or body.get("model") or "sweep"
-        inherited = {name: body[name] for name in _INHERITED}
-        wanted.append({"name": f"{title}[barrier]", **inherited, "state": "available", **barrier})
+        title = body.get("name") or body.get("model")
+        name = f"{title}[barrier]" if title else "barrier"
+        inherited = {field: body[field] for field in _INHERITED}
+        wanted.append({"name": name, **inherited, "state": "available", **barrier})
     documents, (faults, *others) = checker("tasks").new(wanted)
     issues = {**faults, "barrier": others[0]} if any(others) else faults
     if issues:

@@ -51,12 +51,11 @@ def results(sweep_id: ObjectId) -> Response:
 
 def _table(reading: Reader, sweep: Document) -> Table:
     """The sweep's own inputs first, in their order; then what else its tasks have."""
-    id = sweep["_id"]
-    inputs = dict.fromkeys([*sweep["input_names"], *keys_of(reading, id, INPUTS)])
+    inputs = dict.fromkeys([*sweep["input_names"], *keys_of(reading, sweep, INPUTS)])
     plain: Document = {RESULT: {"$exists": True, "$not": {"$type": "object"}}}
     wanted: dict[str, Document] = {RESULT: plain, RESULT_FILE: {RESULT_FILE: {"$exists": True}}}
-    whole = [name for name, where in wanted.items() if has_any(reading, id, where)]
-    return Table.of(list(inputs), keys_of(reading, id, RESULT), whole)
+    whole = [name for name, where in wanted.items() if has_any(reading, sweep, where)]
+    return Table.of(list(inputs), keys_of(reading, sweep, RESULT), whole)
 
 
 def _json(table: Table, tasks: Iterable[Document]) -> Iterator[bytes]:

@@ -71,7 +71,7 @@ def _ended_by_sigterm() -> Iterator[None]:
     """SIGTERM unwinds us, so that what we started is stopped."""
 
     def unwind(number: int, frame: FrameType | None) -> None:
-        raise typer.Exit(128 + number)
+        raise SystemExit(128 + number)  # no `except Exception` between here and there may swallow it
 
     before = signal.signal(signal.SIGTERM, unwind)
     try:

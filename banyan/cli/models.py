@@ -80,7 +80,7 @@ def run(
             print(answer["_id"], flush=True)
         return
     print(answer["_id"], file=sys.stderr, flush=True)
-    _note_if_nobody_has(client, model)
+    note_if_nobody_has(client, model)
     _print_result(client, answer["_id"])
 
 
@@ -118,11 +118,12 @@ def _parse_ref(text: str) -> tuple[str, dict[str, str]]:
     return name, {"task": parent.lower()} | ({} if key is None else {"result": key})
 
 
-def _note_if_nobody_has(client: "Client", model: str) -> None:
+def note_if_nobody_has(client: "Client", model: str) -> None:
+    """Say on stderr when no worker can run a model now, so that its tasks wait."""
     known = {each["name"]: each for each in client.models()}
     if not known.get(model, {}).get("workers"):
         there = ", ".join(name for name, each in known.items() if each["workers"]) or "none"
-        print(f"banyan: no worker has a model {model!r} now (there are: {there}); the task waits", file=sys.stderr)
+        print(f"banyan: no worker has a model {model!r} now (there are: {there}); it waits for one", file=sys.stderr)
 
 
 def _print_result(client: "Client", task: str) -> None:

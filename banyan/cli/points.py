@@ -96,9 +96,8 @@ def parse_ranges(texts: Sequence[str]) -> dict[str, Any]:
         name, value = _split(text, "--range", "NAME=LOW:HIGH")
         bounds = _BOUNDS.fullmatch(value)
         if bounds is None:
-            raise typer.BadParameter(
-                f"{text!r} is not of the form NAME=LOW:HIGH or NAME=LOW:HIGH:log", param_hint="--range"
-            )
+            problem = "is not of the form NAME=LOW:HIGH or NAME=LOW:HIGH:log"
+            raise typer.BadParameter(f"{text!r} {problem}", param_hint="--range")
         if name in found:
             raise typer.BadParameter(f"{name!r} is given twice", param_hint="--range")
         scale = {"scale": "log"} if bounds[3] else {}

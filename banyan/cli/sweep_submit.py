@@ -7,7 +7,7 @@ import typer
 
 from banyan.cli import options
 from banyan.cli.connection import connect
-from banyan.cli.models import parse_inputs
+from banyan.cli.models import note_if_nobody_has, parse_inputs
 from banyan.cli.output import print_json
 from banyan.cli.points import points
 from banyan.cli.sweep_wait import wait_for
@@ -105,6 +105,8 @@ def submit(
     else:
         print(answer["_id"], flush=True)
         print(_told(answer), file=sys.stderr)
+    if model is not None:
+        note_if_nobody_has(client, model)
     if wait:
         wait_for(client, answer["_id"])
 

@@ -23,7 +23,7 @@ def listing(sweeps: Sequence[Document]) -> Table:
     rows = []
     for sweep in sweeps:
         progress = sweep["progress"]
-        name = output.shortened(sweep.get("name") or output.command(sweep), 48)
+        name = output.shortened(sweep.get("name") or template(sweep), 48)
         failed = Text(str(progress["failed"] or ""), style="red")
         rows.append((sweep["_id"], name, str(sweep["count"]), _percent(progress), failed, pulse(progress)))
     return output.table(("ID", "~NAME", ">TASKS", ">DONE", ">FAILED", "~NOW"), rows)
@@ -42,15 +42,15 @@ def panel(sweep: Document, statistics: Document, failed: Sequence[Document]) -> 
         parts += [Text(), output.table(("FAILED", "ID", "EXIT STATUS", "~INPUTS"), rows)]
         more = sweep["progress"]["failed"] - len(failed)
         parts += [Text(f"and {more} more", style="dim")] if more > 0 else []
-    name = output.shortened(sweep.get("name") or output.command(sweep), 60)
-    title = Text.assemble((name, "bold"), "  ", pulse(sweep["progress"]))
+    name = output.shortened(sweep.get("name") or template(sweep), 60)
+    title = Text.assemble((name, "bold"), "  ", (pulse(sweep["progress"]), _style(sweep["progress"])))
     return Panel(Group(*parts), title=title, title_align="left", expand=False, padding=(1, 2))
 
 
 def _facts(sweep: Document) -> Table:
     facts: dict[str, Any] = {
         "id": sweep["_id"],
-        "command": output.command(sweep) if sweep.get("model") is None else None,
+        "command": template(sweep) if sweep.get("model") is None else None,
         "model": sweep.get("model"),
         "points": _points(sweep),
         "inputs": output.one_line(sweep["inputs"]) if sweep.get("inputs") else None,
@@ -64,12 +64,27 @@ def _facts(sweep: Document) -> Table:
     return output.facts(facts)
 
 
+def template(sweep: Document) -> str:
+    """What a sweep runs, on one line, as it was written."""
+    command = sweep.get("command")
+    return " ".join(command) if isinstance(command, list) else output.command(sweep)
+
+
+def _style(progress: Document) -> str:
+    """The colour of what a sweep is doing."""
+    if progress["failed"]:
+        return "red"
+    if progress["fraction"] < 1:
+        return "bold blue" if progress["states"].get("running") else "cyan"
+    return "yellow" if progress["cancelled"] else "green"
+
+
 def _points(sweep: Document) -> str:
     """Where the points come from, in a few words."""
     count = sweep["count"]
     if "grid" in sweep:
-        factors = " × ".join(f"{len(values)} {name}" for name, values in sweep["grid"].items())
-        return output.shortened(f"{count} = {factors}", 200)
+        factors = ", ".join(f"{name} ({len(values)})" for name, values in sweep["grid"].items())
+        return output.shortened(f"{count}: every combination of {factors}", 200)
     if "samples" in sweep:
         samples = sweep["samples"]
         names = ", ".join(samples["inputs"])
@@ -128,7 +143,7 @@ def outcome(progress: Document) -> str:
 def rows(table: Document, count: int) -> Table:
     """The first rows of the results; exit statuses stand for states where there are any."""
     labels = [label for label in table["columns"] if label not in ("index", "task", "state", "exit_status")]
-    shown = [
+    shown: list[tuple[str | Text, ...]] = [
         (
             str(row["index"]),
             output.exit_status(row) if row.get("exit_status") else output.state(row),

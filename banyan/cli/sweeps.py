@@ -25,9 +25,9 @@ group = typer.Typer(no_args_is_help=True, help="Make, watch and steer sweeps: ma
 def register(app: typer.Typer) -> None:
     """Add the group of commands to `app`."""
     sweep_submit.register(group)
+    group.command("list")(list_sweeps)
     for command in (show, results, wait, cancel, retry, delete):
         group.command()(command)
-    group.command("list")(list_sweeps)
     app.add_typer(group, name="sweep")
 
 

@@ -52,10 +52,7 @@ class Scheduler(Protocol):
         """The result; raises what the computation raises."""
 
     def settle(self, seconds: float) -> bool:
-        """Wait until nothing of the last computation runs any more; False if something still does."""
-
-    def processes(self) -> set[int]:
-        """Processes of its own that came later than its beginning."""
+        """Wait until nothing of the last computation runs any more; False if something does, or no more can follow."""
 
 
 def scheduler(setup: Mapping[str, Any], callback: Callable[..., object] | None) -> Scheduler:
@@ -67,10 +64,10 @@ def scheduler(setup: Mapping[str, Any], callback: Callable[..., object] | None) 
     dask.config.set(num_workers=cores)
     if setup["scheduler"] == "threads":
         dask.config.set(scheduler="threads")
-        return Pooled(concurrent.futures.ThreadPoolExecutor(cores, "model"), cores, "threads")
+        return Threads(cores)
     if setup["scheduler"] == "processes":
         dask.config.set(scheduler="processes")
-        return Pooled(_processes(cores), cores, "processes")
+        return Processes(cores)
     if setup["scheduler"] == "distributed":
         return Distributed(setup["cluster"], cores, callback)
     dask.config.set(scheduler="synchronous")
@@ -88,13 +85,9 @@ class Synchronous:
         """Nothing is left."""
         return True
 
-    def processes(self) -> set[int]:
-        """None."""
-        return set()
-
 
 class Pooled(concurrent.futures.Executor):
-    """In a warm pool of threads or processes; Dask gets this as its pool, so that what it leaves running is known."""
+    """In a warm pool; Dask gets this as its pool, so that what it leaves running is known."""
 
     def __init__(self, pool: concurrent.futures.Executor, workers: int, scheduler: str) -> None:
         self._pool = pool
@@ -114,10 +107,6 @@ class Pooled(concurrent.futures.Executor):
         self._submitted.clear()
         return not concurrent.futures.wait(running, timeout=seconds).not_done
 
-    def processes(self) -> set[int]:
-        """None: a pool that has lost one is of no use any more."""
-        return set()
-
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         """Have a batch of subtasks run."""
         future = self._pool.submit(fn, *args, **kwargs)
@@ -125,20 +114,71 @@ class Pooled(concurrent.futures.Executor):
         return future
 
 
-def _processes(cores: int) -> concurrent.futures.Executor:
-    """A pool whose processes have started, each with Dask."""
-    resource_tracker.ensure_running()
-    pool = concurrent.futures.ProcessPoolExecutor(
-        cores,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=dask.multiprocessing.initialize_worker_process,
-    )
-    concurrent.futures.wait([pool.submit(abs, 0) for _ in range(cores)])
-    return pool
+class Threads(Pooled):
+    """In threads of the host."""
+
+    def __init__(self, cores: int) -> None:
+        self._before: set[threading.Thread] = set()
+        self._own: set[threading.Thread] = set()
+        pool = concurrent.futures.ThreadPoolExecutor(cores, initializer=self._begin)
+        super().__init__(pool, cores, "threads")
+
+    def _begin(self) -> None:
+        self._own.add(threading.current_thread())
+
+    def compute(self, computation: Any, cancel: Cancel) -> Any:
+        """The result; raises what the computation raises."""
+        self._before = set(threading.enumerate())
+        result = super().compute(computation, cancel)
+        self._before = set()
+        return result
+
+    def settle(self, seconds: float) -> bool:
+        """Wait also for other threads that a task which failed has started, such as those of nested computations."""
+        deadline = time.monotonic() + seconds
+        before, self._before = self._before, set()
+        if not before:
+            return True
+        over = super().settle(seconds)
+        for pool in [pool for pools in dask.threaded.pools.values() for pool in pools.values()]:
+            pool.shutdown(wait=False, cancel_futures=True)
+        dask.threaded.pools.clear()
+        for thread in set(threading.enumerate()) - before - self._own:
+            if not thread.daemon:
+                thread.join(max(0.0, deadline - time.monotonic()))
+                over = over and not thread.is_alive()
+        return over
+
+
+class Processes(Pooled):
+    """In processes that have started with the host, each with Dask."""
+
+    def __init__(self, cores: int) -> None:
+        resource_tracker.ensure_running()
+        pool = concurrent.futures.ProcessPoolExecutor(
+            cores,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=dask.multiprocessing.initialize_worker_process,
+        )
+        concurrent.futures.wait([pool.submit(abs, 0) for _ in range(cores)])
+        super().__init__(pool, cores, "processes")
+        self._broken = False
+
+    def compute(self, computation: Any, cancel: Cancel) -> Any:
+        """The result; raises what the computation raises, `BrokenExecutor` if one of the processes has died."""
+        try:
+            return super().compute(computation, cancel)
+        except concurrent.futures.BrokenExecutor:
+            self._broken = True
+            raise
+
+    def settle(self, seconds: float) -> bool:
+        """A pool that has lost a process is of no more use."""
+        return super().settle(seconds) and not self._broken
 
 
 class Distributed:
-    """On a Dask cluster: the one at `address`, or a local one of this host's own with its cores as threads."""
+    """On a Dask cluster: the one at `address`, or one in this process with its cores as threads."""
 
     def __init__(self, address: str, cores: int, callback: Callable[..., object] | None) -> None:
         try:
@@ -146,14 +186,10 @@ class Distributed:
         except ImportError as error:
             text = "models.scheduler is 'distributed', which needs the package: pip install 'banyan-queue[models]'"
             raise Unreachable(text) from error
-        self._cluster: Any = None
+        self._remote = bool(address)
+        self._unsettled: Cancel | None = None
         try:
-            if not address:
-                self._cluster = distributed.LocalCluster(
-                    n_workers=1, threads_per_worker=cores, dashboard_address=None, host="127.0.0.1"
-                )
-                address = self._cluster.scheduler_address
-            self._client = distributed.Client(address)
+            self._client = distributed.Client(address or _own_cluster(distributed, cores))
         except (OSError, ValueError, TimeoutError) as error:
             raise Unreachable(f"no Dask cluster at {address or 'this host'}: {error}") from error
         if callback is not None:
@@ -161,31 +197,36 @@ class Distributed:
 
     def compute(self, computation: Any, cancel: Cancel) -> Any:
         """The result; raises what the computation raises."""
+        self._unsettled = cancel
         future = self._client.compute(computation)
         over = threading.Event()
         herald = threading.Thread(target=self._tell, args=(cancel, over), daemon=True)
-        if self._cluster is None:
+        if self._remote:
             herald.start()
         try:
-            return future.result()
+            result = future.result()
         finally:
             over.set()
             future.cancel()
-            if self._cluster is None:
+            if self._remote:
                 herald.join()
+        self._unsettled = None
+        return result
 
     def settle(self, seconds: float) -> bool:
-        """Wait until the local cluster is idle; a remote one is others' too, and drops what nobody wants."""
+        """After a failure let the rest stop, and wait for it here; elsewhere others' computations run too."""
+        cancel, self._unsettled = self._unsettled, None
+        if cancel is None:
+            return True
+        if self._remote:
+            self._announce(cancel)
+            return True
         deadline = time.monotonic() + seconds
-        while self._cluster is not None and any(self._client.processing().values()):
+        while any(self._client.run(_executing).values()):
             if time.monotonic() > deadline:
                 return False
             time.sleep(NOTICE_SECONDS)
         return True
-
-    def processes(self) -> set[int]:
-        """The workers of the local cluster, which its nannies start anew when they die."""
-        return set() if self._cluster is None else {nanny.pid for nanny in self._cluster.workers.values()}
 
     def _tell(self, cancel: Cancel, over: threading.Event) -> None:
         """Carry a cancellation to all workers, again and again for those that join later."""
@@ -193,4 +234,23 @@ class Distributed:
         while not over.wait(NOTICE_SECONDS):
             if cancel.get() and time.monotonic() >= told + REPEAT_SECONDS:
                 told = time.monotonic()
-                self._client.run(announce, *cancel.announcement(), on_error="ignore")
+                self._announce(cancel)
+
+    def _announce(self, cancel: Cancel) -> None:
+        self._client.run(announce, *cancel.announcement(), on_error="ignore")
+
+
+def _own_cluster(distributed: Any, cores: int) -> Any:
+    """A cluster in this very process: killing the host kills it, and nobody else can reach it."""
+    return distributed.LocalCluster(
+        n_workers=1,
+        threads_per_worker=cores,
+        processes=False,
+        memory_limit=0,  # the worker of the queue watches the memory
+        dashboard_address="127.0.0.1:0",
+    )
+
+
+def _executing(dask_worker: Any) -> int:
+    """How many subtasks run on a worker of a cluster."""
+    return len(dask_worker.state.all_running_tasks)

@@ -1,6 +1,7 @@
 """Importing a model in a host process, with its Dask configuration in force before its first line runs."""
 
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import dask
+from dask.delayed import Delayed
 
 from banyan.models.traces import name_of, text_of
 
@@ -35,6 +37,9 @@ class Model:
 def load(setup: Mapping[str, Any]) -> Model:
     """Import the model that `setup` names (`name`, `module`, `attribute`, `directory`, `dask`); raises `Unfit`."""
     name = setup["name"]
+    sys.dont_write_bytecode = True  # a file that is edited twice in a second would be taken for the earlier one
+    for each in [each for each in sys.modules if each == "worker" or each.startswith("worker.")]:
+        del sys.modules[each]  # ours, which has started; a file beside the model may have that name
     dask.config.update(dask.config.config, setup["dask"], priority="new")
     if setup["directory"] is not None and setup["directory"] not in sys.path:
         sys.path.insert(0, setup["directory"])
@@ -48,10 +53,13 @@ def load(setup: Mapping[str, Any]) -> Model:
     except (Exception, SystemExit) as error:
         raise Unfit(name_of(error), text_of(error, f"model {name!r} cannot be imported")) from error
     _refuse_another(name, module, setup["directory"])
-    task = found if callable(found) and not hasattr(found, "task") else getattr(found, "task", None)
-    if not callable(task):
-        raise Unfit("TypeError", f"model {name!r}: it has no function task(spec, cancel)")
-    return Model(name=name, task=task, worker_callback=getattr(found, "worker_callback", None))
+    is_function = isinstance(found, Delayed) or inspect.isroutine(found)
+    task = found if is_function else getattr(found, "task", None)
+    if inspect.isclass(found) or not callable(task):
+        kind = "it names a class; name an object of it" if inspect.isclass(found) else "there is none"
+        raise Unfit("TypeError", f"model {name!r} needs a function task(spec, cancel), and {kind}")
+    callback = None if is_function else getattr(found, "worker_callback", None)
+    return Model(name=name, task=task, worker_callback=callback)
 
 
 def _refuse_another(name: str, module: ModuleType, directory: str | None) -> None:

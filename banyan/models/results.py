@@ -10,6 +10,8 @@ MAX_INLINE_BYTES = 64 * 1024
 FILE = "result.json"
 MAX_DEPTH = 90
 _INTEGERS = range(-(2**63), 2**63)
+_DOUBLE_BYTES = 8
+_SHOWN_CHARACTERS = 60
 
 
 class BadResult(Exception):
@@ -51,14 +53,15 @@ def _plain(value: Any, place: str, depth: int) -> Any:
         return float(value) if isinstance(value, float) else value
     if isinstance(value, int):
         if value not in _INTEGERS:
-            raise BadResult(f"{place}: {value} is too large an integer (64 bits)")
+            raise BadResult(f"{place}: an integer of {value.bit_length()} bits is too large; 64 are kept")
         return int(value)
     if isinstance(value, str):
         return _text(value, place)
     if depth >= MAX_DEPTH:
         raise BadResult(f"{place}: nested deeper than {MAX_DEPTH} levels")
     if _is_mapping(value):
-        return {_name(name, place): _plain(value[name], f"{place}[{name!r}]", depth + 1) for name in value.keys()}  # noqa: SIM118
+        names = list(value.keys())  # it may be no dict
+        return {_name(name, place): _plain(value[name], f"{place}[{_shown(name)}]", depth + 1) for name in names}
     if isinstance(value, (list, tuple)):
         return [_plain(each, f"{place}[{index}]", depth + 1) for index, each in enumerate(value)]
     if hasattr(value, "tolist") and hasattr(value, "dtype"):  # NumPy's arrays and scalars, and what is like them
@@ -67,17 +70,21 @@ def _plain(value: Any, place: str, depth: int) -> Any:
 
 
 def _array(value: Any, place: str, depth: int) -> Any:
-    if value.dtype.kind not in "biufUO":
+    kind = getattr(value.dtype, "kind", "O")
+    if kind not in "biufUO":
         raise BadResult(f"{place}: an array of {value.dtype} cannot be kept as JSON")
+    if kind == "f" and value.dtype.itemsize > _DOUBLE_BYTES:
+        value = value.astype("f8")
     plain = value.tolist()
-    return plain if value.dtype.kind in "bf" else _plain(plain, place, depth + 1)
+    return plain if kind in "bf" else _plain(plain, place, depth + 1)
 
 
 def _name(name: Any, place: str) -> str:
     if not isinstance(name, str):
-        raise BadResult(f"{place}: the name {name!r} is of type {type(name).__name__}; names of results are texts")
+        text = f"the name {_shown(name)} is of type {type(name).__name__}; names of results are texts"
+        raise BadResult(f"{place}: {text}")
     if "\0" in name:
-        raise BadResult(f"{place}: the name {name!r} contains a NUL")
+        raise BadResult(f"{place}: the name {_shown(name)} contains a NUL")
     return _text(name, place)
 
 
@@ -85,5 +92,11 @@ def _text(text: str, place: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise BadResult(f"{place}: the text {text[:40]!r} is no Unicode text (it has a lone surrogate)") from error
-    return str(text)
+        raise BadResult(f"{place}: the text {_shown(text)} is no Unicode text (it has a lone surrogate)") from error
+    return str.__str__(text)
+
+
+def _shown(name: Any) -> str:
+    """A name in a message, however long it is."""
+    text = repr(name)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}...{text[:1]}"

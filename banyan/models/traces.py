@@ -5,7 +5,9 @@ import sys
 import traceback
 from collections.abc import Iterator
 
-_MACHINERY = ("banyan.models", "concurrent.futures", "dask", "distributed", "importlib", "worker")
+_MACHINERY = ("concurrent.futures", "dask", "distributed", "importlib")
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_OURS = (os.path.join(_ROOT, "banyan", "models", ""), os.path.join(_ROOT, "worker", ""))
 MAX_CHARACTERS = 60_000
 
 
@@ -18,12 +20,16 @@ def text_of(error: BaseException, note: str = "") -> str:
     """The traceback with the frames of the model and of what it called; `note` goes before it."""
     trace = traceback.TracebackException.from_exception(error, compact=True)
     _clean(trace, 0)
-    text = "".join(trace.format()).rstrip("\n")
+    text = shortened("".join(trace.format()).rstrip("\n"))
+    return f"{note}\n{text}" if note else text
+
+
+def shortened(text: str) -> str:
+    """The text as Unicode, without its middle if it is long."""
     if len(text) > MAX_CHARACTERS:
         half = MAX_CHARACTERS // 2
         text = f"{text[:half]}\n  ... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
-    text = text.encode(errors="replace").decode()
-    return f"{note}\n{text}" if note else text
+    return text.encode(errors="replace").decode()
 
 
 def last_line(error: BaseException) -> str:
@@ -32,7 +38,7 @@ def last_line(error: BaseException) -> str:
 
 
 def _clean(trace: traceback.TracebackException, depth: int) -> None:
-    machinery = ("<frozen importlib", *_directories())
+    machinery = ("<frozen importlib", *_OURS, *_directories())
     own = [frame for frame in trace.stack if not frame.filename.startswith(machinery)]
     if own:
         trace.stack = traceback.StackSummary.from_list(own)

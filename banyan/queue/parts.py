@@ -4,9 +4,9 @@ MongoDB keeps what a transaction writes in its cache until the commit, and refus
 tasks are first put aside in parts, which nobody sees. One small transaction then accepts the submission, and from there
 on its parts are made one after the other, by the request itself, or by rescue if that was interrupted.
 
-A child must not begin before all its edges are there. An edge between new tasks therefore comes with the earlier of
-them, or before; and of the edges to a child that is older, one comes when the submission is accepted, from a parent in
-the last part that has one.
+A child must not begin before all its edges are there. An edge to a new task therefore comes before both of its ends
+that are new; and of the edges to a child that is older, one comes when the submission is accepted: that from its last
+parent.
 """
 
 from collections import Counter, defaultdict
@@ -57,7 +57,7 @@ def submit_in_parts(
 
     What raises before that leaves nothing; afterwards all of it will be there, whatever happens to this process.
     """
-    split = _Split(tasks, sizes, joining.edges)
+    split = Split(tasks, sizes, joining.edges)
     try:
         for number, part in enumerate(split.parts):
             context.storage.parts.put_aside(unit, number, part)
@@ -99,10 +99,10 @@ def _make(context: Context, submission: Document) -> None:
         part = context.storage.parts.take(submission, context.now(), session)
         if part is None:
             return None
-        parents = context.storage.tasks.load(part.known, session)
+        parents = context.storage.tasks.load(part.parents, session)
         if parents:
             context.storage.tasks.mark_parents(parents, session)
-        gone = set(part.known) - parents.keys()
+        gone = set(part.parents) - parents.keys()
         context.storage.edges.insert([_orphaned(edge) if edge.parent in gone else edge for edge in part.edges], session)
         context.storage.tasks.insert(part.tasks, session=session)
         if submission["next"] + 1 == submission["count"]:
@@ -134,27 +134,28 @@ def _orphaned(edge: Edge) -> Edge:
     return replace(edge, settled=True, satisfied=edge.on == ON_ANY)
 
 
-class _Split:
+class Split:
     """A submission cut into `parts` where one would become too heavy; tasks keep their order.
 
     `first` are the edges that are to be there from the acceptance on.
     """
 
-    def __init__(self, tasks: Sequence[Document], sizes: Sequence[int], edges: Sequence[Edge]) -> None:
+    def __init__(
+        self, tasks: Sequence[Document], sizes: Sequence[int], edges: Sequence[Edge], part_bytes: int = PART_BYTES
+    ) -> None:
         self.first: list[Edge] = []
         self.parts: list[Part] = []
         self._place = {task["_id"]: index for index, task in enumerate(tasks)}
-        self._part_of: dict[ObjectId, int] = {}
         self._tasks: list[Document] = []
         self._edges: list[Edge] = []
         self._weight = 0
+        self._most = part_bytes
         edges_at = self._placed(edges)
         for index, task in enumerate(tasks):
             for edge in edges_at.get(index, ()):
                 self._make_room(EDGE_BYTES)
                 self._edges.append(edge)
             self._make_room(sizes[index] + TASK_BYTES)
-            self._part_of[task["_id"]] = len(self.parts)
             self._tasks.append(_marked(task))
         self._cut()
 
@@ -174,20 +175,16 @@ class _Split:
         return edges_at
 
     def _make_room(self, size_bytes: int) -> None:
-        if self._weight + size_bytes > PART_BYTES:
+        if self._weight + size_bytes > self._most:
             self._cut()
         self._weight += size_bytes
 
     def _cut(self) -> None:
         if not self._tasks and not self._edges:
             return
-        known = {edge.parent for edge in self._edges if self._is_there(edge.parent)}
-        self.parts.append(Part(tasks=self._tasks, edges=self._edges, known=list(known)))
+        older = {edge.parent for edge in self._edges if edge.parent not in self._place}
+        self.parts.append(Part(tasks=self._tasks, edges=self._edges, parents=list(older)))
         self._tasks, self._edges, self._weight = [], [], 0
-
-    def _is_there(self, parent: ObjectId) -> bool:
-        """Whether a parent was there before the part that ends here."""
-        return parent not in self._place or self._part_of.get(parent, len(self.parts)) < len(self.parts)
 
 
 def _marked(task: Document) -> Document:

@@ -59,31 +59,44 @@ def submit(
     joining = Joining.of(edges, [task["_id"] for task in tasks])
     answers = [_answer(task) for task in tasks]
 
-    def write(session: Session | None) -> list[ObjectId]:
-        ended = join(context, joining, actor, now, session) if edges else []
-        context.storage.tasks.insert(tasks, session=session)
-        context.storage.edges.insert(edges, session=session)
-        if joining.children:
-            context.storage.tasks.set_pending(context.storage.edges.pending_counts(joining.children, session), session)
-        _record(session)
-        return ended
-
-    def _record(session: Session | None) -> None:
+    def recorded(session: Session | None) -> None:
         if record is not None:
             record(session, answers)
 
     if parts.weight(sizes, len(edges)) > parts.WHOLE_BYTES:
-        parts.submit_in_parts(context, unit or ObjectId(), tasks, sizes, joining, actor, _record)
+        parts.submit_in_parts(context, unit or ObjectId(), tasks, sizes, joining, actor, recorded)
         return answers
     alone = len(tasks) == 1 and not edges and record is None
-    ended = write(None) if alone else context.storage.transaction(write)
-    context.hub.work(parts.claimable(tasks))
-    ended += parts.ended_parents(tasks)
+    ended = _store_whole(context, tasks, joining, actor, None if alone else recorded)
     if not ended:
         return answers
     settle(context, ended)
     current = context.storage.tasks.documents([task["_id"] for task in tasks], _ANSWERED)
     return [_answer(current.get(task["_id"], task)) for task in tasks]
+
+
+def _store_whole(
+    context: Context,
+    tasks: Sequence[Document],
+    joining: Joining,
+    actor: Actor,
+    record: Callable[[Session | None], None] | None,
+) -> list[ObjectId]:
+    """Store tasks and edges in one transaction, or without any if there is nothing to `record`; the ended parents."""
+
+    def write(session: Session | None) -> list[ObjectId]:
+        ended = join(context, joining, actor, context.now(), session) if joining.edges else []
+        context.storage.tasks.insert(tasks, session=session)
+        context.storage.edges.insert(joining.edges, session=session)
+        if joining.children:
+            context.storage.tasks.set_pending(context.storage.edges.pending_counts(joining.children, session), session)
+        if record is not None:
+            record(session)
+        return ended
+
+    ended = write(None) if record is None else context.storage.transaction(write)
+    context.hub.work(parts.claimable(tasks))
+    return ended + parts.ended_parents(tasks)
 
 
 def _fresh(documents: Sequence[Document], actor: Actor, now: datetime) -> list[Document]:

@@ -89,13 +89,14 @@ def make(
 
 
 def _tasks(context: Context, plan: Plan, sweep: ObjectId) -> list[Document]:
-    title = plan.kept.get("name") or plan.kept.get("model") or "sweep"
+    title = plan.kept.get("name") or plan.kept.get("model")
     common = {name: value for name, value in plan.shared.items() if name not in ("command", "inputs")}
     commands = _commands(context, plan)
     tasks = []
     for index, point in enumerate(plan.points):
-        task = {**common, "_id": ObjectId(), "name": f"{title}[{index}]", "sweep": sweep, "index": index}
-        task["inputs"] = {**plan.inputs, **point}
+        task = {**common, "_id": ObjectId(), "sweep": sweep, "index": index, "inputs": {**plan.inputs, **point}}
+        if title:
+            task["name"] = f"{title}[{index}]"
         if commands:
             task["command"] = commands[index]
         tasks.append(task)

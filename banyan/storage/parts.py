@@ -23,11 +23,11 @@ Session = ClientSession | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Tasks and edges that become real together; `known` are the edges' parents that are there before it."""
+    """Tasks and edges that become real together; `parents` are those of the edges that are older than all parts."""
 
     tasks: Sequence[Document] = ()
     edges: Sequence[Edge] = ()
-    known: Sequence[ObjectId] = ()
+    parents: Sequence[ObjectId] = ()
 
 
 class PartStore:
@@ -50,7 +50,7 @@ class PartStore:
                 "number": number,
                 "tasks": list(part.tasks),
                 "edges": [edge_document(edge) for edge in part.edges],
-                "known": list(part.known),
+                "parents": list(part.parents),
             }
         )
 
@@ -95,7 +95,7 @@ class PartStore:
         part = self._parts.find_one_and_delete({"submission": id, "number": number}, session=session)
         if part is None:
             raise LookupError(f"part {number} of submission {id} is missing")
-        return Part(tasks=part["tasks"], edges=[edge_of(each) for each in part["edges"]], known=part["known"])
+        return Part(tasks=part["tasks"], edges=[edge_of(each) for each in part["edges"]], parents=part["parents"])
 
     def interrupted(self, before: datetime) -> list[ObjectId]:
         """Accepted submissions of which no part was made since `before`."""

@@ -7,12 +7,13 @@ from bson import ObjectId
 
 from banyan.domain.task import CANCELLED, ENDED, SUCCESS, State
 from banyan.storage.reading import Reader
-from banyan.storage.sweeps import points_of
 
 Document = dict[str, Any]
 
 _ROWS = 200
 """How many tasks are read at once; each may hold a result of 64 KiB."""
+_LOOKED_AT = 5000
+"""How many tasks one query looks into, however large they are."""
 _ROW = dict.fromkeys(("index", "state", "exit_status", "inputs", "result", "result_file"), 1)
 
 
@@ -32,7 +33,7 @@ def progress_of(reader: Reader, sweeps: Sequence[ObjectId]) -> dict[ObjectId, Do
     for id, sweep in known.items():
         shown[id] = _progress(sweep["count"], counts.get(id, []), id in unmade)
         if "barrier" in sweep:
-            shown[id]["barrier"] = states.get(sweep["barrier"], "deleted")
+            shown[id]["barrier"] = states.get(sweep["barrier"], State.INACTIVE if id in unmade else "deleted")
     return shown
 
 
@@ -64,26 +65,35 @@ def _progress(count: int, groups: Sequence[Document], unmade: bool) -> Document:
     }
 
 
-def keys_of(reader: Reader, sweep: ObjectId, field: str) -> list[str]:
+def keys_of(reader: Reader, sweep: Document, field: str) -> list[str]:
     """The names in an object field of the sweep's tasks, in the order in which the objects have them."""
+    places: dict[str, int] = {}
+    for span in _spans(sweep):
+        for group in reader.aggregate("tasks", _keys(span, field)):
+            places[group["_id"]] = min(group["place"], places.get(group["_id"], group["place"]))
+    return sorted(places, key=lambda name: (places[name], name))
+
+
+def _keys(where: Document, field: str) -> list[Document]:
     is_object = {"$eq": [{"$type": f"${field}"}, "object"]}
     pairs = {"$cond": [is_object, {"$objectToArray": f"${field}"}, []]}
-    found = reader.aggregate(
-        "tasks",
-        [
-            {"$match": points_of(sweep)},
-            {"$project": {"pairs": {"$map": {"input": pairs, "in": "$$this.k"}}}},
-            {"$unwind": {"path": "$pairs", "includeArrayIndex": "place"}},
-            {"$group": {"_id": "$pairs", "place": {"$min": "$place"}}},
-            {"$sort": {"place": 1, "_id": 1}},
-        ],
-    )
-    return [group["_id"] for group in found]
+    return [
+        {"$match": where},
+        {"$project": {"names": {"$map": {"input": pairs, "in": "$$this.k"}}}},
+        {"$unwind": {"path": "$names", "includeArrayIndex": "place"}},
+        {"$group": {"_id": "$names", "place": {"$min": "$place"}}},
+    ]
 
 
-def has_any(reader: Reader, sweep: ObjectId, where: Document) -> bool:
+def has_any(reader: Reader, sweep: Document, where: Document) -> bool:
     """Whether a task of the sweep matches."""
-    return reader.one("tasks", {**points_of(sweep), **where}, {"_id": 1}) is not None
+    return any(reader.one("tasks", {**span, **where}, {"_id": 1}) is not None for span in _spans(sweep))
+
+
+def _spans(sweep: Document) -> Iterator[Document]:
+    """Filters that together match all tasks of a sweep, each so many that a query on them stays within its time."""
+    for start in range(0, sweep["count"], _LOOKED_AT):
+        yield {"sweep": sweep["_id"], "index": {"$gte": start, "$lt": start + _LOOKED_AT}}
 
 
 def rows_of(reader: Reader, sweep: ObjectId) -> Iterator[Document]:

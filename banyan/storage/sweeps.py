@@ -32,7 +32,9 @@ class SweepStore:
         self._sweeps.create_index("name", name="name")
         self._sweeps.create_index("retrying", name="retrying", partialFilterExpression={"retrying": {"$exists": True}})
         self._tasks.create_index(
-            [("sweep", 1), ("index", 1)], name="sweep", partialFilterExpression={"sweep": {"$exists": True}}
+            [("sweep", 1), ("index", 1), ("state", 1), ("exit_status", 1)],
+            name="sweep",
+            partialFilterExpression={"sweep": {"$exists": True}},
         )
 
     def insert(self, document: Document, session: Session = None) -> None:

@@ -186,3 +186,40 @@ def test_refusals_come_back_as_errors(app: Flask, alice: Client, client_as: As) 
     task = alice.submit({"command": "true"})["_id"]
     with pytest.raises((Forbidden, NotFound)):
         client_as("bob", Role.PROVIDER).cancel(task)
+
+
+def test_a_sweep_from_its_submission_to_its_deletion(alice: Client, worker: HandWorker) -> None:
+    made = alice.submit_sweep({"name": "s", "command": "run {x}", "grid": {"x": [1, 2, 3]}, "barrier": {}})
+    sweep = made["_id"]
+    assert made["count"] == 3
+    assert [each["_id"] for each in alice.sweeps({"name": "s"}).items] == [sweep]
+    assert alice.sweeps(projection=["progress"]).items[0]["progress"]["fraction"] == 0
+    seen: list[float] = []
+
+    def run_one(progress: Document) -> None:
+        seen.append(progress["fraction"])
+        for grant in worker.claim(1):
+            assert (grant["sweep"], grant["command"]) == (sweep, f"run {grant['inputs']['x']}")
+            bad = grant["inputs"]["x"] == 2 and grant["attempt"] == 1
+            worker.end(grant, "failure (exit code 1)" if bad else "success", result={"y": grant["index"]})
+
+    ended = alice.wait_sweep(sweep, on_change=run_one)
+    assert seen == [0, 1 / 3, 2 / 3, 1]
+    assert (ended["progress"]["succeeded"], ended["progress"]["failed"]) == (2, 1)
+    assert alice.task(made["barrier"])["exit_status"] == "success"
+    assert alice.sweep_statistics(sweep)["exit_statuses"] == {"success": 2, "failure (exit code 1)": 1}
+    retried = alice.retry_sweep(sweep)
+    assert (retried["retried"], retried["refused"]) == (1, 0)
+    assert alice.wait_sweep(sweep, on_change=run_one)["progress"]["succeeded"] == 3
+    assert [row["y"] for row in alice.sweep_results(sweep)["_items"]] == [0, 1, 2]
+    assert alice.sweep_csv(sweep).splitlines()[0] == b"index,task,state,exit_status,x,y"
+    assert alice.cancel_sweep(sweep)["cancelled"] == 0
+    assert alice.delete_sweep(sweep)["deleted"] == 3
+    with pytest.raises(NotFound):
+        alice.sweep(sweep)
+
+
+def test_waiting_for_a_sweep_ends_with_the_timeout(alice: Client) -> None:
+    made = alice.submit_sweep({"command": "true", "grid": {"x": [1, 2]}})
+    with pytest.raises(TimeoutError, match="0 of 2 tasks have ended"):
+        alice.wait_sweep(made["_id"], timeout=0.01)

@@ -15,7 +15,7 @@ from banyan.queue.cancel import cancel
 from banyan.queue.context import Context
 from banyan.queue.register import leave
 from banyan.queue.rescue import rescue
-from banyan.queue.retry import retry
+from banyan.queue.retry import retry, retry_all
 from banyan.queue.update import Update, update
 from tests.support.queue import ALICE, SimulatedWorker, post, task
 
@@ -76,6 +76,11 @@ class QueueMachine(RuleBasedStateMachine):
     def retry(self, id: ObjectId) -> None:
         with suppress(IllegalTransition):
             retry(self.context, id)
+
+    @rule(some=st.lists(ids, min_size=2, max_size=4, unique=True))
+    def retry_together(self, some: list[ObjectId]) -> None:
+        refused = retry_all(self.context, some)
+        assert set(refused) <= set(some)
 
     @rule(id=ids, hold=st.booleans())
     def hold(self, id: ObjectId, hold: bool) -> None:

@@ -94,6 +94,12 @@ def test_the_environment_is_the_stated_one_and_nothing_else(tmp_path: Path, monk
     assert f"BANYAN_WORKDIR={tmp_path}/t1/1/work\n" in end["stdout_tail"]
 
 
+def test_a_point_of_a_sweep_knows_its_sweep_and_its_index(tmp_path: Path) -> None:
+    task = {"command": "echo $BANYAN_SWEEP_ID $BANYAN_SWEEP_INDEX", "sweep": "5" * 24, "index": 0}
+    (end,) = ends(tmp_path, task)
+    assert end["stdout_tail"] == f"{'5' * 24} 0\n"
+
+
 def test_work_directories(tmp_path: Path) -> None:
     script = "ls; pwd; touch here"
     same = {"_id": "same", "command": script, "workdir": "task"}

@@ -195,6 +195,8 @@ def test_numbers_and_arrays_become_json(tmp_path: Path) -> None:
         "flag": True,
         "array": [[1, 2], [3, 4]],
         "floats": [math.inf, -math.inf],
+        "long": [0.5, [2.0]],
+        "colour": {"red": "red"},
         "inner": {"c.x": 7, "$ref": [1, None], "": "empty", "\N{DECIDUOUS TREE}": True},
     }
 
@@ -215,7 +217,8 @@ def test_a_large_result_goes_to_a_file_of_the_task(tmp_path: Path) -> None:
         ("list", "a mapping of names to values, such as a dict, not list"),
         ("number keys", "result: the name 1 is of type int; names of results are texts"),
         ("object", "result['value']: a value of type object cannot be kept"),
-        ("huge", "too large an integer"),
+        ("huge", "an integer of 65 bits is too large; 64 are kept"),
+        ("very huge", "an integer of 16610 bits is too large"),
         ("nul", "contains a NUL"),
     ],
 )
@@ -270,8 +273,11 @@ def test_a_model_that_takes_too_long_to_load_is_given_up(tmp_path: Path) -> None
     directory = tmp_path / "models"
     directory.mkdir()
     (directory / "slow.py").write_text("import time\n\ntime.sleep(600)\n\n\ndef task(spec, cancel): ...\n")
-    (end,) = ends(tmp_path / "root", {"model": "slow"}, models={"path": [str(directory)], "host_start_seconds": 0.5})
-    assert end["exit_status"] == "failure (worker: model host: it was not ready after 0.5 s)"
+    models = {"path": [str(directory)], "host_start_seconds": 0.5}
+    slow = [{"model": "slow"}] * 4
+    *told, after = ends(tmp_path / "root", *slow, {"command": "echo after"}, models=models)
+    assert {each["exit_status"] for each in told} == {"failure (worker: model host: it was not ready after 0.5 s)"}
+    assert after["stdout_tail"] == "after\n"
 
 
 # Ending early
@@ -293,9 +299,92 @@ def test_subtasks_of_a_cancelled_task_stop_before_its_end_is_told(tmp_path: Path
 
 
 def test_threads_that_a_failed_task_left_are_told_to_stop(tmp_path: Path) -> None:
-    end, _ = ends(tmp_path, asked("stray thread"), {"command": "sleep 1"})
+    (end,) = ends(tmp_path, asked("stray thread"))
     assert end["exit_status"] == "failure (ValueError)"
-    eventually((tmp_path / "t1/1/work/said").exists)
+    assert (tmp_path / "t1/1/work/said").read_text() == "thread stopped"
+
+
+def test_subtasks_of_a_nested_computation_are_over_when_a_failure_is_told(tmp_path: Path) -> None:
+    (end,) = ends(tmp_path, asked("fail beside nested", fields={"requested_resources": {"cores": 2}}))
+    assert end["exit_status"] == "failure (ValueError)"
+    assert (tmp_path / "t1/1/work/nested").read_text() == "over"
+
+
+# Models that misbehave: the next task finds a sound host
+
+
+@pytest.mark.parametrize(
+    ("do", "exit_status"),
+    [
+        ("close stdout", "success"),
+        ("close descriptor", "success"),
+        ("set an alarm", "success"),
+        ("change signals", "success"),
+        ("fork and return", "success"),
+        ("use a fork server", "success"),
+        ("write everywhere", "failure (worker: model host died)"),
+    ],
+)
+def test_the_next_task_does_not_suffer(tmp_path: Path, do: str, exit_status: str) -> None:
+    tasks = [asked(do), asked(do), {"command": "sleep 1.2"}, asked("describe")]
+    first, again, _, after = ends(tmp_path, *tasks, cores=1)
+    assert (first["exit_status"], again["exit_status"]) == (exit_status, exit_status), (first, again)
+    assert (after["exit_status"], after["stdout_tail"]) == ("success", "to stdout\n"), after
+    if do == "fork and return":
+        assert first["result"]["pid"] == first["pid"]
+
+
+def test_processes_of_multiprocessing_end_when_they_are_told(tmp_path: Path) -> None:
+    (end,) = ends(tmp_path, asked("end processes", fields={"timeout": 30}))
+    assert end["result"] == {"exit_code": -int(signal.SIGTERM)}
+
+
+def test_processes_that_the_callback_started_stay(tmp_path: Path) -> None:
+    directory = tmp_path / "models"
+    directory.mkdir()
+    (directory / "caller.py").write_text(_CALLER)
+    models = {"path": [str(directory)]}
+    told = ends(tmp_path / "root", {"model": "caller"}, {"model": "caller"}, cores=1, models=models)
+    assert [each["result"] for each in told] == [{"alive": True}, {"alive": True}]
+
+
+_CALLER = """
+import subprocess
+
+from dask import delayed
+
+
+def worker_callback():
+    global process
+    process = subprocess.Popen(["sleep", "600"])
+
+
+def task(spec, cancel):
+    return delayed(lambda: {"alive": process.poll() is None})()
+"""
+
+
+def test_a_helper_beside_a_model_may_have_any_name(tmp_path: Path) -> None:
+    directory = tmp_path / "models"
+    directory.mkdir()
+    (directory / "worker.py").write_text("ANSWER = 42\n")
+    text = "from dask import delayed\nfrom worker import ANSWER\n\n\ndef task(spec, cancel):\n"
+    (directory / "helped.py").write_text(text + "    return delayed(dict)(answer=ANSWER)\n")
+    (end,) = ends(tmp_path / "root", {"model": "helped"}, models={"path": [str(directory)]})
+    assert end["result"] == {"answer": 42}
+
+
+def test_memory_that_an_earlier_task_left_is_not_counted_against_a_later_one(tmp_path: Path) -> None:
+    limit = {"requested_resources": {"cores": 1, "memory": 200 * 2**20}}
+    kept, after = ends(
+        tmp_path, asked("keep memory", bytes=300 * 2**20), asked("echo after a while", fields=limit), cores=1
+    )
+    assert (kept["exit_status"], after["exit_status"]) == ("success", "success")
+
+
+def test_a_host_that_dies_idle_takes_no_task_with_it(tmp_path: Path) -> None:
+    told = ends(tmp_path, asked("die later"), {"command": "sleep 1"}, asked("describe"), cores=1)
+    assert [each["exit_status"] for each in told] == ["success"] * 3
 
 
 def test_a_model_that_is_cleaning_up_is_let_finish(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A queue over the real MongoDB, and workers that claim and report without running anything."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -48,6 +48,17 @@ def post(context: Context, *tasks: Document, actor: Actor = ALICE) -> list[Objec
 def after(*parents: ObjectId, on: str = "success") -> list[Document]:
     """Dependencies on these parents."""
     return [{"task": parent, "on": on} for parent in parents]
+
+
+class Interrupting(Hub):
+    """Wakes nobody: whenever tasks can be claimed it lets `act` happen, which may raise."""
+
+    def __init__(self, context: Context, act: Callable[[], object]) -> None:
+        super().__init__(context.storage)
+        self._act = act
+
+    def work(self, counts: Mapping[str, int]) -> None:
+        self._act()
 
 
 @dataclass

@@ -76,6 +76,8 @@ def test_variables_of_the_client_the_tasks_and_the_other_program_are_left_alone(
         "BANYAN_WORKDIR": "/tmp",
         "BANYAN_PROGRESS": "p",
         "BANYAN_RESULT": "r",
+        "BANYAN_SWEEP_ID": "s",
+        "BANYAN_SWEEP_INDEX": "3",
         "BANYAN_MODELS__PATH": '["models"]',
         "BANYANO": "not ours",
     }

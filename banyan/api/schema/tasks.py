@@ -110,7 +110,7 @@ _SHOWN: dict[str, Rules] = {
     "result": anything(),
     "result_file": text(),
     "cancelled_by": mapping(user=text(), task=identifier()),
-    "sweep": identifier(),
+    "sweep": described(reference("sweeps"), "the sweep whose point it is"),
     "index": whole(),
     "peak_memory_bytes": size(),
     "cpu_seconds": number(),

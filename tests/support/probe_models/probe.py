@@ -4,6 +4,8 @@ An ordinary model: it imports nothing of the queue.
 """
 
 import concurrent.futures
+import enum
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -54,6 +56,10 @@ def describe(spec, cancel):
     }
 
 
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
 def raise_error(spec, cancel):
     raise {
         "ValueError": ValueError("no such value"),
@@ -69,6 +75,7 @@ def give(spec, cancel):
         "number keys": {1: 2},
         "object": {"value": object()},
         "huge": {"value": 2**64},
+        "very huge": {"value": 10**5000},
         "nul": {"a\0": 1},
         "large": {"text": "x" * 100_000},
         "numpy": {
@@ -77,6 +84,8 @@ def give(spec, cancel):
             "nan": np.nan,
             "array": np.array([[1, 2], [3, 4]]),
             "floats": np.array([np.inf, -np.inf]),
+            "long": [np.longdouble(0.5), np.array([np.longdouble(2)])],
+            "colour": {Colour.RED: Colour.RED},
             "inner": {"c.x": np.int64(7), "$ref": (1, None), "": "empty", "\N{DECIDUOUS TREE}": True},
         },
     }[spec.inputs["value"]]
@@ -171,6 +180,95 @@ def stray_thread(spec, cancel):
     raise ValueError("failed early")
 
 
+def fail_beside_nested(spec, cancel):
+    def nested():
+        dask.compute(delayed(linger)(spec))
+
+    return dask.compute(delayed(nested)(), delayed(fail_after)(os.path.join(spec.workdir, "begun")))
+
+
+def linger(spec):
+    with open(os.path.join(spec.workdir, "begun"), "w"):
+        time.sleep(0.5)
+    with open(os.path.join(spec.workdir, "nested"), "w") as file:
+        file.write("over")
+
+
+def fail_after(path):
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    raise ValueError("beside")
+
+
+def close_stdout(spec, cancel):
+    print("before")
+    sys.stdout.close()
+    sys.stderr = None
+    return {}
+
+
+def close_descriptor(spec, cancel):
+    os.close(0)
+    os.close(1)
+    return {}
+
+
+def set_an_alarm(spec, cancel):
+    signal.setitimer(signal.ITIMER_REAL, 1)
+    return {}
+
+
+def change_signals(spec, cancel):
+    return {"known": signal.getsignal(signal.SIGTERM) is not None}
+
+
+def fork_and_return(spec, cancel):
+    os.fork()
+    return {"pid": os.getpid()}
+
+
+def use_a_fork_server(spec, cancel):
+    process = multiprocessing.get_context("forkserver").Process(target=abs, args=(1,))
+    process.start()
+    process.join()
+    return {"exit_code": process.exitcode}
+
+
+def write_everywhere(spec, cancel):
+    for descriptor in range(3, 30):
+        try:
+            os.write(descriptor, b"x" * 100)
+        except OSError:
+            continue
+    return {}
+
+
+def end_processes(spec, cancel):
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    process.start()
+    process.terminate()
+    process.join()
+    return {"exit_code": process.exitcode}
+
+
+KEPT = []
+
+
+def keep_memory(spec, cancel):
+    KEPT.append(b"x" * spec.inputs["bytes"])
+    return {}
+
+
+def echo_after_a_while(spec, cancel):
+    time.sleep(1)
+    return {}
+
+
+def die_later(spec, cancel):
+    threading.Thread(target=lambda: (time.sleep(0.5), os._exit(1)), daemon=True).start()
+    return {}
+
+
 def runtime_tasks(spec, cancel):
     """Submits further tasks while it runs, as one can on a Dask cluster."""
     from distributed import worker_client
@@ -206,4 +304,16 @@ ACTS = {
     "fan out": fan_out,
     "stray thread": stray_thread,
     "runtime tasks": runtime_tasks,
+    "fail beside nested": fail_beside_nested,
+    "close stdout": close_stdout,
+    "close descriptor": close_descriptor,
+    "set an alarm": set_an_alarm,
+    "change signals": change_signals,
+    "fork and return": fork_and_return,
+    "use a fork server": use_a_fork_server,
+    "write everywhere": write_everywhere,
+    "end processes": end_processes,
+    "keep memory": keep_memory,
+    "echo after a while": echo_after_a_while,
+    "die later": die_later,
 }

@@ -1,0 +1,128 @@
+"""A host process made a task's own, and nobody's again: its streams, its directory, its variables, its children."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from worker.offspring import descendants, kill
+
+END_SECONDS = 2.0
+"""How long killed processes may take to go."""
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Place:
+    """What a task finds. The processes that are there when it is made stay; those that a task leaves are killed."""
+
+    def __init__(self) -> None:
+        self.kept = descendants(os.getpid())
+        self._variables: list[str] = []
+
+    def enter(self, what: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Be the task's; the outcome of the task where that fails."""
+        os.environ.update(what["env"])
+        self._variables = list(what["env"])
+        try:
+            _redirect(what["stdin"] or os.devnull, os.O_RDONLY, 0)
+            _redirect(what["stdout"], _APPEND, 1)
+            _redirect(what["stderr"], _APPEND, 2)
+        except OSError as error:
+            return {"broken": f"output: {error}"}
+        # A model may have closed or replaced them; closing these closes no descriptor.
+        sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        try:
+            os.chdir(what["cwd"])
+        except OSError as error:
+            return {"exception": type(error).__name__, "error": str(error)}
+        return None
+
+    def leave(self) -> bool:
+        """Be nobody's; whether nothing of the task is left."""
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(
+                OSError, ValueError, AttributeError
+            ):  # the disk is full, which is seen later, or it is closed
+                stream.flush()
+        for number in range(3):
+            _redirect(os.devnull, os.O_RDWR, number)
+        for timer in _TIMERS:
+            signal.setitimer(timer, 0)
+        ignore_signals()
+        os.chdir("/")
+        for name in self._variables:
+            os.environ.pop(name, None)
+        return self._end_children()
+
+    def _end_children(self) -> bool:
+        """Kill the processes that a task has left; whether they are gone."""
+        deadline = time.monotonic() + END_SECONDS
+        while _has_children() and (left := descendants(os.getpid()) - self.kept - _helpers()):
+            for pid in left:
+                kill(pid)
+                with suppress(ChildProcessError):  # a grandchild: it comes to us once its parent is gone
+                    os.waitpid(pid, os.WNOHANG)
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
+
+
+def ignore_signals() -> None:
+    """A host is ended by SIGKILL alone. Handlers that do nothing, for what is ignored stays ignored in programs."""
+    for number in _IGNORED:
+        signal.signal(number, _nothing)
+
+
+def let_forks_be_ordinary() -> None:
+    """Let processes that a model forks heed signals, also one that comes the moment they are there."""
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED),
+        after_in_child=_heed_signals,
+    )
+
+
+def _heed_signals() -> None:
+    for number in _IGNORED:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
+
+
+def _nothing(*_: object) -> None:
+    """Let a system call that was interrupted go on."""
+
+
+def _redirect(path: str, flags: int, number: int) -> None:
+    descriptor = os.open(path, flags, 0o644)
+    if descriptor == number:  # a task has closed it
+        os.set_inheritable(descriptor, True)
+        return
+    os.dup2(descriptor, number)
+    os.close(descriptor)
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _helpers() -> set[int]:
+    """The processes that Python's `multiprocessing` started once for all that follows, and has no public names for."""
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    server = sys.modules.get("multiprocessing.forkserver")
+    pids = (
+        getattr(getattr(tracker, "_resource_tracker", None), "_pid", None),
+        getattr(getattr(server, "_forkserver", None), "_forkserver_pid", None),
+    )
+    return {pid for pid in pids if pid is not None}
