@@ -11,9 +11,9 @@ from banyan.api.routes import ADMIN, ANYONE, route
 from banyan.api.schema.kinds import Rules
 from banyan.api.schema.tasks import GIVEN
 from banyan.api.validation import validated
-from banyan.api.values import unstorable
 from banyan.errors import Invalid
 from banyan.queue import models as modelling
+from banyan.wire import unstorable
 
 Document = dict[str, Any]
 

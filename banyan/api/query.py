@@ -10,9 +10,8 @@ from banyan.api.bodies import read_json
 from banyan.api.coercion import to_date, to_id
 from banyan.api.schema import RESOURCES
 from banyan.api.schema.kinds import Rules
-from banyan.api.values import unstorable
 from banyan.errors import BadRequest
-from banyan.wire import parse_duration, parse_size
+from banyan.wire import parse_duration, parse_size, unstorable
 
 Filter = dict[str, Any]
 

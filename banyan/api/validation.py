@@ -17,8 +17,8 @@ from banyan.api.compiled import Compiled
 from banyan.api.faults import explain, shortened
 from banyan.api.schema import RESOURCES
 from banyan.api.validator import MAX_FAULTS, Validator
-from banyan.api.values import bad_name, unstorable
 from banyan.errors import Invalid, TooLarge
+from banyan.wire import bad_name, unstorable
 
 Document = dict[str, Any]
 Issues = dict[str, object]

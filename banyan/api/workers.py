@@ -16,7 +16,7 @@ from banyan.errors import BadRequest, Conflict, Invalid
 from banyan.queue import register as registering
 from banyan.queue.claim import Ask, claim
 from banyan.queue.report import Report, report
-from banyan.wire import dumps, parse_date
+from banyan.wire import MAX_RESULT_BYTES, dumps, parse_date
 
 Document = dict[str, Any]
 
@@ -24,8 +24,6 @@ WORKS = (WORKER, ADMIN)
 
 _reports = Checker(REPORT)
 _samples = Checker(SAMPLE)
-MAX_RESULT_BYTES = 2**17
-"""A result is kept inline up to 64 KiB; some room is left for how it is written."""
 _NOT_KEPT = frozenset({"execution", "token", "task", "given_back", "exit_status"})
 _TIMES = ("time_started", "time_terminated")
 
@@ -124,8 +122,9 @@ def _token_fits(given: Document) -> bool:
 
 def check_result(result: Any) -> None:
     """Raise `Invalid` for a result that is too large to be kept in the task."""
-    if result is not None and len(dumps(result)) > MAX_RESULT_BYTES:
-        text = f"it has more than {MAX_RESULT_BYTES} bytes; leave it in a file of the work directory (result_file)"
+    most = 2 * MAX_RESULT_BYTES  # some room is left for how it is written
+    if result is not None and len(dumps(result)) > most:
+        text = f"it has more than {most} bytes; leave it in a file of the work directory (result_file)"
         raise Invalid({"result": text})
 
 
