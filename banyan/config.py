@@ -58,7 +58,9 @@ class Limits(Section):
     max_sweep_points: Annotated[int, Some] = 100_000
     max_submission_bytes: Annotated[Size, Some] = 128 * 2**20
     max_page_items: Annotated[int, Some] = 1_000
+    max_answer_bytes: Annotated[Size, Some] = 128 * 2**20
     query_seconds: Annotated[Seconds, Some] = 30.0
+    request_seconds: Annotated[Seconds, Some] = 20.0
 
 
 class Mongo(Section):

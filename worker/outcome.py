@@ -44,7 +44,7 @@ def exit_status(wait_status: int, cause: Cause | None, marks: Document, host_dea
     if broken is not None and (broken != HOST_DIED or host_deaths < MAX_HOST_DEATHS):
         return worker_failure(broken)
     if exception is not None:
-        return f"failure ({exception})"
+        return f"failure ({_in_one_line(exception)})"
     return f"failure ({signal_name(-code)})" if code < 0 else failure(code)
 
 
@@ -55,7 +55,13 @@ def failure(exit_code: int) -> str:
 
 def worker_failure(reason: str) -> str:
     """The exit status of an attempt that the machine, not the program, brought down."""
-    return f"failure (worker: {' '.join(reason.split())[:MAX_REASON]})"
+    return f"failure (worker: {_in_one_line(reason)})"
+
+
+def _in_one_line(text: str) -> str:
+    """A name or a reason as an exit status may have it: programs choose names, and paths, as they like."""
+    words = " ".join(text[:MAX_REASON].split())
+    return "".join(each if each.isprintable() else "?" for each in words) or "unknown"
 
 
 def signal_name(number: int) -> str:

@@ -79,12 +79,11 @@ def _report(task_id: ObjectId, state: Any, data: Document) -> Document:
     if token is None:
         raise Invalid({"update_execution_data": {"token": "the attempt's token is required"}})
     execution = _attempt_of(task_id, token)
-    holder = task.get("worker")
-    if holder is not None:
-        context().storage.workers.renew(holder, context().now())
     answer = report(context(), [_said(task, execution, state, data)])
     if answer.stale:
         raise StaleAttempt(f"execution {execution} is not the current attempt of task {task_id}; stop it")
+    if task.get("worker") is not None and task.get("execution") == execution:
+        context().storage.workers.renew(task["worker"], context().now())
     return _answer(task_id)
 
 

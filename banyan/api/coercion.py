@@ -1,5 +1,6 @@
 """From what is sent to what is stored: ids, dates, sizes, durations, references. ValueError says what is wrong."""
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,7 +31,7 @@ def to_ids(value: object) -> list[ObjectId]:
         raise ValueError("must be a list of ids")
     ids = [to_id(each) for each in value]
     if len(set(ids)) < len(ids):
-        twice = next(each for index, each in enumerate(ids) if each in set(ids[:index]))
+        twice, _ = Counter(ids).most_common(1)[0]
         raise ValueError(f"{twice} appears twice")
     return ids
 

@@ -19,6 +19,7 @@ from banyan.storage.statistics import count_tasks, count_workers
 
 _KEY = "BANYAN_METRICS"
 _FRESH_SECONDS = 5.0
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -37,10 +38,11 @@ class Metrics:
     def observe(self, response: Response) -> None:
         """Count the request that has just been answered."""
         path = request.url_rule.rule if request.url_rule else "(none)"
-        self.requests.labels(request.method, path, response.status_code).inc()
+        method = request.method if request.method in _METHODS else "(other)"  # anyone may send any, without a token
+        self.requests.labels(method, path, response.status_code).inc()
         started = g.get("metrics_started")
         if started is not None:
-            self.seconds.labels(request.method, path).observe(time.perf_counter() - started)
+            self.seconds.labels(method, path).observe(time.perf_counter() - started)
 
 
 class _Queue(Collector):

@@ -10,12 +10,12 @@ from types import FrameType
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
-from gunicorn.workers.gthread import ThreadWorker
 
 from banyan.api.app import create_app
 from banyan.api.audit import Trail
 from banyan.api.context import CONFIG_KEY
 from banyan.api.credentials import make_sure
+from banyan.api.patience import PatientWorker
 from banyan.config import ServerSettings
 from banyan.errors import Unavailable
 from banyan.models.checker import Checker
@@ -103,6 +103,7 @@ class _Server(BaseApplication):
             "graceful_timeout": _GRACEFUL_SECONDS,
             "timeout": _SILENT_SECONDS,
             "limit_request_line": 8190,
+            "forwarder_headers": "",  # nobody says by a header under which path we are
             "loglevel": self._settings.log.level.replace("debug", "info"),  # it would log what strangers ask for
             "worker_exit": _leave,
             "control_socket_disable": True,
@@ -111,12 +112,17 @@ class _Server(BaseApplication):
             if name in self.cfg.settings:
                 self.cfg.set(name, value)
 
+    @property
+    def request_seconds(self) -> float:
+        """How long a client may take to send a request."""
+        return self._settings.limits.request_seconds
+
     def load(self) -> Any:
         """The application, made in each process after the fork."""
         return build(self._settings)
 
 
-class ReleasingWorker(ThreadWorker):
+class ReleasingWorker(PatientWorker):
     """A process that, when it is to stop, answers the claims that it holds open and ends posting checks, at once."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -9,13 +9,14 @@ from banyan.api import audit, idempotency
 from banyan.api.attempts import write_execution_data
 from banyan.api.bodies import read_body, read_object
 from banyan.api.context import actor, context
-from banyan.api.data import both, visible
+from banyan.api.data import both, reader, visible
+from banyan.api.faults import shortened
 from banyan.api.query import parse_where
 from banyan.api.queues import if_match
 from banyan.api.routes import ADMIN, ANYONE, PROVIDER, WORKER, route
 from banyan.api.schema.kinds import Rules, identifier, identifiers
-from banyan.api.validation import check_task, validated, validated_changes, validated_new
-from banyan.errors import BadRequest, BanyanError, Forbidden, IllegalTransition, Invalid, NotFound, TooLarge
+from banyan.api.validation import check_count, check_task, validated, validated_changes, validated_new
+from banyan.errors import BadRequest, BanyanError, Forbidden, IllegalTransition, Invalid, NotFound
 from banyan.queue import cancel as cancelling
 from banyan.queue import explain as explaining
 from banyan.queue import retry as retrying
@@ -127,9 +128,7 @@ def _flag(name: str) -> bool:
 
 
 def _change_list(body: list[Any], dry_run: bool) -> Document:
-    limit = context().settings.limits.max_list_items
-    if len(body) > limit:
-        raise TooLarge(f"the list has {len(body)} items; send at most {limit} at once")
+    check_count(body, context().settings.limits.max_list_items)
     return {"_status": "OK", "_items": [_change_item(item, dry_run) for item in body]}
 
 
@@ -147,8 +146,10 @@ def _change_item(item: Any, dry_run: bool) -> Document:
 
 def refused(error: BanyanError, id: Any) -> Document:
     """One item's fault, in an answer that tells of each item."""
-    fault: Document = {"_status": "ERR", "_id": id, "_error": {"code": error.status, "message": str(error)}}
-    return fault | {"_issues": error.issues} if isinstance(error, Invalid) else fault
+    message = shortened(str(error))
+    known = id if isinstance(id, (str, ObjectId)) else None
+    fault: Document = {"_status": "ERR", "_id": shortened(known), "_error": {"code": error.status, "message": message}}
+    return fault | {"_issues": shortened(error.issues)} if isinstance(error, Invalid) else fault
 
 
 def _change_where(body: Document, dry_run: bool) -> Document:
@@ -177,7 +178,7 @@ def _change_where(body: Document, dry_run: bool) -> Document:
 def _own_ids(where: str) -> list[ObjectId]:
     """The matching tasks that the user steers."""
     mine: Document = {} if actor().role == ADMIN else {"owner": actor().name}
-    ids = context().storage.tasks.matching_ids(both(parse_where("tasks", where), mine, visible("tasks")), 0)
+    ids = reader().ids("tasks", both(parse_where("tasks", where), mine, visible("tasks")))
     audit.touches(ids)
     return ids
 

@@ -5,7 +5,7 @@ from typing import Any
 from bson import ObjectId
 from flask import Response, request
 
-from banyan.api.bodies import answer
+from banyan.api.bodies import answer, read_bytes
 from banyan.api.context import context
 from banyan.api.routes import ADMIN, WORKER, route
 from banyan.errors import BadRequest, Invalid, NotFound, StaleAttempt
@@ -67,7 +67,7 @@ def _receive(execution: ObjectId, path: str) -> Response:
         max_attempt_bytes=limits.max_attempt_bytes,
         max_files=limits.max_files,
     )
-    data = request.get_data(cache=False)
+    data = read_bytes()
     done, size = context().storage.files.append(execution, path, _offset(), data, quota, context().now())
     if done:
         return answer({"_status": "OK", "size": size})

@@ -21,7 +21,7 @@ def _id_of(sample: Document) -> ObjectId:
     """The same id for the same sample of an attempt, so that a repeated report stores it once; in order of time."""
     if sample.get("execution") is None:
         return ObjectId()
-    milliseconds = int(sample["time"].timestamp() * 1000)
+    milliseconds = int(sample["time"].timestamp() * 1000) % 2**48  # negative before 1970
     return ObjectId(milliseconds.to_bytes(6, "big") + hashlib.sha256(sample["execution"].binary).digest()[:6])
 
 

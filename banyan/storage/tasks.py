@@ -244,10 +244,6 @@ class TaskStore:
         states = {"$in": sorted(LIVE)}
         return self._tasks.count_documents({"queue": queue, "state": states}, session=session)
 
-    def matching_ids(self, where: Mapping[str, Any], limit: int, session: Session = None) -> list[ObjectId]:
-        """Ids of the tasks that match an already checked filter, oldest first."""
-        return [d["_id"] for d in self._tasks.find(where, {"_id": 1}, session=session).sort("_id").limit(limit)]
-
     def count(self, where: Mapping[str, Any]) -> int:
         """How many tasks match an already checked filter."""
         return self._tasks.count_documents(where)

@@ -29,7 +29,7 @@ from tests.faults.writes_in_code import sites, writes
 from tests.support.adding_up import faults
 from tests.support.clock import Ahead, moved
 from tests.support.crashing import Server, context_of
-from tests.support.queue import SimulatedWorker
+from tests.support.queue import SimulatedWorker, ids_of
 
 Document = dict[str, Any]
 
@@ -151,7 +151,7 @@ def survive(machine: Machine, scenario: Scenario, point: str | None) -> Document
         machine.recover()
     machine.finish()
     assert faults(machine.context) == [], f"after a death at {point}"
-    left = machine.context.storage.tasks.matching_ids({"state": {"$in": ["available", "running"]}, "hold": False}, 0)
+    left = ids_of(machine.context, {"state": {"$in": ["available", "running"]}, "hold": False})
     assert left == [], f"after a death at {point}"
     scenario.check(machine.context, state)
     return told

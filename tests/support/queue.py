@@ -120,3 +120,8 @@ def states(context: Context, ids: Iterable[ObjectId]) -> list[str]:
     wanted = list(ids)
     found = context.storage.tasks.load(wanted)
     return [str(found[id].state) for id in wanted]
+
+
+def ids_of(context: Context, where: dict[str, Any]) -> list[ObjectId]:
+    """The ids of the tasks that match."""
+    return [document["_id"] for document in context.storage.db["tasks"].find(where, {"_id": 1}).sort("_id")]

@@ -1,5 +1,7 @@
 """What the worker reads from the machine and from its tasks, and what it keeps."""
 
+import json
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from worker.cgroups import MemoryGroups
 from worker.collect import Malformed, progress, result, tail
 from worker.gpus import Gpu
 from worker.layout import Layout, regular_files
+from worker.outcome import exit_status, worker_failure
 from worker.spool import Spool
 from worker.tasksfile import TasksFile, read
 from worker.usage import Process, trees
@@ -339,3 +342,41 @@ def test_a_version_1_group_limits_memory_and_tells_of_its_kills(tmp_path: Path) 
 def test_a_control_group_that_cannot_be_used_is_explained(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"correct tasks\.cgroup"):
         MemoryGroups(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[" * 65 + "]" * 65, "deeper than 64"),
+        ("[" * 50_000, "recursion"),
+        ('{"x": 18446744073709551616}', "64 bits"),
+        ('"\\ud800"', "surrogate"),
+        ('{"a\\u0000": 1}', "NUL"),
+        ('{"$ref": "a", "$id": 1, "$db": null}', "$db"),
+        (f"[{','.join(['1e9'] * 16_000)}]", "written out"),
+    ],
+)
+def test_a_result_that_the_server_would_not_keep_is_no_result(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(Malformed, match=re.escape(told)):
+        result(str(tmp_path / "result.json"), None)
+
+
+def test_a_result_as_deep_as_the_server_takes_it_is_one(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text("[" * 64 + "]" * 64)
+    assert "result" in result(str(tmp_path / "result.json"), None)
+
+
+def test_a_message_that_is_too_long_is_no_progress(tmp_path: Path) -> None:
+    (tmp_path / "progress.json").write_text(json.dumps({"message": "x" * 10_001}))
+    with pytest.raises(Malformed, match="10000 characters"):
+        progress(str(tmp_path / "progress.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("a\nb", "a b"), ("", "unknown"), ("\0\ud800", "??"), ("x" * 10_000, "x" * 500), ("Ärger", "Ärger")],
+)
+def test_an_exit_status_is_one_line_whatever_a_program_calls_its_errors(name: str, shown: str) -> None:
+    assert exit_status(0, None, {"exception": name}) == f"failure ({shown})"
+    assert worker_failure(name) == f"failure (worker: {shown})"

@@ -16,7 +16,7 @@ from tests.faults.scenarios.scenario import Document, Scenario, empty, family, o
 from tests.faults.scenarios.steering import QUOTA, failed_sweep, sweep_of_three
 from tests.faults.scenarios.submitting import COMMAND, KEY
 from tests.support.crashing import Server
-from tests.support.queue import SimulatedWorker, after, post, task
+from tests.support.queue import SimulatedWorker, after, ids_of, post, task
 
 LOST = 46.0
 """Longer than a lease."""
@@ -99,7 +99,7 @@ def _cancelling_was_interrupted(context: Context) -> Document:
 
 
 def _cancelled(context: Context, state: Document) -> None:
-    assert {outcome(context, id) for id in context.storage.tasks.matching_ids({}, 0)} == {"cancelled"}
+    assert {outcome(context, id) for id in ids_of(context, {})} == {"cancelled"}
 
 
 def _deleting_was_interrupted(context: Context) -> Document:

@@ -13,7 +13,7 @@ from banyan.storage.files import Quota
 from tests.faults.scenarios.scenario import Document, Scenario, empty, family, outcome
 from tests.faults.scenarios.submitting import KEY, SWEEP
 from tests.support.crashing import Server
-from tests.support.queue import SimulatedWorker, after, post, task
+from tests.support.queue import SimulatedWorker, after, ids_of, post, task
 
 QUOTA = Quota(max_file_bytes=100, max_attempt_bytes=100, max_files=10)
 
@@ -126,7 +126,7 @@ def _whole_sweep(context: Context, state: Document) -> None:
     if sweep is None:
         assert context.storage.tasks.count({}) == 0
         return
-    points = context.storage.tasks.matching_ids({"sweep": state["sweep"], "index": {"$gte": 0}}, 0)
+    points = ids_of(context, {"sweep": state["sweep"], "index": {"$gte": 0}})
     barrier = context.storage.tasks.documents([sweep["barrier"]])[sweep["barrier"]]
     assert len(points) == 3
     ends = [task["time_terminated"] for task in context.storage.tasks.documents(points).values()]
@@ -136,7 +136,7 @@ def _whole_sweep(context: Context, state: Document) -> None:
 
 def _cancelled_or_run(context: Context, state: Document) -> None:
     """Nothing or all of it was cancelled."""
-    statuses = {outcome(context, id) for id in context.storage.tasks.matching_ids({}, 0)}
+    statuses = {outcome(context, id) for id in ids_of(context, {})}
     assert len(statuses) == 1, statuses
 
 
@@ -164,7 +164,7 @@ def _users(server: Server, state: Document) -> None:
     server.call("POST", "/users/new/rotate", role="admin")
     server.call("DELETE", "/users/second", role="admin")
     with suppress(Invalid):
-        server.context.storage.users.remove("root")  # the last admin stays
+        server.context.storage.users.remove("root", server.context.now())  # the last admin stays
     server.context.storage.users.make_sure("new", Role.PROVIDER, "token", server.context.now())
 
 
