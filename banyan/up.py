@@ -90,6 +90,7 @@ class Running:
     mongo_uri: str
     parts: tuple[Part, ...]
     worker: dict[str, Any]
+    credentials: Path
     ca_file: str = ""
     """The authority that vouches for the server, if that is ours."""
     upkeep: Callable[[], object] = lambda: None
@@ -146,6 +147,7 @@ def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Itera
             mongo_uri=uri,
             parts=(*parts, server, worker),
             worker=registered,
+            credentials=_credentials(plan).absolute(),
             ca_file=ca_file,
             upkeep=partial(_renew, plan),
         )
@@ -192,7 +194,9 @@ def _start_server(
         command += ["--certificate", str(files.certificate), "--key", str(files.key)] if files else []
         command += ["--config", str(plan.config)] if plan.config else []
         log = _log(plan, "server")
-        process = child.spawn(command, log=log, pass_fds=[listener.fileno(), reading])
+        audit = plan.settings.log.audit or str(plan.data / "logs" / "audit.log")
+        environment = {**os.environ, "BANYAN_LOG__AUDIT": audit}
+        process = child.spawn(command, log=log, env=environment, pass_fds=[listener.fileno(), reading])
     stack.callback(child.stop, process, seconds=_SERVER_STOP_SECONDS, family=True)
 
     def tell(uri: str) -> None:
@@ -291,10 +295,9 @@ def announced(up: Running, directory: Path) -> Iterator[None]:
         if left.stem.isdigit() and not psutil.pid_exists(int(left.stem)):
             left.unlink(missing_ok=True)
     pointer = directory / f"{os.getpid()}.json"
-    tokens = {"token": up.provider_token, "provider_token": up.provider_token, "admin_token": up.admin_token}
-    trusted = {"ca_file": up.ca_file} if up.ca_file else {}
-    about = {"url": up.url, **tokens, **trusted, "pid": os.getpid(), "started": time.time()}
-    _write_private(pointer, json.dumps(about))
+    known = {"token": up.provider_token, "provider_token": up.provider_token, "admin_token": up.admin_token}
+    known |= {"credentials": str(up.credentials)} | ({"ca_file": up.ca_file} if up.ca_file else {})
+    _write_private(pointer, json.dumps({"url": up.url, **known, "pid": os.getpid(), "started": time.time()}))
     try:
         yield
     finally:

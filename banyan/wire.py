@@ -6,12 +6,22 @@ the units, is imported only when a text is read: it costs a fifth of a second an
 
 import json
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any
 
 MAX_INTEGER = 2**63 - 1
 """The largest integer that MongoDB stores."""
+
+MAX_DEPTH = 64
+"""How deep lists and objects of a stored value may be nested."""
+
+MAX_RESULT_BYTES = 64 * 1024
+"""A longer result of a task goes into a file."""
+
+MAX_MESSAGE = 10_000
+"""How many characters the message of a task's progress may have."""
 
 
 def parse_size(value: object) -> int:
@@ -115,3 +125,49 @@ def dumps(value: Any) -> bytes:
 def loads(text: str | bytes) -> Any:
     """The value of a JSON text, with NaN and infinities; ValueError says where it is malformed."""
     return json.loads(text)
+
+
+def unstorable(value: Any, depth: int = 1) -> str | None:
+    """Why MongoDB cannot keep a JSON value; None when it can."""
+    if isinstance(value, str):
+        return _bad_text(value)
+    if isinstance(value, bool) or value is None or isinstance(value, float):
+        return None
+    if isinstance(value, int):
+        if -MAX_INTEGER - 1 <= value <= MAX_INTEGER:
+            return None
+        return "an integer has at most 64 bits; send a larger one as a text"
+    if not isinstance(value, (list, dict, Mapping)):  # a dict is found quicker than any mapping
+        return None
+    if depth > MAX_DEPTH:
+        return f"it is nested deeper than {MAX_DEPTH} levels"
+    if isinstance(value, list):
+        return next((fault for each in value if (fault := unstorable(each, depth + 1))), None)
+    return _bad_object(value, depth)
+
+
+def _bad_object(value: Mapping[str, Any], depth: int) -> str | None:
+    if "$ref" in value and "$id" in value and value.get("$db", "") is None:
+        return "an object with the names '$ref' and '$id' cannot have null as '$db'"
+    for name, each in value.items():
+        fault = bad_name(name) or unstorable(each, depth + 1)
+        if fault:
+            return fault
+    return None
+
+
+def bad_name(name: str) -> str | None:
+    """Why a text cannot be the name of a field; None when it can."""
+    if "\0" in name:
+        return f"the name {name!r} contains a NUL byte"
+    return _bad_text(name)
+
+
+def _bad_text(text: str) -> str | None:
+    if text.isascii():
+        return None
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"character {error.start} is half of a surrogate pair, which is no text"
+    return None

@@ -5,12 +5,10 @@ import os
 from typing import Any
 
 from banyan import beneath
+from banyan.wire import MAX_MESSAGE, MAX_RESULT_BYTES, dumps, unstorable
 from worker.events import Document
 
-MAX_RESULT_BYTES = 64 * 1024
 MAX_PROGRESS_BYTES = 16 * 1024
-MAX_DEPTH = 90
-_INTEGERS = range(-(2**63), 2**63)
 
 
 class Malformed(ValueError):
@@ -46,6 +44,8 @@ def progress(path: str) -> Document | None:
         raise Malformed(f"progress: the fraction must be a number between 0 and 1, not {str(fraction)[:40]}")
     if message is not None and not isinstance(message, str):
         raise Malformed("progress: the message must be a text")
+    if message is not None and len(message) > MAX_MESSAGE:
+        raise Malformed(f"progress: the message has more than {MAX_MESSAGE} characters")
     return {name: value for name, value in said.items() if value is not None}
 
 
@@ -82,26 +82,10 @@ def _read(path: str, limit: int) -> str:
 def _parsed(text: str, what: str) -> Any:
     try:
         value = json.loads(text)
-        _check(value, 0)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"{what}: {error}") from error
+    if fault := unstorable(value):
+        raise Malformed(f"{what}: {fault}")
+    if len(dumps(value)) > 2 * MAX_RESULT_BYTES:
+        raise Malformed(f"{what}: its numbers, written out, take more than {2 * MAX_RESULT_BYTES} bytes")
     return value
-
-
-def _check(value: Any, depth: int) -> None:
-    """ValueError for what MongoDB cannot keep."""
-    if depth > MAX_DEPTH:
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            if "\0" in name:
-                raise ValueError("a name contains a NUL")
-            _check(name, depth)
-            _check(inner, depth + 1)
-    elif isinstance(value, list):
-        for inner in value:
-            _check(inner, depth + 1)
-    elif isinstance(value, int) and value not in _INTEGERS:
-        raise ValueError(f"{value} is too large an integer (64 bits)")
-    elif isinstance(value, str):
-        value.encode()  # a lone surrogate is a ValueError

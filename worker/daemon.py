@@ -22,6 +22,7 @@ from banyan.config import WorkerSettings
 from banyan.errors import SetupError
 from banyan.models.finding import find, offered
 from banyan.trust import Trust
+from worker import threads
 from worker.account import account_of, check_root
 from worker.actions import Note, Register
 from worker.capacity import capacity, machine
@@ -98,9 +99,15 @@ class Daemon:
             uploads=uploads,
             spawner=lambda: self._spawner,
             register=self._registration,
+            empty_trash=self._empty_trash,
             note=note,
         )
         self._uploads = uploads
+        self._layout = layout
+        self._empty_trash()
+
+    def _empty_trash(self) -> None:
+        threads.start("trash", self._layout.trash.empty, self.tell)
 
     def _new_spawner(self) -> Spawner:
         models = self._settings.models
@@ -178,6 +185,7 @@ class Daemon:
             "models": self._models.models,
             "queues": list(settings.queues),
             "version": own_version(),
+            "place": self._spool.place,
         }
         if settings.files.shared:
             document["files"] = {"root": str(self._root), "probe": self._probe()}

@@ -32,6 +32,8 @@ FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 _GONE = (Conflict, NotFound)
 _UNWANTED = (BadRequest, Invalid, TooLarge)
+_BARE = frozenset({"execution", "token", "exit_status", "exit_code", "time_started", "time_terminated", "error"})
+"""What is left of a report that the server did not accept."""
 _TURNED_AWAY = (Unauthorized, Forbidden, BadRequest, Invalid)
 
 
@@ -196,10 +198,13 @@ class Link:
         return None
 
     def _apart(self, send: Send, error: BanyanError) -> Event | None:
-        """The server does not take this batch: find the report that it does not like, and give that one up."""
+        """The server does not take this batch: find the report that it does not like, and let it be without details."""
         if len(send.reports) + len(send.samples) <= 1:
             which = [report["execution"] for report in send.reports]
             self._note(Note(f"the server does not accept a report ({' '.join(which) or 'of memory'}): {error}", True))
+            bare = [_bare(report, error) for report in send.reports if report.keys() - _BARE]
+            if bare and "exit_status" in bare[0]:
+                return self._report(Send(worker=send.worker, reports=bare, samples=()))
             return Reported(stale=which)
         half, sampled = len(send.reports) // 2, len(send.samples) // 2
         if not send.reports or not send.samples:
@@ -229,6 +234,12 @@ class Link:
     def _unreached(self, error: BanyanError) -> None:
         if not self._closed.is_set():
             self._tell(Unreached(str(error)))
+
+
+def _bare(report: Document, error: BanyanError) -> Document:
+    """The same end, without what the task may have put into it; the error says what the server did not like."""
+    kept = {name: value for name, value in report.items() if name in _BARE}
+    return kept | {"error": f"the server did not accept what else was reported of this end: {str(error)[:1000]}"}
 
 
 class _Pauses:

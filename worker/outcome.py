@@ -17,6 +17,8 @@ HOST_DIED = "model host died"
 """The reason of a worker failure: the process died in which a model ran, whoever killed it."""
 MAX_HOST_DEATHS = 2
 """So often the machine is blamed for that, and then the model."""
+MAX_REASON = 500
+"""So much of a reason is told, in one line; all of it is in the attempt's `error`."""
 SERVER_UNREACHABLE = "abandoned (server unreachable)"
 
 
@@ -42,7 +44,7 @@ def exit_status(wait_status: int, cause: Cause | None, marks: Document, host_dea
     if broken is not None and (broken != HOST_DIED or host_deaths < MAX_HOST_DEATHS):
         return worker_failure(broken)
     if exception is not None:
-        return f"failure ({exception})"
+        return f"failure ({_in_one_line(exception)})"
     return f"failure ({signal_name(-code)})" if code < 0 else failure(code)
 
 
@@ -53,7 +55,13 @@ def failure(exit_code: int) -> str:
 
 def worker_failure(reason: str) -> str:
     """The exit status of an attempt that the machine, not the program, brought down."""
-    return f"failure (worker: {reason})"
+    return f"failure (worker: {_in_one_line(reason)})"
+
+
+def _in_one_line(text: str) -> str:
+    """A name or a reason as an exit status may have it: programs choose names, and paths, as they like."""
+    words = " ".join(text[:MAX_REASON].split())
+    return "".join(each if each.isprintable() else "?" for each in words) or "unknown"
 
 
 def signal_name(number: int) -> str:

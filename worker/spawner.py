@@ -28,6 +28,8 @@ _ENVIRONMENT = {
 }
 """The supervisor's: nothing of ours, above all no token."""
 
+_SMALL = ("-E", "-P", "-S", "-X", "utf8")
+
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from worker.supervisor import main; main()"
 
 
@@ -68,17 +70,7 @@ class Spawner:
         self._received = frames.Unpacker()
         self._pending: list[tuple[Any, ...]] = []
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-E",
-                "-P",
-                "-S",
-                "-X",
-                "utf8",
-                "-c",
-                _PROGRAM,
-                str(Path(__file__).resolve().parent.parent),
-            ],
+            [sys.executable, *_SMALL, "-c", _PROGRAM, str(Path(__file__).resolve().parent.parent)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=_ENVIRONMENT,

@@ -6,22 +6,48 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bson import ObjectId
-from flask import Response, request
+from flask import Response, g, request
+from werkzeug.exceptions import ClientDisconnected
 
-from banyan.errors import BadRequest
+from banyan.api.context import context
+from banyan.errors import BadRequest, TooLarge
 from banyan.wire import format_date
 
+MAX_DEPTH = 100
+"""How deep any JSON may be nested; fields that are stored take less (`banyan.wire.MAX_DEPTH`)."""
+
 _FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
+
+
+def read_bytes() -> bytes:
+    """The body as it was sent; BadRequest when it did not come whole or is packed, TooLarge beyond the limit."""
+    packed = request.headers.get("Content-Encoding", "identity")
+    if packed.strip().lower() != "identity":
+        raise BadRequest(f"the body is sent with 'Content-Encoding: {packed}'; send it as it is")
+    if request.headers.get("Transfer-Encoding", "chunked").strip().lower() != "chunked":
+        raise BadRequest("the body is sent with another 'Transfer-Encoding' than chunked; send it as it is")
+    limit = context().settings.limits.max_body_bytes
+    request.max_content_length = limit + 1  # one more, to tell a body that is too long from one that just fits
+    try:
+        body = request.get_data(cache=True)
+    except ClientDisconnected as error:
+        raise BadRequest("the body ended early, or is not sent as HTTP says; send it again") from error
+    if len(body) > limit:
+        raise TooLarge(f"the body has more than {limit} bytes (limits.max_body_bytes)")
+    if len(body) < (request.content_length or 0):
+        raise BadRequest(f"the body ended after {len(body)} of {request.content_length} bytes; send it again")
+    return body
 
 
 def read_body() -> Any:
     """The request's JSON value; BadRequest says where it is malformed, or that it is no JSON at all."""
     if request.mimetype in _FORM_TYPES:
         raise BadRequest(f"the body is sent as {request.mimetype}; send JSON with 'Content-Type: application/json'")
-    body = request.get_data(cache=True)
+    body = read_bytes()
     if not body:
         raise BadRequest("the body is empty; send JSON")
-    return read_json(body, "the body")
+    g.body = read_json(body, "the body")
+    return g.body
 
 
 def read_object() -> dict[str, Any]:
@@ -36,7 +62,7 @@ def read_json(text: str | bytes, place: str) -> Any:
     """The value of a JSON text, NaN and infinities included; BadRequest names `place`, line and column of a fault."""
     try:
         decoded = text.decode() if isinstance(text, bytes) else text
-        return json.loads(decoded, object_pairs_hook=_unique)
+        value = json.loads(decoded, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise BadRequest(f"{place} is not JSON: {error.msg} at {where}") from error
@@ -46,6 +72,20 @@ def read_json(text: str | bytes, place: str) -> Any:
         raise BadRequest(f"{place} is nested too deeply") from error
     except ValueError as error:
         raise BadRequest(f"{place} cannot be read: {error}") from error
+    if _too_deep(value):
+        raise BadRequest(f"{place} is nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
+def _too_deep(value: Any) -> bool:
+    """Whether lists and objects are nested too deeply, found without recursion."""
+    level = [value] if isinstance(value, (list, dict)) else []
+    for _ in range(MAX_DEPTH):
+        insides = (each if isinstance(each, list) else each.values() for each in level)
+        level = [inner for inside in insides for inner in inside if isinstance(inner, (list, dict))]
+        if not level:
+            return False
+    return True
 
 
 def render(value: Any) -> bytes:

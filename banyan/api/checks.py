@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from banyan.domain.sampling import MAX_INPUTS, Range
+from banyan.domain.sweeps import MAX_COMMAND
 
 _MAX_NAMES = 1000
-_MAX_COMMAND = 1_000_000
 _MAX_TEXT = 1000
 
 
@@ -25,8 +25,8 @@ def command(value: Any) -> Iterator[str]:
         yield "must not be empty; leave it out for a task that only groups others"
     elif any("\0" in word for word in words):
         yield "must not contain NUL bytes"
-    elif sum(map(len, words)) > _MAX_COMMAND:
-        yield f"is longer than {_MAX_COMMAND} characters; put the data into 'stdin' or into a file"
+    elif sum(map(len, words)) > MAX_COMMAND:
+        yield f"is longer than {MAX_COMMAND} characters; put the data into 'stdin' or into a file"
 
 
 def texts(value: object) -> Iterator[str]:

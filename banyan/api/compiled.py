@@ -16,7 +16,7 @@ from bson import ObjectId
 
 from banyan.api.checks import CHECKS
 from banyan.api.coercion import COERCIONS
-from banyan.api.values import unstorable
+from banyan.wire import unstorable
 
 Document = dict[str, Any]
 

@@ -4,14 +4,15 @@ from typing import Any
 
 from bson import ObjectId
 
+from banyan.api import audit
 from banyan.api.bodies import read_body
 from banyan.api.context import actor, context
 from banyan.api.queues import if_match
 from banyan.api.routes import ADMIN, PROVIDER, route
-from banyan.api.schema.kinds import Rules, identifiers
+from banyan.api.schema.kinds import MAX_LINKS, Rules, identifiers
 from banyan.api.tasks import shown
-from banyan.api.validation import Checker, validated
-from banyan.errors import BadRequest, Invalid
+from banyan.api.validation import Checker, check_count, validated
+from banyan.errors import BadRequest, Invalid, TooLarge
 from banyan.queue.update import Update, edit_continuations, update
 
 Document = dict[str, Any]
@@ -28,9 +29,14 @@ _edits = Checker(EDIT)
 def _edit(add: bool) -> Document:
     body = read_body()
     items = body if isinstance(body, list) else [body]
+    check_count(items, context().settings.limits.max_list_items)
     edits, faults = _edits.new(items)
     if any(faults):
         raise Invalid(items=list(faults)) if isinstance(body, list) else Invalid(faults[0])
+    edges = sum(len(edit["targets"]) * len(edit["values"]) for edit in edits)
+    if edges > MAX_LINKS:
+        raise TooLarge(f"these are {edges} edges; send at most {MAX_LINKS} at once")
+    audit.touches(target for edit in edits for target in edit["targets"])
     edit_continuations(context(), [(edit["targets"], edit["values"]) for edit in edits], actor(), add)
     return {"_status": "OK"}
 

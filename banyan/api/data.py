@@ -7,7 +7,7 @@ from typing import Any
 
 from bson import ObjectId
 from eve.io.mongo import Mongo
-from flask import Flask
+from flask import Flask, g
 
 from banyan.api.coercion import to_id
 from banyan.api.context import actor, context
@@ -15,7 +15,7 @@ from banyan.api.query import Filter, parse_where
 from banyan.api.schema import RESOURCES
 from banyan.api.selection import Selection, leave_out, parse_projection, parse_sort
 from banyan.domain.roles import Role
-from banyan.storage.reading import Reader
+from banyan.storage.reading import Budget, Reader
 from banyan.storage.sweep_reading import progress_of
 
 Document = dict[str, Any]
@@ -30,6 +30,14 @@ OWNED = frozenset({"tasks", "continuations", "execution_history", "memory_usage"
 def reader() -> Reader:
     """Reads any collection within the time that a query may take."""
     return Reader(context().storage.db, context().settings.limits.query_seconds)
+
+
+def answering() -> Reader:
+    """The same for what goes into the answer, and no more of it than an answer may have."""
+    limits = context().settings.limits
+    if "budget" not in g:
+        g.budget = Budget(limits.max_answer_bytes)
+    return Reader(context().storage.db, limits.query_seconds, g.budget)
 
 
 def visible(resource: str) -> Filter:
@@ -64,7 +72,7 @@ class Data(Mongo):
         skip = (req.page - 1) * limit if req else 0
         collection = COLLECTIONS.get(resource, resource)
         sort = parse_sort(resource, req.sort if req else None)
-        documents = reader().page(collection, where, selection.stored, sort, skip, limit)
+        documents = answering().page(collection, where, selection.stored, sort, skip, limit)
         _complete(resource, documents, selection)
         if req is None or not perform_count:
             return documents, None
@@ -84,7 +92,7 @@ class Data(Mongo):
         """One document by its id or name."""
         selection = parse_projection(resource, req.projection if req else None)
         where = both(_stored(resource, lookup), visible(resource))
-        document = reader().one(COLLECTIONS.get(resource, resource), where, selection.stored)
+        document = answering().one(COLLECTIONS.get(resource, resource), where, selection.stored)
         if document is not None:
             _complete(resource, [document], selection)
         return document

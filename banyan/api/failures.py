@@ -3,12 +3,14 @@
 import logging
 import uuid
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as PlainResponse
 
-from banyan.api.bodies import answer
+from banyan.api.bodies import answer, render
+from banyan.api.faults import shortened
 from banyan.errors import BanyanError, Invalid, Unauthorized, Unavailable, describe_items
 from banyan.storage.mongo import translate
 
@@ -23,6 +25,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(BanyanError, refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _other_error)
+    app.after_request(_stay_here)
 
 
 def refused(error: BanyanError) -> Response:
@@ -40,11 +43,16 @@ def refused(error: BanyanError) -> Response:
 def _body(error: BanyanError) -> dict[str, Any]:
     body: dict[str, Any] = {"_status": "ERR"}
     if isinstance(error, Invalid) and error.items is not None:
-        body["_items"] = [_item(issues) for issues in error.items]
-        return body | {"_error": {"code": error.status, "message": describe_items(error.items)}}
+        items = shortened(error.items)
+        body["_items"] = [_item(issues) for issues in items]
+        return body | {"_error": {"code": error.status, "message": _text(describe_items(items))}}
     if isinstance(error, Invalid):
-        return body | {"_issues": error.issues}
-    return body | {"_error": {"code": error.status, "message": str(error)}}
+        return body | {"_issues": shortened(error.issues)}
+    return body | {"_error": {"code": error.status, "message": _text(error)}}
+
+
+def _text(error: object) -> str:
+    return str(shortened(str(error)))
 
 
 def _item(issues: dict[str, object]) -> dict[str, Any]:
@@ -68,6 +76,22 @@ def _http_error(error: HTTPException) -> Response | PlainResponse:
     return answer({"_status": "ERR", "_error": {"code": code, "message": message}}, code, kept)
 
 
+def _stay_here(response: PlainResponse) -> PlainResponse:
+    """Let the proper form of a path be on this very server, whatever name the request has for it."""
+    if response.location is not None:
+        place = urlsplit(response.location)
+        response.location = urlunsplit(("", "", "/" + place.path.lstrip("/"), place.query, ""))
+        if 300 <= response.status_code < 400:
+            response.data = render(
+                {
+                    "_status": "ERR",
+                    "_error": {"code": response.status_code, "message": f"the path is {response.location}"},
+                }
+            )
+            response.mimetype = "application/json"
+    return response
+
+
 def _other_error(error: Exception) -> Response:
     meant = translate(error)
     return _internal(error) if meant is None else refused(meant)
@@ -75,6 +99,6 @@ def _other_error(error: Exception) -> Response:
 
 def _internal(error: BaseException) -> Response:
     number = uuid.uuid4().hex
-    log.error("request %s: %s %s failed", number, request.method, request.path, exc_info=error)
+    log.error("request %s: %s %r failed", number, request.method, request.path, exc_info=error)
     text = f"internal error; the server's log tells more about request {number}"
     return answer({"_status": "ERR", "_error": {"code": _INTERNAL, "message": text}}, _INTERNAL)

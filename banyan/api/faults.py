@@ -35,15 +35,36 @@ _TYPES = {
 }
 
 
-def explain(validator: Validator, schema: Mapping[str, Any]) -> Issues:
-    """The faults of the document that was checked last; a field whose value cannot be read has that one fault."""
+MAX_NAME = 100
+MAX_SENTENCE = 1000
+"""Longer names and sentences, which quote what was sent, are cut."""
+
+
+def shortened(issues: Any) -> Any:
+    """Faults of a document, or of one field, with what they quote cut to a readable length."""
+    if isinstance(issues, str):
+        return _cut(issues, MAX_SENTENCE)
+    if isinstance(issues, Mapping):
+        return {_cut(str(name), MAX_NAME): shortened(each) for name, each in issues.items()}
+    return [shortened(each) for each in issues] if isinstance(issues, list) else issues
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 40]}... ({len(text)} characters)"
+
+
+def explain(validator: Validator, schema: Mapping[str, Any], *, suggest: bool = True) -> Issues:
+    """The faults of the document that was checked last; a field whose value cannot be read has that one fault.
+
+    With `suggest`, which takes its time, known names are proposed in the place of unknown ones.
+    """
     by_path: dict[tuple[object, ...], list[Any]] = {}
     for error in _leaves(validator._errors):
         by_path.setdefault(tuple(error.document_path), []).append(error)
     issues: Issues = {}
     for path, errors in by_path.items():
         unreadable = [error for error in errors if error.code == kinds.COERCION_FAILED.code]
-        reasons = list(dict.fromkeys(_sentence(error, schema) for error in unreadable or errors))
+        reasons = list(dict.fromkeys(_sentence(error, schema, suggest) for error in unreadable or errors))
         _place(issues, [str(step) for step in path], reasons[0] if len(reasons) == 1 else reasons)
     return issues
 
@@ -65,9 +86,9 @@ def _place(issues: Issues, path: list[str], reason: object) -> None:
     issues[path[-1]] = reason
 
 
-def _sentence(error: Any, schema: Mapping[str, Any]) -> str:
+def _sentence(error: Any, schema: Mapping[str, Any], suggest: bool) -> str:
     if error.code == kinds.UNKNOWN_FIELD.code:
-        return _unknown(error.document_path, schema)
+        return _unknown(error.document_path, schema) if suggest else "unknown field"
     if error.code == kinds.BAD_TYPE.code:
         wanted = [error.constraint] if isinstance(error.constraint, str) else error.constraint
         return f"must be {' or '.join(_TYPES[each] for each in wanted)}"
@@ -81,5 +102,5 @@ def _sentence(error: Any, schema: Mapping[str, Any]) -> str:
 def _unknown(path: tuple[object, ...], schema: Mapping[str, Any]) -> str:
     for step in path[:-1]:
         schema = schema.get(str(step), {}).get("schema", {})
-    close = get_close_matches(str(path[-1]), list(schema), n=1)
+    close = get_close_matches(str(path[-1])[:MAX_NAME], list(schema), n=1)
     return f"unknown field; did you mean {close[0]!r}?" if close else "unknown field"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Response, g, request
 
-from banyan.api.bodies import render
+from banyan.api.bodies import read_bytes, render
 from banyan.api.context import context, user
 from banyan.errors import BadRequest, Conflict
 from banyan.storage.idempotency import FirstAnswer, Key
@@ -28,6 +28,7 @@ def once(route: "Route", respond: Callable[[], Response]) -> Response:
     kept_seconds = context().settings.queue.idempotency_seconds
     begun = store.begin(_id(text), _digest(), now, kept_seconds)
     if isinstance(begun, FirstAnswer):
+        g.repeated = True
         return _first(begun)
     g.idempotency = begun
     try:
@@ -71,5 +72,5 @@ def _id(key: str) -> str:
 
 def _digest() -> str:
     digest = hashlib.sha256(request.query_string + b"\0")
-    digest.update(request.get_data(cache=True))
+    digest.update(read_bytes())
     return digest.hexdigest()

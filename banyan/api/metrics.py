@@ -10,13 +10,16 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from banyan.api.context import context
+from banyan.api.context import actor, context
 from banyan.api.data import reader
 from banyan.api.routes import route
+from banyan.domain.roles import Role
+from banyan.errors import Forbidden
 from banyan.storage.statistics import count_tasks, count_workers
 
 _KEY = "BANYAN_METRICS"
 _FRESH_SECONDS = 5.0
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -35,10 +38,11 @@ class Metrics:
     def observe(self, response: Response) -> None:
         """Count the request that has just been answered."""
         path = request.url_rule.rule if request.url_rule else "(none)"
-        self.requests.labels(request.method, path, response.status_code).inc()
+        method = request.method if request.method in _METHODS else "(other)"  # anyone may send any, without a token
+        self.requests.labels(method, path, response.status_code).inc()
         started = g.get("metrics_started")
         if started is not None:
-            self.seconds.labels(request.method, path).observe(time.perf_counter() - started)
+            self.seconds.labels(method, path).observe(time.perf_counter() - started)
 
 
 class _Queue(Collector):
@@ -91,6 +95,13 @@ def install(app: Flask) -> None:
 
 @route("GET", "/metrics", media_type="text/plain", summary="Tasks, workers and requests for Prometheus")
 def metrics() -> Response:
-    """Gauges of the whole queue; counters of the server process that answers."""
+    """Gauges of the whole queue; counters of the server process that answers.
+
+    Where reads are private they are not for providers: they count everybody's tasks.
+    """
+    if actor().private and actor().role == Role.PROVIDER:
+        raise Forbidden(
+            "the metrics count everybody's tasks; reads are private here, so they are for admins and workers"
+        )
     counted: Metrics = current_app.config[_KEY]
     return Response(generate_latest(counted.registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)

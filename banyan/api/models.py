@@ -8,11 +8,16 @@ from banyan.api.bodies import answer, read_object
 from banyan.api.context import context
 from banyan.api.queues import if_match
 from banyan.api.routes import ADMIN, ANYONE, route
-from banyan.api.values import unstorable
+from banyan.api.schema.kinds import Rules
+from banyan.api.schema.tasks import GIVEN
+from banyan.api.validation import validated
 from banyan.errors import Invalid
 from banyan.queue import models as modelling
+from banyan.wire import unstorable
 
 Document = dict[str, Any]
+
+_NAME: dict[str, Rules] = {"name": {**GIVEN["model"], "nullable": False}}
 
 
 @route("GET", "/models", roles=ANYONE, summary="The models that workers or the server have")
@@ -35,9 +40,10 @@ def model_defaults(name: str) -> Response:
     return answer(inputs, headers={"ETag": f'"{revision}"'})
 
 
-@route("PUT", "/models/<path:name>/defaults", roles=(ADMIN,), summary="Replace a model's default inputs")
+@route("PUT", "/models/<path:name>/defaults", roles=(ADMIN,), summary="Replace a model's default inputs", unnamed=True)
 def set_model_defaults(name: str) -> Response:
     """The whole object is replaced; tasks that were posted before keep what they have."""
+    validated(_NAME, {"name": name})
     inputs = read_object()
     if fault := unstorable(inputs):
         raise Invalid({"_body": fault})

@@ -10,14 +10,15 @@ from banyan.api.bodies import read_json
 from banyan.api.coercion import to_date, to_id
 from banyan.api.schema import RESOURCES
 from banyan.api.schema.kinds import Rules
-from banyan.api.values import unstorable
 from banyan.errors import BadRequest
-from banyan.wire import parse_duration, parse_size
+from banyan.wire import parse_duration, parse_size, unstorable
 
 Filter = dict[str, Any]
 
 MAX_DEPTH = 20
 _MAX_REGEX = 1000
+_MAX_PATH = 1000
+_MAX_STEPS = 100
 
 AUTOMATIC: dict[str, Rules] = {
     "_created": {"type": "datetime", "coerce": "date"},
@@ -72,6 +73,9 @@ class _Scope:
 
     def rules(self, path: str) -> Rules:
         """What is known of the field at a dotted path."""
+        if len(path) > _MAX_PATH or path.count(".") >= _MAX_STEPS:
+            reason = f"a path has at most {_MAX_PATH} characters and {_MAX_STEPS} names"
+            raise self.refusal(f"{path[:50]}...", reason)
         first, *rest = path.split(".")
         if "" in (first, *rest) or any(step.startswith("$") for step in rest):
             raise self.refusal(path, "a path is made of names with single dots between them")

@@ -122,10 +122,14 @@ def check_parameters(resource: str, args: MultiDict[str, str], known: Iterable[s
     refuse_unknown(args, known)
     for name in ("max_results", "page"):
         text = args.get(name)
-        if text is not None and not (text.isascii() and text.isdecimal() and 0 < int(text[:12]) <= _MAX_PAGE):
-            raise BadRequest(f"{name} is {text!r}; it must be a whole number from 1 on")
+        if text is not None and not _is_count(text):
+            raise BadRequest(f"{name} is {text!r}; it must be a whole number from 1 to {_MAX_PAGE}")
     if "embedded" in args:
         _check_embedded(resource, args["embedded"])
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= len(str(_MAX_PAGE)) and 0 < int(text) <= _MAX_PAGE
 
 
 def refuse_unknown(args: MultiDict[str, str], known: Iterable[str]) -> None:

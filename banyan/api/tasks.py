@@ -5,17 +5,18 @@ from typing import Any
 from bson import ObjectId
 from flask import request
 
-from banyan.api import idempotency
+from banyan.api import audit, idempotency
 from banyan.api.attempts import write_execution_data
 from banyan.api.bodies import read_body, read_object
 from banyan.api.context import actor, context
-from banyan.api.data import both, visible
+from banyan.api.data import both, reader, visible
+from banyan.api.faults import shortened
 from banyan.api.query import parse_where
 from banyan.api.queues import if_match
 from banyan.api.routes import ADMIN, ANYONE, PROVIDER, WORKER, route
 from banyan.api.schema.kinds import Rules, identifier, identifiers
-from banyan.api.validation import check_task, validated, validated_changes, validated_new
-from banyan.errors import BadRequest, BanyanError, Forbidden, IllegalTransition, Invalid, NotFound, TooLarge
+from banyan.api.validation import check_count, check_task, validated, validated_changes, validated_new
+from banyan.errors import BadRequest, BanyanError, Forbidden, IllegalTransition, Invalid, NotFound
 from banyan.queue import cancel as cancelling
 from banyan.queue import explain as explaining
 from banyan.queue import retry as retrying
@@ -28,6 +29,7 @@ Document = dict[str, Any]
 STEERS = (PROVIDER, ADMIN)
 _ANSWERED = ("_id", "_etag", "_created", "_updated", "state")
 _BATCH = 1000
+_STEERING = ("state", "hold", "priority", "queue")
 
 _ITEM: dict[str, Rules] = {"_id": identifier(required=True)}
 _EDGES: dict[str, Rules] = {"add": identifiers(), "remove": identifiers()}
@@ -89,7 +91,7 @@ def change(task_id: ObjectId, body: Document, revision: str | None = None) -> Do
     return shown(update(context(), task_id, asked, actor(), revision))
 
 
-@route("PATCH", "/tasks/<objectid:task_id>", roles=ANYONE, resource="tasks", summary="Change a task")
+@route("PATCH", "/tasks/<objectid:task_id>", roles=ANYONE, resource="tasks", summary="Change a task", told=_STEERING)
 def change_task(task_id: ObjectId) -> Document:
     """The task's new revision and state."""
     return change(task_id, read_object(), if_match())
@@ -103,6 +105,7 @@ def change_task(task_id: ObjectId) -> Document:
     listed=True,
     summary="Change many tasks: a list of changes with `_id`s, or one change for all that match `where`",
     query={"where": "which tasks, in MongoDB's syntax", "dry_run": "true counts only"},
+    told=_STEERING,
 )
 def change_tasks() -> Document:
     """Item by item for a list; counts for `where`."""
@@ -125,9 +128,7 @@ def _flag(name: str) -> bool:
 
 
 def _change_list(body: list[Any], dry_run: bool) -> Document:
-    limit = context().settings.limits.max_list_items
-    if len(body) > limit:
-        raise TooLarge(f"the list has {len(body)} items; send at most {limit} at once")
+    check_count(body, context().settings.limits.max_list_items)
     return {"_status": "OK", "_items": [_change_item(item, dry_run) for item in body]}
 
 
@@ -145,8 +146,10 @@ def _change_item(item: Any, dry_run: bool) -> Document:
 
 def refused(error: BanyanError, id: Any) -> Document:
     """One item's fault, in an answer that tells of each item."""
-    fault: Document = {"_status": "ERR", "_id": id, "_error": {"code": error.status, "message": str(error)}}
-    return fault | {"_issues": error.issues} if isinstance(error, Invalid) else fault
+    message = shortened(str(error))
+    known = id if isinstance(id, (str, ObjectId)) else None
+    fault: Document = {"_status": "ERR", "_id": shortened(known), "_error": {"code": error.status, "message": message}}
+    return fault | {"_issues": shortened(error.issues)} if isinstance(error, Invalid) else fault
 
 
 def _change_where(body: Document, dry_run: bool) -> Document:
@@ -175,7 +178,9 @@ def _change_where(body: Document, dry_run: bool) -> Document:
 def _own_ids(where: str) -> list[ObjectId]:
     """The matching tasks that the user steers."""
     mine: Document = {} if actor().role == ADMIN else {"owner": actor().name}
-    return context().storage.tasks.matching_ids(both(parse_where("tasks", where), mine, visible("tasks")), 0)
+    ids = reader().ids("tasks", both(parse_where("tasks", where), mine, visible("tasks")))
+    audit.touches(ids)
+    return ids
 
 
 @route("DELETE", "/tasks", roles=(ADMIN,), summary="Delete ended tasks", query={"where": "which tasks"})
@@ -219,7 +224,7 @@ def retry_task(task_id: ObjectId) -> Document:
 def explain_task(task_id: ObjectId) -> Document:
     """Reasons, the most telling first, and a summary."""
     readable(task_id)
-    return explaining.explain(context(), task_id)
+    return explaining.explain(context(), task_id, actor())
 
 
 def readable(task_id: ObjectId) -> Document:

@@ -5,7 +5,7 @@ from typing import Any
 from bson import ObjectId
 from flask import Response, request
 
-from banyan.api.bodies import answer
+from banyan.api.bodies import answer, read_bytes
 from banyan.api.context import context
 from banyan.api.routes import ADMIN, WORKER, route
 from banyan.errors import BadRequest, Invalid, NotFound, StaleAttempt
@@ -18,13 +18,27 @@ _QUERY = {"offset": "where the bytes belong; 0 begins the file anew"}
 _ROLES = (WORKER, ADMIN)
 
 
-@route("PUT", "/execution_history/<objectid:execution>/stdout", roles=_ROLES, query=_QUERY, summary="Send output")
+@route(
+    "PUT",
+    "/execution_history/<objectid:execution>/stdout",
+    roles=_ROLES,
+    query=_QUERY,
+    summary="Send output",
+    quiet=True,
+)
 def put_stdout(execution: ObjectId) -> Response:
     """The size that the stream has now."""
     return _receive(execution, "stdout")
 
 
-@route("PUT", "/execution_history/<objectid:execution>/stderr", roles=_ROLES, query=_QUERY, summary="Send errors")
+@route(
+    "PUT",
+    "/execution_history/<objectid:execution>/stderr",
+    roles=_ROLES,
+    query=_QUERY,
+    summary="Send errors",
+    quiet=True,
+)
 def put_stderr(execution: ObjectId) -> Response:
     """The size that the stream has now."""
     return _receive(execution, "stderr")
@@ -36,6 +50,7 @@ def put_stderr(execution: ObjectId) -> Response:
     roles=_ROLES,
     query=_QUERY,
     summary="Send a file of the work directory",
+    quiet=True,
 )
 def put_file(execution: ObjectId, path: str) -> Response:
     """The size that the file has now."""
@@ -52,7 +67,7 @@ def _receive(execution: ObjectId, path: str) -> Response:
         max_attempt_bytes=limits.max_attempt_bytes,
         max_files=limits.max_files,
     )
-    data = request.get_data(cache=False)
+    data = read_bytes()
     done, size = context().storage.files.append(execution, path, _offset(), data, quota, context().now())
     if done:
         return answer({"_status": "OK", "size": size})

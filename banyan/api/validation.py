@@ -6,18 +6,19 @@ doubt do not reach Cerberus: `banyan.api.compiled` knows them, many times as fas
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from functools import cache, cached_property
+from itertools import islice
 from typing import Any
 
 import cerberus.schema
 
 from banyan.api.compiled import Compiled
-from banyan.api.faults import explain
+from banyan.api.faults import explain, shortened
 from banyan.api.schema import RESOURCES
-from banyan.api.validator import Validator
-from banyan.api.values import bad_name, unstorable
+from banyan.api.validator import MAX_FAULTS, Validator
 from banyan.errors import Invalid, TooLarge
+from banyan.wire import bad_name, unstorable
 
 Document = dict[str, Any]
 Issues = dict[str, object]
@@ -78,7 +79,8 @@ class Checker:
     def _check(self, document: Any, slow: "_Slow", *, update: bool) -> tuple[Document, Issues]:
         if not isinstance(document, dict):
             return {}, {"_body": 'must be an object such as {"name": "value"}'}
-        faults = {name: fault for name, value in document.items() if (fault := bad_name(name) or unstorable(value))}
+        unfit = ((name, bad_name(name) or unstorable(value)) for name, value in document.items())
+        faults = dict(islice(((name, fault) for name, fault in unfit if fault), MAX_FAULTS))
         given = {name: value for name, value in document.items() if name not in faults}
         if not update:
             given = {n: value for n, value in given.items() if value is not None or n not in self._droppable}
@@ -93,7 +95,7 @@ class Checker:
         validator.schema = {**required, **named}  # the fewer rules, the faster
         valid = validator.validate(given, update=update)
         if faults or not valid:
-            return {}, {**faults, **explain(validator, self._rules)}
+            return {}, shortened({**faults, **explain(validator, self._rules, suggest=slow.may_suggest())})
         slow.remember(new, validator.document)
         return {**validator.document, **known}, {}
 
@@ -109,9 +111,16 @@ class _Slow:
     """
 
     _MOST = 1000
+    _SUGGESTIONS = 20
 
     def __init__(self) -> None:
         self._checked: dict[tuple[str, str], Document] = {}
+        self._explained = 0
+
+    def may_suggest(self) -> bool:
+        """Whether there is time to look for what a misspelt name may mean: in the first faulty items only."""
+        self._explained += 1
+        return self._explained <= self._SUGGESTIONS
 
     @cached_property
     def validator(self) -> Validator:
@@ -180,12 +189,17 @@ def validated_new(resource: str, body: Any, max_items: int = 10_000) -> list[Doc
         return documents
     if not body:
         raise Invalid({"_body": "the list is empty"})
-    if len(body) > max_items:
-        raise TooLarge(f"the list has {len(body)} items; send at most {max_items} at once")
+    check_count(body, max_items)
     documents, faults = checker(resource).new(body)
     if any(faults):
         raise Invalid(items=list(faults))
     return documents
+
+
+def check_count(items: Sized, max_items: int) -> None:
+    """Raise `TooLarge` for a list of more than `max_items`."""
+    if len(items) > max_items:
+        raise TooLarge(f"the list has {len(items)} items; send at most {max_items} at once (limits.max_list_items)")
 
 
 def validated_changes(resource: str, body: Any) -> Document:

@@ -11,6 +11,9 @@ from eve.validation import Validator as EveBaseValidator
 from banyan.api import checks, coercion
 from banyan.wire import parse_duration, parse_size
 
+MAX_FAULTS = 25
+"""So many faults of one object are told; Cerberus sorts them anew for each, so that thousands would take minutes."""
+
 _SILENT = cerberus.errors.BaseErrorHandler()
 
 
@@ -41,9 +44,14 @@ class Validator(EveValidator):
     _normalize_coerce_dependencies = staticmethod(coercion.to_dependencies)
     _normalize_coerce_input_refs = staticmethod(coercion.to_input_refs)
     _normalize_coerce_date = staticmethod(coercion.to_date)
+    _normalize_coerce_expiry = staticmethod(coercion.to_expiry)
     _normalize_coerce_capability = staticmethod(coercion.to_capability)
     _normalize_coerce_size = staticmethod(parse_size)
     _normalize_coerce_duration = staticmethod(parse_duration)
+
+    def _error(self, *args: Any) -> None:
+        if len(self._errors) < MAX_FAULTS:
+            super()._error(*args)
 
     def _validate_readonly(self, readonly: bool, field: str, value: object) -> None:
         """{'type': 'boolean'}"""

@@ -4,34 +4,40 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
-from flask import request
 
-from banyan.api.bodies import read_object
+from banyan.api.bodies import read_bytes, read_object
 from banyan.api.context import actor, context
 from banyan.api.routes import ADMIN, WORKER, route
 from banyan.api.schema.reports import REPORT, SAMPLE
 from banyan.api.schema.workers import CLAIM, LEAVING, REGISTRATION
-from banyan.api.validation import Checker, validated
+from banyan.api.validation import Checker, check_count, validated
 from banyan.domain.resources import Resources
 from banyan.errors import BadRequest, Conflict, Invalid
 from banyan.queue import register as registering
 from banyan.queue.claim import Ask, claim
 from banyan.queue.report import Report, report
-from banyan.wire import dumps, parse_date
+from banyan.wire import MAX_RESULT_BYTES, dumps, parse_date
 
 Document = dict[str, Any]
 
 WORKS = (WORKER, ADMIN)
+_STATE = ("state",)
 
 _reports = Checker(REPORT)
 _samples = Checker(SAMPLE)
-MAX_RESULT_BYTES = 2**17
-"""A result is kept inline up to 64 KiB; some room is left for how it is written."""
 _NOT_KEPT = frozenset({"execution", "token", "task", "given_back", "exit_status"})
 _TIMES = ("time_started", "time_terminated")
 
 
-@route("POST", "/workers", roles=WORKS, summary="Register a worker", body=REGISTRATION, status=201)
+@route(
+    "POST",
+    "/workers",
+    roles=WORKS,
+    summary="Register a worker",
+    body=REGISTRATION,
+    status=201,
+    told=("name", "host", "pid", "version", "replaces"),
+)
 def add_worker(body: Document) -> Document:
     """Its id, its lease, and how files reach the server."""
     given = {name: value for name, value in body.items() if value is not None}
@@ -39,10 +45,19 @@ def add_worker(body: Document) -> Document:
     return {"_status": "OK", **registering.register(context(), given, actor())}
 
 
-@route("POST", "/workers/<objectid:worker_id>/claim", roles=WORKS, summary="Ask for work, and wait", body=CLAIM)
+@route(
+    "POST",
+    "/workers/<objectid:worker_id>/claim",
+    roles=WORKS,
+    summary="Ask for work, and wait",
+    body=CLAIM,
+    repeatable=True,
+    quiet=True,
+)
 def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
     """New tasks, attempts to cancel, whether to drain, whose directories may go."""
-    registering.owned_worker(context(), worker_id, actor())
+    worker = registering.owned_worker(context(), worker_id, actor())
+    context().storage.forget.done(worker, body.get("forgotten") or ())
     ask = Ask(
         request=body["request"],
         free=Resources.from_document(body["resources"]),
@@ -59,25 +74,33 @@ def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
     return {"tasks": news.tasks, "cancel": news.cancel, "drain": news.drain, "forget": news.forget}
 
 
-@route("POST", "/workers/<objectid:worker_id>/report", roles=WORKS, summary="Tell how attempts go and end")
+@route(
+    "POST",
+    "/workers/<objectid:worker_id>/report",
+    roles=WORKS,
+    summary="Tell how attempts go and end",
+    repeatable=True,
+    quiet=True,
+)
 def report_attempts(worker_id: ObjectId) -> Document:
     """Which reports count and which came too late, attempts to cancel, whose directories may go."""
     worker = registering.owned_worker(context(), worker_id, actor())
     body = read_object()
     skew = _skew(body)
     said = [_said(each, skew) for each in _checked(_reports, body, "reports")]
-    samples = _checked(_samples, body, "memory_usage")
-    context().storage.workers.renew(worker_id, context().now())
+    samples = _known(_checked(_samples, body, "memory_usage"), skew)
     wrong = {each["execution"] for each in said if not _token_fits(each)}
-    answer = report(context(), [_report(each) for each in said if each["execution"] not in wrong])
-    _keep_samples(samples, skew)
+    reports = [_report(each) for each in said if each["execution"] not in wrong]
+    context().storage.workers.renew(worker_id, context().now())
+    answer = report(context(), reports)
+    context().storage.memory.add(samples, context().now())
     held = context().storage.tasks.held_by(worker_id)
     cancel = [task["execution"] for task in held if task["state"] == "pending_cancellation"]
     return {
         "accepted": answer.accepted,
         "stale": [*answer.stale, *wrong],
         "cancel": cancel,
-        "forget": context().storage.workers.to_forget([worker_id, *worker.get("replaced", ())]),
+        "forget": context().storage.forget.tell(worker, context().now()),
     }
 
 
@@ -85,6 +108,7 @@ def _checked(checker: Checker, body: Document, name: str) -> list[Document]:
     items = body.get(name, [])
     if not isinstance(items, list):
         raise BadRequest(f"{name} must be a list")
+    check_count(items, context().settings.limits.max_list_items)
     documents, faults = checker.new(items)
     if any(faults):
         raise Invalid({name: list(faults)})
@@ -123,8 +147,9 @@ def _token_fits(given: Document) -> bool:
 
 def check_result(result: Any) -> None:
     """Raise `Invalid` for a result that is too large to be kept in the task."""
-    if result is not None and len(dumps(result)) > MAX_RESULT_BYTES:
-        text = f"it has more than {MAX_RESULT_BYTES} bytes; leave it in a file of the work directory (result_file)"
+    most = 2 * MAX_RESULT_BYTES  # some room is left for how it is written
+    if result is not None and len(dumps(result)) > most:
+        text = f"it has more than {most} bytes; leave it in a file of the work directory (result_file)"
         raise Invalid({"result": text})
 
 
@@ -139,19 +164,19 @@ def _report(given: Document) -> Report:
     )
 
 
-def _keep_samples(samples: list[Document], skew: timedelta) -> None:
-    """Store the samples of attempts that exist; those of deleted tasks are of no use."""
+def _known(samples: list[Document], skew: timedelta) -> list[Document]:
+    """The samples of attempts that exist, as they are to be stored; those of deleted tasks are of no use."""
     known = context().storage.executions.load({sample["execution"] for sample in samples}) if samples else {}
-    kept = [
+    return [
         {**sample, "time": corrected(sample["time"], skew), "owner": known[sample["execution"]]["owner"]}
         for sample in samples
         if sample["execution"] in known and known[sample["execution"]]["task"] == sample["task"]
     ]
-    if kept:
-        context().storage.memory.add(kept, context().now())
 
 
-@route("PATCH", "/workers/<objectid:worker_id>", roles=(ADMIN,), summary="Let a worker drain, or work again")
+@route(
+    "PATCH", "/workers/<objectid:worker_id>", roles=(ADMIN,), summary="Let a worker drain, or work again", told=_STATE
+)
 def change_worker(worker_id: ObjectId) -> Document:
     """The worker as it is then."""
     body = read_object()
@@ -169,7 +194,7 @@ def remove_worker(worker_id: ObjectId) -> Document:
 
     A body `{"finished": [execution ids]}` names attempts whose ends will still be reported.
     """
-    body = validated(LEAVING, read_object() if request.get_data(cache=True) else {})
+    body = validated(LEAVING, read_object() if read_bytes() else {})
     worker = registering.owned_worker(context(), worker_id, actor())
     if worker["state"] == "gone":
         raise Conflict(f"worker {worker_id} is gone already")

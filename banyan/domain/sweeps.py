@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
@@ -11,6 +12,9 @@ Point = dict[str, Any]
 """The inputs of one task by name."""
 
 Command = str | list[str]
+
+MAX_COMMAND = 1_000_000
+"""How many characters a command may have."""
 
 INDEX = "index"
 """The name that stands for the number of the point in a command template, unless an input has it."""
@@ -55,22 +59,36 @@ class Template:
         self._words = [_pieces(word, known) for word in ([command] if isinstance(command, str) else command)]
 
     def fill(self, point: Mapping[str, Any], index: int) -> Command:
-        """The command of a point; ValueError when it uses a name that this point does not have."""
+        """The command of a point; ValueError when it uses a name that this point does not have, or grows too long."""
         values = {INDEX: index, **point}
-        words = [self._filled(pieces, values) for pieces in self._words]
+        texts: dict[str, str] = {}
+        words: list[str] = []
+        left = MAX_COMMAND
+        for pieces in self._words:
+            words.append(self._filled(pieces, values, texts, left))
+            left -= len(words[-1])
         return words[0] if self._is_text else words
 
-    def _filled(self, pieces: Sequence[tuple[str, str | None]], values: Mapping[str, Any]) -> str:
+    def _filled(
+        self, pieces: Sequence[tuple[str, str | None]], values: Mapping[str, Any], texts: dict[str, str], most: int
+    ) -> str:
         parts = []
         for literal, name in pieces:
             parts.append(literal)
-            if name is None:
-                continue
-            if name not in values:
-                raise ValueError(f"uses {{{name}}}, and this point has no such input")
-            text = text_of(values[name])
-            parts.append(shlex.quote(text) if self._is_text else text)
+            if name is not None:
+                if name not in texts:
+                    texts[name] = self._text(name, values)
+                parts.append(texts[name])
+            most -= len(literal) + len(parts[-1] if name is not None else "")
+            if most < 0:
+                raise ValueError(f"becomes longer than {MAX_COMMAND} characters; pass large values in files")
         return "".join(parts)
+
+    def _text(self, name: str, values: Mapping[str, Any]) -> str:
+        if name not in values:
+            raise ValueError(f"uses {{{name}}}, and this point has no such input")
+        text = text_of(values[name])
+        return shlex.quote(text) if self._is_text else text
 
 
 def text_of(value: Any) -> str:
@@ -80,11 +98,13 @@ def text_of(value: Any) -> str:
 
 def _pieces(text: str, names: set[str]) -> list[tuple[str, str | None]]:
     """A text as literals, each but the last followed by the name that stands behind it."""
-    lengths = sorted({len(name) for name in names}, reverse=True)
+    with_braces = sorted((name for name in names if _BRACE.search(name)), key=len, reverse=True)
+    if text.count("{") * len(with_braces) > _MAX_LOOKS:
+        raise ValueError("has too many braces for so many names with braces; rename the inputs")
     pieces: list[tuple[str, str | None]] = []
     begin = look = 0
     while (brace := text.find("{", look)) >= 0:
-        name = _name_at(text, brace + 1, names, lengths)
+        name = _name_at(text, brace + 1, names, with_braces)
         look = brace + 1
         if name is not None:
             pieces.append((text[begin:brace], name))
@@ -92,9 +112,17 @@ def _pieces(text: str, names: set[str]) -> list[tuple[str, str | None]]:
     return [*pieces, (text[begin:], None)]
 
 
-def _name_at(text: str, start: int, names: set[str], lengths: Sequence[int]) -> str | None:
-    for length in lengths:
-        end = start + length
-        if text[end : end + 1] == "}" and text[start:end] in names:
-            return text[start:end]
-    return None
+_BRACE = re.compile("[{}]")
+_MAX_LOOKS = 1_000_000
+
+
+def _name_at(text: str, start: int, names: set[str], with_braces: Sequence[str]) -> str | None:
+    """The longest name that stands there with a brace behind it; one without braces ends at the next of them."""
+    for name in with_braces:
+        if text.startswith(f"{name}}}", start):
+            return name
+    brace = _BRACE.search(text, start)
+    if brace is None or brace.group() == "{":
+        return None
+    name = text[start : brace.start()]
+    return name if name in names else None

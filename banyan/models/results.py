@@ -5,10 +5,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-MAX_INLINE_BYTES = 64 * 1024
-"""A longer result goes into a file of the task."""
+from banyan.wire import MAX_DEPTH, MAX_RESULT_BYTES, unstorable
+
 FILE = "result.json"
-MAX_DEPTH = 90
 _INTEGERS = range(-(2**63), 2**63)
 _DOUBLE_BYTES = 8
 _SHOWN_CHARACTERS = 60
@@ -27,17 +26,21 @@ def encode(result: Any) -> str:
     if not _is_mapping(result):
         kind = type(result).__name__
         raise BadResult(f"a model's computation must give a mapping of names to values, such as a dict, not {kind}")
-    return json.dumps(_plain(result, "result", 0), ensure_ascii=False, separators=(",", ":"))
+    plain = _plain(result, "result", 0)
+    text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+    if len(text) <= MAX_RESULT_BYTES and (fault := unstorable(plain)):  # a longer one stays in a file
+        raise BadResult(f"result: {fault}")
+    return text
 
 
 def keep(text: str, workdir: str | None) -> dict[str, str]:
     """Where the result goes: `{"result": json}`, or `{"result_file": name}` when it is large; raises `BadResult`."""
     size = len(text.encode())
-    if size <= MAX_INLINE_BYTES:
+    if size <= MAX_RESULT_BYTES:
         return {"result": text}
     if workdir is None:
         raise BadResult(
-            f"the result has {size} bytes, and at most {MAX_INLINE_BYTES} are kept without a work directory"
+            f"the result has {size} bytes, and at most {MAX_RESULT_BYTES} are kept without a work directory"
         )
     with open(os.path.join(workdir, FILE), "w", encoding="utf-8") as file:
         file.write(text)

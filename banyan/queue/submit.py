@@ -162,11 +162,16 @@ def check_bytes(document: Mapping[str, Any], what: str) -> int:
 
 
 def _sizes(context: Context, tasks: Sequence[Document]) -> list[int]:
-    sizes = [check_size(task) for task in tasks]
     limit = context.settings.limits.max_submission_bytes
-    if sum(sizes) > limit:
-        reason = f"the tasks have {sum(sizes)} bytes together, at most {limit} (limits.max_submission_bytes)"
-        raise TooLarge(f"{reason}; pass large data as files, or submit less at once")
+    sizes: list[int] = []
+    total = 0
+    for task in tasks:
+        sizes.append(check_size(task))
+        total += sizes[-1]
+        if total > limit:
+            reason = f"{len(sizes)} of the tasks have {total} bytes, all together may have {limit}"
+            what = "pass large data as files, or submit less at once"
+            raise TooLarge(f"{reason} (limits.max_submission_bytes); {what}")
     return sizes
 
 

@@ -1,10 +1,13 @@
 """Reading any collection by an already checked filter, for the pages that the interface shows."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
+import bson
 from bson import ObjectId
 from pymongo.database import Database
+
+from banyan.errors import TooLarge
 
 Document = dict[str, Any]
 
@@ -15,12 +18,31 @@ _MAX_TOGETHER = 20_000
 _CANCELLED = "cancelled"
 
 
-class Reader:
-    """Pages of documents and counts; no query may take longer than `query_seconds` (the driver then raises)."""
+class Budget:
+    """How many bytes of documents may be read for one answer."""
 
-    def __init__(self, db: Database[Document], query_seconds: float) -> None:
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._left = max_bytes
+
+    def spend(self, count: int) -> None:
+        """Take so many bytes; raises `TooLarge` when there are none left."""
+        self._left -= count
+        if self._left < 0:
+            limit = f"{self._max_bytes} bytes (limits.max_answer_bytes)"
+            raise TooLarge(f"the documents have more than {limit}; ask for fewer (max_results) or less (projection)")
+
+
+class Reader:
+    """Pages of documents and counts; no query may take longer than `query_seconds` (the driver then raises).
+
+    With a `budget` no more than that is read at all.
+    """
+
+    def __init__(self, db: Database[Document], query_seconds: float, budget: Budget | None = None) -> None:
         self._db = db
-        self._max_time_ms = int(query_seconds * 1000)
+        self._max_time_ms = max(1, int(query_seconds * 1000))  # 0 would mean: for ever
+        self._budget = budget
 
     def page(
         self,
@@ -31,15 +53,27 @@ class Reader:
         skip: int = 0,
         limit: int = 0,
     ) -> list[Document]:
-        """The matching documents in order, at most `limit` (0: all of them)."""
-        found = self._db[collection].find(where, fields, max_time_ms=self._max_time_ms)
-        return list(found.sort(list(sort)).skip(skip).limit(limit).allow_disk_use(True))
+        """The matching documents in order, at most `limit` (0: all of them); `TooLarge`."""
+        asked: Document = {"filter": where, "projection": fields, "sort": list(sort) or None}
+        asked |= {"skip": skip, "limit": limit, "max_time_ms": self._max_time_ms, "allow_disk_use": True}
+        if self._budget is None:
+            return list(self._db[collection].find(**asked))
+        documents: list[Document] = []
+        for batch in cast(Iterable[bytes], self._db[collection].find_raw_batches(**asked)):
+            self._budget.spend(len(batch))
+            documents += bson.decode_all(batch, self._db.codec_options)
+        return documents
+
+    def ids(self, collection: str, where: Mapping[str, Any]) -> list[ObjectId]:
+        """The ids of all matching documents, oldest first."""
+        return [document["_id"] for document in self.page(collection, where, {"_id": 1})]
 
     def one(
         self, collection: str, where: Mapping[str, Any], fields: Mapping[str, int] | None = None
     ) -> Document | None:
         """The matching document."""
-        return self._db[collection].find_one(where, fields, max_time_ms=self._max_time_ms)
+        found = self.page(collection, where, fields, sort=(), limit=-1)
+        return found[0] if found else None
 
     def count(self, collection: str, where: Mapping[str, Any]) -> int:
         """How many documents match."""

@@ -160,7 +160,7 @@ def test_the_server_speaks_new_tls_only_and_asks_for_a_client_certificate(
         return replace(authority.trust, client_certificate=str(shown.certificate), client_key=str(shown.key))
 
     trust = showing(clients.vouch("known", client=True))
-    with running(mongo_uri, database_name, tmp_path, trust=trust, **variables) as secured:
+    with running(mongo_uri, database_name, tmp_path, trust, **variables) as secured:
         with secured.client("user") as client:
             assert client.submit({"command": "true"})["_id"]
         for other in (authority.trust, showing(authority.vouch("stranger", client=True))):
@@ -184,7 +184,7 @@ def test_a_renewed_certificate_is_shown_while_claims_are_held(
     shown = authority.vouch("server")
     variables = {"BANYAN_TLS__CERTIFICATE": str(shown.certificate), "BANYAN_TLS__KEY": str(shown.key)}
     answers: list[dict[str, Any]] = []
-    with running(mongo_uri, database_name, tmp_path, trust=authority.trust, **variables) as server:
+    with running(mongo_uri, database_name, tmp_path, authority.trust, **variables) as server:
         port = urlsplit(server.url).port or 0
         with server.client("worker") as worker, server.client("user") as provider:
             id = worker.register_worker({"name": "w", "resources": RESOURCES, "capabilities": ["shell"]})["_id"]

@@ -55,7 +55,7 @@ class Server:
 
 @contextmanager
 def running(
-    uri: str, database: str, directory: Path, *, trust: Trust | None = None, **variables: str
+    uri: str, database: str, directory: Path, trust: Trust | None = None, /, **variables: str
 ) -> Iterator[Server]:
     """A server with these settings; with `trust` it is expected to speak TLS on `localhost`."""
     credentials, log = directory / "credentials.json", directory / "log"

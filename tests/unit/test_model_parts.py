@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from banyan.models import cancel_memory
 from banyan.models.cancel import Cancel, Memory, announce
-from banyan.models.results import MAX_INLINE_BYTES, BadResult, encode, keep
+from banyan.models.results import BadResult, encode, keep
 from banyan.models.task_spec import Task_spec
 from banyan.models.traces import text_of
+from banyan.wire import MAX_RESULT_BYTES
 
 # The flag
 
@@ -124,7 +125,7 @@ def test_a_lone_surrogate_is_no_text() -> None:
 
 
 def test_a_result_is_kept_inline_up_to_the_limit(tmp_path: Any) -> None:
-    text = "x" * MAX_INLINE_BYTES
+    text = "x" * MAX_RESULT_BYTES
     assert keep(text, None) == {"result": text}
     assert keep(text + "x", str(tmp_path)) == {"result_file": "result.json"}
     assert (tmp_path / "result.json").read_text() == text + "x"
@@ -159,3 +160,14 @@ def test_a_traceback_has_a_bounded_length_and_is_unicode() -> None:
 def test_a_spec_shows_what_it_holds() -> None:
     spec = Task_spec({"x": 1}, jobid="5f")
     assert repr(spec) == "Task_spec(inputs={'x': 1}, workdir=None, jobid='5f')"
+
+
+def test_a_result_that_the_server_would_not_keep_is_none() -> None:
+    deep: Any = 1
+    for _ in range(64):
+        deep = {"x": deep}
+    assert json.loads(encode(deep)) == deep
+    with pytest.raises(BadResult, match="deeper"):
+        encode({"x": deep})
+    with pytest.raises(BadResult, match=r"\$db"):
+        encode({"x": {"$ref": "a", "$id": 1, "$db": None}})

@@ -205,3 +205,22 @@ def test_a_row_has_what_the_task_has() -> None:
     assert dict(table.row({**task, "result": 5})) == fixed | {"inputs.x": 1, "result": 5}
     assert dict(table.row({**task, "result_file": "r.json"})) == fixed | {"inputs.x": 1, "result_file": "r.json"}
     assert table.columns[0] == Column(kind="inputs", name="x", label="inputs.x")
+
+
+def test_a_command_that_grows_too_long_is_refused_before_it_is_made() -> None:
+    for command in ("{x}" * 1000, ["{x}"] * 1000, ["echo", *["{x}{x}"] * 500]):
+        with pytest.raises(ValueError, match="longer than 1000000 characters"):
+            Template(command, ["x"]).fill({"x": "y" * 1_000_000}, 0)
+    assert len(Template(["{x}"], ["x"]).fill({"x": "y" * 1_000_000}, 0)[0]) == 1_000_000
+
+
+def test_of_two_names_that_fit_the_longer_one_counts_also_with_braces() -> None:
+    point = {"a": "1", "a}b": "2", "{c": "3", "}": "4"}
+    assert Template(["{a}b} {a} {{c} {}} {"], list(point)).fill(point, 0) == ["2 1 3 4 {"]
+
+
+def test_many_braces_and_many_names_with_braces_are_refused_together() -> None:
+    names = ["{" * length for length in range(1, 200)]
+    with pytest.raises(ValueError, match="braces"):
+        Template("{" * 100_000, names)
+    assert Template("{" * 100_000, ["x"]).fill({"x": 1}, 0) == "{" * 100_000

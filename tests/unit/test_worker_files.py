@@ -1,5 +1,7 @@
 """What the worker reads from the machine and from its tasks, and what it keeps."""
 
+import json
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from worker.cgroups import MemoryGroups
 from worker.collect import Malformed, progress, result, tail
 from worker.gpus import Gpu
 from worker.layout import Layout
+from worker.outcome import exit_status, worker_failure
 from worker.spool import Spool
 from worker.tasksfile import TasksFile, read
 from worker.usage import Process, trees
@@ -188,9 +191,33 @@ def test_forgetting_never_leaves_the_root(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "task").mkdir(parents=True)
     (tmp_path / "precious").mkdir()
-    Layout(root).forget(["../precious", "..", ".", "", "task", "/etc"])
-    assert list(root.iterdir()) == []
+    (root / ".banyan-spool").touch()
+    layout = Layout(root)
+    names = ["../precious", "..", ".", "", "/etc", ".banyan-spool", "task/../../precious", "task/x", "task/1/..", "/1"]
+    assert layout.forget(names) == []
+    assert layout.forget(["task", "gone", "gone/3"]) == ["task", "gone", "gone/3"]
+    layout.trash.empty()
+    assert sorted(path.name for path in root.rglob("*")) == [".banyan-spool", ".banyan-trash"]
     assert (tmp_path / "precious").exists()
+
+
+def test_attempts_are_forgotten_up_to_one_and_the_work_directory_with_the_last(tmp_path: Path) -> None:
+    for name in ("task/1/work", "task/2", "task/10", "task/work"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").touch()
+    layout = Layout(tmp_path)
+    assert layout.forget(["task/2"]) == ["task/2"]
+    assert sorted(path.name for path in (tmp_path / "task").iterdir()) == ["10", "work"]
+    assert layout.forget(["task/10"], busy={"task"}) == []
+    assert layout.forget(["task/10"]) == ["task/10"]
+    assert not (tmp_path / "task").exists()
+
+
+def test_what_an_earlier_life_threw_away_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "task/1").mkdir(parents=True)
+    assert Layout(tmp_path).forget(["task"]) == ["task"]
+    Layout(tmp_path).trash.empty()
+    assert list((tmp_path / ".banyan-trash").iterdir()) == []
 
 
 def test_only_regular_files_are_listed(tmp_path: Path) -> None:
@@ -316,3 +343,41 @@ def test_a_version_1_group_limits_memory_and_tells_of_its_kills(tmp_path: Path) 
 def test_a_control_group_that_cannot_be_used_is_explained(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"correct tasks\.cgroup"):
         MemoryGroups(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[" * 65 + "]" * 65, "deeper than 64"),
+        ("[" * 50_000, "recursion"),
+        ('{"x": 18446744073709551616}', "64 bits"),
+        ('"\\ud800"', "surrogate"),
+        ('{"a\\u0000": 1}', "NUL"),
+        ('{"$ref": "a", "$id": 1, "$db": null}', "$db"),
+        (f"[{','.join(['1e9'] * 16_000)}]", "written out"),
+    ],
+)
+def test_a_result_that_the_server_would_not_keep_is_no_result(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(Malformed, match=re.escape(told)):
+        result(str(tmp_path / "result.json"), None)
+
+
+def test_a_result_as_deep_as_the_server_takes_it_is_one(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text("[" * 64 + "]" * 64)
+    assert "result" in result(str(tmp_path / "result.json"), None)
+
+
+def test_a_message_that_is_too_long_is_no_progress(tmp_path: Path) -> None:
+    (tmp_path / "progress.json").write_text(json.dumps({"message": "x" * 10_001}))
+    with pytest.raises(Malformed, match="10000 characters"):
+        progress(str(tmp_path / "progress.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("a\nb", "a b"), ("", "unknown"), ("\0\ud800", "??"), ("x" * 10_000, "x" * 500), ("Ärger", "Ärger")],
+)
+def test_an_exit_status_is_one_line_whatever_a_program_calls_its_errors(name: str, shown: str) -> None:
+    assert exit_status(0, None, {"exception": name}) == f"failure ({shown})"
+    assert worker_failure(name) == f"failure (worker: {shown})"

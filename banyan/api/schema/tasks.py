@@ -25,6 +25,7 @@ from banyan.api.schema.kinds import (
     word,
 )
 from banyan.domain.continuations import CONDITIONS
+from banyan.wire import MAX_MESSAGE
 
 MAX_STDIN = 8 * 2**20
 
@@ -60,7 +61,7 @@ INPUT_REFS: Rules = {
 
 PROGRESS = mapping(
     fraction={"type": "number", "min": 0, "max": 1, "nullable": True},
-    message={"type": "string", "nullable": True, "maxlength": 10_000},
+    message={"type": "string", "nullable": True, "maxlength": MAX_MESSAGE},
 )
 
 GIVEN: dict[str, Rules] = {
