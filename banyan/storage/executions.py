@@ -8,6 +8,9 @@ from bson import ObjectId
 from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
+from pymongo.errors import BulkWriteError
+
+from banyan.storage.reach import only_duplicates
 
 Document = dict[str, Any]
 Session = ClientSession | None
@@ -26,9 +29,14 @@ class ExecutionStore:
         self._executions.create_index([("time_terminated", 1)], name="time_terminated")
 
     def begin(self, attempts: Sequence[Document], session: Session = None) -> None:
-        """Record attempts that were claimed just now."""
-        if attempts:
-            self._executions.insert_many(attempts, session=session)
+        """Record attempts that were claimed just now; one that is recorded already stays as it is."""
+        if not attempts:
+            return
+        try:
+            self._executions.insert_many(attempts, ordered=False, session=session)
+        except BulkWriteError as error:
+            if session is not None or not only_duplicates(error):
+                raise
 
     def load(self, ids: Iterable[ObjectId], session: Session = None) -> dict[ObjectId, Document]:
         """Attempt records by id; missing ones are left out."""
