@@ -9,7 +9,7 @@ from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
-from banyan.errors import Conflict, Invalid
+from banyan.errors import Invalid, StillRunning
 
 Document = dict[str, Any]
 Session = ClientSession | None
@@ -48,7 +48,7 @@ class IdempotencyStore:
     def begin(self, id: str, digest: str, now: datetime, kept_seconds: float) -> Key | FirstAnswer:
         """Begin the work, or get the answer of the first request with this key and body, which is kept for so long.
 
-        Raises `Invalid` when the key was used with another body, `Conflict` while the first is still running.
+        Raises `Invalid` when the key was used with another body, `StillRunning` while the first is being worked on.
         """
         key = Key(id=id, digest=digest, holder=ObjectId())
         fresh = {"digest": digest, "holder": key.holder, "begun": now}
@@ -62,7 +62,7 @@ class IdempotencyStore:
     def _again(self, key: Key, fresh: Document, now: datetime) -> Key | FirstAnswer:
         known = self._requests.find_one({"_id": key.id})
         if known is None:
-            raise Conflict("the first request with this Idempotency-Key has just failed; send it again")
+            raise StillRunning("the first request with this Idempotency-Key has just failed; send it again")
         if known["digest"] != key.digest:
             raise Invalid({"Idempotency-Key": "this key was used with another body; take a new key"})
         if "status" in known:
@@ -72,17 +72,17 @@ class IdempotencyStore:
             mine = {"_id": key.id, "holder": known["holder"], "status": {"$exists": False}}
             if self._requests.update_one(mine, {"$set": fresh}).matched_count:
                 return key
-        raise Conflict("the first request with this Idempotency-Key is still running; ask again in a moment")
+        raise StillRunning("the first request with this Idempotency-Key is still running; ask again in a moment")
 
     def finish(self, key: Key, status: int, body: bytes | None, session: Session = None) -> None:
         """Store the answer; within a transaction it is there exactly if the work is.
 
-        Raises `Conflict` when another server has taken the request over.
+        Raises `StillRunning` when another server has taken the request over.
         """
         mine = {"_id": key.id, "holder": key.holder}
         answer = {"$set": {"status": status, "body": body}}
         if not self._requests.update_one(mine, answer, session=session).matched_count:
-            raise Conflict("another server has taken this request over; ask again for its answer")
+            raise StillRunning("another server has taken this request over; ask again for its answer")
 
     def release(self, key: Key) -> None:
         """Forget a request that failed, so that it can be sent again with the same key."""

@@ -1,6 +1,6 @@
 """The connection to MongoDB: collections, indexes, clock, transactions and what driver errors mean."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -34,7 +34,7 @@ from banyan.storage.meta import MetaStore
 from banyan.storage.models import ModelStore
 from banyan.storage.parts import PartStore
 from banyan.storage.queues import QueueStore
-from banyan.storage.reach import AWAY, OPTIONS, Reach, transact
+from banyan.storage.reach import AWAY, OPTIONS, Listener, Reach, transact
 from banyan.storage.signals import SignalStore
 from banyan.storage.sweeps import SweepStore
 from banyan.storage.tasks import TaskStore
@@ -124,9 +124,10 @@ class Storage:
         self.sweeps = SweepStore(self.db)
 
     @classmethod
-    def connect(cls, uri: str, database: str) -> "Storage":
+    def connect(cls, uri: str, database: str, listeners: Iterable[Listener] = ()) -> "Storage":
         """Connect, refuse what cannot keep our promises, and create collections and indexes that are missing.
 
+        `listeners` are the driver's, and hear what it does.
         Raises `SetupError` for a wrong URI or a MongoDB that is no replica set, `Unavailable` when none answers.
         """
         reach = Reach()
@@ -136,7 +137,7 @@ class Storage:
                 tz_aware=True,
                 appname="banyan",
                 type_registry=TypeRegistry([_PlainReference()]),
-                event_listeners=[reach],
+                event_listeners=[reach, *listeners],
                 **OPTIONS,
             )
             storage = cls(client, database, reach)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pymongo.client_session import ClientSession
 from pymongo.errors import BulkWriteError, PyMongoError, ServerSelectionTimeoutError
 from pymongo.monitoring import (
+    CommandListener,
     TopologyClosedEvent,
     TopologyDescriptionChangedEvent,
     TopologyListener,
@@ -17,9 +18,12 @@ from pymongo.monitoring import (
 from banyan.errors import Unavailable
 
 Result = TypeVar("Result")
+Listener = CommandListener | TopologyListener
 
 SELECTION_SECONDS = 5.0
 """How long an operation waits for a primary."""
+MAJORITY_SECONDS = 10.0
+"""How long it waits for a majority, which a primary may be without for a while before it notices."""
 COMMIT_SECONDS = 10.0
 """How long a commit is repeated of which nobody knows whether it was done."""
 
@@ -31,6 +35,7 @@ OPTIONS: dict[str, Any] = {
     # What a client was told of is on the disks of a majority. What it rests on is too: only that is read.
     "w": "majority",
     "journal": True,
+    "wtimeoutMS": round(MAJORITY_SECONDS * 1000),
     "readConcernLevel": "majority",
     "readPreference": "primary",
     "retryWrites": True,

@@ -63,6 +63,7 @@ class Member:
             *("--replSet", _NAME, "--keyFile", str(self.directory.parent / "keyfile")),
             *("--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "128"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+            *("--setParameter", "oplogNetworkTimeoutBufferSeconds=1"),  # notice soon that the source hangs
         ]
         self.process = child.spawn(command, log=self.directory / "out", death_signal=signal.SIGKILL)
 
