@@ -112,12 +112,13 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         read_seconds: float = READ_SECONDS,
         accept: frozenset[int] = frozenset(),
+        patient: bool = True,
     ) -> Answer:
         """Send `body` as JSON (or `data` as it is) and return the answer.
 
         What surely did not reach the server is sent up to three times; what may have reached it up to `tries` times,
         so give more than one only to what is safe to repeat; that is also repeated for a while when the server says
-        `Retry-After`. Statuses of 400 and more raise the matching error
+        `Retry-After`, if we are `patient`. Statuses of 400 and more raise the matching error
         of `banyan.errors`, except those in `accept`; Unavailable when the server cannot be reached.
         """
         sent = {"Content-Type": "application/json"} if body is not None else {}
@@ -142,8 +143,8 @@ class Connection:
                     raise
             else:
                 again = answer.status in _AWAY or (answer.status == Conflict.status and attempt > 1)
-                patient = tries > 1 and waited < _patience(answer)
-                if not patient and (not again or attempt >= tries):
+                stays = patient and tries > 1 and waited < _patience(answer)
+                if not stays and (not again or attempt >= tries):
                     return self._checked(answer, path, accept)
                 pause = max(pause, _retry_after(answer.headers))
             pause = min(pause, MAX_PAUSE_SECONDS)

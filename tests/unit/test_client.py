@@ -141,7 +141,11 @@ def test_a_server_that_says_when_to_come_back_is_asked_again_for_a_while() -> No
         assert (len(pauses), min(pauses)) == (6, 2.0)
         assert len({asked.headers["Idempotency-Key"] for asked in app.asked}) == 1
     with pytest.raises(Unavailable):
-        client_of(RecordedApp(Said(503, b"", wait))).health()
+        client_of(RecordedApp(Said(503, b"", wait))).task(TASK)
+    asked = RecordedApp(Said(503, b"", wait))
+    with pytest.raises(Unavailable):
+        client_of(asked).health()
+    assert len(asked.asked) == 4
 
 
 def test_a_claim_that_nobody_answers_is_given_up_before_the_lease_is_over() -> None:
