@@ -209,8 +209,8 @@ class Client(ModelCalls, SweepCalls):
         return list(self.each("workers", where))
 
     def health(self) -> Document:
-        """How the server is; needs no token."""
-        return self._get("health")
+        """How the server is now; needs no token."""
+        return self._act("GET", "health", tries=SAFE_TRIES, patient=False)
 
     def page(
         self,

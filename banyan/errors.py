@@ -8,7 +8,8 @@
     ├── Forbidden                   403  the role or the owner does not allow it
     ├── NotFound                    404  there is no such thing
     ├── Conflict                    409  someone else was first
-    │   └── StaleAttempt            409  the attempt is not the task's current one
+    │   ├── StaleAttempt            409  the attempt is not the task's current one
+    │   └── StillRunning            409  the same request is being worked on: ask again
     ├── PreconditionFailed          412  If-Match names another revision
     ├── TooLarge                    413  more than a limit allows
     ├── Invalid                     422  a value is wrong, or not allowed now
@@ -62,6 +63,10 @@ class Conflict(BanyanError):
 
 class StaleAttempt(Conflict):
     """The attempt is not the task's current one: stop it, do not report it again."""
+
+
+class StillRunning(Conflict):
+    """The same request, sent before, is being worked on: sent again in a moment, it gets the answer."""
 
 
 class PreconditionFailed(BanyanError):

@@ -34,6 +34,8 @@ READ_SECONDS = 60.0
 MAX_PAUSE_SECONDS = 5.0
 SAFE_TRIES = 4
 """How often a request is sent that is safe to repeat."""
+PATIENCE_SECONDS = {503: 20.0, 409: 70.0}
+"""How long it is repeated besides, where the answer has `Retry-After`: MongoDB elects a primary, a server has died."""
 
 _BY_STATUS: dict[int, type[BanyanError]] = {
     kind.status: kind
@@ -116,11 +118,13 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         read_seconds: float = READ_SECONDS,
         accept: frozenset[int] = frozenset(),
+        patient: bool = True,
     ) -> Answer:
         """Send `body` as JSON (or `data` as it is) and return the answer.
 
         What surely did not reach the server is sent up to three times; what may have reached it up to `tries` times,
-        so give more than one only to what is safe to repeat. Statuses of 400 and more raise the matching error
+        so give more than one only to what is safe to repeat; that is also repeated for a while when the server says
+        `Retry-After`, if we are `patient`. Statuses of 400 and more raise the matching error
         of `banyan.errors`, except those in `accept`; Unavailable when the server cannot be reached.
         """
         sent = {"Content-Type": "application/json"} if body is not None else {}
@@ -131,7 +135,7 @@ class Connection:
             "timeout": (CONNECT_SECONDS, read_seconds),
             "allow_redirects": False,
         }
-        attempt = 0
+        attempt, waited = 0, 0.0
         while True:
             attempt += 1
             pause = _pause_seconds(attempt)
@@ -147,10 +151,13 @@ class Connection:
                     raise
             else:
                 again = answer.status in _AWAY or (answer.status == Conflict.status and attempt > 1)
-                if not again or attempt >= tries:
+                stays = patient and tries > 1 and waited < _patience(answer)
+                if not stays and (not again or attempt >= tries):
                     return self._checked(answer, path, accept)
                 pause = max(pause, _retry_after(answer.headers))
-            self._sleep(min(pause, MAX_PAUSE_SECONDS))
+            pause = min(pause, MAX_PAUSE_SECONDS)
+            waited += pause
+            self._sleep(pause)
 
     def _once(self, method: str, path: str, request: Mapping[str, Any]) -> Answer:
         try:
@@ -241,6 +248,10 @@ def _pause_seconds(attempt: int) -> float:
 def _retry_after(headers: Mapping[str, str]) -> float:
     text = headers.get("Retry-After", "0")
     return float(text) if text.isdecimal() else 0.0
+
+
+def _patience(answer: Answer) -> float:
+    return PATIENCE_SECONDS.get(answer.status, 0.0) if _retry_after(answer.headers) else 0.0
 
 
 def _never_sent(error: Exception) -> bool:

@@ -11,6 +11,9 @@ from banyan.transport import READ_SECONDS, Connection, error_of
 Document = dict[str, Any]
 """A task, an attempt, a worker, .. as the server sends it: ids are hex texts, dates RFC 1123 texts in GMT."""
 
+REPORT_SECONDS = 20.0
+"""How long the answer to a report is waited for before it is sent again."""
+
 Stream = Literal["stdout", "stderr"]
 
 
@@ -24,16 +27,19 @@ class WorkerCalls:
         """Register; answers with `_id`, `lease_seconds`, `heartbeat_seconds` and `files`."""
         return self._act("POST", "workers", body=worker)
 
-    def claim(self, worker: str, body: Mapping[str, Any], timeout: float = READ_SECONDS) -> Document:
+    def claim(self, worker: str, body: Mapping[str, Any], timeout: float | None = None) -> Document:
         """Ask for tasks; `timeout` in seconds must exceed the `wait` of the body.
 
+        Without one it is half as long again as the wait: a connection that died in silence must not cost the lease.
         It is sent once: after Unavailable repeat it with the same `request` to get the same answer.
         """
-        return self._act("POST", f"workers/{worker}/claim", body=body, read_seconds=timeout)
+        wait = float(body.get("wait") or 0.0)
+        seconds = timeout or (1.5 * wait + 1.0 if wait else READ_SECONDS)
+        return self._act("POST", f"workers/{worker}/claim", body=body, read_seconds=seconds)
 
     def report(self, worker: str, body: Mapping[str, Any]) -> Document:
-        """Report starts, ends, progress and memory; safe to repeat."""
-        return self._act("POST", f"workers/{worker}/report", body=body, tries=2)
+        """Report starts, ends, progress and memory; sent once, and safe to repeat."""
+        return self._act("POST", f"workers/{worker}/report", body=body, read_seconds=REPORT_SECONDS)
 
     def update_worker(self, worker: str, changes: Mapping[str, Any]) -> Document:
         """Drain a worker or make it active again (`{"state": "draining"}`)."""

@@ -16,10 +16,14 @@ RESOURCE_ROLES = {"users": frozenset({ADMIN})}
 
 
 def guard() -> None:
-    """Refuse a request without a valid token (Unauthorized) or of a role that may not do it (Forbidden)."""
+    """Refuse a request without a valid token (Unauthorized) or of a role that may not do it (Forbidden).
+
+    All are refused (Unavailable) while MongoDB has been away for longer than it is worth waiting.
+    """
     route = ROUTES.get(request.endpoint or "")
     if route is not None and route.open:
         return
+    context().storage.reach.require()
     g.user = _user()
     if g.user.expires is not None and g.user.expired(context().now()):
         text = f"this token expired on {format_date(g.user.expires)}"

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response as PlainResponse
 
 from banyan.api.bodies import answer, render
 from banyan.api.faults import shortened
-from banyan.errors import BanyanError, Invalid, Unauthorized, Unavailable, describe_items
+from banyan.errors import BanyanError, Invalid, StillRunning, Unauthorized, Unavailable, describe_items
 from banyan.storage.mongo import translate
 
 log = logging.getLogger("banyan.api")
@@ -35,7 +35,7 @@ def refused(error: BanyanError) -> Response:
     headers = {}
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Basic realm="banyan", charset="UTF-8"'
-    if isinstance(error, Unavailable):
+    if isinstance(error, (Unavailable, StillRunning)):
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return answer(_body(error), error.status, headers)
 

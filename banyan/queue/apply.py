@@ -10,6 +10,7 @@ from banyan.domain.task import Task
 from banyan.domain.transitions import Change, Event, decide
 from banyan.errors import BanyanError, Conflict, IllegalTransition, StaleAttempt
 from banyan.queue.context import Context
+from banyan.storage.mongo import Session
 
 _ROUNDS = 100
 
@@ -31,17 +32,44 @@ def apply(
     tasks: Mapping[ObjectId, Task],
     event_of: Callable[[Task], Event | None],
     dressed: Callable[[Task, Change], Change] = lambda task, change: change,
-    read: Callable[[Sequence[ObjectId]], None] = lambda ids: None,
 ) -> Applied:
     """Decide for each task and write it; one that someone else changed meanwhile is read and decided again.
 
     `event_of` names the event for a task as it is now, or None to leave it; `dressed` may add fields to a change.
-    What else the decision rests on is read by `read(ids)`, always after the tasks, so that their revisions guard it.
     What is claimable then is announced; ended parents are the caller's to settle.
     """
+    return _apply(context, tasks, event_of, dressed, context.storage.tasks.load)
+
+
+def apply_in_order(
+    context: Context,
+    ids: Sequence[ObjectId],
+    event_of: Callable[[Task], Event | None],
+    read: Callable[[Sequence[ObjectId], Session], None],
+) -> Applied:
+    """The same for decisions that rest on more than the task: `read(ids, session)` reads that with the session.
+
+    It is always read after the tasks, and never older than they, so that their revisions guard it.
+    """
+    with context.storage.in_order() as session:
+
+        def load(ids: Sequence[ObjectId]) -> dict[ObjectId, Task]:
+            tasks = context.storage.tasks.load(ids, session)
+            read(list(tasks), session)
+            return tasks
+
+        return _apply(context, load(ids), event_of, lambda task, change: change, load)
+
+
+def _apply(
+    context: Context,
+    tasks: Mapping[ObjectId, Task],
+    event_of: Callable[[Task], Event | None],
+    dressed: Callable[[Task, Change], Change],
+    load: Callable[[Sequence[ObjectId]], Mapping[ObjectId, Task]],
+) -> Applied:
     applied = Applied()
     for _ in range(_ROUNDS):
-        read(list(tasks))
         changes = [
             (task, dressed(task, change)) for task, change in _decided(context, tasks, event_of, applied.refused)
         ]
@@ -51,7 +79,7 @@ def apply(
         if not lost:
             announce(context, applied.changed.values())
             return applied
-        tasks = context.storage.tasks.load(lost)
+        tasks = load(lost)
     raise Conflict("the tasks were changed by others again and again; try later")
 
 

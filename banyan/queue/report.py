@@ -1,6 +1,6 @@
 """What workers say of their attempts: started, progress, given back, ended."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -48,7 +48,7 @@ def report(context: Context, reports: Sequence[Report]) -> Answer:
     The record of the attempt decides: whoever ends it first is right. The task follows from it, and its
     continuations from the task, so that an interrupted report is completed by its repetition or by rescue.
     """
-    records = context.storage.executions.load(each.execution for each in reports)
+    records = _records(context, {each.execution for each in reports})
     known = [each for each in reports if each.execution in records]
     stale = [each.execution for each in reports if each.execution not in records]
     back = [each for each in known if each.given_back]
@@ -60,6 +60,16 @@ def report(context: Context, reports: Sequence[Report]) -> Answer:
     refused = set(stale)
     accepted = [each.execution for each in known if each.execution not in refused]
     return Answer(list(dict.fromkeys(accepted)), list(dict.fromkeys(stale)))
+
+
+def _records(context: Context, executions: Collection[ObjectId]) -> dict[ObjectId, Document]:
+    """The records of the attempts; one that is not found is looked for twice, for a new primary may show it late."""
+    records = context.storage.executions.load(executions)
+    missing = [id for id in executions if id not in records]
+    if missing:
+        context.storage.meta.catch_up()
+        records |= context.storage.executions.load(missing)
+    return records
 
 
 def _end(context: Context, ends: Mapping[ObjectId, Report], records: Mapping[ObjectId, Document]) -> list[ObjectId]:

@@ -8,8 +8,9 @@ from bson import ObjectId
 from banyan.domain.continuations import Edge, satisfied
 from banyan.domain.task import State, Task
 from banyan.domain.transitions import Cancel, Event, Promote
-from banyan.queue.apply import apply
+from banyan.queue.apply import apply_in_order
 from banyan.queue.context import Context
+from banyan.storage.mongo import Session
 
 _EDGES = 1000
 _PARENTS = 500
@@ -25,15 +26,16 @@ def settle(context: Context, parents: Iterable[ObjectId], *, thorough: bool = Fa
     frontier = list(dict.fromkeys(parents))
     while frontier:
         batch, frontier = frontier[:_PARENTS], frontier[_PARENTS:]
-        frontier += _settle_batch(context, batch, thorough)
+        with context.storage.in_order() as session:
+            frontier += _settle_batch(context, batch, thorough, session)
 
 
-def _settle_batch(context: Context, parents: Sequence[ObjectId], thorough: bool) -> list[ObjectId]:
-    marked = {id: task for id, task in context.storage.tasks.load(parents).items() if task.ended}
+def _settle_batch(context: Context, parents: Sequence[ObjectId], thorough: bool, session: Session) -> list[ObjectId]:
+    marked = {id: task for id, task in context.storage.tasks.load(parents, session).items() if task.ended}
     ended: list[ObjectId] = []
-    while edges := context.storage.edges.unsettled(marked, _EDGES):
+    while edges := context.storage.edges.unsettled(marked, _EDGES, session):
         # The parents are read after the edges: the end that a parent has now belongs to the edges' life, or to none.
-        tasks = context.storage.tasks.load({edge.parent for edge in edges})
+        tasks = context.storage.tasks.load({edge.parent for edge in edges}, session)
         again = {edge.parent for edge in edges if edge.parent not in tasks or not tasks[edge.parent].ended}
         marked = {id: task for id, task in marked.items() if id not in again}
         edges = [edge for edge in edges if edge.parent not in again]
@@ -76,9 +78,9 @@ def advance(context: Context, children: Sequence[ObjectId], *, exact: bool = Fal
     waiting: set[ObjectId] = set()
     broken: dict[ObjectId, ObjectId] = {}
 
-    def read(now: Sequence[ObjectId]) -> None:
+    def read(now: Sequence[ObjectId], session: Session) -> None:
         nonlocal waiting, broken
-        waiting, broken = context.storage.edges.waiting(now), context.storage.edges.broken(now)
+        waiting, broken = context.storage.edges.waiting(now, session), context.storage.edges.broken(now, session)
 
     def event_of(task: Task) -> Event | None:
         if task.state != State.INACTIVE:
@@ -87,7 +89,7 @@ def advance(context: Context, children: Sequence[ObjectId], *, exact: bool = Fal
             return Cancel({"task": broken[task.id]})
         return None if task.id in waiting else Promote()
 
-    applied = apply(context, context.storage.tasks.load(ids), event_of, read=read)
+    applied = apply_in_order(context, ids, event_of, read)
     if exact:
         context.storage.tasks.set_pending(context.storage.edges.pending_counts(ids))
     else:

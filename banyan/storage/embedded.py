@@ -69,12 +69,12 @@ def start(directory: Path, *, log: Path, cache_gigabytes: float = 0.5, start_sec
     try:
         (directory / "db").mkdir(exist_ok=True)
         wait_until_unlocked(directory / "db" / "mongod.lock", seconds=5.0)
-        key = _secret_file(directory / "keyfile", size_bytes=96)
-        password = _secret_file(directory / "password", size_bytes=24)
+        key = secret_file(directory / "keyfile", size_bytes=96)
+        password = secret_file(directory / "password", size_bytes=24)
         launch = _Launch(
             binary=binary, directory=directory, log=log, cache_gigabytes=cache_gigabytes, seconds=start_seconds
         )
-        process, port = _start_on_a_free_port(launch)
+        process, port = _start_on_afree_port(launch)
         try:
             _make_ready(process, port, key=key, password=password, launch=launch)
         except BaseException:
@@ -127,12 +127,12 @@ class _Launch:
         ]
 
 
-def _start_on_a_free_port(launch: _Launch) -> tuple[subprocess.Popen[bytes], int]:
+def _start_on_afree_port(launch: _Launch) -> tuple[subprocess.Popen[bytes], int]:
     """A process that listens, and its port: the port of last time where it is still free."""
     memory = launch.directory / "port"
     deadline = time.monotonic() + launch.seconds
     for _ in range(_PORT_ATTEMPTS):
-        port = _free_port(preferred=int(memory.read_text()) if memory.exists() else 0)
+        port = free_port(preferred=int(memory.read_text()) if memory.exists() else 0)
         process = child.spawn(launch.command(port), log=launch.log)
         try:
             if _listens(process, port, deadline):
@@ -162,7 +162,7 @@ def _make_ready(process: subprocess.Popen[bytes], port: int, *, key: str, passwo
     """Make the node a writable primary that knows our user, whatever state it was left in."""
     deadline = time.monotonic() + launch.seconds
     try:
-        with _as_the_replica_set(port, key) as client:
+        with as_the_replica_set(port, key) as client:
             while not client.admin.command("hello")["isWritablePrimary"]:
                 _join_itself(client, f"127.0.0.1:{port}")
                 _pause(deadline, f"mongod did not become writable in time; see {launch.log}")
@@ -174,7 +174,7 @@ def _make_ready(process: subprocess.Popen[bytes], port: int, *, key: str, passwo
 
 
 @contextmanager
-def _as_the_replica_set(port: int, key: str) -> Iterator[MongoClient[dict[str, Any]]]:
+def as_the_replica_set(port: int, key: str) -> Iterator[MongoClient[dict[str, Any]]]:
     """A client with the rights of the key file; SCRAM proves the key to both sides, so no stranger passes."""
     client: MongoClient[dict[str, Any]] = MongoClient(
         "127.0.0.1",
@@ -212,7 +212,7 @@ def _ensure_user(client: MongoClient[dict[str, Any]], password: str) -> None:
     client.admin.command("updateUser" if known else "createUser", _USER, pwd=password, roles=["root"])
 
 
-def _secret_file(path: Path, *, size_bytes: int) -> str:
+def secret_file(path: Path, *, size_bytes: int) -> str:
     """The text of a file that only its owner reads, made with random content on first use."""
     if not path.exists():
         text = base64.b64encode(secrets.token_bytes(size_bytes), altchars=b"ab").decode()
@@ -227,7 +227,7 @@ def _secret_file(path: Path, *, size_bytes: int) -> str:
     return path.read_text()
 
 
-def _free_port(*, preferred: int) -> int:
+def free_port(*, preferred: int = 0) -> int:
     """`preferred` if nothing listens there, else any free one."""
     for port in (preferred, 0):
         with socket.socket() as probe:

@@ -10,11 +10,10 @@ from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
+from banyan.storage.reach import only_duplicates
+
 Document = dict[str, Any]
 Session = ClientSession | None
-
-DUPLICATE = 11000
-"""MongoDB's code for a key that is there already."""
 
 
 class ExecutionStore:
@@ -30,13 +29,13 @@ class ExecutionStore:
         self._executions.create_index([("time_terminated", 1)], name="time_terminated")
 
     def begin(self, attempts: Sequence[Document], session: Session = None) -> None:
-        """Record attempts that were claimed just now; those that a repeated claim has recorded already stay."""
+        """Record attempts that were claimed just now; one that is recorded already stays as it is."""
         if not attempts:
             return
         try:
             self._executions.insert_many(attempts, ordered=False, session=session)
         except BulkWriteError as error:
-            if session is not None or any(fault["code"] != DUPLICATE for fault in error.details["writeErrors"]):
+            if session is not None or not only_duplicates(error):
                 raise
 
     def open(self, skip: int, limit: int) -> list[Document]:

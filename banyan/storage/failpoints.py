@@ -69,11 +69,13 @@ def _innermost(frame: FrameType | None) -> FrameType | None:
 
 
 def name_of_point(frame: FrameType | None) -> str:
-    """Who writes, by the stack above a function of the storage: the first that is not of the storage, and the last."""
+    """Who writes, by the stack above a function of the storage: the first of ours that is not of it, and the last."""
     store = frame
-    while frame is not None and _module(frame).startswith(_STORAGE):
-        store, frame = frame, frame.f_back
-    while frame is not None and not _module(frame).startswith(_PACKAGE):
+    while frame is not None:
+        if _module(frame).startswith(_STORAGE):
+            store = frame
+        elif _module(frame).startswith(_PACKAGE):
+            break
         frame = frame.f_back
     return f"{_place(frame)}>{store.f_code.co_qualname if store else 'unknown'}"
 

@@ -9,7 +9,7 @@ from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
-from banyan.errors import Conflict, Invalid
+from banyan.errors import Invalid, StillRunning
 
 Document = dict[str, Any]
 Session = ClientSession | None
@@ -48,7 +48,7 @@ class IdempotencyStore:
     def begin(self, id: str, digest: str, now: datetime, kept_seconds: float) -> Key | FirstAnswer:
         """Begin the work, or get the answer of the first request with this key and body, which is kept for so long.
 
-        Raises `Invalid` when the key was used with another body, `Conflict` while the first is still running.
+        Raises `Invalid` when the key was used with another body, `StillRunning` while the first is being worked on.
         """
         key = Key(id=id, digest=digest, holder=ObjectId())
         fresh = {"digest": digest, "holder": key.holder, "begun": now}
@@ -64,7 +64,7 @@ class IdempotencyStore:
         if known is not None and known["expires"] <= now and self._take(known, fresh):
             return key  # MongoDB removes it in a minute or so
         if known is None:
-            raise Conflict("the first request with this Idempotency-Key has just failed; send it again")
+            raise StillRunning("the first request with this Idempotency-Key has just failed; send it again")
         if known["digest"] != key.digest:
             raise Invalid({"Idempotency-Key": "this key was used with another body; take a new key"})
         if "status" in known:
@@ -72,7 +72,7 @@ class IdempotencyStore:
             return FirstAnswer(status=known["status"], body=None if body is None else bytes(body))
         if now - known["begun"] >= timedelta(seconds=ABANDONED_SECONDS) and self._take(known, fresh):
             return key
-        raise Conflict("the first request with this Idempotency-Key is still running; ask again in a moment")
+        raise StillRunning("the first request with this Idempotency-Key is still running; ask again in a moment")
 
     def _take(self, known: Document, fresh: Document) -> bool:
         """Begin a request anew, unless it was answered, or begun anew by another server, since it was read."""
@@ -83,12 +83,12 @@ class IdempotencyStore:
     def finish(self, key: Key, status: int, body: bytes | None, session: Session = None) -> None:
         """Store the answer; within a transaction it is there exactly if the work is.
 
-        Raises `Conflict` when another server has taken the request over.
+        Raises `StillRunning` when another server has taken the request over.
         """
         mine = {"_id": key.id, "holder": key.holder}
         answer = {"$set": {"status": status, "body": body}}
         if not self._requests.update_one(mine, answer, session=session).matched_count:
-            raise Conflict("another server has taken this request over; ask again for its answer")
+            raise StillRunning("another server has taken this request over; ask again for its answer")
 
     def release(self, key: Key) -> None:
         """Forget a request that failed, so that it can be sent again with the same key."""

@@ -11,7 +11,7 @@ from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
-from banyan.storage.executions import DUPLICATE
+from banyan.storage.reach import only_duplicates
 
 Document = dict[str, Any]
 Session = ClientSession | None
@@ -47,7 +47,7 @@ class MemoryStore:
         try:
             self._samples.insert_many(stored, ordered=False)
         except BulkWriteError as error:
-            if any(fault["code"] != DUPLICATE for fault in error.details["writeErrors"]):
+            if not only_duplicates(error):
                 raise
         return stored
 

@@ -56,6 +56,13 @@ class MetaStore:
                 return since
         return now
 
+    def catch_up(self) -> None:
+        """Let reads that follow show all that was ever acknowledged: those of a new primary may be behind at first.
+
+        A write that changes nothing waits until a majority has everything that the primary has.
+        """
+        self._meta.update_one({"_id": "nothing"}, {"$set": {"seen": True}})
+
     def touch_graph(self, session: ClientSession | None) -> None:
         """Make two edits of existing edges meet: the second to commit is run again."""
         self._meta.update_one({"_id": "graph"}, {"$inc": {"revision": 1}}, upsert=True, session=session)

@@ -1,9 +1,8 @@
 """The connection to MongoDB: collections, indexes, clock, transactions and what driver errors mean."""
 
-import threading
-import time
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import pymongo
@@ -23,9 +22,9 @@ from pymongo.errors import (
     WaitQueueTimeoutError,
     WTimeoutError,
 )
-from pymongo.monitoring import CommandListener
 
 from banyan.errors import BadRequest, BanyanError, Conflict, Invalid, SetupError, TooLarge, Unavailable
+from banyan.storage.clock import Clock
 from banyan.storage.edges import EdgeStore
 from banyan.storage.executions import ExecutionStore
 from banyan.storage.files import FileStore
@@ -37,6 +36,7 @@ from banyan.storage.meta import MetaStore
 from banyan.storage.models import ModelStore
 from banyan.storage.parts import PartStore
 from banyan.storage.queues import QueueStore
+from banyan.storage.reach import AWAY, OPTIONS, Listener, Reach, transact
 from banyan.storage.retention import RetentionStore
 from banyan.storage.signals import SignalStore
 from banyan.storage.sweeps import SweepStore
@@ -49,10 +49,12 @@ Document = dict[str, Any]
 Session = ClientSession
 Result = TypeVar("Result")
 
-SERVER_SELECTION_MS = 5000
-_CLOCK_SYNC_SECONDS = 10.0
-_AWAY_CODES = frozenset({11600, 11602, 10107, 13435, 189, 91, 7, 6, 89, 9001})
-"""Server error codes that mean: no primary now, try again."""
+_CLOCK_SECONDS = 2.0
+_AWAY_CODES = frozenset(
+    {6, 7, 43, 64, 89, 91, 100, 133, 134, 175, 189, 237, 262, 9001, 10107, 11600, 11601, 11602, 13435, 13436}
+)
+"""Server error codes that mean: no primary now, or it went in the middle of this; try again."""
+_AGAIN_LABELS = ("TransientTransactionError", "UnknownTransactionCommitResult", "RetryableWriteError")
 _DUPLICATE = 11000
 _LARGE_CODES = frozenset({10334, 17419, 17420})
 _CACHE_CODE = 388
@@ -63,7 +65,7 @@ _LARGE = "the document would be larger than MongoDB's limit of 16 MiB; pass larg
 def translate(error: BaseException) -> BanyanError | None:
     """What a driver error means to a caller; None when it is a defect of ours and should be seen as one."""
     if isinstance(error, (ConnectionFailure, WaitQueueTimeoutError, WTimeoutError)):
-        return Unavailable("MongoDB cannot be reached now; try again in a few seconds")
+        return Unavailable(AWAY)
     if isinstance(error, DocumentTooLarge):
         return TooLarge(_LARGE)
     if isinstance(error, (InvalidDocument, OverflowError)):
@@ -78,7 +80,8 @@ def _translate_failure(error: OperationFailure) -> BanyanError | None:
     codes = {fault.get("code") for fault in details.get("writeErrors", ())} or {error.code}
     if isinstance(error, ExecutionTimeout):
         return BadRequest("the query took too long and was stopped; narrow it, or filter by an indexed field")
-    if codes <= _AWAY_CODES or error.has_error_label("TransientTransactionError"):
+    again = any(error.has_error_label(label) for label in _AGAIN_LABELS) or bool(details.get("writeConcernErrors"))
+    if codes <= _AWAY_CODES or again:
         return Unavailable("MongoDB has no primary now; try again in a few seconds")
     if codes == {_CACHE_CODE}:
         return Unavailable("MongoDB's cache is too full for it now; try again, or give it more (mongo.cache_gigabytes)")
@@ -101,31 +104,12 @@ class _PlainReference(TypeDecoder):
         return dict(value.as_doc())
 
 
-class Clock:
-    """MongoDB's clock, read now and then and carried on by the monotonic one in between."""
-
-    def __init__(self, read: Callable[[], datetime]) -> None:
-        self._read = read
-        self._lock = threading.Lock()
-        self._base = datetime.now(UTC)
-        self._synced: float | None = None
-
-    def now(self) -> datetime:
-        """MongoDB's time in UTC, to the millisecond that BSON keeps."""
-        with self._lock:
-            if self._synced is None or time.monotonic() - self._synced > _CLOCK_SYNC_SECONDS:
-                before = time.monotonic()
-                self._base = self._read()
-                self._synced = (before + time.monotonic()) / 2
-            current = self._base + timedelta(seconds=time.monotonic() - self._synced)
-        return current.replace(microsecond=current.microsecond // 1000 * 1000)
-
-
 class Storage:
     """All that Banyan keeps, by collection."""
 
-    def __init__(self, client: "MongoClient[Document]", database: str) -> None:
+    def __init__(self, client: "MongoClient[Document]", database: str, reach: Reach | None = None) -> None:
         self.client = client
+        self.reach = reach or Reach()
         self.db: Database[Document] = client[database]
         self.clock = Clock(self._read_clock)
         self.tasks = TaskStore(self.db)
@@ -147,7 +131,7 @@ class Storage:
         self.retention = RetentionStore(self.db)
 
     @classmethod
-    def connect(cls, uri: str, database: str, listeners: Sequence[CommandListener] = ()) -> "Storage":
+    def connect(cls, uri: str, database: str, listeners: Iterable[Listener] = ()) -> "Storage":
         """Open the database and bring it to this program's schema, with the collections and indexes that are missing.
 
         Raises what `open` does, and `SetupError` for a database that a newer program has used.
@@ -164,25 +148,23 @@ class Storage:
         return storage
 
     @classmethod
-    def open(cls, uri: str, database: str, listeners: Sequence[CommandListener] = ()) -> "Storage":
+    def open(cls, uri: str, database: str, listeners: Iterable[Listener] = ()) -> "Storage":
         """Connect, and refuse what cannot keep our promises; nothing is changed.
 
-        `listeners` hear of every command (see `failpoints`).
+        `listeners` are the driver's, and hear what it does.
         Raises `SetupError` for a wrong URI or a MongoDB that is no replica set, `Unavailable` when none answers.
         """
+        reach = Reach()
         try:
             client: MongoClient[Document] = MongoClient(
                 uri,
                 tz_aware=True,
-                w="majority",
-                journal=True,
-                retryWrites=True,
-                serverSelectionTimeoutMS=SERVER_SELECTION_MS,
                 appname="banyan",
-                event_listeners=list(listeners),
                 type_registry=TypeRegistry([_PlainReference()]),
+                event_listeners=[reach, *listeners],
+                **OPTIONS,
             )
-            storage = cls(client, database)
+            storage = cls(client, database, reach)
             storage._refuse_standalone()
         except ConfigurationError as error:
             raise SetupError(f"mongo.uri: {error}") from error
@@ -208,14 +190,21 @@ class Storage:
     def transaction(self, act: Callable[[ClientSession], Result]) -> Result:
         """Run `act(session)` in a transaction, again when MongoDB says that it met another one."""
         with self.client.start_session() as session:
-            return session.with_transaction(act)
+            return transact(session, act)
+
+    @contextmanager
+    def in_order(self) -> Iterator[ClientSession]:
+        """A session whose reads never show older data than its earlier ones did, also when the primary has changed."""
+        with self.client.start_session(causal_consistency=True) as session:
+            yield session
 
     def close(self) -> None:
         """Let go of all connections."""
         self.client.close()
 
     def _read_clock(self) -> datetime:
-        now: datetime = self.client.admin.command("hello")["localTime"]
+        with pymongo.timeout(_CLOCK_SECONDS):
+            now: datetime = self.client.admin.command("hello")["localTime"]
         return now.replace(tzinfo=UTC)
 
     def _refuse_standalone(self) -> None:

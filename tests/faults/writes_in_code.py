@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "banyan"
 WRITES = frozenset(
     "insert_one insert_many update_one update_many replace_one delete_one delete_many bulk_write "
-    "find_one_and_update find_one_and_replace find_one_and_delete upload_from_stream with_transaction".split()
+    "find_one_and_update find_one_and_replace find_one_and_delete upload_from_stream commit_transaction".split()
 )
 """The driver's methods that write."""
 PREPARING = frozenset({"prepare"})
@@ -84,14 +84,23 @@ def _writing_methods() -> set[str]:
     calls: dict[str, set[str]] = {}
     for path in (PACKAGE / "storage").glob("*.py"):
         for place, call in _calls(path):
-            calls.setdefault(place.partition(".<locals>")[0], set()).add(_method(call))
+            if _method(call) in WRITES or _of_a_store(call):
+                calls.setdefault(place.partition(".<locals>")[0], set()).add(_method(call))
     found: set[str] = set()
     while True:
         names = {each.rpartition(".")[2] for each in found} | WRITES
         more = {place for place, called in calls.items() if called & names and "." in place}
         if more == found:
-            return {each for each in found if each.rpartition(".")[2] not in PREPARING}
+            return {each for each in found if each.rpartition(".")[2] not in PREPARING} | {"Storage.transaction"}
         found = more
+
+
+def _of_a_store(call: ast.Call) -> bool:
+    """Whether a store calls a method of its own (`self.x`), or of another that it has (`self._files.x`)."""
+    receiver = call.func.value if isinstance(call.func, ast.Attribute) else None
+    if isinstance(receiver, ast.Attribute):
+        return receiver.attr.removeprefix("_") in _classes()
+    return getattr(receiver, "id", "") == "self"
 
 
 def _stores(call: ast.Call) -> set[str]:

@@ -97,6 +97,17 @@ def test_while_the_first_is_running_the_second_waits_and_takes_over_from_the_dea
     assert store.begin("key", "digest", later, 100) == FirstAnswer(status=201, body=b"second")
 
 
+def test_one_who_comes_while_the_first_is_running_is_told_to_come_back(context: Context, provider: Api) -> None:
+    """The server that began it may have died; the client waits until another one takes over."""
+    provider.post("/tasks", {"command": "true"}, headers=KEY)
+    context.storage.db["idempotency"].update_one({}, {"$unset": {"status": 1, "body": 1}})
+    answer = provider.post("/tasks", {"command": "true"}, headers=KEY)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (409, "2")
+    begun = context.now() - timedelta(seconds=ABANDONED_SECONDS)
+    context.storage.db["idempotency"].update_one({}, {"$set": {"begun": begun}})
+    assert provider.post("/tasks", {"command": "true"}, headers=KEY).status_code == 201
+
+
 def test_a_submission_whose_key_was_taken_over_leaves_nothing(context: Context, provider: Api) -> None:
     """The first server is slow; another has begun the same request anew when the first wants to commit."""
     store, now = context.storage.idempotency, context.now()

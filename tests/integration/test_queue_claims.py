@@ -117,6 +117,19 @@ def test_a_repeated_request_gets_the_same_answer(context: Context) -> None:
     assert sorted(first, key=lambda g: str(g["_id"])) == sorted(again, key=lambda g: str(g["_id"]))
 
 
+def test_a_repeated_request_may_overtake_the_one_that_a_stopped_server_still_has(context: Context) -> None:
+    """Between its two writes the first server stops; the repetition records the attempts, then the first goes on."""
+    post(context, *[task() for _ in range(2)])
+    worker = SimulatedWorker(context)
+    granted = claim(context, worker.id, worker.ask(2)).tasks
+    records = context.storage.executions.load(grant["execution"] for grant in granted)
+    context.storage.executions.update({id: {"progress": {"fraction": 0.5}} for id in records}, context.now())
+    context.storage.executions.begin([*records.values(), {**records[granted[0]["execution"]], "_id": ObjectId()}])
+    kept = context.storage.executions.load(records)
+    assert [record["progress"] for record in kept.values()] == [{"fraction": 0.5}] * 2
+    assert context.storage.db["executions"].count_documents({}) == 3
+
+
 def test_a_claim_whose_answer_was_lost_strands_nothing(context: Context) -> None:
     ids = post(context, *[task() for _ in range(3)])
     worker = SimulatedWorker(context)

@@ -2,7 +2,8 @@
 
 from datetime import datetime, timedelta
 
-from banyan.storage.mongo import Clock, Storage
+from banyan.storage.clock import Clock
+from banyan.storage.mongo import Storage
 
 
 class Ahead(Clock):

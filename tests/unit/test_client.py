@@ -1,9 +1,11 @@
 """The client against recorded answers: what it sends, what it repeats, which errors it raises."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from requests import PreparedRequest, Response
 
 from banyan.client import Client, Page
 from banyan.errors import (
@@ -28,6 +30,26 @@ OTHER = "6" * 24
 
 def client_of(app: RecordedApp, pauses: list[float] | None = None) -> Client:
     return Client("http://banyan.test/", "secret", WSGITransport(app), (pauses if pauses is not None else []).append)
+
+
+class TimedTransport(WSGITransport):
+    """Remembers how long each answer would have been waited for."""
+
+    def __init__(self, app: RecordedApp) -> None:
+        super().__init__(app)
+        self.read_seconds: list[float] = []
+
+    def send(
+        self,
+        request: PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> Response:
+        self.read_seconds.append(timeout[1])
+        return super().send(request, stream, timeout, verify, cert, proxies)
 
 
 def refusal(code: int, message: str) -> Said:
@@ -107,6 +129,33 @@ def test_questions_end_as_unavailable_after_four_tries() -> None:
     with pytest.raises(Unavailable, match="MongoDB is away"):
         client_of(app).health()
     assert len(app.asked) == 4
+
+
+def test_a_server_that_says_when_to_come_back_is_asked_again_for_a_while() -> None:
+    """MongoDB elects a primary, or another server must first notice that the one which began has died."""
+    wait = (("Retry-After", "2"),)
+    for away in (Said(503, b"", wait), Said(409, {"_error": {"message": "still running"}}, wait)):
+        pauses: list[float] = []
+        app = RecordedApp(*[away] * 6, Said(201, {"_id": TASK, "_status": "OK"}))
+        assert client_of(app, pauses).submit({"command": "true"})["_id"] == TASK
+        assert (len(pauses), min(pauses)) == (6, 2.0)
+        assert len({asked.headers["Idempotency-Key"] for asked in app.asked}) == 1
+    with pytest.raises(Unavailable):
+        client_of(RecordedApp(Said(503, b"", wait))).task(TASK)
+    asked = RecordedApp(Said(503, b"", wait))
+    with pytest.raises(Unavailable):
+        client_of(asked).health()
+    assert len(asked.asked) == 4
+
+
+def test_a_claim_that_nobody_answers_is_given_up_before_the_lease_is_over() -> None:
+    app = RecordedApp(Said(200, {"tasks": []}))
+    transport = TimedTransport(app)
+    client = Client("http://banyan.test/", "secret", transport)
+    for body in ({"wait": 20}, {"wait": 0}, {}):
+        client.claim(OTHER, body)
+    client.claim(OTHER, {"wait": 20}, timeout=300)
+    assert transport.read_seconds == [31.0, 60.0, 60.0, 300.0]
 
 
 def test_an_act_that_is_not_safe_to_repeat_is_sent_once() -> None:
