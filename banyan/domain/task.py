@@ -48,7 +48,7 @@ class Task:
     """What `transitions.decide` looks at, and the revision that it was read at.
 
     `task_class` is the key of its class (see `matching`); `has_continuations` says that edges to children
-    exist; `avoid` are workers whose machines have failed it, `host_deaths` counts the processes that died with it;
+    exist, `pending` how many parents it is shown to wait for; `avoid` are workers whose machines have failed it, `host_deaths` counts the processes that died with it;
     times are UTC, durations seconds.
     """
 
@@ -72,6 +72,7 @@ class Task:
     cancelled_by: dict[str, Any] | None = None
     has_continuations: bool = False
     unsettled: bool = False
+    pending: int = 0
     task_class: str = ""
     avoid: tuple[ObjectId, ...] = ()
 

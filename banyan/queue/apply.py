@@ -45,9 +45,10 @@ def apply_in_order(
     context: Context,
     ids: Sequence[ObjectId],
     event_of: Callable[[Task], Event | None],
-    read: Callable[[Sequence[ObjectId], Session], None],
+    dressed: Callable[[Task, Change], Change],
+    read: Callable[[Mapping[ObjectId, Task], Session], None],
 ) -> Applied:
-    """The same for decisions that rest on more than the task: `read(ids, session)` reads that with the session.
+    """The same for decisions that rest on more than the task: `read(tasks, session)` reads that with the session.
 
     It is always read after the tasks, and never older than they, so that their revisions guard it.
     """
@@ -55,10 +56,10 @@ def apply_in_order(
 
         def load(ids: Sequence[ObjectId]) -> dict[ObjectId, Task]:
             tasks = context.storage.tasks.load(ids, session)
-            read(list(tasks), session)
+            read(tasks, session)
             return tasks
 
-        return _apply(context, load(ids), event_of, lambda task, change: change, load)
+        return _apply(context, load(ids), event_of, dressed, load)
 
 
 def _apply(

@@ -149,7 +149,10 @@ def _wait_again(
 def _revivable(
     context: Context, edges: Sequence[Edge], children: Mapping[ObjectId, Task], session: Session
 ) -> list[Task]:
-    """Those that were cancelled for a parent's sake, and for no other parent that is still to blame."""
+    """Those that were cancelled for a parent's sake, and for no other parent that is still to blame.
+
+    Where it is another one alone that still is, the child says so from now on.
+    """
     cancelled = {
         edge.child: children[edge.child]
         for edge in edges
@@ -158,4 +161,7 @@ def _revivable(
         and "task" in (children[edge.child].cancelled_by or {})
     }
     blamed = context.storage.edges.broken(list(cancelled), session) if cancelled else {}
+    again = {edge.parent for edge in edges}
+    causes = {id: (cancelled[id].cancelled_by or {}).get("task") for id in blamed}
+    context.storage.tasks.blame({id: blamed[id] for id, cause in causes.items() if cause in again}, session)
     return [child for child in cancelled.values() if child.id not in blamed]

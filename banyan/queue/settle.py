@@ -1,19 +1,22 @@
 """What the end of a task means for its continuations: they are promoted, or cancelled, and so on down."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from bson import ObjectId
 
 from banyan.domain.continuations import Edge, satisfied
 from banyan.domain.task import State, Task
-from banyan.domain.transitions import Cancel, Event, Promote
-from banyan.queue.apply import apply_in_order
+from banyan.domain.transitions import Cancel, Change, Event, Promote
+from banyan.queue.apply import Applied, apply_in_order
 from banyan.queue.context import Context
 from banyan.storage.mongo import Session
 
 _EDGES = 1000
 _PARENTS = 500
+_COUNTED = 1000
+_ROUNDS = 20
 
 
 def settle(context: Context, parents: Iterable[ObjectId], *, thorough: bool = False) -> None:
@@ -69,32 +72,82 @@ def advance(context: Context, children: Sequence[ObjectId], *, exact: bool = Fal
     """Promote or cancel those inactive children whose edges say so; those that ended by it and are parents.
 
     `children` names a child once for each edge that was settled just now; with `exact` the number of pending
-    dependencies is counted anew instead of lowered.
+    dependencies that readers see is corrected whatever it was.
     """
-    if not children:
-        return []
-    counts = Counter(children)
-    ids = list(counts)
-    waiting: set[ObjectId] = set()
-    broken: dict[ObjectId, ObjectId] = {}
+    ended: list[ObjectId] = []
+    settled = Counter(children)
+    for _ in range(_ROUNDS):
+        if not settled:
+            break
+        look = _Look(context, settled, exact)
+        applied = apply_in_order(context, list(settled), look.event_of, look.dressed, look.read)
+        ended += applied.parents_to_settle()
+        settled = look.show_counts(applied)
+    return ended
 
-    def read(now: Sequence[ObjectId], session: Session) -> None:
-        nonlocal waiting, broken
-        waiting, broken = context.storage.edges.waiting(now, session), context.storage.edges.broken(now, session)
 
-    def event_of(task: Task) -> Event | None:
+@dataclass
+class _Look:
+    """One look at children of which some edges (`settled` says how many) were settled.
+
+    Where it is shown to be small, the number of edges that they still wait for is counted each time. A large one is
+    lowered instead, for counting it again and again would cost its square.
+    """
+
+    context: Context
+    settled: Counter[ObjectId]
+    exact: bool
+    seen: dict[ObjectId, Task] = field(default_factory=dict)
+    counts: dict[ObjectId, int] = field(default_factory=dict)
+    waiting: set[ObjectId] = field(default_factory=set)
+    broken: dict[ObjectId, ObjectId | None] = field(default_factory=dict)
+
+    def read(self, tasks: Mapping[ObjectId, Task], session: Session) -> None:
+        """What there is to know of these children's edges."""
+        edges = self.context.storage.edges
+        few = [id for id, task in tasks.items() if self.exact or task.pending <= _COUNTED]
+        counts = edges.pending_counts(few, session) if few else {}
+        many = [id for id in tasks if id not in counts]
+        self.seen.update(tasks)
+        self.counts.update(counts)
+        waiting = {id for id, count in counts.items() if count} | (edges.waiting(many, session) if many else set())
+        self.waiting = (self.waiting - tasks.keys()) | waiting
+        self.broken.update(dict.fromkeys(tasks) | edges.broken(list(tasks), session))
+
+    def event_of(self, task: Task) -> Event | None:
+        """What a child's edges say."""
         if task.state != State.INACTIVE:
             return None
-        if task.id in broken:
-            return Cancel({"task": broken[task.id]})
-        return None if task.id in waiting else Promote()
+        if (blamed := self.broken[task.id]) is not None:
+            return Cancel({"task": blamed})
+        return None if task.id in self.waiting else Promote()
 
-    applied = apply_in_order(context, ids, event_of, read)
-    if exact:
-        context.storage.tasks.set_pending(context.storage.edges.pending_counts(ids))
-    else:
-        context.storage.tasks.discount(counts)
-    return applied.parents_to_settle()
+    def dressed(self, task: Task, change: Change) -> Change:
+        """The change of a child, with the number of edges that it still waits for."""
+        count = self._count(task.id)
+        return change if count is None else replace(change, fields={**change.fields, "pending_dependency_count": count})
+
+    def _count(self, child: ObjectId) -> int | None:
+        """For how many parents a child waits; None where they are many, and were not counted."""
+        return self.counts.get(child) if child in self.waiting else 0
+
+    def show_counts(self, applied: Applied) -> Counter[ObjectId]:
+        """Show it of the others too; those (with their edges) that were changed by someone else in between."""
+        tasks = self.context.storage.tasks
+        large = {id: self.settled[id] for id in self.seen if self._count(id) is None}
+        if large:
+            tasks.discount(large)
+        others = [(task, self._count(id)) for id, task in self.seen.items() if id not in applied.changed]
+        counts = [(task, count) for task, count in others if count is not None and count != task.pending]
+        if tasks.show_pending(counts, exact=self.exact):
+            return Counter()
+        now = tasks.load(task.id for task, _ in counts)
+        missed = [task.id for task, _ in counts if task.id in now and _differs(task, now[task.id])]
+        return Counter({id: self.settled[id] for id in missed})
+
+
+def _differs(before: Task, now: Task) -> bool:
+    return (before.revision, before.pending) != (now.revision, now.pending)
 
 
 def promote_ready(context: Context, tasks: Iterable[ObjectId]) -> None:

@@ -18,7 +18,8 @@ Session = ClientSession | None
 
 _VIEW = (
     "_id _etag state owner queue command model hold not_before retry_count max_retry_count retry_delay abandoned_count "
-    "host_deaths attempt_count execution worker exit_status cancelled_by has_continuations unsettled task_class avoid"
+    "host_deaths attempt_count execution worker exit_status cancelled_by has_continuations unsettled task_class avoid "
+    "pending_dependency_count"
 ).split()
 
 _CLAIM_INDEX = [("class_key", ASCENDING), ("priority", DESCENDING), ("order", ASCENDING)]
@@ -48,6 +49,7 @@ def view(document: Mapping[str, Any]) -> Task:
         cancelled_by=get("cancelled_by"),
         has_continuations=bool(get("has_continuations")),
         unsettled=bool(get("unsettled")),
+        pending=get("pending_dependency_count", 0),
         task_class=get("task_class", ""),
         avoid=tuple(get("avoid", ())),
     )
@@ -127,6 +129,18 @@ class TaskStore:
         """Raise the revision of tasks whose edges were changed, so that nobody decides on what they were before."""
         self._tasks.update_many({"_id": {"$in": list(tasks)}}, {"$set": {"_etag": new_revision()}}, session=session)
 
+    def blame(self, parents: Mapping[ObjectId, ObjectId], session: Session) -> None:
+        """Note in tasks (id to parent) that were cancelled for the sake of a parent which parent that is."""
+        writes = [
+            UpdateOne(
+                {"_id": id, "state": State.CANCELLED},
+                {"$set": {"cancelled_by": {"task": parent}, "_etag": new_revision()}},
+            )
+            for id, parent in parents.items()
+        ]
+        if writes:
+            self._tasks.bulk_write(writes, ordered=False, session=session)
+
     def mark_parents(self, parents: Iterable[ObjectId], session: Session) -> None:
         """Note in each parent that it has continuations, and in ended ones that edges wait to be settled.
 
@@ -169,6 +183,21 @@ class TaskStore:
         writes = [UpdateOne({"_id": id, "_etag": revision}, {"$unset": {mark: 1}}) for id, revision in tasks.items()]
         if writes:
             self._tasks.bulk_write(writes, ordered=False)
+
+    def show_pending(self, counts: Sequence[tuple[Task, int]], *, exact: bool) -> bool:
+        """Write how many dependencies are pending, as they were counted after the task was read; whether all were.
+
+        It only ever goes down, for whoever counted last has seen most settled; an `exact` count corrects it also
+        upwards, if it is still as it was read. What was changed otherwise meanwhile has to be counted anew.
+        """
+        name = "pending_dependency_count"
+        writes = [
+            UpdateOne({**_guard(task), name: task.pending}, {"$set": {name: count}})
+            if exact
+            else UpdateOne(_guard(task), {"$min": {name: count}})
+            for task, count in counts
+        ]
+        return not writes or self._tasks.bulk_write(writes, ordered=False).matched_count == len(writes)
 
     def discount(self, settled_by_child: Mapping[ObjectId, int]) -> None:
         """Lower the number of pending dependencies that readers see."""

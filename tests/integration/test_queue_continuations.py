@@ -10,8 +10,9 @@ from banyan.queue.cancel import cancel
 from banyan.queue.context import Context
 from banyan.queue.rescue import rescue, settle_marked
 from banyan.queue.retry import retry
+from banyan.queue.settle import advance
 from banyan.queue.submit import submit
-from banyan.queue.update import Update, update
+from banyan.queue.update import Update, edit_continuations, update
 from tests.support.queue import ALICE, SimulatedWorker, after, post, states, task
 
 
@@ -177,6 +178,9 @@ def test_retry_brings_back_descendants_that_were_cancelled_for_its_sake_alone(co
         "cancelled",
         "cancelled",
     ]
+    left = context.storage.tasks.documents([shared, by_hand], ["cancelled_by"])
+    assert left[shared]["cancelled_by"] == {"task": other}
+    assert left[by_hand]["cancelled_by"] == {"user": "alice"}
     retry(context, other)
     assert states(context, [shared]) == ["inactive"]
     assert worker.run_all() == 5
@@ -236,3 +240,34 @@ def test_an_interrupted_settlement_is_completed(context: Context, marked_edges: 
     assert context.storage.tasks.unsettled(10) == []
     SimulatedWorker(context).run_all()
     assert states(context, [both]) == ["terminated"]
+
+
+def test_two_that_settle_at_once_count_no_edge_twice(context: Context) -> None:
+    """One marks an edge and is held up; another settles thoroughly in between; then the first goes on."""
+    parent, other = post(context, task(), task())
+    (both,) = post(context, task(dependencies=after(parent, other)))
+    edges = [edge for edge in context.storage.edges.of_children([both]) if edge.parent == parent]
+    context.storage.edges.settle(edges, True)
+    advance(context, [both], exact=True)
+    advance(context, [both])
+    assert context.storage.tasks.documents([both])[both]["pending_dependency_count"] == 1
+    context.storage.db["tasks"].update_one({"_id": both}, {"$set": {"pending_dependency_count": -3}})
+    advance(context, [both], exact=True)
+    assert context.storage.tasks.documents([both])[both]["pending_dependency_count"] == 1
+
+
+def test_a_count_that_was_read_before_an_edit_is_taken_anew(context: Context) -> None:
+    (parent,) = post(context, task())
+    child, waits = post(context, task(dependencies=after(parent)), task(state="inactive"))
+    seen = context.storage.tasks.load([child])[child]
+    add = [([waits], [child])]
+    edit_continuations(context, add, ALICE, add=True)
+    for exact in (False, True):
+        assert not context.storage.tasks.show_pending([(seen, 0)], exact=exact)
+    assert context.storage.tasks.documents([child])[child]["pending_dependency_count"] == 2
+    SimulatedWorker(context).run_all()
+    assert context.storage.tasks.documents([child])[child]["pending_dependency_count"] == 1
+    update(context, waits, Update(state="available"), ALICE)
+    SimulatedWorker(context).run_all()
+    document = context.storage.tasks.documents([child])[child]
+    assert (document["state"], document["pending_dependency_count"]) == ("terminated", 0)
