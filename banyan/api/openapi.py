@@ -6,6 +6,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from banyan.api.documented import BODIES, ID_PATTERN, NEEDED, PARAMETERS, Taken
 from banyan.api.query import AUTOMATIC
 from banyan.api.routes import ROUTES, Route, route
 from banyan.api.schema import RESOURCES
@@ -13,7 +14,6 @@ from banyan.api.selection import ITEM, LISTING
 
 Document = dict[str, Any]
 
-ID_PATTERN = "^[0-9a-fA-F]{24}$"
 _TYPES: dict[str, Document] = {
     "string": {"type": "string"},
     "integer": {"type": "integer"},
@@ -31,6 +31,19 @@ _COERCED: dict[str, Document] = {
     "expiry": {"type": ["number", "string", "null"], "examples": ["30d", "2030-01-31"]},
     "capability": {"type": ["number", "string"], "examples": ["8.0"]},
 }
+_NO_NUL = r"^[^\x00]*$"
+_NAMES: Document = {"minLength": 1, "maxLength": 1000, "pattern": r"^[^=\x00]+$"}
+_CHECKED: dict[str, Document] = {
+    "no_nul": {"pattern": _NO_NUL},
+    "texts": {"items": {"type": "string", "minLength": 1, "maxLength": 1000, "pattern": r"^[^\x00]+$"}},
+    "names_to_texts": {"propertyNames": _NAMES, "additionalProperties": {"type": "string", "pattern": _NO_NUL}},
+    "names_to_amounts": {
+        "propertyNames": _NAMES,
+        "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1e9},
+    },
+    "grid": {"minProperties": 1, "additionalProperties": {"type": "array", "minItems": 1}},
+    "points": {"minItems": 1},
+}
 _BOUNDS = {"min": "minimum", "max": "maximum", "maxlength": "maxLength", "minlength": "minLength"}
 _PARAMETERS = {
     "where": 'a filter in MongoDB\'s syntax, such as {"state": "running"}',
@@ -40,6 +53,7 @@ _PARAMETERS = {
     "page": "which page, from 1 on",
     "embedded": 'references to show as documents, such as {"task": 1}',
 }
+_STREAMS = ("stdout", "stderr", "files/{path}")
 _ERRORS = {
     "400": "malformed JSON or query",
     "401": "no token, or a wrong one",
@@ -47,8 +61,12 @@ _ERRORS = {
     "404": "no such thing",
     "409": "someone else was first",
     "412": "If-Match names another revision",
+    "405": "the path does not take this method",
     "413": "too large",
+    "416": "the range lies behind the end",
     "422": "a value is wrong, or not allowed now; `_issues` names the fields",
+    "429": "a quota is used up",
+    "500": "a defect of the server; its log tells more",
     "503": "MongoDB is away; try again after `Retry-After` seconds",
 }
 
@@ -93,10 +111,13 @@ def json_schema(rules: Mapping[str, Any]) -> Document:
             schema[bound] = rules[name]
     if "maxlength" in rules and schema.get("type") == "array":
         schema["maxItems"] = rules["maxlength"]
+    schema |= _CHECKED.get(str(rules.get("check_with")), {})
     if "regex" in rules:
         schema["pattern"] = f"^{rules['regex']}$"
     if "allowed" in rules:
         schema["enum"] = list(rules["allowed"])
+    if rules.get("nullable"):
+        schema = _or_null(schema)
     if "default" in rules:
         schema["default"] = rules["default"]
     if rules.get("readonly"):
@@ -104,6 +125,18 @@ def json_schema(rules: Mapping[str, Any]) -> Document:
     if "description" in meta:
         schema["description"] = meta["description"]
     return schema
+
+
+def _or_null(schema: Document) -> Document:
+    """The same, or null."""
+    if "enum" in schema:
+        schema = {**schema, "enum": [*schema["enum"], None]}
+    kinds = schema.get("type")
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}
+    if kinds is None or "null" in kinds:
+        return schema
+    return {**schema, "type": [*([kinds] if isinstance(kinds, str) else kinds), "null"]}
 
 
 def _kind(kinds: list[str], rules: Mapping[str, Any]) -> Document:
@@ -175,34 +208,59 @@ def _readings(resource: str) -> dict[str, Document]:
 
 
 def _reading(summary: str, schema: Document, parameters: list[Document]) -> Document:
-    return {"summary": summary, "parameters": parameters, "responses": _responses("200", _json(schema))}
+    responses = _responses("200", _json(schema)) | {"304": {"description": "unchanged since `If-None-Match`"}}
+    return {"summary": summary, "parameters": parameters, "responses": responses}
 
 
-def _parameter(name: str, description: str | None = None) -> Document:
+def _parameter(name: str, description: str | None = None, required: bool = False) -> Document:
     return {
         "name": name,
         "in": "query",
         "description": description or _PARAMETERS[name],
-        "schema": {"type": "integer" if name in ("max_results", "page", "attempt", "offset") else "string"},
+        "required": required,
+        **PARAMETERS[name],
     }
 
 
 def _operation(each: Route) -> Document:
+    query = (_parameter(name, text, (each.endpoint, name) in NEEDED) for name, text in each.query.items())
     operation: Document = {
         "summary": each.summary,
         "description": f"{(each.handler.__doc__ or '').strip()} Roles: {', '.join(sorted(each.roles))}.",
-        "parameters": [*_path_parameters(each.path), *(_parameter(name, text) for name, text in each.query.items())],
+        "parameters": [*_path_parameters(each.path), *query],
         "responses": _responses(str(each.status), {each.media_type: {}}),
     }
+    if each.status == 204:
+        operation["responses"]["204"] = {"description": "done"}
+    if "format" in each.query:
+        operation["responses"]["200"]["content"]["text/csv"] = {}
+    if each.method == "GET" and _template(each.path).endswith(_STREAMS):
+        whole: Document = {"*/*": {}}  # files have types of their own
+        operation["responses"] |= {code: {"description": "bytes", "content": whole} for code in ("200", "206")}
+    taken = BODIES.get(each.endpoint)
     if each.body is not None:
-        operation["requestBody"] = {"required": True, "content": _json(object_schema(each.body))}
-    elif each.resource is not None and each.method in ("POST", "PATCH"):
+        taken = Taken(fields=each.body)
+    if taken is not None:
+        operation["requestBody"] = {"required": taken.required, "content": {taken.media_type: _body(taken)}}
+    elif each.resource is not None and each.method == "POST":
         one: Document = {"$ref": f"#/components/schemas/{each.resource}"}
-        either = {"anyOf": [one, {"type": "array", "items": one}]} if each.listed else one
-        operation["requestBody"] = {"required": True, "content": _json(either)}
+        operation["requestBody"] = {"required": True, "content": _json(_or_listed(one) if each.listed else one)}
     if each.open:
         operation["security"] = []
     return operation
+
+
+def _body(taken: Taken) -> Document:
+    if taken.schema is not None:
+        return {"schema": taken.schema}
+    if taken.fields is None:
+        return {}
+    one = object_schema(taken.fields)
+    return {"schema": _or_listed(one) if taken.listed else one}
+
+
+def _or_listed(one: Document) -> Document:
+    return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
 
 
 def _responses(status: str, content: Document) -> Document:

@@ -19,7 +19,7 @@ ITEM = ("projection", "embedded")
 """The query parameters of one document."""
 
 _MAX_SORT_FIELDS = 10
-_MAX_PAGE = 1_000_000_000
+MAX_PAGE = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,13 +123,13 @@ def check_parameters(resource: str, args: MultiDict[str, str], known: Iterable[s
     for name in ("max_results", "page"):
         text = args.get(name)
         if text is not None and not _is_count(text):
-            raise BadRequest(f"{name} is {text!r}; it must be a whole number from 1 to {_MAX_PAGE}")
+            raise BadRequest(f"{name} is {text!r}; it must be a whole number from 1 to {MAX_PAGE}")
     if "embedded" in args:
         _check_embedded(resource, args["embedded"])
 
 
 def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= len(str(_MAX_PAGE)) and 0 < int(text) <= _MAX_PAGE
+    return text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PAGE)) and 0 < int(text) <= MAX_PAGE
 
 
 def refuse_unknown(args: MultiDict[str, str], known: Iterable[str]) -> None:
