@@ -90,7 +90,7 @@ def _leave(context: Context, look: _Look, *, records: bool) -> list[ObjectId]:
     going = [task for task in ripe if task not in needed]
 
     def write(session: Session) -> None:
-        last = storage.retention.hold(going, look.until, session)
+        last = storage.retention.hold(going, look.until, session, records=records)
         take = storage.executions.delete_of if records else storage.executions.of_tasks
         doom_files(context, take(list(last), session), last, session)
 

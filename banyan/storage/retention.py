@@ -78,16 +78,19 @@ class RetentionStore:
         found = self._tasks.find({"_id": {"$in": list(tasks)}, "state": _ENDED}, {"_updated": 1})
         return {task["_id"]: task["_updated"] for task in found}
 
-    def hold(self, tasks: Iterable[ObjectId], until: datetime, session: Session) -> dict[ObjectId, int]:
+    def hold(
+        self, tasks: Iterable[ObjectId], until: datetime, session: Session, *, records: bool
+    ) -> dict[ObjectId, int]:
         """Those of the tasks that ended at `until` at the latest, with the number of their last attempt.
 
-        Within the transaction a retry of one of them has to wait, and then to look at it again.
+        Within the transaction a retry of one of them has to wait, and then to look at it again. With `records` the task
+        keeps in `history_until` up to which attempt there are no records any more.
         """
         where = {"_id": {"$in": list(tasks)}, "state": _ENDED, "_updated": {"$lte": until}}
         ended = self._tasks.find(where, {"attempt_count": 1}, session=session)
         found = {task["_id"]: task.get("attempt_count", 0) for task in ended}
-        changed = {"$set": {"_etag": str(ObjectId())}}
-        self._tasks.update_many({"_id": {"$in": list(found)}}, changed, session=session)
+        changed = {"_etag": str(ObjectId())} | ({"history_until": "$attempt_count"} if records else {})
+        self._tasks.update_many({"_id": {"$in": list(found)}}, [{"$set": changed}], session=session)
         return found
 
     def needed(self, tasks: Sequence[ObjectId], session: Session = None) -> set[ObjectId]:

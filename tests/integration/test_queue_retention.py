@@ -1,10 +1,7 @@
 """Retention: what leaves when its time has come, what stays, and what it costs."""
 
-import subprocess
-import sys
 import threading
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from bson import ObjectId
@@ -18,7 +15,6 @@ from banyan.storage.mongo import Storage
 from tests.integration.test_queue_sweeps import Sweep
 from tests.support.queue import SimulatedWorker, after, context_of, post, states, task
 
-ROOT = Path(__file__).parents[2]
 DAY = timedelta(days=1)
 QUOTA = Quota(max_file_bytes=1000, max_attempt_bytes=1000, max_files=5)
 KINDS = ("tasks", "history", "files", "memory_usage")
@@ -178,22 +174,6 @@ def test_a_look_follows_the_index_and_reads_no_more_than_its_batch(context: Cont
         context.storage.db.command("profile", 0)
     [look] = context.storage.db["system.profile"].find({"ns": f"{context.storage.db.name}.tasks", "op": "query"})
     assert (look["keysExamined"], look["docsExamined"]) <= (25, 10)
-
-
-@pytest.mark.parametrize(("kind", "writes"), [("tasks", 7), ("files", 5)])
-def test_a_server_that_is_killed_after_any_write_leaves_the_rest_to_the_next(
-    context: Context, mongo_uri: str, kind: str, writes: int
-) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.killed_walk", context.storage.db.name, kind],
-        input=mongo_uri,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= writes
 
 
 def test_two_servers_at_once_remove_each_thing_once(context: Context, mongo_uri: str, worker: SimulatedWorker) -> None:

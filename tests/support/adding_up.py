@@ -60,9 +60,11 @@ def _attempts(queue: _Queue) -> Iterator[str]:
         yield f"there are attempts of task {id}, which is not there"
     for id, task in queue.tasks.items():
         numbers = [each["attempt"] for each in queue.attempts[id]]
-        if numbers != list(range(1, len(numbers) + 1)) or task["attempt_count"] != len(numbers):
-            yield f"task {id} counts {task['attempt_count']} attempts and has {numbers}"
-        if task["state"] == State.TERMINATED and (task.get("command") or task.get("model")):
+        left = task.get("history_until", 0)
+        if numbers != list(range(left + 1, left + len(numbers) + 1)) or task["attempt_count"] != left + len(numbers):
+            yield f"task {id} counts {task['attempt_count']} attempts and has {numbers}; up to {left} they have left"
+        runs = task.get("command") or task.get("model")
+        if task["state"] == State.TERMINATED and runs and task["attempt_count"] > left:
             counting = [each for each in queue.attempts[id] if each["_id"] == task.get("execution")]
             if [each.get("exit_status") for each in counting] != [task["exit_status"]]:
                 yield f"task {id} ended {task['exit_status']}, its attempts: {queue.attempts[id]}"

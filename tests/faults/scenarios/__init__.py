@@ -1,6 +1,12 @@
 """Every use case that writes, as a scenario: what is there before, and the one act in which the server may die."""
 
-from tests.faults.scenarios import mending, steering, submitting, working
+from tests.faults.scenarios import leaving, mending, steering, submitting, working
 from tests.faults.scenarios.scenario import Scenario
 
-SCENARIOS: list[Scenario] = [*submitting.SCENARIOS, *working.SCENARIOS, *steering.SCENARIOS, *mending.SCENARIOS]
+SCENARIOS: list[Scenario] = [
+    *submitting.SCENARIOS,
+    *working.SCENARIOS,
+    *steering.SCENARIOS,
+    *mending.SCENARIOS,
+    *leaving.SCENARIOS,
+]
