@@ -44,13 +44,14 @@ def _group(context: Context) -> Document:
 
 
 def _failed(context: Context) -> Document:
-    """A failed parent, whose child and grandchild were cancelled for it."""
-    (parent,) = post(context, task())
+    """A failed parent, whose child and grandchild were cancelled for it; another child has another one to blame too."""
+    parent, other = post(context, task(), task())
     (child,) = post(context, task(dependencies=after(parent)))
     (grandchild,) = post(context, task(dependencies=after(child)))
+    post(context, task(dependencies=after(parent, other)))
     worker = SimulatedWorker(context)
-    worker.claim()
-    worker.end("failure (exit code 1)")
+    for grant in sorted(worker.claim().tasks, key=lambda grant: bool(grant["_id"] == other)):
+        worker.end("failure (exit code 1)", [grant["execution"]])
     return {"parent": parent, "child": child, "grandchild": grandchild}
 
 

@@ -89,6 +89,13 @@ def _retried(context: Context, state: Document) -> None:
     assert task["retry_count"] == len(counted)
 
 
+def _very_large(context: Context) -> Document:
+    """A family whose group is shown to wait for so many that they are not counted each time."""
+    state = family(context)
+    context.storage.db["tasks"].update_one({"_id": state["group"]}, {"$set": {"pending_dependency_count": 5000}})
+    return state
+
+
 def _being_cancelled(context: Context) -> Document:
     state = family(context)
     cancel(context, [state["parent"]], {"user": "alice"})
@@ -188,6 +195,13 @@ SCENARIOS = [
         name="end well",
         prepare=family,
         act=lambda server, state: end(server, state, "success", result=1),
+        check=_settled_well,
+        repeats=True,
+    ),
+    Scenario(
+        name="end well before a child of very many",
+        prepare=_very_large,
+        act=lambda server, state: end(server, state, "success"),
         check=_settled_well,
         repeats=True,
     ),
