@@ -238,7 +238,7 @@ def filters(resource: str) -> st.SearchStrategy[str]:
         lambda inner: st.builds(
             lambda name, parts: {name: parts},
             st.sampled_from(["$and", "$or", "$nor"] * 3 + ["$where", "$expr", "$function"]),
-            st.lists(inner, max_size=3),
+            st.lists(inner, min_size=1, max_size=3),
         ),
         max_leaves=4,
     )
@@ -305,7 +305,7 @@ def queries(resource: str) -> st.SearchStrategy[dict[str, str]]:
     odd = st.sampled_from(["x", "", "$natural", "class_key", "metadata.a.b", "digest", "inputs.$where", "a" * 2000])
     some = st.sampled_from(range(6)).flatmap(lambda luck: odd if luck == 5 else fields)
     numbers = st.sampled_from(
-        ["1", "2", "25", "1001", "0", "-1", "1e3", "9" * 30, "000000000001" + "9" * 30, "\u00b2", ""]
+        ["1", "2", "25", "1", "2", "1001", "0", "-1", "1e3", "9" * 30, "000000000001" + "9" * 30, "\u00b2", ""]
     )
     shown = st.sampled_from([0, 1]).flatmap(lambda value: st.dictionaries(some, st.just(value), max_size=3))
     wrong = st.dictionaries(some, st.sampled_from([2, "x", True, {"$slice": 1}, None]), max_size=2)
