@@ -258,13 +258,18 @@ class Client(ModelCalls, SweepCalls):
         """Names and roles; tokens are never shown again."""
         return sorted(self.each("users"), key=_by_name)
 
-    def add_user(self, name: str, role: str) -> Document:
-        """Make a user; the answer alone carries the `token`."""
-        return self._act("POST", "users", body={"name": name, "role": role})
+    def add_user(self, name: str, role: str, expires: str | None = None) -> Document:
+        """Make a user; the answer alone carries the `token`, which ends at `expires`: a duration ("30d") or a date."""
+        until = {} if expires is None else {"expires": expires}
+        return self._act("POST", "users", body={"name": name, "role": role, **until})
 
-    def rotate_user(self, name: str) -> Document:
-        """Give a user a new `token`; the old one ends at once."""
-        return self._act("POST", f"users/{_name(name)}/rotate")
+    def rotate_user(self, name: str, expires: str | None = None) -> Document:
+        """Give a user a new `token`; the old one ends at once.
+
+        `expires` is when the new one ends: a duration ("30d"), a date, or "never"; without it the date stays.
+        """
+        until = None if expires is None else {"expires": None if expires == "never" else expires}
+        return self._act("POST", f"users/{_name(name)}/rotate", body=until)
 
     def remove_user(self, name: str) -> None:
         """Take a user's access away."""

@@ -20,6 +20,7 @@ Size = Annotated[int, BeforeValidator(parse_size)]
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
 """Seconds; may be written as "2h"."""
 Some = Field(gt=0)
+Age = Annotated[Seconds, Field(le=100 * 366 * 86_400.0)]
 
 
 def _plain(table: dict[str, Any]) -> dict[str, Any]:
@@ -115,8 +116,15 @@ class Queueing(Section):
     idempotency_seconds: Annotated[Seconds, Some] = 86_400.0
 
 
+class Quarantine(Section):
+    """When a worker that fails tasks by its own fault gets no more, and for how long."""
+
+    after: int = Field(default=3, ge=0)
+    seconds: Seconds = 600.0
+
+
 class Rescue(Section):
-    """How often the server looks for lost workers and interrupted settlements."""
+    """How often the server looks for tasks whose time has come."""
 
     interval: Annotated[Seconds, Some] = 1.0
 
@@ -129,10 +137,25 @@ class StoredFiles(Section):
     max_files: int = Field(default=10_000, ge=0)
 
 
+class Retention(Section):
+    """How long after the end of its task a thing leaves; 0 means never."""
+
+    tasks: Age = 0.0
+    history: Age = 0.0
+    files: Age = 0.0
+    memory_usage: Age = 30 * 86_400.0
+
+
 class Log(Section):
     """What is written to the log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class ServerLog(Log):
+    """What is written to the server's log, and where the audit log is."""
+
+    audit: str = ""
 
 
 class Models(Section):
@@ -164,11 +187,13 @@ class ServerSettings(Section):
     auth: Auth = Auth()
     leases: Leases = Leases()
     queue: Queueing = Queueing()
+    quarantine: Quarantine = Quarantine()
     rescue: Rescue = Rescue()
     files: StoredFiles = StoredFiles()
+    retention: Retention = Retention()
     models: Models = Models()
     posting: Posting = Posting()
-    log: Log = Log()
+    log: ServerLog = ServerLog()
 
 
 class Reserve(Section):

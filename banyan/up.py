@@ -72,6 +72,7 @@ class Running:
     mongo_uri: str
     parts: tuple[Part, ...]
     worker: dict[str, Any]
+    credentials: Path
 
     def pids(self) -> dict[str, Any]:
         """The processes: `mongod` (None where it is not ours), `server` (all of them), `worker`."""
@@ -118,6 +119,7 @@ def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Itera
             mongo_uri=uri,
             parts=(*parts, server, worker),
             worker=registered,
+            credentials=_credentials(plan).absolute(),
         )
 
 
@@ -147,7 +149,9 @@ def _start_server(plan: Plan, stack: ExitStack) -> tuple[Part, str, Callable[[st
         command += ["--credentials", str(_credentials(plan))]
         command += ["--config", str(plan.config)] if plan.config else []
         log = _log(plan, "server")
-        process = child.spawn(command, log=log, pass_fds=[listener.fileno(), reading])
+        audit = plan.settings.log.audit or str(plan.data / "logs" / "audit.log")
+        environment = {**os.environ, "BANYAN_LOG__AUDIT": audit}
+        process = child.spawn(command, log=log, env=environment, pass_fds=[listener.fileno(), reading])
     stack.callback(child.stop, process, seconds=_SERVER_STOP_SECONDS, family=True)
 
     def tell(uri: str) -> None:
@@ -240,8 +244,9 @@ def announced(up: Running, directory: Path) -> Iterator[None]:
         if left.stem.isdigit() and not psutil.pid_exists(int(left.stem)):
             left.unlink(missing_ok=True)
     pointer = directory / f"{os.getpid()}.json"
-    tokens = {"token": up.provider_token, "provider_token": up.provider_token, "admin_token": up.admin_token}
-    _write_private(pointer, json.dumps({"url": up.url, **tokens, "pid": os.getpid(), "started": time.time()}))
+    known = {"token": up.provider_token, "provider_token": up.provider_token, "admin_token": up.admin_token}
+    known |= {"credentials": str(up.credentials)}
+    _write_private(pointer, json.dumps({"url": up.url, **known, "pid": os.getpid(), "started": time.time()}))
     try:
         yield
     finally:

@@ -81,9 +81,9 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """These tasks were deleted: their directories may go."""
+    """Directories may go: of whole tasks (`TASK`), or of their attempts up to one (`TASK/ATTEMPT`)."""
 
-    tasks: Sequence[str]
+    names: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)

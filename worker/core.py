@@ -20,6 +20,7 @@ from worker.events import (
     Dropped,
     Event,
     Exited,
+    Forgotten,
     Grant,
     Measured,
     NotStarted,
@@ -89,6 +90,7 @@ class Core:
         self._registering = False
         self._wait_seconds = 20.0
         self._claims = Claims(ids)
+        self._forgotten: dict[str, str | None] = {}  # which directories are gone, and the last claim that told it
         self._reached_at = self._busy_at = now
         self._away = False
         self._server_lost = False
@@ -179,6 +181,9 @@ class Core:
             "draining": self._draining,
             "wait": self._wait_seconds,
         }
+        if self._forgotten:
+            body["forgotten"] = list(self._forgotten)
+            self._forgotten = dict.fromkeys(self._forgotten, request)
         self._turn.do(Ask(worker=self.worker, body=body))
 
     @property
@@ -219,6 +224,7 @@ class Core:
 
     def _on_claimed(self, event: Claimed) -> None:
         self._on_reached(Reached())
+        self._forgotten = {name: told for name, told in self._forgotten.items() if told != event.request}
         self._forget(event.forget)
         self._tasks.cancel(event.cancel)
         counts = self._claims.answered(event.request)
@@ -226,7 +232,7 @@ class Core:
             if counts and grant.execution not in self._tasks.attempts:
                 self._accept(grant)
         if event.drain and counts:
-            self._turn.do(Note("the server drains this worker: it finishes what runs and gets nothing new"))
+            self._turn.do(Note("the server gives this worker nothing more: it finishes what runs"))
             self._tasks.give_back_queued()
 
     def _on_unanswered(self, event: Unanswered) -> None:
@@ -290,9 +296,12 @@ class Core:
             self._turn.do(Note(text, warning=True))
             self._tasks.lose_server()
 
-    def _forget(self, tasks: Iterable[str]) -> None:
-        if tasks:
-            self._turn.do(Forget(list(tasks)))
+    def _forget(self, names: Iterable[str]) -> None:
+        if names:
+            self._turn.do(Forget(list(names)))
+
+    def _on_forgotten(self, event: Forgotten) -> None:
+        self._forgotten |= dict.fromkeys(event.names)
 
     # Leaving
 
@@ -331,6 +340,7 @@ _HANDLERS: dict[type, Callable[[Core, Any], None]] = {
     Measured: Core._on_measured,
     Registered: Core._on_registered,
     Claimed: Core._on_claimed,
+    Forgotten: Core._on_forgotten,
     Unanswered: Core._on_unanswered,
     Reported: Core._on_reported,
     Refused: Core._on_refused,

@@ -20,6 +20,7 @@ from typing import Protocol
 from banyan.config import WorkerSettings
 from banyan.errors import SetupError
 from banyan.models.finding import find, offered
+from worker import threads
 from worker.actions import Note, Register
 from worker.capacity import capacity, machine
 from worker.cgroups import MemoryGroups
@@ -92,9 +93,15 @@ class Daemon:
             uploads=uploads,
             spawner=lambda: self._spawner,
             register=self._registration,
+            empty_trash=self._empty_trash,
             note=note,
         )
         self._uploads = uploads
+        self._layout = layout
+        self._empty_trash()
+
+    def _empty_trash(self) -> None:
+        threads.start("trash", self._layout.trash.empty, self.tell)
 
     def _new_spawner(self) -> Spawner:
         models = self._settings.models
@@ -170,6 +177,7 @@ class Daemon:
             "models": self._models.models,
             "queues": list(settings.queues),
             "version": own_version(),
+            "place": self._spool.place,
         }
         if settings.files.shared:
             document["files"] = {"root": str(self._root), "probe": self._probe()}

@@ -113,6 +113,13 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    """Directories are gone that the server wanted to be forgotten."""
+
+    names: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unanswered:
     """A claim that a newer one overtook was given up without an answer."""
 
@@ -256,6 +263,7 @@ class Stop:
 Event = (
     Registered
     | Claimed
+    | Forgotten
     | Unanswered
     | Reported
     | Refused

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from worker.actions import Action, Ask, Clear, Forget, Kill, Leave, Note, Register, Run, Send, Stream, Sync, Withdraw
-from worker.events import Document, Dropped, Event, Exited, Grant, NotStarted, Started
+from worker.events import Document, Dropped, Event, Exited, Forgotten, Grant, NotStarted, Started
 from worker.executors import CannotStart, Executors
 from worker.layout import Layout
 from worker.link import Link
@@ -29,6 +29,7 @@ class Hands:
         uploads: Uploads,
         spawner: Callable[[], Spawner],
         register: Callable[[Register], Document],
+        empty_trash: Callable[[], None],
         note: Callable[[Note], None],
     ) -> None:
         self._link = link
@@ -38,6 +39,7 @@ class Hands:
         self._uploads = uploads
         self._spawner = spawner
         self._register = register
+        self._empty_trash = empty_trash
         self._note = note
         self._grants: dict[str, Grant] = {}
         self._pids: dict[str, int] = {}
@@ -52,7 +54,7 @@ class Hands:
             Stream: lambda action: uploads.begin(self._grants[action.execution]),
             Sync: lambda action: uploads.end(self._grants[action.execution]),
             Clear: self._clear,
-            Forget: lambda action: layout.forget(action.tasks),
+            Forget: self._forget,
             Leave: lambda action: None,  # the loop ends by itself
             Note: note,
         }
@@ -110,6 +112,13 @@ class Hands:
         if grant is not None and action.files:
             self._uploads.drop(action.execution)
             self._layout.clear(grant)
+
+    def _forget(self, action: Forget) -> None:
+        busy = {grant.task for grant in self._grants.values()}
+        gone = self._layout.forget(action.names, busy)
+        if gone:
+            self._happened.append(Forgotten(names=gone))
+            self._empty_trash()
 
     # What the supervisor says
 

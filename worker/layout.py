@@ -10,11 +10,12 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from stat import S_ISREG
 
 from worker.events import Grant
+from worker.trash import Trash
 
 
 class Layout:
@@ -22,6 +23,7 @@ class Layout:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.trash = Trash(root)
 
     def logs(self, grant: Grant) -> str:
         """The directory of one attempt, which holds all but a work directory that belongs to the task."""
@@ -52,11 +54,35 @@ class Layout:
         with contextlib.suppress(OSError):
             os.rmdir(os.path.dirname(self.logs(grant)))
 
-    def forget(self, tasks: Iterable[str]) -> None:
-        """Remove everything of these tasks."""
-        for task in tasks:
-            if task == os.path.basename(task) and task not in ("", ".", ".."):
-                shutil.rmtree(self.root / task, ignore_errors=True)
+    def forget(self, names: Iterable[str], busy: Collection[str] = ()) -> list[str]:
+        """Remove what there is of tasks (`TASK`), or of their attempts up to one (`TASK/ATTEMPT`); the names of those.
+
+        With a task's last attempt its own work directory goes. Nothing goes of tasks that are `busy` here.
+        """
+        return [name for name in names if self._forget(name, busy)]
+
+    def _forget(self, name: str, busy: Collection[str]) -> bool:
+        task, _, last = name.partition("/")
+        if task in busy or task.startswith(".") or not task:
+            return False
+        if not last:
+            return self.trash.take(f"{self.root}/{task}")
+        if not last.isdecimal():
+            return False
+        try:
+            there = os.listdir(self.root / task)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        attempts = {each: int(each) for each in there if each.isdecimal()}
+        going = [each for each, number in attempts.items() if number <= int(last)]
+        if len(going) == len(attempts):
+            going.append("work")
+        gone = [self.trash.take(f"{self.root}/{task}/{each}") for each in going]
+        with contextlib.suppress(OSError):
+            os.rmdir(self.root / task)
+        return all(gone)
 
 
 def regular_files(directory: str) -> Iterator[tuple[str, os.stat_result]]:

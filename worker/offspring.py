@@ -3,7 +3,7 @@
 Imported by the supervisor alone, which must stay small; so this imports next to nothing.
 """
 
-import ctypes
+import _ctypes  # `ctypes` around it is half a megabyte, and its size would count for every task
 import errno
 import os
 import sys
@@ -16,7 +16,8 @@ IGNORED_SIGNALS = (1, 2, 13, 15, 25)
 
 def become_subreaper() -> None:
     """Inherit every orphan among the descendants of this process, instead of `init`."""
-    if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+    prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]  # None: all that is loaded
+    if _ctypes.call_function(prctl, (PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)):
         sys.exit("banyan supervisor: this kernel has no child subreapers; Linux 3.4 or newer is needed")
 
 

@@ -17,7 +17,8 @@ HOST_DIED = "model host died"
 """The reason of a worker failure: the process died in which a model ran, whoever killed it."""
 MAX_HOST_DEATHS = 2
 """So often the machine is blamed for that, and then the model."""
-_MAX_REASON = 500
+MAX_REASON = 500
+"""So much of a reason is told, in one line; all of it is in the attempt's `error`."""
 SERVER_UNREACHABLE = "abandoned (server unreachable)"
 
 
@@ -59,7 +60,7 @@ def worker_failure(reason: str) -> str:
 
 def _in_one_line(text: str) -> str:
     """A name or a reason as an exit status may have it: programs choose names, and paths, as they like."""
-    words = " ".join(text[:_MAX_REASON].split())
+    words = " ".join(text[:MAX_REASON].split())
     return "".join(each if each.isprintable() else "?" for each in words) or "unknown"
 
 

@@ -21,12 +21,14 @@ CLOSE_SECONDS = 10.0
 """How long killed processes may take to go."""
 
 _ENVIRONMENT = {
-    "LC_ALL": "C.UTF-8",
+    "LC_ALL": "C",
     # Large messages do not stay with a process whose size counts for what it spawns.
     "MALLOC_MMAP_THRESHOLD_": "65536",
     "MALLOC_TRIM_THRESHOLD_": "131072",
 }
 """The supervisor's: nothing of ours, above all no token."""
+
+_SMALL = ("-E", "-P", "-S", "-X", "utf8")
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from worker.supervisor import main; main()"
 
@@ -65,7 +67,7 @@ class Spawner:
         self._received = frames.Unpacker()
         self._pending: list[tuple[Any, ...]] = []
         process = subprocess.Popen(
-            [sys.executable, "-E", "-P", "-S", "-c", _PROGRAM, str(Path(__file__).resolve().parent.parent)],
+            [sys.executable, *_SMALL, "-c", _PROGRAM, str(Path(__file__).resolve().parent.parent)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=_ENVIRONMENT,

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import threading
+import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,14 @@ class Spool:
     def worker(self, id: str | None) -> None:
         with self._turn:
             self._database.execute("INSERT OR REPLACE INTO life VALUES ('worker', ?)", (id,))
+
+    @property
+    def place(self) -> str:
+        """What names this work directory, whoever works in it and whenever."""
+        with self._turn:
+            self._database.execute("INSERT OR IGNORE INTO life VALUES ('place', ?)", (uuid.uuid4().hex,))
+            row = self._database.execute("SELECT value FROM life WHERE name = 'place'").fetchone()
+        return str(row[0])
 
     def close(self) -> None:
         """Let another worker have it."""

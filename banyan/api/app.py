@@ -8,6 +8,7 @@ from flask import request
 
 from banyan.api import (  # noqa: F401 - importing a module registers its routes
     attempts,
+    audit,
     auth,
     continuations,
     failures,
@@ -41,12 +42,13 @@ _BY_ID = {"item_url": 'regex("[0-9a-fA-F]{24}")'}
 
 def create_app(context: Context) -> Eve:
     """A WSGI application that serves `context`; it holds no other state, so that many may stand side by side."""
-    app = Eve("banyan.api", settings=_settings(context), data=Data, validator=Validator, media=None)
+    app = Eve("banyan.api", settings=_settings(context), data=Data, validator=Validator, media=None, static_folder=None)
     app.config[CONFIG_KEY] = context
     app.url_map.converters["objectid"] = routes.ObjectIdConverter
     routes.install(app)
     failures.install(app)
     metrics.install(app)
+    audit.install(app, audit.Trail(context.settings.log.audit))
     app.before_request(_forget_dates)
     app.before_request(auth.guard)
     app.before_request(_check_query)

@@ -4,13 +4,14 @@ from typing import Any
 
 from bson import ObjectId
 
+from banyan.api import audit
 from banyan.api.bodies import read_object
 from banyan.api.context import actor, context
 from banyan.api.routes import ADMIN, WORKER, route
 from banyan.api.schema.reports import CURL_DATA
 from banyan.api.validation import validated
 from banyan.api.workers import check_result
-from banyan.errors import IllegalTransition, Invalid, StaleAttempt
+from banyan.errors import Forbidden, IllegalTransition, Invalid, StaleAttempt
 from banyan.queue.claim import grants_of
 from banyan.queue.grant import claim_one
 from banyan.queue.register import owned_worker
@@ -19,13 +20,14 @@ from banyan.queue.update import existing
 
 Document = dict[str, Any]
 
+WORKS = (WORKER, ADMIN)
 _ENDS = ("terminated", "cancelled")
 
 
 @route(
     ["POST", "PATCH"],
     "/tasks/<objectid:task_id>/update_execution_data",
-    roles=(WORKER, ADMIN),
+    roles=WORKS,
     summary="Write into the record of a task's attempt; needs the attempt's token",
 )
 def update_execution_data(task_id: ObjectId) -> Document:
@@ -34,7 +36,13 @@ def update_execution_data(task_id: ObjectId) -> Document:
 
 
 def write_execution_data(task_id: ObjectId, body: Document) -> Document:
-    """Do what a worker asks for one task: claim it, say what its attempt does, end it, give it back."""
+    """Do what a worker asks for one task: claim it, say what its attempt does, end it, give it back.
+
+    Raises `Forbidden` for a provider.
+    """
+    audit.stay_quiet()
+    if actor().role not in WORKS:
+        raise Forbidden("an attempt is claimed and reported by workers; update_execution_data is not for providers")
     unknown = sorted(body.keys() - {"state", "update_execution_data"})
     if unknown:
         raise Invalid(dict.fromkeys(unknown, "cannot be changed together with update_execution_data"))

@@ -9,6 +9,7 @@ from banyan.api.routes import ADMIN, ANYONE, ROUTES
 from banyan.domain.roles import Role
 from banyan.errors import Forbidden, Unauthorized
 from banyan.storage.users import User
+from banyan.wire import format_date
 
 RESOURCE_ROLES = {"users": frozenset({ADMIN})}
 """Who may read an Eve resource; anyone with a token where nothing is said."""
@@ -20,6 +21,9 @@ def guard() -> None:
     if route is not None and route.open:
         return
     g.user = _user()
+    if g.user.expires is not None and g.user.expired(context().now()):
+        text = f"this token expired on {format_date(g.user.expires)}"
+        raise Unauthorized(f"{text}; an admin makes a new one with `banyan user rotate {g.user.name}`")
     roles = _roles(request.endpoint)
     if g.user.role not in roles:
         allowed = " or ".join(sorted(roles))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bson import ObjectId
-from flask import Response, request
+from flask import Response, g, request
 from werkzeug.exceptions import ClientDisconnected
 
 from banyan.api.context import context
@@ -46,7 +46,8 @@ def read_body() -> Any:
     body = read_bytes()
     if not body:
         raise BadRequest("the body is empty; send JSON")
-    return read_json(body, "the body")
+    g.body = read_json(body, "the body")
+    return g.body
 
 
 def read_object() -> dict[str, Any]:

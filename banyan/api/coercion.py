@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
@@ -89,6 +89,21 @@ def to_date(value: object) -> datetime:
         raise ValueError(f"{value!r} is not a date between the years 1 and 9999") from error
 
 
+def to_expiry(value: object) -> datetime | timedelta:
+    """When a token ends: a UTC time, or how long from now."""
+    if isinstance(value, (datetime, timedelta)):
+        return value
+    problem = f"{value!r} is neither a duration such as '30d' nor a date such as '2030-01-31'"
+    try:
+        return timedelta(seconds=parse_duration(value))
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return to_date(value)
+    except ValueError as error:
+        raise ValueError(problem) from error
+
+
 def to_capability(value: object) -> str:
     """A CUDA compute capability such as "8.0"."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
@@ -105,6 +120,7 @@ COERCIONS: dict[str, Callable[[object], Any]] = {
     "dependencies": to_dependencies,
     "input_refs": to_input_refs,
     "date": to_date,
+    "expiry": to_expiry,
     "size": parse_size,
     "duration": parse_duration,
     "capability": to_capability,

@@ -4,6 +4,7 @@ from typing import Any
 
 from bson import ObjectId
 
+from banyan.api import audit
 from banyan.api.bodies import read_body
 from banyan.api.context import actor, context
 from banyan.api.queues import if_match
@@ -35,6 +36,7 @@ def _edit(add: bool) -> Document:
     edges = sum(len(edit["targets"]) * len(edit["values"]) for edit in edits)
     if edges > MAX_LINKS:
         raise TooLarge(f"these are {edges} edges; send at most {MAX_LINKS} at once")
+    audit.touches(target for edit in edits for target in edit["targets"])
     edit_continuations(context(), [(edit["targets"], edit["values"]) for edit in edits], actor(), add)
     return {"_status": "OK"}
 

@@ -1,6 +1,7 @@
 """The first tokens: a file that makes sure that an admin, a provider and a worker can get in."""
 
 import json
+import logging
 import os
 import secrets
 from datetime import datetime
@@ -13,22 +14,27 @@ from banyan.storage.users import UserStore
 ROLES = {"admin": Role.ADMIN, "user": Role.PROVIDER, "worker": Role.WORKER}
 """The users that a credentials file names, and what they may do."""
 
-_MIN_TOKEN = 16
+log = logging.getLogger("banyan.server")
+
+_MIN_TOKEN = 22
+"""So many characters as `secrets.token_urlsafe` makes them of are more than 128 bits."""
 
 
 def make_sure(users: UserStore, path: Path | None, now: datetime) -> None:
     """Let the users of the file at `path` exist with its tokens; the file is made (mode 0600) when it is missing.
 
-    Raises `SetupError` for a file that cannot be used, and when there is neither a file nor any admin.
+    A token that was rotated away, or whose user was removed, stays worth nothing. Raises `SetupError` for a file that
+    cannot be used, and when no admin could get in.
     """
-    if path is None:
-        if not any(user.role == Role.ADMIN for user in users.list()):
-            raise SetupError(
-                "nobody could get in: there is no admin yet; start the server once with --credentials FILE"
-            )
-        return
-    for name, token in tokens_at(path).items():
-        users.make_sure(name, ROLES[name], token, now)
+    for name, token in tokens_at(path).items() if path is not None else ():
+        if not users.make_sure(name, ROLES[name], token, now):
+            text = "was rotated, or its user removed, and lets nobody in; write the new one there, or delete the file"
+            log.warning("the token of %r in %s %s to get three fresh ones", name, path, text)
+    if not any(user.role == Role.ADMIN and not user.expired(now) for user in users.list()):
+        raise SetupError(
+            "nobody could get in: there is no admin with a token that is good; "
+            "start the server once with --credentials FILE, where there is no such file yet"
+        )
 
 
 def tokens_at(path: Path) -> dict[str, str]:
@@ -47,15 +53,31 @@ def tokens_at(path: Path) -> dict[str, str]:
     return found
 
 
+def replace(path: Path, name: str, token: str) -> None:
+    """Write a user's new token into the file at `path`, if the file names the user; a warning if that fails."""
+    if name not in ROLES or not path.exists():
+        return
+    try:
+        unfinished = _written(path, {**tokens_at(path), name: token})
+        unfinished.replace(path)
+    except (OSError, SetupError) as error:
+        log.warning("the new token of %r could not be written into %s; do it by hand: %s", name, path, error)
+
+
+def _written(path: Path, tokens: dict[str, str]) -> Path:
+    """A new file beside `path`, readable by its owner alone."""
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w") as file:
+        json.dump(tokens, file, indent=2)
+    return unfinished
+
+
 def _create(path: Path) -> None:
     """Write fresh tokens; when another server was first, its file stays."""
-    tokens = {name: secrets.token_urlsafe(24) for name in ROLES}
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w") as file:
-            json.dump(tokens, file, indent=2)
+        unfinished = _written(path, {name: secrets.token_urlsafe(24) for name in ROLES})
         try:
             os.link(unfinished, path)
         except FileExistsError:

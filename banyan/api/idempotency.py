@@ -28,6 +28,7 @@ def once(route: "Route", respond: Callable[[], Response]) -> Response:
     kept_seconds = context().settings.queue.idempotency_seconds
     begun = store.begin(_id(text), _digest(), now, kept_seconds)
     if isinstance(begun, FirstAnswer):
+        g.repeated = True
         return _first(begun)
     g.idempotency = begun
     try:

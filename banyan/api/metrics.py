@@ -10,9 +10,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from banyan.api.context import context
+from banyan.api.context import actor, context
 from banyan.api.data import reader
 from banyan.api.routes import route
+from banyan.domain.roles import Role
+from banyan.errors import Forbidden
 from banyan.storage.statistics import count_tasks, count_workers
 
 _KEY = "BANYAN_METRICS"
@@ -93,6 +95,13 @@ def install(app: Flask) -> None:
 
 @route("GET", "/metrics", media_type="text/plain", summary="Tasks, workers and requests for Prometheus")
 def metrics() -> Response:
-    """Gauges of the whole queue; counters of the server process that answers."""
+    """Gauges of the whole queue; counters of the server process that answers.
+
+    Where reads are private they are not for providers: they count everybody's tasks.
+    """
+    if actor().private and actor().role == Role.PROVIDER:
+        raise Forbidden(
+            "the metrics count everybody's tasks; reads are private here, so they are for admins and workers"
+        )
     counted: Metrics = current_app.config[_KEY]
     return Response(generate_latest(counted.registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -40,7 +40,7 @@ def model_defaults(name: str) -> Response:
     return answer(inputs, headers={"ETag": f'"{revision}"'})
 
 
-@route("PUT", "/models/<path:name>/defaults", roles=(ADMIN,), summary="Replace a model's default inputs")
+@route("PUT", "/models/<path:name>/defaults", roles=(ADMIN,), summary="Replace a model's default inputs", unnamed=True)
 def set_model_defaults(name: str) -> Response:
     """The whole object is replaced; tasks that were posted before keep what they have."""
     validated(_NAME, {"name": name})

@@ -28,6 +28,7 @@ _TYPES: dict[str, Document] = {
 _COERCED: dict[str, Document] = {
     "size": {"type": ["integer", "string"], "examples": [1073741824, "1 GiB"]},
     "duration": {"type": ["number", "string"], "examples": [90, "2h"]},
+    "expiry": {"type": ["number", "string", "null"], "examples": ["30d", "2030-01-31"]},
     "capability": {"type": ["number", "string"], "examples": ["8.0"]},
 }
 _NO_NUL = r"^[^\x00]*$"

@@ -15,9 +15,10 @@ from banyan.errors import Conflict, Invalid, NotFound, PreconditionFailed
 Document = dict[str, Any]
 
 _EVERYONE = 1_000_000
+_TOLD = ("name", "paused", "max_running", "weight")
 
 
-@route("POST", "/queues", roles=(ADMIN,), summary="Make a queue", body=QUEUE, status=201)
+@route("POST", "/queues", roles=(ADMIN,), summary="Make a queue", body=QUEUE, status=201, told=_TOLD)
 def add_queue(body: Document) -> Document:
     """The new queue."""
     now = context().now()
@@ -29,7 +30,14 @@ def add_queue(body: Document) -> Document:
     return _shown(stored)
 
 
-@route("PATCH", "/queues/<name>", roles=(ADMIN,), resource="queues", summary="Pause a queue, or change its limits")
+@route(
+    "PATCH",
+    "/queues/<name>",
+    roles=(ADMIN,),
+    resource="queues",
+    summary="Pause a queue, or change its limits",
+    told=_TOLD,
+)
 def change_queue(name: str) -> Document:
     """The changed queue."""
     changes = validated_changes("queues", read_object())

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from bson import ObjectId
-from flask import Flask, Response
+from flask import Flask, Response, g
 from werkzeug.routing import BaseConverter
 
 from banyan.api import bodies, idempotency
@@ -24,7 +24,11 @@ class Route:
     """One method of one path: who may use it, what it takes, what it does.
 
     `body` is a schema: the handler gets the checked value as `body`. `resource` only says which resource's
-    documents a handler reads by itself. `query` names the parameters it knows; others are refused.
+    documents a handler reads by itself. `query` names the parameters it knows; others are refused. An answer of a
+    `secret` route is never kept; a `repeatable` route needs no `Idempotency-Key`, and looks at none.
+
+    For the audit log: a `quiet` route is written there only when it refuses, the names in the body of an `unnamed` one
+    are its user's own, and the values of the fields in `told` are no secrets.
     """
 
     method: str
@@ -39,6 +43,10 @@ class Route:
     status: int = 200
     open: bool = False
     secret: bool = False
+    repeatable: bool = False
+    quiet: bool = False
+    unnamed: bool = False
+    told: tuple[str, ...] = ()
     media_type: str = "application/json"
 
     @property
@@ -48,14 +56,14 @@ class Route:
 
     def serve(self, **arguments: Any) -> Response:
         """Answer a request that may enter."""
-        if self.method != "POST":
+        if self.method != "POST" or self.repeatable:
             return self._respond(arguments)
         return idempotency.once(self, lambda: self._respond(arguments))
 
     def _respond(self, arguments: dict[str, Any]) -> Response:
         if self.body is not None:
             arguments["body"] = validated(self.body, bodies.read_object())
-        result = self.handler(**arguments)
+        g.answered = result = self.handler(**arguments)
         return result if isinstance(result, Response) else bodies.answer(result, self.status)
 
 

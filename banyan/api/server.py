@@ -1,6 +1,7 @@
 """The production server: gunicorn with threads, so that a thousand held claims cost a thread each and nothing else."""
 
 import logging
+import os
 import resource
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from banyan.api.app import create_app
+from banyan.api.audit import Trail
 from banyan.api.context import CONFIG_KEY
 from banyan.api.credentials import make_sure
 from banyan.api.patience import PatientWorker
@@ -20,6 +22,7 @@ from banyan.models.checker import Checker
 from banyan.queue.context import Context
 from banyan.queue.hub import Hub
 from banyan.queue.rescue import Rescuer
+from banyan.storage.failpoints import listeners
 from banyan.storage.mongo import Storage
 
 log = logging.getLogger("banyan.server")
@@ -41,7 +44,11 @@ def serve(settings: ServerSettings, credentials: Path | None = None, listen_fd: 
     """
     _configure_log(settings.log.level)
     _allow_open_files()
+    Trail(settings.log.audit).check()
     named = credentials or (Path(settings.auth.credentials_file) if settings.auth.credentials_file else None)
+    if named is not None:
+        auth = settings.auth.model_copy(update={"credentials_file": str(named.absolute())})
+        settings = settings.model_copy(update={"auth": auth})
     storage = Storage.connect(settings.mongo.uri, settings.mongo.database)
     try:
         make_sure(storage.users, named, storage.clock.now())
@@ -68,7 +75,7 @@ def _connect(settings: ServerSettings) -> Storage:
     """Wait for MongoDB: a process that is started again while it is away must not end the server."""
     while True:
         try:
-            return Storage.connect(settings.mongo.uri, settings.mongo.database)
+            return Storage.connect(settings.mongo.uri, settings.mongo.database, listeners(os.environ))
         except Unavailable as error:
             log.warning("waiting for MongoDB: %s", error)
             time.sleep(_RETRY_SECONDS)
@@ -97,7 +104,7 @@ class _Server(BaseApplication):
             "timeout": _SILENT_SECONDS,
             "limit_request_line": 8190,
             "forwarder_headers": "",  # nobody says by a header under which path we are
-            "loglevel": self._settings.log.level,
+            "loglevel": self._settings.log.level.replace("debug", "info"),  # it would log what strangers ask for
             "worker_exit": _leave,
             "control_socket_disable": True,
         }

@@ -5,7 +5,7 @@ from typing import Any
 from bson import ObjectId
 from flask import request
 
-from banyan.api import idempotency
+from banyan.api import audit, idempotency
 from banyan.api.attempts import write_execution_data
 from banyan.api.bodies import read_body, read_object
 from banyan.api.context import actor, context
@@ -29,6 +29,7 @@ Document = dict[str, Any]
 STEERS = (PROVIDER, ADMIN)
 _ANSWERED = ("_id", "_etag", "_created", "_updated", "state")
 _BATCH = 1000
+_STEERING = ("state", "hold", "priority", "queue")
 
 _ITEM: dict[str, Rules] = {"_id": identifier(required=True)}
 _EDGES: dict[str, Rules] = {"add": identifiers(), "remove": identifiers()}
@@ -90,7 +91,7 @@ def change(task_id: ObjectId, body: Document, revision: str | None = None) -> Do
     return shown(update(context(), task_id, asked, actor(), revision))
 
 
-@route("PATCH", "/tasks/<objectid:task_id>", roles=ANYONE, resource="tasks", summary="Change a task")
+@route("PATCH", "/tasks/<objectid:task_id>", roles=ANYONE, resource="tasks", summary="Change a task", told=_STEERING)
 def change_task(task_id: ObjectId) -> Document:
     """The task's new revision and state."""
     return change(task_id, read_object(), if_match())
@@ -104,6 +105,7 @@ def change_task(task_id: ObjectId) -> Document:
     listed=True,
     summary="Change many tasks: a list of changes with `_id`s, or one change for all that match `where`",
     query={"where": "which tasks, in MongoDB's syntax", "dry_run": "true counts only"},
+    told=_STEERING,
 )
 def change_tasks() -> Document:
     """Item by item for a list; counts for `where`."""
@@ -176,7 +178,9 @@ def _change_where(body: Document, dry_run: bool) -> Document:
 def _own_ids(where: str) -> list[ObjectId]:
     """The matching tasks that the user steers."""
     mine: Document = {} if actor().role == ADMIN else {"owner": actor().name}
-    return reader().ids("tasks", both(parse_where("tasks", where), mine, visible("tasks")))
+    ids = reader().ids("tasks", both(parse_where("tasks", where), mine, visible("tasks")))
+    audit.touches(ids)
+    return ids
 
 
 @route("DELETE", "/tasks", roles=(ADMIN,), summary="Delete ended tasks", query={"where": "which tasks"})
@@ -220,7 +224,7 @@ def retry_task(task_id: ObjectId) -> Document:
 def explain_task(task_id: ObjectId) -> Document:
     """Reasons, the most telling first, and a summary."""
     readable(task_id)
-    return explaining.explain(context(), task_id)
+    return explaining.explain(context(), task_id, actor())
 
 
 def readable(task_id: ObjectId) -> Document:

@@ -18,13 +18,27 @@ _QUERY = {"offset": "where the bytes belong; 0 begins the file anew"}
 _ROLES = (WORKER, ADMIN)
 
 
-@route("PUT", "/execution_history/<objectid:execution>/stdout", roles=_ROLES, query=_QUERY, summary="Send output")
+@route(
+    "PUT",
+    "/execution_history/<objectid:execution>/stdout",
+    roles=_ROLES,
+    query=_QUERY,
+    summary="Send output",
+    quiet=True,
+)
 def put_stdout(execution: ObjectId) -> Response:
     """The size that the stream has now."""
     return _receive(execution, "stdout")
 
 
-@route("PUT", "/execution_history/<objectid:execution>/stderr", roles=_ROLES, query=_QUERY, summary="Send errors")
+@route(
+    "PUT",
+    "/execution_history/<objectid:execution>/stderr",
+    roles=_ROLES,
+    query=_QUERY,
+    summary="Send errors",
+    quiet=True,
+)
 def put_stderr(execution: ObjectId) -> Response:
     """The size that the stream has now."""
     return _receive(execution, "stderr")
@@ -36,6 +50,7 @@ def put_stderr(execution: ObjectId) -> Response:
     roles=_ROLES,
     query=_QUERY,
     summary="Send a file of the work directory",
+    quiet=True,
 )
 def put_file(execution: ObjectId, path: str) -> Response:
     """The size that the file has now."""

@@ -44,6 +44,7 @@ class Validator(EveValidator):
     _normalize_coerce_dependencies = staticmethod(coercion.to_dependencies)
     _normalize_coerce_input_refs = staticmethod(coercion.to_input_refs)
     _normalize_coerce_date = staticmethod(coercion.to_date)
+    _normalize_coerce_expiry = staticmethod(coercion.to_expiry)
     _normalize_coerce_capability = staticmethod(coercion.to_capability)
     _normalize_coerce_size = staticmethod(parse_size)
     _normalize_coerce_duration = staticmethod(parse_duration)

@@ -21,6 +21,7 @@ from banyan.wire import MAX_RESULT_BYTES, dumps, parse_date
 Document = dict[str, Any]
 
 WORKS = (WORKER, ADMIN)
+_STATE = ("state",)
 
 _reports = Checker(REPORT)
 _samples = Checker(SAMPLE)
@@ -28,7 +29,15 @@ _NOT_KEPT = frozenset({"execution", "token", "task", "given_back", "exit_status"
 _TIMES = ("time_started", "time_terminated")
 
 
-@route("POST", "/workers", roles=WORKS, summary="Register a worker", body=REGISTRATION, status=201)
+@route(
+    "POST",
+    "/workers",
+    roles=WORKS,
+    summary="Register a worker",
+    body=REGISTRATION,
+    status=201,
+    told=("name", "host", "pid", "version", "replaces"),
+)
 def add_worker(body: Document) -> Document:
     """Its id, its lease, and how files reach the server."""
     given = {name: value for name, value in body.items() if value is not None}
@@ -36,10 +45,19 @@ def add_worker(body: Document) -> Document:
     return {"_status": "OK", **registering.register(context(), given, actor())}
 
 
-@route("POST", "/workers/<objectid:worker_id>/claim", roles=WORKS, summary="Ask for work, and wait", body=CLAIM)
+@route(
+    "POST",
+    "/workers/<objectid:worker_id>/claim",
+    roles=WORKS,
+    summary="Ask for work, and wait",
+    body=CLAIM,
+    repeatable=True,
+    quiet=True,
+)
 def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
     """New tasks, attempts to cancel, whether to drain, whose directories may go."""
-    registering.owned_worker(context(), worker_id, actor())
+    worker = registering.owned_worker(context(), worker_id, actor())
+    context().storage.forget.done(worker, body.get("forgotten") or ())
     ask = Ask(
         request=body["request"],
         free=Resources.from_document(body["resources"]),
@@ -56,7 +74,14 @@ def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
     return {"tasks": news.tasks, "cancel": news.cancel, "drain": news.drain, "forget": news.forget}
 
 
-@route("POST", "/workers/<objectid:worker_id>/report", roles=WORKS, summary="Tell how attempts go and end")
+@route(
+    "POST",
+    "/workers/<objectid:worker_id>/report",
+    roles=WORKS,
+    summary="Tell how attempts go and end",
+    repeatable=True,
+    quiet=True,
+)
 def report_attempts(worker_id: ObjectId) -> Document:
     """Which reports count and which came too late, attempts to cancel, whose directories may go."""
     worker = registering.owned_worker(context(), worker_id, actor())
@@ -75,7 +100,7 @@ def report_attempts(worker_id: ObjectId) -> Document:
         "accepted": answer.accepted,
         "stale": [*answer.stale, *wrong],
         "cancel": cancel,
-        "forget": context().storage.workers.to_forget([worker_id, *worker.get("replaced", ())]),
+        "forget": context().storage.forget.tell(worker, context().now()),
     }
 
 
@@ -149,7 +174,9 @@ def _known(samples: list[Document], skew: timedelta) -> list[Document]:
     ]
 
 
-@route("PATCH", "/workers/<objectid:worker_id>", roles=(ADMIN,), summary="Let a worker drain, or work again")
+@route(
+    "PATCH", "/workers/<objectid:worker_id>", roles=(ADMIN,), summary="Let a worker drain, or work again", told=_STATE
+)
 def change_worker(worker_id: ObjectId) -> Document:
     """The worker as it is then."""
     body = read_object()

@@ -93,8 +93,16 @@ def _from_running(environ: Mapping[str, str], admin: bool) -> Iterator[Credentia
     for path in files:
         pointer = _read_pointer(path)
         if pointer and _alive(pointer["pid"]):
-            token = pointer["admin_token"] if admin else pointer["token"]
-            yield Credentials(url=pointer["url"].rstrip("/"), token=token, source=str(path))
+            yield Credentials(url=pointer["url"].rstrip("/"), token=_pointed(pointer, admin), source=str(path))
+
+
+def _pointed(pointer: Mapping[str, Any], admin: bool) -> str:
+    """The token as the server's own file has it now: it may have been rotated since; else that of the start."""
+    try:
+        tokens = json.loads(Path(pointer["credentials"]).read_text())
+        return str(tokens["admin" if admin else "user"])
+    except (KeyError, TypeError, OSError, ValueError):
+        return str(pointer["admin_token"] if admin else pointer["token"])
 
 
 def _read_pointer(path: Path) -> dict[str, Any] | None:

@@ -3,7 +3,8 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -47,7 +48,7 @@ def up(
     options = [*_option("--cores", cores), *_option("--memory", memory)]
     plan = Plan(
         settings=settings,
-        data=Path(settings.data.directory).expanduser().absolute() if settings.data.directory else _default_data(),
+        data=Path(settings.data.directory).expanduser().absolute() if settings.data.directory else default_data(),
         config=config and config.absolute(),
         worker_config=worker_config and worker_config.absolute(),
         worker_options=tuple(options),
@@ -104,6 +105,7 @@ def worker(
     max_tasks: Annotated[int | None, typer.Option(help="Leave after so many tasks.")] = None,
     tasks: Annotated[Path | None, typer.Option(help="Run this JSON-lines file of tasks, without a server.")] = None,
     config: Config = None,
+    token_fd: Annotated[int | None, typer.Option(hidden=True, help="Read the token there.")] = None,
 ) -> None:
     """Start a worker: it pulls tasks from the server and runs them. SIGTERM drains, a second one stops now."""
     from banyan.config import load_worker_settings
@@ -111,7 +113,7 @@ def worker(
 
     flags = {
         ("url",): url,
-        ("token",): token,
+        ("token",): _unseen(token, token_fd),
         ("token_file",): token_file and str(token_file),
         ("cores",): cores,
         ("memory",): memory,
@@ -126,6 +128,29 @@ def worker(
         ("tasks", "max_tasks"): max_tasks,
     }
     raise typer.Exit(main(load_worker_settings(_nested(flags), config=config), tasks))
+
+
+def _unseen(token: str | None, descriptor: int | None) -> str | None:
+    """The token. A command line or an environment that shows it to other processes is replaced by one that does not."""
+    if descriptor is not None:
+        with open(descriptor) as file:
+            return file.read()
+    shown = token or os.environ.get("BANYAN_TOKEN")
+    if not shown or sys.argv[1:2] != ["worker"]:
+        return token
+    hidden = os.memfd_create("token", 0)  # it stays open in the program that replaces this one
+    os.write(hidden, shown.encode())
+    os.lseek(hidden, 0, os.SEEK_SET)
+    environment = {name: value for name, value in os.environ.items() if name != "BANYAN_TOKEN"}
+    os.execve(sys.executable, [*_without_token(sys.orig_argv), "--token-fd", str(hidden)], environment)  # noqa: S606 - it is this very program
+
+
+def _without_token(arguments: Sequence[str]) -> list[str]:
+    kept = [each for each in arguments if not each.startswith("--token=")]
+    while "--token" in kept:
+        place = kept.index("--token")
+        del kept[place : place + 2]
+    return kept
 
 
 def _nested(flags: dict[tuple[str, ...], Any]) -> dict[str, Any]:
@@ -156,7 +181,8 @@ def _option(name: str, value: object) -> list[str]:
     return [] if value is None else [name, str(value)]
 
 
-def _default_data() -> Path:
+def default_data() -> Path:
+    """Where `banyan up` keeps everything when it is not told."""
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "banyan"
 

@@ -36,6 +36,9 @@ def workers(
     rows = [_worker_row(worker) for worker in found]
     columns = ("ID", "~NAME", "STATE", ">CORES", ">MEMORY", ">GPUS", "~QUEUES", "~LABELS")
     output.screen().print(output.table(columns, rows))
+    for worker in found:
+        if reason := (worker.get("quarantine") or {}).get("reason"):
+            output.screen().print(Text(f"{worker['name']} is quarantined: {reason}"))
 
 
 def _worker_row(worker: "Document") -> tuple[str | Text, ...]:

@@ -11,6 +11,7 @@ from banyan.cli.act import AsJson
 from banyan.cli.connection import connect
 
 Name = Annotated[str, typer.Argument(help="The user's name.")]
+_WHEN = "When the token ends: a duration such as 30d, or a date such as 2030-01-31"
 
 group = typer.Typer(no_args_is_help=True, help="Add, list and remove users, and give new tokens (administrators).")
 
@@ -32,10 +33,11 @@ def register(app: typer.Typer) -> None:
 def add(
     name: Name,
     role: Annotated[Role, typer.Option(help="provider submits tasks, worker runs them, admin does everything.")],
+    expires: Annotated[str | None, typer.Option(help=f"{_WHEN}; never by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a user and print the token, this once."""
-    _print_token(connect(admin=True).add_user(name, role.value), as_json)
+    _print_token(connect(admin=True).add_user(name, role.value, None if expires == "never" else expires), as_json)
 
 
 @group.command("list")
@@ -45,8 +47,11 @@ def list_users(as_json: AsJson = False) -> None:
     if as_json:
         output.print_json(found)
         return
-    rows = [(str(user["name"]), str(user["role"]), output.moment(user.get("_created"))) for user in found]
-    output.screen().print(output.table(("NAME", "ROLE", "CREATED"), rows))
+    rows = [
+        (str(user["name"]), str(user["role"]), output.moment(user.get("_created")), output.moment(user.get("expires")))
+        for user in found
+    ]
+    output.screen().print(output.table(("NAME", "ROLE", "CREATED", "EXPIRES"), rows))
 
 
 @group.command()
@@ -56,9 +61,13 @@ def remove(name: Name) -> None:
 
 
 @group.command()
-def rotate(name: Name, as_json: AsJson = False) -> None:
+def rotate(
+    name: Name,
+    expires: Annotated[str | None, typer.Option(help=f"{_WHEN}, or never; the date stays by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Print a new token for a user; the old one ends at once."""
-    _print_token(connect(admin=True).rotate_user(name), as_json)
+    _print_token(connect(admin=True).rotate_user(name, expires), as_json)
 
 
 def _print_token(answer: dict[str, object], as_json: bool) -> None:

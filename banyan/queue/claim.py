@@ -18,7 +18,7 @@ from banyan.queue.grant import attempt, grant
 from banyan.queue.hub import Waiter
 from banyan.queue.inputs import Resolved, resolve
 from banyan.queue.report import give_back, lose
-from banyan.storage.workers import ACTIVE, DRAINING
+from banyan.storage.workers import ACTIVE, DRAINING, QUARANTINED
 
 Document = dict[str, Any]
 
@@ -51,7 +51,7 @@ class News:
     tasks: Sequence[Document] = ()
     cancel: Sequence[ObjectId] = ()
     drain: bool = False
-    forget: Sequence[ObjectId] = ()
+    forget: Sequence[str] = ()
 
     def __bool__(self) -> bool:
         return bool(self.tasks or self.cancel or self.drain or self.forget)
@@ -182,8 +182,8 @@ def _news(context: Context, worker: Document, ask: Ask, held: Sequence[Document]
         for task in held
         if task["state"] == State.PENDING_CANCELLATION and task["execution"] not in ask.cancelling
     ]
-    drain = worker["state"] == DRAINING and _tell_drain(context, worker, ask)
-    forget = context.storage.workers.to_forget([worker["_id"], *worker.get("replaced", ())])
+    drain = worker["state"] in (DRAINING, QUARANTINED) and _tell_drain(context, worker, ask)
+    forget = context.storage.forget.tell(worker, context.now())
     return News(cancel=cancel, drain=drain, forget=forget)
 
 
@@ -203,7 +203,7 @@ def _granted(context: Context, worker: Document, ask: Ask) -> list[Document]:
 
 
 def _tell_drain(context: Context, worker: Document, ask: Ask) -> bool:
-    """Whether the worker has yet to hear that it drains: it is told once, and again if it repeats the question."""
+    """Whether it has yet to hear that it gets nothing more: it is told once, and again if it repeats the question."""
     if worker.get("drain_told") is not None:
         return bool(worker["drain_told"] == ask.request)
     context.storage.workers.renew(worker["_id"], context.now(), {"drain_told": ask.request})

@@ -1,7 +1,7 @@
 """What every use case works with."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from banyan.config import ServerSettings
 from banyan.domain.matching import TaskClass
@@ -50,3 +50,11 @@ class Context:
     def now(self) -> datetime:
         """MongoDB's time: the only clock that leases, delays and histories know."""
         return self.storage.clock.now()
+
+    @property
+    def patience(self) -> timedelta:
+        """How long after its last write a use case counts as interrupted, its server as dead.
+
+        Nothing rests on it: whoever goes on after that finds its guarded writes done, or has them refused.
+        """
+        return timedelta(seconds=self.settings.leases.lost_after * 2 / 3)

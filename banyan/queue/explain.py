@@ -9,6 +9,7 @@ from bson import ObjectId
 from banyan.domain.matching import Offer, TaskClass
 from banyan.domain.task import ENDED, LIVE, State
 from banyan.errors import NotFound
+from banyan.queue.actor import Actor
 from banyan.queue.context import Context
 from banyan.storage.workers import ACTIVE, DRAINING, QUARANTINED
 from banyan.wire import format_date, format_size
@@ -18,23 +19,26 @@ Document = dict[str, Any]
 _NAMED_PARENTS = 10
 
 
-def explain(context: Context, task_id: ObjectId) -> Document:
-    """`state`, `reasons` (each with a short code, a sentence and details) and a one-line `summary`."""
+def explain(context: Context, task_id: ObjectId, asking: Actor | None = None) -> Document:
+    """`state`, `reasons` (each with a short code, a sentence and details) and a one-line `summary`.
+
+    Parents that the asking user may not read are named by their ids alone.
+    """
     task = context.storage.tasks.document(task_id)
     if task is None:
         raise NotFound(f"there is no task {task_id}")
-    reasons = list(_reasons(context, task))
+    reasons = list(_reasons(context, task, asking))
     return {"_id": task_id, "state": task["state"], "reasons": reasons, "summary": reasons[0]["message"]}
 
 
-def _reasons(context: Context, task: Document) -> Iterable[Document]:
+def _reasons(context: Context, task: Document, asking: Actor | None) -> Iterable[Document]:
     state = State(task["state"])
     if state in ENDED:
         yield _reason("ended", _ended(task))
     elif state in LIVE:
         yield _running(context, task)
     else:
-        yield from _waiting(context, task)
+        yield from _waiting(context, task, asking)
 
 
 def _reason(code: str, message: str, **details: Any) -> Document:
@@ -60,10 +64,11 @@ def _running(context: Context, task: Document) -> Document:
     return _reason("running", f"it runs on {where} since {format_date(task['time_started'])}")
 
 
-def _waiting(context: Context, task: Document) -> Iterable[Document]:
+def _waiting(context: Context, task: Document, asking: Actor | None) -> Iterable[Document]:
     parents = [edge.parent for edge in context.storage.edges.of_children([task["_id"]]) if not edge.settled]
     if parents:
-        yield _reason("dependencies", _parents(context, parents), parents=parents[:_NAMED_PARENTS], count=len(parents))
+        text = _parents(context, parents, asking)
+        yield _reason("dependencies", text, parents=parents[:_NAMED_PARENTS], count=len(parents))
     if task.get("hold"):
         yield _reason("held", "it is held; set hold to false to let it go on")
     if task["state"] == State.INACTIVE and not parents and not task.get("hold"):
@@ -77,14 +82,16 @@ def _waiting(context: Context, task: Document) -> Iterable[Document]:
     yield from _workers(context, task, bool(blocked))
 
 
-def _parents(context: Context, parents: list[ObjectId]) -> str:
-    known = context.storage.tasks.documents(parents[:_NAMED_PARENTS], ["name", "state"])
-    named = [_named(known[id]) for id in parents[:_NAMED_PARENTS] if id in known]
+def _parents(context: Context, parents: list[ObjectId], asking: Actor | None) -> str:
+    known = context.storage.tasks.documents(parents[:_NAMED_PARENTS], ["name", "state", "owner"])
+    named = [_named(known[id], asking) for id in parents[:_NAMED_PARENTS] if id in known]
     more = f" and {len(parents) - len(named)} more" if len(parents) > len(named) else ""
     return f"it waits for {', '.join(named)}{more}"
 
 
-def _named(task: Document) -> str:
+def _named(task: Document, asking: Actor | None) -> str:
+    if asking is not None and not asking.may_read(task["owner"]):
+        return f"task {task['_id']}"
     return f"{task.get('name') or 'task'} {task['_id']} ({task['state']})"
 
 
@@ -107,6 +114,7 @@ def _workers(context: Context, task: Document, blocked: bool) -> Iterable[Docume
         return
     active = context.storage.workers.in_states([ACTIVE])
     if not active:
+        yield from _closed(context, TaskClass.of(task))
         yield _reason("no_worker", "no worker is active; start one with 'banyan worker'")
         return
     task_class = TaskClass.of(task)
@@ -114,8 +122,9 @@ def _workers(context: Context, task: Document, blocked: bool) -> Iterable[Docume
     avoided = set(task.get("avoid", ()))
     fit = [worker for worker in active if not lacking[worker["_id"]] and worker["_id"] not in avoided]
     if not fit:
-        yield from _draining(context, task, task_class)
-        yield _closest(active, lacking)
+        yield from _closed(context, task_class)
+        able = [worker for worker in active if not lacking[worker["_id"]]]
+        yield _avoided(context, task, able) if able else _closest(active, lacking)
     elif not blocked and task["state"] == State.AVAILABLE and "class_key" in task:
         yield _before(context, task, len(fit))
 
@@ -131,20 +140,42 @@ def _lacks(worker: Document, task: Document, task_class: TaskClass, now: datetim
     return lacks
 
 
-def _draining(context: Context, task: Document, task_class: TaskClass) -> Iterable[Document]:
-    """Workers that could run it, but take nothing new."""
+def _closed(context: Context, task_class: TaskClass) -> Iterable[Document]:
+    """A worker that could run it, but gets nothing new."""
     for worker in context.storage.workers.in_states([DRAINING, QUARANTINED]):
         if Offer.of(worker).accepts(task_class):
             text = f"worker {worker['name']} on {worker['host']} could run it, but is {worker['state']}"
+            if worker["state"] == QUARANTINED:
+                text += _quarantine(worker)
             yield _reason(worker["state"], text, worker=worker["_id"])
             return
+
+
+def _quarantine(worker: Document) -> str:
+    """Why a worker is in quarantine, and how it gets out of it."""
+    told = worker.get("quarantine") or {}
+    why = f": {told['reason']}" if told else ""
+    until = f"; it may try again after {format_date(told['until'])}, or" if told.get("until") else "; it works again"
+    return f"{why}{until} when an administrator sets the state of worker {worker['_id']} to active"
+
+
+def _avoided(context: Context, task: Document, able: list[Document]) -> Document:
+    """All workers that could run it have failed it; what each said, and what helps."""
+    attempts = {attempt["worker"]: attempt for attempt in context.storage.executions.of_task(task["_id"])}
+    said = [
+        f"{worker['name']} on {worker['host']}: {attempts[worker['_id']].get('exit_status')}"
+        for worker in able
+        if worker["_id"] in attempts
+    ]
+    which = "the only worker that could run it has" if len(able) == 1 else "all workers that could run it have"
+    remedy = "mend that machine and start its worker again, or start another worker"
+    message = f"{which} failed it by the machine's own fault ({'; '.join(said)}); {remedy}"
+    return _reason("avoided", message, workers=[worker["_id"] for worker in able])
 
 
 def _closest(active: list[Document], lacking: dict[ObjectId, dict[str, tuple[Any, Any]]]) -> Document:
     closest = min(active, key=lambda worker: (len(lacking[worker["_id"]]), str(worker["name"])))
     missing = lacking[closest["_id"]]
-    if not missing:
-        return _reason("avoided", "every worker that could run it has failed it; another worker is needed")
     wants = ", ".join(
         f"{name} {_amount(name, want)} (it has {_amount(name, has)})" for name, (want, has) in missing.items()
     )

@@ -126,6 +126,8 @@ def claim_one(context: Context, worker: Document, task: Document) -> Document:
         raise Conflict(f"task {task['_id']} was changed meanwhile; read it again")
     granted = {**task, **change.fields, "state": change.state}
     context.storage.executions.begin([attempt(granted, worker)])
+    if not _still_ours(context, [granted], None):
+        raise Conflict(f"task {task['_id']} was given back meanwhile, because its claim took too long; try again")
     return granted
 
 

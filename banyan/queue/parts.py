@@ -35,7 +35,6 @@ TASK_BYTES = 2500
 EDGE_BYTES = 1700
 """What a task takes in the cache besides its document, and an edge in all; measured with MongoDB 6."""
 
-_GRACE = timedelta(seconds=30)
 _REMAINS = timedelta(hours=2)
 
 
@@ -87,7 +86,7 @@ def complete(context: Context, unit: ObjectId) -> None:
 def complete_interrupted(context: Context) -> None:
     """Complete what other processes left, and remove the parts of what was never accepted."""
     now = context.now()
-    for unit in context.storage.parts.interrupted(now - _GRACE):
+    for unit in context.storage.parts.interrupted(now - context.patience):
         complete(context, unit)
     context.storage.parts.drop(context.storage.parts.remains(now - _REMAINS))
 

@@ -36,6 +36,8 @@ def register(context: Context, document: Document, actor: Actor) -> Document:
     old = _replaced(context, replaces, actor) if replaces is not None else None
     root = shared_root(files["root"], PROBE, files["probe"]) if files else None
     stored = {"_id": ObjectId(), **document, "owner": actor.name, "state": ACTIVE}
+    if document.get("place") is not None:
+        stored["place"] = f"{actor.name}/{document['place']}"  # nobody is told of another one's
     stored["files_root"] = None if root is None else asdict(root)
     stored |= {"last_seen": now, "_created": now, "_updated": now, "_etag": new_revision()}
     if old is not None:
@@ -88,12 +90,14 @@ def owned_worker(context: Context, worker_id: ObjectId, actor: Actor) -> Documen
 
 
 def change_state(context: Context, worker_id: ObjectId, state: str) -> None:
-    """Let a worker drain, or work again; raises `Conflict` if it is lost or gone."""
+    """Let a worker drain, or work again, also after a quarantine; raises `Conflict` if it is lost or gone."""
     if state not in (ACTIVE, DRAINING, QUARANTINED):
         raise Invalid({"state": f"{state!r} cannot be asked for; use 'draining' or 'active'"})
     worker = context.storage.workers.load(worker_id)
     if worker is None:
         raise NotFound(f"there is no worker {worker_id}")
+    if worker["state"] == QUARANTINED and state == ACTIVE:
+        context.storage.tasks.stop_avoiding(worker_id)
     if worker["state"] not in ALIVE or not context.storage.workers.move(worker_id, state, context.now()):
         raise Conflict(f"worker {worker_id} is {worker['state']}; its id is not used again")
     context.hub.worker(worker_id)

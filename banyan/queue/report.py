@@ -12,6 +12,7 @@ from banyan.domain.transitions import Change, End, GiveBack
 from banyan.errors import StaleAttempt
 from banyan.queue.apply import apply
 from banyan.queue.context import Context
+from banyan.queue.quarantine import judge
 from banyan.queue.settle import settle
 
 Document = dict[str, Any]
@@ -71,6 +72,7 @@ def _end(context: Context, ends: Mapping[ObjectId, Report], records: Mapping[Obj
         ended[id] = {**records[id], **_ending(fresh[id], now)}
     counted = {id for id, each in ends.items() if id in written or same_end(ended[id], each)}
     follow(context, {id: ended[id] for id in counted})
+    judge(context, [ended[id] for id, each in ends.items() if id in counted and not each.lost])
     return [id for id in ends if id not in counted]
 
 

@@ -1,13 +1,13 @@
-"""What mends itself: lost leases, delays that are over, settlements and reports that were interrupted.
+"""What mends itself: lost leases, delays that are over, and whatever a use case leaves that was interrupted.
 
-Runs in every server and is safe in many at once: each step is a guarded write that someone else may have done.
+Runs in every server and is safe in many at once: each step is a guarded write that someone else may have done. What
+leaves a mark is found by it here; `audit` looks for what leaves none.
 """
 
 import logging
 import threading
-import time
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -16,65 +16,85 @@ from bson import ObjectId
 from banyan.domain.task import State
 from banyan.domain.transitions import Due
 from banyan.queue.apply import apply
+from banyan.queue.audit import Audit
 from banyan.queue.context import Context
 from banyan.queue.delete import remove_remains
 from banyan.queue.parts import complete_interrupted
+from banyan.queue.quarantine import release_quarantined
 from banyan.queue.register import lose_held
 from banyan.queue.report import follow, give_back
+from banyan.queue.retention import retain
 from banyan.queue.settle import promote_ready, settle
+from banyan.queue.sweep import finish_interrupted
 from banyan.queue.sweep_retry import release_interrupted
 from banyan.storage.mongo import translate
-from banyan.storage.workers import ALIVE, LOST
+from banyan.storage.workers import ALIVE, GONE, LOST
 
 Document = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
 _BATCH = 1000
-_GRACE = timedelta(seconds=30)
+_LOOKS = 10
+"""How often lost workers are looked for within `leases.lost_after`."""
 
 
 class Rescuer:
-    """A thread that wakes tasks every `rescue.interval` seconds, and looks after leases and remains less often."""
+    """Three threads: one watches the leases, one wakes tasks every `rescue.interval` seconds, one mends the rest.
+
+    However long the mending takes, leases are watched: a gap there counts as an outage.
+    """
 
     def __init__(self, context: Context) -> None:
-        self._context = context
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="rescue", daemon=True)
+        seldom = context.settings.leases.lost_after / _LOOKS
+        audit = Audit(context)
+        self._threads = [
+            self._thread("leases", seldom, (partial(expire_leases, context),)),
+            self._thread("wake", context.settings.rescue.interval, (partial(wake, context),)),
+            self._thread("rescue", seldom, (partial(mend, context), audit.look)),
+        ]
+
+    def _thread(self, name: str, seconds: float, steps: Sequence[Callable[[], None]]) -> threading.Thread:
+        def run() -> None:
+            while not self._stop.wait(seconds):
+                for step in steps:
+                    _try(name, step)
+
+        return threading.Thread(target=run, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """End, after the step that is under way."""
+        """End, after the steps that are under way."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=10)
-
-    def _run(self) -> None:
-        interval = self._context.settings.rescue.interval
-        seldom = max(interval, self._context.settings.leases.lost_after / 10)
-        last = float("-inf")
-        while not self._stop.wait(interval):
-            if time.monotonic() - last >= seldom:
-                rescue(self._context)
-                last = time.monotonic()
-            else:
-                _try("wake", lambda: wake(self._context))
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout=10)
 
 
 def rescue(context: Context) -> None:
-    """Do once all that is due; a step that fails is logged and tried again, and keeps no other one waiting."""
+    """Do once all that is due."""
+    _try("expire_leases", partial(expire_leases, context))
+    mend(context)
+    _try("wake", partial(wake, context))
+
+
+def mend(context: Context) -> None:
+    """Complete what was interrupted; a step that fails is logged and tried again, and keeps no other one waiting."""
     for step in (
-        expire_leases,
         complete_reports,
         complete_interrupted,
         release_interrupted,
+        finish_interrupted,
         settle_marked,
         promote_marked,
         remove_remains,
-        wake,
+        release_quarantined,
+        retain,
     ):
         _try(step.__name__, partial(step, context))
 
@@ -113,11 +133,12 @@ def expire_leases(context: Context) -> None:
     before = now - lost_after
     if since > before:
         return
-    for worker in context.storage.workers.silent_since(before):
-        if context.storage.workers.move(worker, LOST, now, only_silent_since=before):
-            count = lose_held(context, worker)
-            log.warning("worker %s was silent for %s s and is lost; %d attempts are abandoned", worker,
-                        int(lost_after.total_seconds()), count)  # fmt: skip
+    silent = context.storage.workers.silent_since(before)
+    lost = [each for each in silent if context.storage.workers.move(each, LOST, now, only_silent_since=before)]
+    for worker in lost:
+        count = lose_held(context, worker)
+        log.warning("worker %s was silent for %g s and is lost; %d attempts are abandoned", worker,
+                    lost_after.total_seconds(), count)  # fmt: skip
 
 
 def complete_reports(context: Context) -> None:
@@ -130,16 +151,27 @@ def complete_reports(context: Context) -> None:
 
 def _complete(context: Context, holder: ObjectId, worker: Document | None) -> None:
     now = context.now()
-    lost_after = timedelta(seconds=context.settings.leases.lost_after)
     held = context.storage.tasks.held_by(holder)
     records = context.storage.executions.load(task["execution"] for task in held)
-    ended = {id: r for id, r in records.items() if "exit_status" in r and now - r["last_update"] > _GRACE}
+    ended = {id: r for id, r in records.items() if "exit_status" in r and now - r["last_update"] > context.patience}
     if ended:
         follow(context, ended)
-    alive = worker is not None and worker["state"] in ALIVE
-    if not alive and (worker is None or now - worker.get("time_left", now) > lost_after):
+    away = _is_away(context, worker, now)
+    unrecorded = [task for task in held if task["execution"] not in records]
+    interrupted = [task for task in unrecorded if away or now - task["time_claimed"] > context.patience]
+    if interrupted:
+        give_back(context, {task["execution"]: task["_id"] for task in interrupted})
+    if away:
         lose_held(context, holder)
-        give_back(context, {task["execution"]: task["_id"] for task in held if task["execution"] not in records})
+
+
+def _is_away(context: Context, worker: Document | None, now: datetime) -> bool:
+    """Whether nothing more is to be heard of a worker; one that left has the time of a lease to report its spool."""
+    if worker is None or worker["state"] in ALIVE:
+        return worker is None
+    lost_after = timedelta(seconds=context.settings.leases.lost_after)
+    left: datetime = worker.get("time_left", now)
+    return worker["state"] != GONE or now - left > lost_after
 
 
 def promote_marked(context: Context) -> None:

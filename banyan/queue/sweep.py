@@ -174,6 +174,7 @@ def owned_sweep(context: Context, sweep: ObjectId, actor: Actor, revision: str |
 
 def cancel(context: Context, sweep: Document, cause: Document) -> int:
     """Cancel all of a sweep's tasks, its barrier first; how many of the points were not yet cancelled or at an end."""
+    context.storage.sweeps.begin_work(sweep["_id"], {"act": "cancel", "cause": cause}, context.now())
     complete(context, sweep["_id"])
     if "barrier" in sweep:
         cancelling.cancel(context, [sweep["barrier"]], cause)
@@ -181,14 +182,15 @@ def cancel(context: Context, sweep: Document, cause: Document) -> int:
     for states in (_WAITING, [*_WAITING, State.RUNNING]):  # what waits goes first, so that no worker begins it
         for batch in context.storage.sweeps.batches(sweep["_id"], {"state": {"$in": states}}):
             cancelled += len(cancelling.cancel(context, batch, cause).changed)
+    context.storage.sweeps.end_work(sweep["_id"])
     return cancelled
 
 
 def delete_sweep(context: Context, sweep: Document) -> int:
     """Delete a sweep that has ended with its tasks and all that they left; how many points there were.
 
-    It is done in batches: what was interrupted goes on when it is asked for again. Raises `IllegalTransition` while a
-    task has not ended, and `Conflict` when one begins anew meanwhile.
+    It is done in batches. Raises `IllegalTransition` while a task has not ended, and `Conflict` when one begins anew
+    meanwhile.
     """
     id = sweep["_id"]
     complete(context, id)
@@ -197,9 +199,11 @@ def delete_sweep(context: Context, sweep: Document) -> int:
     going_on += sum(not task.ended for task in context.storage.tasks.load(barrier).values())
     if going_on:
         raise IllegalTransition({"state": f"{going_on} of its tasks have not ended; cancel the sweep first"})
+    context.storage.sweeps.begin_work(id, {"act": "delete"}, context.now())
     gone = sum(_delete(context, batch) for batch in context.storage.sweeps.batches(id, {}))
     _delete(context, barrier)
     if left := context.storage.sweeps.count(id, {}) + len(context.storage.tasks.load(barrier)):
+        context.storage.sweeps.end_work(id)
         raise Conflict(f"{left} tasks of sweep {id} were begun anew meanwhile; try again when they have ended")
     context.storage.sweeps.delete(id)
     return gone
@@ -209,3 +213,15 @@ def _delete(context: Context, batch: Sequence[ObjectId]) -> int:
     tasks = context.storage.tasks.load(batch)
     settle(context, [task.id for task in tasks.values() if task.unsettled and task.ended], thorough=True)
     return len(delete(context, list(tasks))) if tasks else 0
+
+
+def finish_interrupted(context: Context) -> None:
+    """Complete the cancellations and deletions of sweeps that were interrupted."""
+    for sweep in context.storage.sweeps.interrupted_work(context.now() - 2 * context.patience):
+        if sweep["doing"]["act"] == "cancel":
+            cancel(context, sweep, sweep["doing"]["cause"])
+            continue
+        try:
+            delete_sweep(context, sweep)
+        except (IllegalTransition, Conflict):  # one of its tasks was begun anew meanwhile
+            context.storage.sweeps.end_work(sweep["_id"])

@@ -1,7 +1,6 @@
 """Retrying a sweep: those of its tasks that did not succeed run again, and its barrier waits for them again."""
 
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 from bson import ObjectId
@@ -18,7 +17,6 @@ from banyan.storage.mongo import Session
 Document = dict[str, Any]
 
 _FAILED = {"state": {"$in": list(ENDED)}, "exit_status": {"$ne": SUCCESS}}
-_GRACE = timedelta(seconds=60)
 
 
 @dataclass(slots=True)
@@ -55,7 +53,7 @@ def retry_sweep(context: Context, sweep: Document) -> Outcome:
 
 def release_interrupted(context: Context) -> None:
     """Let go of the barriers of sweeps whose retry was interrupted; what it has not come to stays as it was."""
-    for sweep in context.storage.sweeps.interrupted_retries(context.now() - _GRACE):
+    for sweep in context.storage.sweeps.interrupted_retries(context.now() - 2 * context.patience):
         _release_barrier(context, sweep)
 
 

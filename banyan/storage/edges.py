@@ -60,6 +60,11 @@ class EdgeStore:
         found = self._edges.find(where, session=session)
         return [edge_of(d) for d in (found.sort("_id").limit(limit) if limit else found)]
 
+    def page(self, after: ObjectId | None, limit: int) -> list[Edge]:
+        """Some of all edges in the order of their ids, after `after`."""
+        where: Document = {} if after is None else {"_id": {"$gt": after}}
+        return [edge_of(d) for d in self._edges.find(where).sort("_id").limit(limit)]
+
     def of_children(self, children: Iterable[ObjectId], session: Session = None) -> list[Edge]:
         """All edges to these children."""
         return [edge_of(d) for d in self._edges.find({"child": {"$in": list(children)}}, session=session)]

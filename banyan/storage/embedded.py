@@ -83,8 +83,25 @@ def start(directory: Path, *, log: Path, cache_gigabytes: float = 0.5, start_sec
     except BaseException:
         lock.release()
         raise
-    uri = f"mongodb://{_USER}:{password}@127.0.0.1:{port}/?authSource=admin&replicaSet={_REPLICA_SET}"
-    return EmbeddedMongo(uri=uri, process=process, log=log, lock=lock)
+    return EmbeddedMongo(uri=_uri(password, port), process=process, log=log, lock=lock)
+
+
+def running_at(directory: Path) -> str | None:
+    """The URI of the mongod that another process of ours runs on `directory`; None if there is none.
+
+    Raises `SetupError` if one is being started, or if its password may not be read.
+    """
+    if not DirectoryLock.held(directory):
+        return None
+    try:
+        password, port = (directory / "password").read_text(), int((directory / "port").read_text())
+    except (OSError, ValueError) as error:
+        raise SetupError(f"the MongoDB in {directory} cannot be used now: {error}") from error
+    return _uri(password, port)
+
+
+def _uri(password: str, port: int) -> str:
+    return f"mongodb://{_USER}:{password}@127.0.0.1:{port}/?authSource=admin&replicaSet={_REPLICA_SET}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

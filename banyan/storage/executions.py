@@ -8,9 +8,13 @@ from bson import ObjectId
 from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
+from pymongo.errors import BulkWriteError
 
 Document = dict[str, Any]
 Session = ClientSession | None
+
+DUPLICATE = 11000
+"""MongoDB's code for a key that is there already."""
 
 
 class ExecutionStore:
@@ -26,9 +30,20 @@ class ExecutionStore:
         self._executions.create_index([("time_terminated", 1)], name="time_terminated")
 
     def begin(self, attempts: Sequence[Document], session: Session = None) -> None:
-        """Record attempts that were claimed just now."""
-        if attempts:
-            self._executions.insert_many(attempts, session=session)
+        """Record attempts that were claimed just now; those that a repeated claim has recorded already stay."""
+        if not attempts:
+            return
+        try:
+            self._executions.insert_many(attempts, ordered=False, session=session)
+        except BulkWriteError as error:
+            if session is not None or any(fault["code"] != DUPLICATE for fault in error.details["writeErrors"]):
+                raise
+
+    def open(self, skip: int, limit: int) -> list[Document]:
+        """Some of the attempts that have not ended."""
+        fields = ["task", "time_claimed", "time_started"]
+        found = self._executions.find({"time_terminated": None}, fields).hint("time_terminated")
+        return list(found.skip(skip).limit(limit))
 
     def load(self, ids: Iterable[ObjectId], session: Session = None) -> dict[ObjectId, Document]:
         """Attempt records by id; missing ones are left out."""
@@ -77,9 +92,12 @@ class ExecutionStore:
         never = {"time_started": None, "time_terminated": None}
         self._executions.delete_many({"_id": {"$in": list(executions)}, **never})
 
+    def of_tasks(self, tasks: Sequence[ObjectId], session: Session = None) -> list[Document]:
+        """Which attempts tasks have had (id, task, worker)."""
+        return list(self._executions.find({"task": {"$in": list(tasks)}}, {"task": 1, "worker": 1}, session=session))
+
     def delete_of(self, tasks: Sequence[ObjectId], session: Session = None) -> list[Document]:
         """Remove the history of tasks that are deleted; what went (id, task, worker)."""
-        where = {"task": {"$in": list(tasks)}}
-        going = list(self._executions.find(where, {"task": 1, "worker": 1}, session=session))
-        self._executions.delete_many(where, session=session)
+        going = self.of_tasks(tasks, session)
+        self._executions.delete_many({"task": {"$in": list(tasks)}}, session=session)
         return going

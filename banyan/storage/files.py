@@ -11,8 +11,8 @@ from typing import Any
 
 from bson import ObjectId
 from gridfs import GridFSBucket
-from gridfs.errors import NoFile
-from pymongo import ReturnDocument
+from gridfs.errors import CorruptGridFile, NoFile
+from pymongo import ReturnDocument, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
@@ -62,6 +62,9 @@ class FileStore:
         """Create the indexes by which files and their pieces are found."""
         self._heads.create_index([("execution", 1), ("path", 1)], unique=True, name="file")
         self._segments.create_index([("metadata.file", 1), ("metadata.offset", 1)], name="piece")
+        # The driver makes these when it writes the first file of a bucket, which need not be here: see `restore`.
+        self._segments.create_index([("filename", 1), ("uploadDate", 1)])
+        self._chunks.create_index([("files_id", 1), ("n", 1)], unique=True)
 
     def find(self, execution: ObjectId, path: str) -> StoredFile | None:
         """The file at a path of an attempt."""
@@ -138,7 +141,7 @@ class FileStore:
                 if piece is None:
                     raise NoFile(f"no piece of file {file.id} has byte {position}")
                 data = self._bytes(piece, position, stop)
-            except NoFile:
+            except (NoFile, CorruptGridFile):
                 tries += 1  # the piece was joined to another one just now: look again
                 if tries > _TRIES:
                     raise
@@ -148,9 +151,9 @@ class FileStore:
 
     def doom(self, executions: Iterable[ObjectId], session: Session = None) -> None:
         """Note, within the transaction that deletes attempts, that their files are to go."""
-        notes = [{"_id": execution} for execution in executions]
+        notes = [UpdateOne({"_id": each}, {"$set": {"_id": each}}, upsert=True) for each in executions]
         if notes:
-            self._doomed.insert_many(notes, session=session)
+            self._doomed.bulk_write(notes, ordered=False, session=session)
 
     def remove_doomed(self, limit: int) -> int:
         """Remove the files of attempts that were deleted; how many attempts those were."""
@@ -202,10 +205,15 @@ class FileStore:
         return data
 
     def _drop(self, where: Document) -> None:
-        ids = [segment["_id"] for segment in self._segments.find(where, {"_id": 1})]
+        self.drop(segment["_id"] for segment in self._segments.find(where, {"_id": 1}))
+
+    def drop(self, pieces: Iterable[ObjectId]) -> None:
+        """Remove pieces with their bytes."""
+        ids = list(pieces)
         if ids:
-            self._segments.delete_many({"_id": {"$in": ids}})
+            # In this order, so that what an interruption leaves is found and dropped again.
             self._chunks.delete_many({"files_id": {"$in": ids}})
+            self._segments.delete_many({"_id": {"$in": ids}})
 
 
 def _stored(head: Document) -> StoredFile:

@@ -61,6 +61,8 @@ class IdempotencyStore:
 
     def _again(self, key: Key, fresh: Document, now: datetime) -> Key | FirstAnswer:
         known = self._requests.find_one({"_id": key.id})
+        if known is not None and known["expires"] <= now and self._take(known, fresh):
+            return key  # MongoDB removes it in a minute or so
         if known is None:
             raise Conflict("the first request with this Idempotency-Key has just failed; send it again")
         if known["digest"] != key.digest:
@@ -68,11 +70,15 @@ class IdempotencyStore:
         if "status" in known:
             body = known["body"]
             return FirstAnswer(status=known["status"], body=None if body is None else bytes(body))
-        if now - known["begun"] >= timedelta(seconds=ABANDONED_SECONDS):
-            mine = {"_id": key.id, "holder": known["holder"], "status": {"$exists": False}}
-            if self._requests.update_one(mine, {"$set": fresh}).matched_count:
-                return key
+        if now - known["begun"] >= timedelta(seconds=ABANDONED_SECONDS) and self._take(known, fresh):
+            return key
         raise Conflict("the first request with this Idempotency-Key is still running; ask again in a moment")
+
+    def _take(self, known: Document, fresh: Document) -> bool:
+        """Begin a request anew, unless it was answered, or begun anew by another server, since it was read."""
+        as_read = {"_id": known["_id"], "holder": known["holder"], "status": known.get("status")}
+        anew = {"$set": fresh, "$unset": {"status": 1, "body": 1}}
+        return self._requests.update_one(as_read, anew).matched_count == 1
 
     def finish(self, key: Key, status: int, body: bytes | None, session: Session = None) -> None:
         """Store the answer; within a transaction it is there exactly if the work is.

@@ -6,15 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
+from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
+from banyan.storage.executions import DUPLICATE
+
 Document = dict[str, Any]
 Session = ClientSession | None
-
-
-_DUPLICATE = 11000
 
 
 def _id_of(sample: Document) -> ObjectId:
@@ -47,15 +47,19 @@ class MemoryStore:
         try:
             self._samples.insert_many(stored, ordered=False)
         except BulkWriteError as error:
-            if any(fault["code"] != _DUPLICATE for fault in error.details["writeErrors"]):
+            if any(fault["code"] != DUPLICATE for fault in error.details["writeErrors"]):
                 raise
         return stored
 
     def doom(self, tasks: Iterable[ObjectId], session: Session = None) -> None:
         """Note, within the transaction that deletes tasks, that their samples are to go."""
-        notes = [{"_id": task} for task in tasks]
+        notes = [UpdateOne({"_id": task}, {"$set": {"_id": task}}, upsert=True) for task in tasks]
         if notes:
-            self._doomed.insert_many(notes, session=session)
+            self._doomed.bulk_write(notes, ordered=False, session=session)
+
+    def delete_of(self, tasks: Iterable[ObjectId], until: datetime) -> None:
+        """Remove the samples of these tasks that came here before `until`."""
+        self._samples.delete_many({"task": {"$in": list(tasks)}, "_created": {"$lte": until}})
 
     def remove_doomed(self, limit: int) -> int:
         """Remove the samples of tasks that were deleted; how many tasks those were."""

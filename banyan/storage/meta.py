@@ -1,4 +1,4 @@
-"""Facts about the queue as a whole: its secret, its schema version, and since when leases count."""
+"""Facts about the queue as a whole: its secret, and since when leases count (`upgrade` has the schema's version)."""
 
 import hashlib
 import hmac
@@ -11,8 +11,6 @@ from pymongo import ReturnDocument
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
-SCHEMA_VERSION = 1
-
 
 class MetaStore:
     """One document for each fact in the collection `meta`."""
@@ -22,8 +20,7 @@ class MetaStore:
         self._secret: bytes | None = None
 
     def prepare(self) -> None:
-        """Write the schema version and the secret of a new database."""
-        self._meta.update_one({"_id": "schema"}, {"$setOnInsert": {"version": SCHEMA_VERSION}}, upsert=True)
+        """Write the secret of a new database."""
         self._meta.update_one({"_id": "secret"}, {"$setOnInsert": {"key": secrets.token_bytes(32)}}, upsert=True)
 
     def attempt_token(self, execution: ObjectId) -> str:

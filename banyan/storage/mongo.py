@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -23,20 +23,25 @@ from pymongo.errors import (
     WaitQueueTimeoutError,
     WTimeoutError,
 )
+from pymongo.monitoring import CommandListener
 
 from banyan.errors import BadRequest, BanyanError, Conflict, Invalid, SetupError, TooLarge, Unavailable
 from banyan.storage.edges import EdgeStore
 from banyan.storage.executions import ExecutionStore
 from banyan.storage.files import FileStore
+from banyan.storage.forget import ForgetStore
 from banyan.storage.idempotency import IdempotencyStore
+from banyan.storage.leftovers import Leftovers
 from banyan.storage.memory import MemoryStore
 from banyan.storage.meta import MetaStore
 from banyan.storage.models import ModelStore
 from banyan.storage.parts import PartStore
 from banyan.storage.queues import QueueStore
+from banyan.storage.retention import RetentionStore
 from banyan.storage.signals import SignalStore
 from banyan.storage.sweeps import SweepStore
 from banyan.storage.tasks import TaskStore
+from banyan.storage.upgrade import upgrade
 from banyan.storage.users import UserStore
 from banyan.storage.workers import WorkerStore
 
@@ -134,14 +139,35 @@ class Storage:
         self.users = UserStore(self.db)
         self.memory = MemoryStore(self.db)
         self.files = FileStore(self.db)
+        self.leftovers = Leftovers(self.db, self.files)
         self.idempotency = IdempotencyStore(self.db)
         self.parts = PartStore(self.db)
         self.sweeps = SweepStore(self.db)
+        self.forget = ForgetStore(self.db)
+        self.retention = RetentionStore(self.db)
 
     @classmethod
-    def connect(cls, uri: str, database: str) -> "Storage":
-        """Connect, refuse what cannot keep our promises, and create collections and indexes that are missing.
+    def connect(cls, uri: str, database: str, listeners: Sequence[CommandListener] = ()) -> "Storage":
+        """Open the database and bring it to this program's schema, with the collections and indexes that are missing.
 
+        Raises what `open` does, and `SetupError` for a database that a newer program has used.
+        """
+        storage = cls.open(uri, database, listeners)
+        try:
+            storage.prepare()
+        except PyMongoError as error:
+            storage.close()
+            raise translate(error) or SetupError(f"mongo.uri: {error}") from error
+        except BanyanError:
+            storage.close()
+            raise
+        return storage
+
+    @classmethod
+    def open(cls, uri: str, database: str, listeners: Sequence[CommandListener] = ()) -> "Storage":
+        """Connect, and refuse what cannot keep our promises; nothing is changed.
+
+        `listeners` hear of every command (see `failpoints`).
         Raises `SetupError` for a wrong URI or a MongoDB that is no replica set, `Unavailable` when none answers.
         """
         try:
@@ -153,16 +179,26 @@ class Storage:
                 retryWrites=True,
                 serverSelectionTimeoutMS=SERVER_SELECTION_MS,
                 appname="banyan",
+                event_listeners=list(listeners),
                 type_registry=TypeRegistry([_PlainReference()]),
             )
             storage = cls(client, database)
             storage._refuse_standalone()
-            storage._prepare()
         except ConfigurationError as error:
             raise SetupError(f"mongo.uri: {error}") from error
         except PyMongoError as error:
             raise translate(error) or SetupError(f"mongo.uri: {error}") from error
         return storage
+
+    def prepare(self) -> None:
+        """Bring the database to this program's schema; `SetupError` if a newer program has used it."""
+        upgrade(self.db)
+        for store in (self.tasks, self.edges, self.executions, self.workers, self.queues, self.meta, self.signals):
+            store.prepare()
+        for kept in (self.users, self.memory, self.files, self.idempotency, self.models, self.parts, self.sweeps):
+            kept.prepare()
+        for leaving in (self.forget, self.retention):
+            leaving.prepare()
 
     def ping(self, timeout_seconds: float = 2.0) -> None:
         """Return if a primary answers; raises the driver's error otherwise."""
@@ -189,9 +225,3 @@ class Storage:
                 "mongo.uri: this MongoDB is a standalone server, and Banyan needs a replica set (one node is enough). "
                 "Start mongod with --replSet rs0 and run in mongosh: rs.initiate()"
             )
-
-    def _prepare(self) -> None:
-        for store in (self.tasks, self.edges, self.executions, self.workers, self.queues, self.meta, self.signals):
-            store.prepare()
-        for kept in (self.users, self.memory, self.files, self.idempotency, self.models, self.parts, self.sweeps):
-            kept.prepare()

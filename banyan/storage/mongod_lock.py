@@ -37,6 +37,11 @@ class DirectoryLock:
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         return cls(descriptor=descriptor)
 
+    @staticmethod
+    def held(directory: Path) -> bool:
+        """Whether a process has the directory."""
+        return _holder(directory / "lock") is not None
+
     def release(self) -> None:
         os.close(self.descriptor)
 

@@ -78,6 +78,10 @@ class PartStore:
         """Which of these submissions are accepted and not complete."""
         return {d["_id"] for d in self._submissions.find({"_id": {"$in": list(submissions)}}, {"_id": 1})}
 
+    def any_pending(self) -> bool:
+        """Whether any submission is accepted and not complete."""
+        return self._submissions.find_one({}, {"_id": 1}) is not None
+
     def take(self, submission: Mapping[str, Any], now: datetime, session: Session = None) -> Part | None:
         """Take the next part of a submission (as it was found), within the transaction that makes it.
 

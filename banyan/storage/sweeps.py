@@ -30,6 +30,7 @@ class SweepStore:
         """Create the indexes by which sweeps and their tasks are found."""
         self._sweeps.create_index([("owner", 1), ("_id", -1)], name="owner")
         self._sweeps.create_index("name", name="name")
+        self._sweeps.create_index("doing.since", name="doing", partialFilterExpression={"doing": {"$exists": True}})
         self._sweeps.create_index("retrying", name="retrying", partialFilterExpression={"retrying": {"$exists": True}})
         self._tasks.create_index(
             [("sweep", 1), ("index", 1), ("state", 1), ("exit_status", 1)],
@@ -68,6 +69,18 @@ class SweepStore:
         """The index of each of some tasks."""
         return {d["_id"]: d["index"] for d in self._tasks.find({"_id": {"$in": list(tasks)}}, {"index": 1})}
 
+    def begin_work(self, sweep: ObjectId, what: Mapping[str, Any], now: datetime) -> None:
+        """Note what is to be done with all tasks of a sweep, so that it is completed should this server die."""
+        self._sweeps.update_one({"_id": sweep}, {"$set": {"doing": {**what, "since": now}}})
+
+    def end_work(self, sweep: ObjectId) -> None:
+        """It is done, or not to be done."""
+        self._sweeps.update_one({"_id": sweep}, {"$unset": {"doing": 1}})
+
+    def interrupted_work(self, before: datetime) -> list[Document]:
+        """Sweeps with which something is to be done since before `before`."""
+        return list(self._sweeps.find({"doing.since": {"$lt": before}}))
+
     def begin_retry(self, sweep: ObjectId, now: datetime, session: Session = None) -> bool:
         """Note that the sweep is being retried; False if it is so already."""
         idle = {"_id": sweep, "retrying": {"$exists": False}}
@@ -76,6 +89,11 @@ class SweepStore:
     def go_on_retrying(self, sweep: ObjectId, now: datetime) -> None:
         """Tell that the retry is still under way."""
         self._sweeps.update_one({"_id": sweep, "retrying": {"$exists": True}}, {"$set": {"retrying": now}})
+
+    def retrying(self, sweeps: Iterable[ObjectId]) -> set[ObjectId]:
+        """Which of these are sweeps that are being retried."""
+        where = {"_id": {"$in": list(sweeps)}, "retrying": {"$exists": True}}
+        return {d["_id"] for d in self._sweeps.find(where, {"_id": 1})}
 
     def end_retry(self, sweep: ObjectId, session: Session = None) -> None:
         """Take the note away."""

@@ -189,6 +189,15 @@ class TaskStore:
                 session=session,
             )
 
+    def correct_pending(self, counts: Mapping[ObjectId, tuple[int, int]]) -> None:
+        """Replace the number of pending dependencies of each task where it is still the first of the two."""
+        if counts:
+            name = "pending_dependency_count"
+            self._tasks.bulk_write(
+                [UpdateOne({"_id": task, name: told}, {"$set": {name: n}}) for task, (told, n) in counts.items()],
+                ordered=False,
+            )
+
     def class_heads(self, session: Session = None) -> list[Document]:
         """The best claimable task of every class; costs one step for each class, not for each task."""
         order = dict(_CLAIM_INDEX)
@@ -212,8 +221,8 @@ class TaskStore:
         return list(self._tasks.find(where).sort(_CLAIM_INDEX[1:]).hint("claim").limit(limit))
 
     def held_by(self, worker: ObjectId, session: Session = None) -> list[Document]:
-        """Views of the running tasks that a worker holds, with the request that they were claimed by."""
-        fields = dict.fromkeys([*_VIEW, "claim_request"], 1)
+        """Views of the running tasks that a worker holds, with when and by which request they were claimed."""
+        fields = dict.fromkeys([*_VIEW, "claim_request", "time_claimed"], 1)
         return list(self._tasks.find({"worker": worker}, fields, session=session).hint("held"))
 
     def holders(self) -> list[ObjectId]:
@@ -255,6 +264,13 @@ class TaskStore:
             ordered=False,
         )
 
+    def stop_avoiding(self, worker: ObjectId) -> None:
+        """Let a worker that is thought to work again have the claimable tasks that it failed."""
+        self._tasks.update_many(
+            {"class_key": {"$gt": ""}, "avoid": worker},
+            {"$pull": {"avoid": worker}, "$set": {"_etag": new_revision()}},
+        )
+
     def reserve(self, task: ObjectId, worker: ObjectId, until: datetime, now: datetime) -> bool:
         """Let `worker` keep itself free for a wide task; False if another one does so already."""
         free = [{"reserved_by": worker}, {"reserved_until": {"$lt": now}}, {"reserved_until": {"$exists": False}}]
@@ -264,13 +280,17 @@ class TaskStore:
         )
         return result.matched_count == 1
 
-    def delete(self, ids: Sequence[ObjectId], session: Session = None) -> list[ObjectId]:
-        """Remove those of the tasks that have ended and are settled; the ids that went."""
-        where = {
+    def delete(
+        self, ids: Sequence[ObjectId], session: Session = None, ended_until: datetime | None = None
+    ) -> list[ObjectId]:
+        """Remove those of the tasks that have ended (by `ended_until`, if given) and are settled; the ids that went."""
+        where: Document = {
             "_id": {"$in": list(ids)},
             "state": {"$in": [State.TERMINATED, State.CANCELLED]},
             "unsettled": {"$exists": False},
         }
+        if ended_until is not None:
+            where["_updated"] = {"$lte": ended_until}
         going = [d["_id"] for d in self._tasks.find(where, {"_id": 1}, session=session)]
         self._tasks.delete_many({**where, "_id": {"$in": going}}, session=session)
         return going

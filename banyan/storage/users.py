@@ -11,12 +11,11 @@ from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
-from pymongo import ReturnDocument
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from banyan.domain.roles import Role
-from banyan.errors import Invalid, NotFound
+from banyan.errors import Conflict, Invalid, NotFound
 
 Document = dict[str, Any]
 
@@ -30,6 +29,11 @@ class User:
 
     name: str
     role: Role
+    expires: datetime | None = None
+
+    def expired(self, now: datetime) -> bool:
+        """Whether the token has had its time; without a date it never does."""
+        return self.expires is not None and self.expires <= now
 
 
 class UserStore:
@@ -37,6 +41,7 @@ class UserStore:
 
     def __init__(self, db: Database[Document], clock: Callable[[], float] = time.monotonic) -> None:
         self._users = db["users"]
+        self._retired = db["retired_tokens"]
         self._clock = clock
         self._lock = threading.Lock()
         self._known: dict[str, tuple[float, User]] = {}
@@ -46,10 +51,10 @@ class UserStore:
         self._users.create_index("name", unique=True, name="name")
         self._users.create_index("digest", unique=True, name="digest")
 
-    def add(self, name: str, role: Role, now: datetime) -> str:
+    def add(self, name: str, role: Role, now: datetime, expires: datetime | None = None) -> str:
         """Make a user and return the token, which is shown this once; Invalid if the name is taken."""
         token = _new_token()
-        fresh = {"_id": ObjectId(), "name": name, "_created": now, **_changed(role, token, now)}
+        fresh = {"_id": ObjectId(), "name": name, "_created": now, **_changed(role, token, now, expires)}
         try:
             self._users.insert_one(fresh)
         except DuplicateKeyError as error:
@@ -57,28 +62,46 @@ class UserStore:
             raise Invalid({"name": text}) from error
         return token
 
-    def make_sure(self, name: str, role: Role, token: str, now: datetime) -> None:
-        """Let the user exist with this role and token, whatever it had before."""
-        self._users.update_one(
-            {"name": name},
-            {"$set": _changed(role, token, now), "$setOnInsert": {"_id": ObjectId(), "_created": now}},
-            upsert=True,
-        )
-        self._forget()
+    def make_sure(self, name: str, role: Role, token: str, now: datetime) -> bool:
+        """Let the user exist with this role and token, whatever it had before; a token that it has keeps its expiry.
 
-    def rotate(self, name: str, now: datetime) -> str:
-        """Give the user a new token and return it; the old one ends. NotFound if there is no such user."""
-        token = _new_token()
-        change = {"digest": _digest(token), "_etag": str(ObjectId()), "_updated": now}
-        found = self._users.find_one_and_update({"name": name}, {"$set": change}, return_document=ReturnDocument.AFTER)
-        self._forget()
-        if found is None:
+        Answers with False, and changes nothing, for a token that was rotated away or whose user was removed: a file
+        that has outlived it does not bring it back.
+        """
+        digest = _digest(token)
+        if self._retired.find_one({"_id": digest}) is not None:
+            return False
+        if self._users.find_one({"name": name, "role": role.value, "digest": digest}) is None:
+            fresh = {"_id": ObjectId(), "_created": now}
+            change = {"$set": _changed(role, token, now), "$setOnInsert": fresh}
+            self._users.update_one({"name": name}, change, upsert=True)
+            self._forget()
+        return True
+
+    def rotate(self, name: str, now: datetime, expires: datetime | None = None) -> str:
+        """Give the user a new token and return it; the old one ends for good.
+
+        Raises `NotFound` if there is no such user, `Conflict` if the token was changed at the same time.
+        """
+        known = self._users.find_one({"name": name})
+        if known is None:
             raise _unknown(name)
+        self._retire(known, now)
+        token = _new_token()
+        change = {"digest": _digest(token), "expires": expires, "_etag": str(ObjectId()), "_updated": now}
+        written = self._users.update_one(_as_it_was(known), {"$set": change})
+        self._forget()
+        if not written.matched_count:
+            raise _changed_meanwhile(name)
         return token
 
-    def remove(self, name: str) -> None:
-        """Take the user away; NotFound if there is none, Invalid if it is the last admin.
+    def _retire(self, user: Document, now: datetime) -> None:
+        self._retired.update_one({"_id": user["digest"]}, {"$setOnInsert": {"time": now}}, upsert=True)
 
+    def remove(self, name: str, now: datetime) -> None:
+        """Take the user away; Invalid if no admin with a token that is good would be left.
+
+        Raises `NotFound` if there is no such user, `Conflict` if the token was changed at the same time.
         An admin is marked before the others are counted, so that two that remove each other at once both fail.
         """
         found = self._users.find_one({"name": name})
@@ -86,11 +109,16 @@ class UserStore:
             raise _unknown(name)
         if found["role"] == Role.ADMIN:
             self._users.update_one({"name": name}, {"$set": {"leaving": True}})
-            if not self._users.find_one({"role": Role.ADMIN, "leaving": {"$ne": True}}):
+            others = self._users.find({"role": Role.ADMIN, "leaving": {"$ne": True}})
+            if all(_user(other).expired(now) for other in others):
                 self._users.update_one({"name": name}, {"$unset": {"leaving": 1}})
                 raise Invalid({"name": f"{name!r} is the last admin; make another one first"})
-        self._users.delete_one({"name": name})
+        self._retire(found, now)
+        gone = self._users.delete_one(_as_it_was(found))
         self._forget()
+        if not gone.deleted_count:
+            self._users.update_one({"name": name}, {"$unset": {"leaving": 1}})
+            raise _changed_meanwhile(name)
 
     def list(self) -> list[User]:
         """All users in the order of their names."""
@@ -104,7 +132,7 @@ class UserStore:
         return found
 
     def by_token(self, token: str) -> User | None:
-        """Whose token it is; None for a wrong one."""
+        """Whose token it is, also one that has expired; None for a wrong one."""
         digest = _digest(token)
         with self._lock:
             known = self._known.get(digest)
@@ -131,12 +159,21 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
 
 
-def _changed(role: Role, token: str, now: datetime) -> Document:
-    return {"role": role.value, "digest": _digest(token), "_etag": str(ObjectId()), "_updated": now}
+def _changed(role: Role, token: str, now: datetime, expires: datetime | None = None) -> Document:
+    known = {"role": role.value, "digest": _digest(token), "expires": expires}
+    return known | {"_etag": str(ObjectId()), "_updated": now}
 
 
 def _user(document: Document) -> User:
-    return User(name=document["name"], role=Role(document["role"]))
+    return User(name=document["name"], role=Role(document["role"]), expires=document.get("expires"))
+
+
+def _as_it_was(user: Document) -> Document:
+    return {"_id": user["_id"], "digest": user["digest"]}
+
+
+def _changed_meanwhile(name: str) -> Conflict:
+    return Conflict(f"user {name!r} was changed meanwhile; try again")
 
 
 def _unknown(name: str) -> NotFound:

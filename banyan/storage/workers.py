@@ -25,12 +25,10 @@ class WorkerStore:
 
     def __init__(self, db: Database[Document]) -> None:
         self._workers = db["workers"]
-        self._forget = db["forget"]
 
     def prepare(self) -> None:
         """Create the indexes that leases and listings rest on."""
         self._workers.create_index([("state", 1), ("last_seen", 1)], name="lease")
-        self._forget.create_index([("worker", 1)], name="worker")
 
     def register(self, document: Document) -> None:
         """Store a new worker."""
@@ -79,17 +77,39 @@ class WorkerStore:
         fields: Document = {"state": to, "_updated": now, "drain_told": None}
         if to in (LOST, GONE):
             fields["time_left"] = now
-        return self._workers.update_one(where, {"$set": fields}).matched_count == 1
+        update: Document = {"$set": fields, "$unset": {"quarantine": 1, "failing": 1}}
+        return self._workers.update_one(where, update).matched_count == 1
 
-    def forget(self, tasks_by_worker: Mapping[ObjectId, Iterable[ObjectId]], session: Session = None) -> None:
-        """Note which workers may remove the directories of which deleted tasks."""
-        notes = [{"worker": worker, "task": task} for worker, tasks in tasks_by_worker.items() for task in set(tasks)]
-        if notes:
-            self._forget.insert_many(notes, session=session)
+    def failed(self, worker: ObjectId, subjects: Iterable[str]) -> Document | None:
+        """Note what an active worker failed by its own fault (`failing`, each once); the worker, None if it is not."""
+        return self._workers.find_one_and_update(
+            {"_id": worker, "state": ACTIVE},
+            {"$addToSet": {"failing": {"$each": list(subjects)}}},
+            return_document=ReturnDocument.AFTER,
+        )
 
-    def to_forget(self, workers: Iterable[ObjectId], limit: int = 1000) -> list[ObjectId]:
-        """Deleted tasks whose directories these workers (one and those that it replaced) may remove; told once."""
-        found = list(self._forget.find({"worker": {"$in": list(workers)}}).limit(limit))
-        if found:
-            self._forget.delete_many({"_id": {"$in": [d["_id"] for d in found]}})
-        return [d["task"] for d in found]
+    def did_well(self, workers: Iterable[ObjectId]) -> None:
+        """Forget what these workers failed before."""
+        failing = {"_id": {"$in": list(workers)}, "failing": {"$exists": True}}
+        self._workers.update_many(failing, {"$unset": {"failing": 1}})
+
+    def quarantine(self, worker: ObjectId, reason: str, now: datetime, until: datetime | None) -> bool:
+        """Give an active worker nothing more; False if it is not active."""
+        told = {"reason": reason, "since": now} | ({} if until is None else {"until": until})
+        fields = {"state": QUARANTINED, "quarantine": told, "_updated": now, "drain_told": None}
+        return self._workers.update_one({"_id": worker, "state": ACTIVE}, {"$set": fields}).matched_count == 1
+
+    def quarantined_until(self, now: datetime) -> list[ObjectId]:
+        """Workers whose time in quarantine is over."""
+        over = {"state": QUARANTINED, "quarantine.until": {"$lte": now}}
+        return [d["_id"] for d in self._workers.find(over, {"_id": 1})]
+
+    def release(self, worker: ObjectId, now: datetime) -> bool:
+        """Let a worker whose time in quarantine is over be active; False if it is so already, or lost or gone.
+
+        What it failed is still known, so that one more failure is enough.
+        """
+        over = {"_id": worker, "state": QUARANTINED, "quarantine.until": {"$lte": now}}
+        fields = {"state": ACTIVE, "_updated": now, "drain_told": None}
+        update: Document = {"$set": fields, "$unset": {"quarantine": 1}}
+        return self._workers.update_one(over, update).matched_count == 1

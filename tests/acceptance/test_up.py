@@ -149,6 +149,9 @@ def test_the_administrator_adds_users_and_queues_from_the_second_terminal(up: Up
     rotated = up.run("user", "rotate", "ann").stdout.strip()
     assert up.run("list", env=as_ann).returncode == 3
     assert up.run("cancel", task, env=as_ann | {"BANYAN_TOKEN": rotated}).returncode == 0
+    assert up.json("user", "rotate", "ann", "--expires", "30d")["expires"]
+    assert "EXPIRES" in up.run("user", "list").stdout
+    assert up.json("user", "rotate", "ann", "--expires", "never")["expires"] is None
     assert up.run("user", "remove", "ann").returncode == 0
     assert "ann" not in [user["name"] for user in up.json("user", "list")]
 

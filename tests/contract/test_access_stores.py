@@ -75,7 +75,7 @@ def test_a_rotated_token_ends_at_once(users: UserStore) -> None:
 def test_another_server_forgets_a_removed_token_in_seconds(db: Db, users: UserStore, clock: HandClock) -> None:
     token = users.add("alice", Role.PROVIDER, NOW)
     assert users.by_token(token) is not None
-    UserStore(db).remove("alice")
+    UserStore(db).remove("alice", NOW)
     clock.seconds += CACHE_SECONDS
     assert users.by_token(token) is None
 
@@ -91,11 +91,11 @@ def test_the_last_admin_stays(users: UserStore) -> None:
     users.add("alice", Role.PROVIDER, NOW)
     token = users.add("root", Role.ADMIN, NOW)
     with pytest.raises(Invalid, match="last admin"):
-        users.remove("root")
+        users.remove("root", NOW)
     users.add("second", Role.ADMIN, NOW)
-    users.remove("second")
+    users.remove("second", NOW)
     with pytest.raises(Invalid, match="last admin"):
-        users.remove("root")
+        users.remove("root", NOW)
     assert users.by_token(token) == User(name="root", role=Role.ADMIN)
 
 
@@ -105,19 +105,76 @@ def test_two_admins_that_remove_each_other_at_once_both_fail(db: Db, users: User
         users.add(name, Role.ADMIN, NOW)
     db["users"].update_one({"name": "one"}, {"$set": {"leaving": True}})
     with pytest.raises(Invalid, match="last admin"):
-        users.remove("two")
+        users.remove("two", NOW)
     assert [user.name for user in users.list()] == ["one", "two"]
 
 
+def test_a_token_ends_at_its_date_and_a_new_one_has_a_date_of_its_own(users: UserStore) -> None:
+    date = NOW + timedelta(days=30)
+    user = users.by_token(users.add("alice", Role.PROVIDER, NOW, date))
+    assert user == User(name="alice", role=Role.PROVIDER, expires=date)
+    assert [user.expired(now) for now in (NOW, date - timedelta(seconds=1), date)] == [False, False, True]
+    endless = users.by_token(users.rotate("alice", date))
+    assert endless == User(name="alice", role=Role.PROVIDER)
+    assert not endless.expired(date + timedelta(days=10_000))
+
+
+def test_an_admin_whose_token_has_expired_is_no_admin_that_could_stay(users: UserStore) -> None:
+    users.add("root", Role.ADMIN, NOW)
+    users.add("guest", Role.ADMIN, NOW, NOW + timedelta(days=1))
+    with pytest.raises(Invalid, match="last admin"):
+        users.remove("root", NOW + timedelta(days=2))
+    users.remove("root", NOW)
+    assert [user.name for user in users.list()] == ["guest"]
+
+
+@pytest.mark.parametrize("how", ["rotated", "removed"])
+def test_a_file_that_has_outlived_a_token_does_not_bring_it_back(users: UserStore, how: str) -> None:
+    assert users.make_sure("user", Role.PROVIDER, "from the file", NOW)
+    if how == "rotated":
+        users.rotate("user", NOW)
+    else:
+        users.remove("user", NOW)
+    before = users.list()
+    assert not users.make_sure("user", Role.PROVIDER, "from the file", NOW)
+    assert (users.by_token("from the file"), users.list()) == (None, before)
+    assert users.make_sure("user", Role.PROVIDER, "a fresh one", NOW)
+
+
+def test_of_two_that_change_a_token_at_once_one_is_told_so(db: Db) -> None:
+    """The other one comes between the look and the write, with the note that the old token is worth nothing."""
+
+    class Interrupted(UserStore):
+        def _retire(self, user: dict[str, Any], now: datetime) -> None:
+            super()._retire(user, now)
+            UserStore(db).rotate(user["name"], now)
+
+    UserStore(db).prepare()
+    for name in ("root", "second"):
+        UserStore(db).add(name, Role.ADMIN, NOW)
+    for act in (Interrupted(db).rotate, Interrupted(db).remove):
+        with pytest.raises(Conflict, match="changed meanwhile"):
+            act("second", NOW)
+    assert [user.name for user in UserStore(db).list()] == ["root", "second"]
+    assert not list(db["users"].find({"leaving": {"$exists": True}}))
+
+
+def test_making_sure_of_a_token_that_is_there_keeps_its_date(users: UserStore) -> None:
+    users.add("user", Role.PROVIDER, NOW)
+    token = users.rotate("user", NOW, NOW + timedelta(days=1))
+    users.make_sure("user", Role.PROVIDER, token, NOW)
+    assert users.by_token(token) == User(name="user", role=Role.PROVIDER, expires=NOW + timedelta(days=1))
+
+
 def test_unknown_users_are_told(users: UserStore) -> None:
-    for act in (users.remove, users.document, lambda name: users.rotate(name, NOW)):
+    for act in (lambda name: users.remove(name, NOW), users.document, lambda name: users.rotate(name, NOW)):
         with pytest.raises(NotFound, match="nobody"):
             act("nobody")
 
 
 def test_what_is_shown_of_a_user_has_no_secret(users: UserStore) -> None:
     users.add("alice", Role.PROVIDER, NOW)
-    assert users.document("alice").keys() == {"_id", "_etag", "_created", "_updated", "name", "role"}
+    assert users.document("alice").keys() == {"_id", "_etag", "_created", "_updated", "name", "role", "expires"}
 
 
 def test_a_request_is_begun_once_and_answered_ever_after(requests: IdempotencyStore) -> None:

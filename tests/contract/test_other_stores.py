@@ -11,6 +11,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from banyan.domain.continuations import Edge
 from banyan.storage.edges import EdgeStore
 from banyan.storage.executions import ExecutionStore
+from banyan.storage.forget import Directory, ForgetStore
 from banyan.storage.memory import MemoryStore
 from banyan.storage.meta import MetaStore
 from banyan.storage.models import NONE_YET, ModelStore
@@ -18,6 +19,8 @@ from banyan.storage.queues import QueueStore
 from banyan.storage.workers import DRAINING, GONE, LOST, WorkerStore
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
+TODAY = datetime.now(UTC).replace(microsecond=0)
+"""For what the database itself removes when it is old."""
 
 Db = Database[dict[str, Any]]
 
@@ -189,11 +192,48 @@ def test_a_draining_worker_can_become_active_again(workers: WorkerStore) -> None
     assert (document["state"], document["drain_told"]) == ("draining", None)
 
 
-def test_a_worker_is_told_once_what_to_forget(workers: WorkerStore) -> None:
-    id, task = register(workers), ObjectId()
-    workers.forget({id: [task, task], ObjectId(): [ObjectId()]})
-    assert workers.to_forget([id]) == [task]
-    assert workers.to_forget([id]) == []
+@pytest.fixture
+def forget(db: Db) -> ForgetStore:
+    store = ForgetStore(db)
+    store.prepare()
+    return store
+
+
+def test_a_worker_is_told_what_to_forget_until_it_says_that_it_has(forget: ForgetStore) -> None:
+    worker, task, other = {"_id": ObjectId()}, ObjectId(), ObjectId()
+    mine = [Directory(worker=worker["_id"], task=task), Directory(worker=worker["_id"], task=other, up_to=2)]
+    forget.note([*mine, *mine, Directory(worker=ObjectId(), task=ObjectId())], TODAY)
+    forget.note(mine, TODAY)
+    names = {str(task), f"{other}/2"}
+    assert set(forget.tell(worker, TODAY)) == names
+    assert forget.tell(worker, TODAY + timedelta(seconds=29)) == []  # the answer may be on its way
+    assert set(forget.tell(worker, TODAY + timedelta(seconds=31))) == names
+    forget.done(worker, [str(task), str(other), "nonsense", ""])
+    assert forget.tell(worker, TODAY + timedelta(hours=1)) == [f"{other}/2"]
+    forget.done(worker, [f"{other}/2"])
+    assert forget.tell(worker, TODAY + timedelta(hours=2)) == []
+
+
+def test_whoever_comes_after_a_worker_is_told_too_and_nobody_else(forget: ForgetStore) -> None:
+    old, task = ObjectId(), ObjectId()
+    forget.note([Directory(worker=old, task=task, place="ann/disk")], TODAY)
+    for stranger in ({"_id": ObjectId()}, {"_id": ObjectId(), "place": "bob/disk"}):
+        assert forget.tell(stranger, TODAY) == []
+        forget.done(stranger, [str(task)])
+    replacing, at_the_place = {"_id": ObjectId(), "replaced": [old]}, {"_id": ObjectId(), "place": "ann/disk"}
+    assert forget.tell(replacing, TODAY) == [str(task)]
+    assert forget.tell(at_the_place, TODAY + timedelta(minutes=1)) == [str(task)]
+    forget.done(at_the_place, [str(task)])
+    assert forget.tell(replacing, TODAY + timedelta(minutes=2)) == []
+
+
+def test_the_directory_of_a_task_that_is_there_again_stays(forget: ForgetStore, db: Db) -> None:
+    worker, task = {"_id": ObjectId()}, ObjectId()
+    forget.note([Directory(worker=worker["_id"], task=task)], TODAY)
+    db["tasks"].insert_one({"_id": task})
+    assert forget.tell(worker, TODAY) == []
+    db["tasks"].delete_one({"_id": task})
+    assert forget.tell(worker, TODAY + timedelta(minutes=1)) == []
 
 
 def test_the_default_queue_is_always_there_and_names_are_unique(db: Db) -> None:

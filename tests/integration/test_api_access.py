@@ -76,7 +76,7 @@ def test_only_admins_see_users_and_nobody_sees_digests(admin: Api, provider: Api
     for api in (provider, worker):
         assert [api.get(path).status_code for path in ("/users", "/users/root")] == [403, 403]
     shown = admin.get("/users").get_json()["_items"]
-    assert [sorted(user) for user in shown] == [["_created", "_etag", "_id", "_updated", "name", "role"]] * 3
+    assert [sorted(user) for user in shown] == [["_created", "_etag", "_id", "_updated", "expires", "name", "role"]] * 3
     assert admin.get("/users/alice").get_json()["role"] == "provider"
 
 

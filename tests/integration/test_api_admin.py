@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from banyan.api.app import create_app
 from banyan.api.context import CONFIG_KEY
 from banyan.api.openapi import document
 from banyan.config import Limits, ServerSettings
+from banyan.domain.roles import Role
 from banyan.queue.context import Context
 from banyan.queue.hub import Hub
 from banyan.storage.mongo import Storage
@@ -50,11 +52,49 @@ def test_a_users_token_is_shown_once_and_ends_when_it_is_rotated(app: Flask, con
         ({"name": "x"}, "role"),
         ({"name": "x", "role": "admin", "token": "mine"}, "token"),
         ({"name": 5, "role": "admin"}, "name"),
+        ({"name": "x", "role": "admin", "expires": "soon"}, "expires"),
+        ({"name": "x", "role": "admin", "expires": "2001-01-31"}, "expires"),
+        ({"name": "x", "role": "admin", "expires": 0}, "expires"),
+        ({"name": "x", "role": "admin", "expires": [1]}, "expires"),
+        ({"name": "x", "role": "admin", "expires": 1e15}, "expires"),
+        ({"name": "x", "role": "admin", "expires": "9000 weeks 1 day of"}, "expires"),
     ],
 )
 def test_a_wrong_user_is_refused(admin: Api, body: dict[str, object], field: str) -> None:
     answer = admin.post("/users", body)
     assert (answer.status_code, list(answer.get_json()["_issues"])) == (422, [field])
+
+
+@pytest.mark.parametrize("expires", ["30d", 30 * 86_400, "2990-01-31", "Fri, 31 Jan 2990 10:00:00 GMT"])
+def test_a_token_may_have_an_end(app: Flask, admin: Api, expires: object) -> None:
+    made = admin.post("/users", {"name": "carol", "role": "provider", "expires": expires}).get_json()
+    carol = Api(client=app.test_client(), token=made["token"])
+    assert carol.get("/tasks").status_code == 200
+    assert admin.get("/users/carol").get_json()["expires"] == made["expires"]
+    assert made["expires"].endswith("GMT")
+
+
+def test_an_expired_token_is_refused_and_told_so(app: Flask, context: Context) -> None:
+    now = context.now()
+    users = context.storage.users
+    for name, role in (("carol", Role.PROVIDER), ("node", Role.WORKER), ("root", Role.ADMIN)):
+        users.add(name, role, now)
+        late = Api(client=app.test_client(), token=users.rotate(name, now, now - timedelta(seconds=1)))
+        refused = late.get("/tasks")
+        assert (refused.status_code, "expired on" in refused.get_json()["_error"]["message"]) == (401, True)
+        assert late.token not in refused.get_data(as_text=True)
+
+
+def test_a_new_token_keeps_the_date_unless_another_one_is_asked_for(context: Context, admin: Api) -> None:
+    first = admin.post("/users", {"name": "carol", "role": "provider", "expires": "30d"}).get_json()["expires"]
+    assert admin.post("/users/carol/rotate").get_json()["expires"] == first
+    later = admin.post("/users/carol/rotate", {"expires": "60d"}).get_json()["expires"]
+    assert later != first
+    context.storage.db["users"].update_one({"name": "carol"}, {"$set": {"expires": context.now()}})
+    assert admin.post("/users/carol/rotate").get_json()["_issues"].keys() == {"expires"}
+    assert admin.post("/users/carol/rotate", {"expires": None}).get_json()["expires"] is None
+    assert admin.post("/users/carol/rotate", {"role": "admin"}).get_json()["_issues"].keys() == {"role"}
+    assert admin.get("/users/carol").get_json()["role"] == "provider"
 
 
 def test_the_last_admin_cannot_be_removed(admin: Api) -> None:

@@ -13,6 +13,7 @@ from banyan.queue.context import Context
 from banyan.queue.submit import submit
 from banyan.storage.idempotency import ABANDONED_SECONDS, FirstAnswer, Key
 from tests.integration.conftest import Api
+from tests.support.access import Things
 
 KEY = {"Idempotency-Key": "k1"}
 
@@ -59,6 +60,24 @@ def test_a_token_is_never_kept_for_a_repetition(context: Context, admin: Api) ->
     again = admin.post("/users", body, headers=KEY)
     assert (again.status_code, "rotate" in again.get_data(as_text=True)) == (409, True)
     assert token not in str(list(context.storage.db["idempotency"].find()))
+
+
+def test_no_attempt_token_is_kept_for_a_repetition(context: Context, provider: Api, worker: Api, admin: Api) -> None:
+    things = Things(provider.call, worker.call, admin.call)
+    task, claim = things.task(state="available"), {"worker": things.worker}
+    claimed = worker.patch(f"/tasks/{task}", {"state": "running", "update_execution_data": claim})
+    token = claimed.get_json()["token"]
+    path = f"/tasks/{task}/update_execution_data"
+    said = {"token": token, "pid": 3}
+    assert [worker.post(path, said, headers=KEY).status_code for _ in range(2)] == [200, 200]
+
+    things.task(state="available")
+    path = f"/workers/{things.worker}/claim"
+    ask = {"request": "r1", "resources": {"cores": 1}, "max_tasks": 1, "held": [claimed.get_json()["execution"]]}
+    granted = [worker.post(path, ask, headers=KEY).get_json()["tasks"] for _ in range(2)]
+    assert granted[0] == granted[1] != []
+    kept = str(list(context.storage.db["idempotency"].find()))
+    assert not [each for each in (token, granted[0][0]["token"]) if each in kept]
 
 
 def test_while_the_first_is_running_the_second_waits_and_takes_over_from_the_dead(

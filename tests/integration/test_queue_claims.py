@@ -467,5 +467,5 @@ def test_a_deletion_that_was_interrupted_leaves_no_files_for_ever(context: Conte
     rescue(context)
     assert context.storage.files.find(execution, "out") is None
     assert delete(context, [id]) == [id]
-    assert context.storage.workers.to_forget([worker.id]) == [id]
+    assert worker.claim().forget == [str(id)]
     assert context.storage.db["executions"].count_documents({}) == 0

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import requests
 from pymongo import MongoClient
 
 from banyan.client import Client
-from banyan.errors import Invalid, Unavailable
+from banyan.errors import Invalid, Unauthorized, Unavailable
 from tests.support.models import SUM, write_models
 from tests.support.waiting import eventually
 
@@ -174,6 +174,28 @@ def test_a_token_is_never_logged(server: Server, tmp_path: Path) -> None:
         provider.submit({"command": "true"})
         token = json.loads(server.credentials.read_text())["user"]
     assert token not in (tmp_path / "log").read_text()
+
+
+def test_a_rotated_token_stays_worth_nothing_after_a_restart(
+    mongo_uri: str, database_name: str, tmp_path: Path
+) -> None:
+    with running(mongo_uri, database_name, tmp_path) as server:
+        old = json.loads(server.credentials.read_text())
+        copy = json.dumps(old)
+        with server.client("admin") as admin:
+            fresh = {name: admin.rotate_user(name)["token"] for name in ("user", "admin")}
+        assert json.loads(server.credentials.read_text()) == old | fresh
+        assert server.credentials.stat().st_mode & 0o777 == 0o600
+    with running(mongo_uri, database_name, tmp_path) as server, server.client("user") as provider:
+        assert provider.tasks().items == []
+    server.credentials.write_text(copy)
+    with running(mongo_uri, database_name, tmp_path) as server:
+        for token, way in ((old["user"], pytest.raises(Unauthorized)), (fresh["user"], nullcontext())):
+            with Client(server.url, token) as client, way:
+                client.tasks()
+    log = (tmp_path / "log").read_text()
+    assert "the token of 'user'" in log
+    assert not [token for token in (*old.values(), *fresh.values()) if token in log]
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"admin": "short", "user": "short", "worker": "short"}', "[]"])

@@ -69,6 +69,7 @@ class SimulatedWorker:
     resources: Mapping[str, Any] = field(default_factory=lambda: {"cores": 1000})
     labels: Mapping[str, str] = field(default_factory=dict)
     queues: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ("shell",)
     id: ObjectId = field(init=False)
     held: dict[ObjectId, Document] = field(default_factory=dict)
 
@@ -79,7 +80,7 @@ class SimulatedWorker:
             "pid": 1,
             "resources": dict(self.resources),
             "labels": dict(self.labels),
-            "capabilities": ["shell"],
+            "capabilities": list(self.capabilities),
             "queues": list(self.queues),
         }
         self.id = register(self.context, document, WORKERS)["_id"]
@@ -119,3 +120,8 @@ def states(context: Context, ids: Iterable[ObjectId]) -> list[str]:
     wanted = list(ids)
     found = context.storage.tasks.load(wanted)
     return [str(found[id].state) for id in wanted]
+
+
+def ids_of(context: Context, where: dict[str, Any]) -> list[ObjectId]:
+    """The ids of the tasks that match."""
+    return [document["_id"] for document in context.storage.db["tasks"].find(where, {"_id": 1}).sort("_id")]

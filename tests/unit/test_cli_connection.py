@@ -89,3 +89,13 @@ def test_faulty_settings_are_explained(tmp_path: Path, text: str, words: str) ->
     settings(tmp_path, text)
     with pytest.raises(SetupError, match=words):
         find_credentials({"HOME": str(tmp_path)})
+
+
+def test_a_token_that_was_rotated_since_the_start_is_read_from_the_servers_own_file(tmp_path: Path) -> None:
+    path = pointer(tmp_path, "up", os.getpid(), 1)
+    credentials = tmp_path / "credentials.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"credentials": str(credentials)}))
+    environ = {"HOME": str(tmp_path)}
+    assert [find_credentials(environ, admin).token for admin in (False, True)] == ["up-user", "up-admin"]
+    credentials.write_text(json.dumps({"admin": "new-admin", "user": "new-user", "worker": "new-worker"}))
+    assert [find_credentials(environ, admin).token for admin in (False, True)] == ["new-user", "new-admin"]

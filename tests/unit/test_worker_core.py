@@ -6,12 +6,13 @@ import pytest
 
 from banyan.domain.resources import Resources
 from tests.support.worker import CoreDriver, grant
-from worker.actions import Ask, Clear, Kill, Leave, Note, Register, Run, Send, Sync, Withdraw
+from worker.actions import Ask, Clear, Forget, Kill, Leave, Note, Register, Run, Send, Sync, Withdraw
 from worker.core import Limits
 from worker.events import (
     Claimed,
     Drain,
     Dropped,
+    Forgotten,
     Measured,
     Reached,
     Refused,
@@ -528,3 +529,19 @@ def test_busy_workers_report_in_batches() -> None:
     driver.wait(0.2)
     (send,) = driver.all(Send)
     assert len(send.reports) == 20
+
+
+def test_what_is_gone_is_told_with_each_claim_until_one_is_answered() -> None:
+    driver = CoreDriver()
+    first = driver.asked().body["request"]
+    [forget] = driver.all(Forget, driver.say(Claimed(request=first, forget=["task", "other/2"])))
+    assert forget == Forget(["task", "other/2"])
+    driver.say(Forgotten(names=["task"]))
+    second = driver.say(Claimed(request=driver.asked().body["request"]))
+    assert [ask.body["forgotten"] for ask in driver.all(Ask, second)] == [["task"]]
+    driver.say(Forgotten(names=["other/2"]))
+    driver.say(Unanswered(request=first))
+    third = driver.say(Claimed(request=driver.asked().body["request"]))
+    assert [ask.body["forgotten"] for ask in driver.all(Ask, third)] == [["other/2"]]
+    last = driver.say(Claimed(request=driver.asked().body["request"]))
+    assert ["forgotten" in ask.body for ask in driver.all(Ask, last)] == [False]

@@ -190,9 +190,33 @@ def test_forgetting_never_leaves_the_root(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "task").mkdir(parents=True)
     (tmp_path / "precious").mkdir()
-    Layout(root).forget(["../precious", "..", ".", "", "task", "/etc"])
-    assert list(root.iterdir()) == []
+    (root / ".banyan-spool").touch()
+    layout = Layout(root)
+    names = ["../precious", "..", ".", "", "/etc", ".banyan-spool", "task/../../precious", "task/x", "task/1/..", "/1"]
+    assert layout.forget(names) == []
+    assert layout.forget(["task", "gone", "gone/3"]) == ["task", "gone", "gone/3"]
+    layout.trash.empty()
+    assert sorted(path.name for path in root.rglob("*")) == [".banyan-spool", ".banyan-trash"]
     assert (tmp_path / "precious").exists()
+
+
+def test_attempts_are_forgotten_up_to_one_and_the_work_directory_with_the_last(tmp_path: Path) -> None:
+    for name in ("task/1/work", "task/2", "task/10", "task/work"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").touch()
+    layout = Layout(tmp_path)
+    assert layout.forget(["task/2"]) == ["task/2"]
+    assert sorted(path.name for path in (tmp_path / "task").iterdir()) == ["10", "work"]
+    assert layout.forget(["task/10"], busy={"task"}) == []
+    assert layout.forget(["task/10"]) == ["task/10"]
+    assert not (tmp_path / "task").exists()
+
+
+def test_what_an_earlier_life_threw_away_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "task/1").mkdir(parents=True)
+    assert Layout(tmp_path).forget(["task"]) == ["task"]
+    Layout(tmp_path).trash.empty()
+    assert list((tmp_path / ".banyan-trash").iterdir()) == []
 
 
 def test_only_regular_files_are_listed(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from banyan.api.schema.kinds import (
     MAX_COUNT,
     Rules,
     date,
+    described,
     flag,
     identifier,
     identifiers,
@@ -49,6 +50,7 @@ _FIELDS: dict[str, Rules] = {
 REGISTRATION: dict[str, Rules] = _FIELDS | {
     "replaces": optional(identifier()),
     "finished": identifiers(),
+    "place": optional(text(100)),
     "files": optional(mapping(root=text(4000, required=True), probe=text(200, required=True))),
 }
 """The body of `POST /workers`."""
@@ -64,6 +66,7 @@ CLAIM: dict[str, Rules] = {
     "draining": flag(),
     "wait": {"type": "number", "min": 0, "max": MAX_COUNT},
     "ahead": names_to("amounts"),
+    "forgotten": texts(10_000),
 }
 """The body of `POST /workers/<id>/claim`."""
 
@@ -76,6 +79,7 @@ WORKER: dict[str, Rules] = {name: shown({**rules, "required": False}) for name, 
     "replaces": shown(identifier()),
     "last_seen": shown(date()),
     "time_left": shown(date()),
+    "quarantine": shown(mapping(reason=text(), since=date(), until=date())),
 }
 
 QUEUE: dict[str, Rules] = {
@@ -88,4 +92,12 @@ QUEUE: dict[str, Rules] = {
 USER: dict[str, Rules] = {
     "name": text(64, required=True, regex=r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*"),
     "role": {"type": "string", "allowed": ["provider", "worker", "admin"], "required": True},
+    "expires": described(shown(date()), "when the token ends; null if it does not"),
 }
+
+_EXPIRY = described(optional({"coerce": "expiry"}), "a duration such as '30d', a date, or null for a token without end")
+NEW_USER: dict[str, Rules] = USER | {"expires": _EXPIRY}
+"""The body of `POST /users`."""
+
+ROTATION: dict[str, Rules] = {"expires": _EXPIRY}
+"""The body of `POST /users/<name>/rotate`, which may be left out."""

@@ -1,0 +1,115 @@
+"""The collection `forget`: which directories workers may remove, until they say that they have done it.
+
+A note is for the worker that had the directory and for those that replaced it, and for whoever works at the same place:
+a work directory outlives the worker that was started in it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bson import ObjectId
+from bson.errors import InvalidId
+from pymongo import UpdateOne
+from pymongo.client_session import ClientSession
+from pymongo.database import Database
+
+Document = dict[str, Any]
+Session = ClientSession | None
+
+KEPT = timedelta(days=90)
+"""A note for a worker that does not come back goes after that."""
+_AGAIN = timedelta(seconds=30)
+"""An answer may be lost: what was told is told again after that."""
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Directory:
+    """What a worker had of a task: all of it, or with `up_to` what its attempts up to that one left."""
+
+    worker: ObjectId
+    task: ObjectId
+    place: str | None = None
+    up_to: int | None = None
+
+    @property
+    def name(self) -> str:
+        """How the worker is told: `TASK`, or `TASK/ATTEMPT`."""
+        return str(self.task) if self.up_to is None else f"{self.task}/{self.up_to}"
+
+
+class ForgetStore:
+    """Notes by worker and by place."""
+
+    def __init__(self, db: Database[Document]) -> None:
+        self._notes = db["forget"]
+        self._tasks = db["tasks"]
+
+    def prepare(self) -> None:
+        """Create the indexes by which notes are found, and the one by which old ones go."""
+        self._notes.create_index([("worker", 1), ("told", 1)], name="worker_told")
+        self._notes.create_index(
+            [("place", 1), ("told", 1)], name="place_told", partialFilterExpression={"place": {"$exists": True}}
+        )
+        self._notes.create_index("task", name="task")
+        self._notes.create_index("at", name="expiry", expireAfterSeconds=int(KEPT.total_seconds()))
+
+    def note(self, directories: Iterable[Directory], now: datetime, session: Session = None) -> None:
+        """Note what may go; what is noted already stays so."""
+        notes: list[UpdateOne] = []
+        for each in dict.fromkeys(directories):
+            known = {"worker": each.worker, "task": each.task, "up_to": each.up_to}
+            fresh: Document = {"at": now, "told": NEVER} | ({} if each.place is None else {"place": each.place})
+            notes.append(UpdateOne(known, {"$setOnInsert": fresh}, upsert=True))
+        if notes:
+            self._notes.bulk_write(notes, ordered=False, session=session)
+
+    def tell(self, worker: Mapping[str, Any], now: datetime, limit: int = 1000) -> list[str]:
+        """What a worker (as it is stored) may remove and was not told lately.
+
+        The directories of a task that is there again, under the id of a deleted one, stay.
+        """
+        waiting = {"told": {"$lt": now - _AGAIN}}
+        found = list(self._notes.find({"$or": [{**each, **waiting} for each in _mine(worker)]}).limit(limit))
+        if not found:
+            return []
+        whole = [note["task"] for note in found if note.get("up_to") is None]
+        there = {task["_id"] for task in self._tasks.find({"_id": {"$in": whole}}, {"_id": 1})}
+        stale = [note["_id"] for note in found if note.get("up_to") is None and note["task"] in there]
+        if stale:
+            self._notes.delete_many({"_id": {"$in": stale}})
+        told = [note for note in found if note["_id"] not in stale]
+        self._notes.update_many({"_id": {"$in": [note["_id"] for note in told]}}, {"$set": {"told": now}})
+        return list(dict.fromkeys(_name(note) for note in told))
+
+    def done(self, worker: Mapping[str, Any], names: Iterable[str]) -> None:
+        """The worker has removed these."""
+        wanted = set(names)
+        tasks = [task for task in map(_task_of, wanted) if task is not None]
+        if not tasks:
+            return
+        ids = {worker["_id"], *worker.get("replaced", ())}
+        notes = [
+            note["_id"]
+            for note in self._notes.find({"task": {"$in": tasks}})
+            if _name(note) in wanted and (note["worker"] in ids or note.get("place", "") == worker.get("place"))
+        ]
+        self._notes.delete_many({"_id": {"$in": notes}})
+
+
+def _mine(worker: Mapping[str, Any]) -> list[Document]:
+    mine: list[Document] = [{"worker": {"$in": [worker["_id"], *worker.get("replaced", ())]}}]
+    return mine if worker.get("place") is None else [*mine, {"place": worker["place"]}]
+
+
+def _name(note: Mapping[str, Any]) -> str:
+    return Directory(worker=note["worker"], task=note["task"], up_to=note.get("up_to")).name
+
+
+def _task_of(name: str) -> ObjectId | None:
+    try:
+        return ObjectId(name.partition("/")[0])
+    except InvalidId:
+        return None

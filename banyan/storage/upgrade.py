@@ -1,0 +1,84 @@
+"""The version of the database's schema, and the steps that lead from an older one to this program's.
+
+Servers do this when they start, also several at once. A step is therefore written so that it may run in many places at
+the same time, again after it was killed half-way, and once more in a slow server when others are at work already: it
+changes only what it finds in the old form. The version is raised after the step, so that nobody skips one.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo.database import Database
+
+from banyan.errors import SetupError
+from banyan.storage.forget import NEVER
+
+Document = dict[str, Any]
+
+log = logging.getLogger("banyan.server")
+
+RESTORING = "restoring"
+"""The document in `meta` that is there as long as a restore is not complete."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What brings a database from the version before to `version`."""
+
+    version: int
+    what: str
+    act: Callable[[Database[Document]], None]
+
+
+def _date_notes(db: Database[Document]) -> None:
+    """Notes for workers get the time from which their age counts, and go on until they are acknowledged."""
+    undated = {"at": {"$exists": False}}
+    db["forget"].update_many(undated, {"$set": {"up_to": None, "told": NEVER, "at": datetime.now(UTC)}})
+
+
+STEPS = (Step(version=2, what="notes of what workers may remove are dated", act=_date_notes),)
+FIRST_VERSION = 1
+SCHEMA_VERSION = STEPS[-1].version
+
+
+def upgrade(db: Database[Document], steps: Sequence[Step] = STEPS) -> None:
+    """Bring the database to the newest version; a new one begins with it.
+
+    Raises `SetupError` when a newer program has used it, or when a restore into it was interrupted.
+    """
+    _refuse_half_restored(db)
+    newest = steps[-1].version if steps else FIRST_VERSION
+    db["meta"].update_one({"_id": "schema"}, {"$setOnInsert": {"version": newest}}, upsert=True)
+    version = version_of(db)
+    check_version(version, "the database", newest)
+    for step in steps:
+        if step.version > version:
+            log.info("schema %s: %s", step.version, step.what)
+            step.act(db)
+            db["meta"].update_one({"_id": "schema", "version": step.version - 1}, {"$set": {"version": step.version}})
+
+
+def version_of(db: Database[Document]) -> int:
+    """The schema's version; the first one where nothing says so."""
+    stored = db["meta"].find_one({"_id": "schema"})
+    return int(stored["version"]) if stored else FIRST_VERSION
+
+
+def check_version(version: int, what: str, newest: int = SCHEMA_VERSION) -> None:
+    """Raise `SetupError` if `what` is of a version that this program does not know."""
+    if version > newest:
+        raise SetupError(
+            f"{what} is of schema {version}, and this Banyan knows schemas up to {newest}: a newer Banyan has written "
+            "it; run that one, or restore a backup that this one has made"
+        )
+
+
+def _refuse_half_restored(db: Database[Document]) -> None:
+    if db["meta"].find_one({"_id": RESTORING}) is not None:
+        raise SetupError(
+            "a restore into this database was begun and is not complete; when it is not running any more, repeat it: "
+            "banyan restore FILE --force"
+        )
