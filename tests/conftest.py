@@ -28,3 +28,12 @@ def database_name(mongo_uri: str) -> Iterator[str]:
     yield name
     with MongoClient[dict[str, object]](mongo_uri) as client:
         client.drop_database(name)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests want to be read of themselves, also when they pass."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            told = dict(getattr(report, "user_properties", ()))
+            if "summary" in told and report.when == "call":
+                terminalreporter.write_line(str(told["summary"]))

@@ -72,6 +72,8 @@ def begin_again(
     """
     now = context.now()
     roots, refused = _roots(context, tasks, session)
+    if not roots:
+        return Retried(refused=refused)
     context.storage.meta.touch_graph(session)
     revived: dict[ObjectId, Task] = {}
     frontier = list(roots)
