@@ -72,6 +72,8 @@ class Task:
     cancelled_by: dict[str, Any] | None = None
     has_continuations: bool = False
     unsettled: bool = False
+    leaving: bool = False
+    """It is being deleted, and nothing else can become of it."""
     task_class: str = ""
     avoid: tuple[ObjectId, ...] = ()
 
