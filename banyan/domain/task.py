@@ -48,8 +48,8 @@ class Task:
     """What `transitions.decide` looks at, and the revision that it was read at.
 
     `task_class` is the key of its class (see `matching`); `has_continuations` says that edges to children
-    exist, `pending` how many parents it is shown to wait for; `avoid` are workers whose machines have failed it, `host_deaths` counts the processes that died with it;
-    times are UTC, durations seconds.
+    exist, `pending` how many parents it is shown to wait for; `avoid` are workers whose machines have failed it,
+    `host_deaths` counts the processes that died with it; times are UTC, durations seconds.
     """
 
     id: ObjectId
@@ -73,6 +73,8 @@ class Task:
     has_continuations: bool = False
     unsettled: bool = False
     pending: int = 0
+    leaving: bool = False
+    """It is being deleted, and nothing else can become of it."""
     task_class: str = ""
     avoid: tuple[ObjectId, ...] = ()
 

@@ -1,7 +1,8 @@
 """Deleting ended tasks with everything that they left: history, memory samples, files, edges."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from bson import ObjectId
@@ -11,32 +12,82 @@ from banyan.storage.forget import Directory
 from banyan.storage.mongo import Session
 
 _BATCH = 1000
+MANY_EDGES = 5000
+"""So many edges may go in one transaction, which MongoDB keeps in its cache until the commit."""
 
 
-def delete(context: Context, tasks: Sequence[ObjectId], *, ended_until: datetime | None = None) -> list[ObjectId]:
+def delete(
+    context: Context, tasks: Sequence[ObjectId], *, ended_until: datetime | None = None, many: int = MANY_EDGES
+) -> list[ObjectId]:
     """Delete those of the tasks that have ended; their ids. Workers are told to remove the directories.
 
-    With `ended_until` only those that ended by then, and of which no child needs anything any more.
+    With `ended_until` only those that ended by then, and of which no child needs anything any more. `many` is how many
+    edges go in one transaction.
     Files and samples are too much for the transaction: it notes which are to go, and `remove_remains` sees to it.
     Settled edges to children that still wait stay, so that these know that they have had parents.
     """
-    storage = context.storage
-
-    def write(session: Session) -> list[ObjectId]:
-        needed = storage.retention.needed(tasks, session) if ended_until is not None else set()
-        gone = storage.tasks.delete([task for task in tasks if task not in needed], session, ended_until)
-        children = storage.edges.children(gone, session)
-        done = {id for id, child in storage.tasks.load(children, session).items() if child.ended}
-        waiting = [id for id in children if id not in done]  # also those whose part of a submission is yet to be made
-        storage.edges.delete_of(gone, waiting, session)
-        storage.memory.doom(gone, session)
-        doom_files(context, storage.executions.delete_of(gone, session), {}, session)
-        return gone
-
-    gone = storage.transaction(write)
+    gone: list[ObjectId] = []
+    for batch in _batches(context, tasks, ended_until, many):
+        gone += context.storage.transaction(partial(_delete, context, batch, ended_until))
     if gone:
         remove_remains(context)
     return gone
+
+
+def _batches(
+    context: Context, tasks: Sequence[ObjectId], ended_until: datetime | None, many: int
+) -> Iterator[list[ObjectId]]:
+    """The tasks in groups with so few edges that each can go in a transaction; one with more loses them before."""
+    counts = context.storage.edges.counts(tasks)
+    batch: list[ObjectId] = []
+    edges = 0
+    for task in tasks:
+        own = counts.get(task, 0)
+        if own > many:
+            _strip(context, task, ended_until)
+            own = 0
+        if batch and edges + own > many:
+            yield batch
+            batch, edges = [], 0
+        batch.append(task)
+        edges += own
+    if batch:
+        yield batch
+
+
+def _strip(context: Context, task: ObjectId, ended_until: datetime | None) -> None:
+    """Remove the edges of a task of which nothing can become any more but that it is deleted."""
+    edges = context.storage.edges
+    if not context.storage.tasks.begin_leaving(task, ended_until):
+        return
+    edges.delete_to(task)
+    last: ObjectId | None = None
+    while children := edges.children_after(task, last, _BATCH):
+        done = [id for id, child in context.storage.tasks.load(children).items() if child.ended]
+        edges.delete_between(task, done)
+        last = children[-1]
+
+
+def _delete(
+    context: Context, tasks: Sequence[ObjectId], ended_until: datetime | None, session: Session
+) -> list[ObjectId]:
+    storage = context.storage
+    needed = storage.retention.needed(tasks, session) if ended_until is not None else set()
+    gone = storage.tasks.delete([task for task in tasks if task not in needed], session, ended_until)
+    children = storage.edges.children(gone, session)
+    done = {id for id, child in storage.tasks.load(children, session).items() if child.ended}
+    waiting = [id for id in children if id not in done]  # also those whose part of a submission is yet to be made
+    storage.edges.delete_of(gone, waiting, session)
+    storage.memory.doom(gone, session)
+    doom_files(context, storage.executions.delete_of(gone, session), {}, session)
+    return gone
+
+
+def finish_deletions(context: Context) -> None:
+    """Delete those tasks whose deletion was interrupted when their edges had begun to go."""
+    while leaving := context.storage.tasks.leaving(_BATCH):
+        if not delete(context, leaving):
+            return
 
 
 def doom_files(

@@ -63,7 +63,7 @@ def _refuse_ends(joining: Joining, parents: dict[ObjectId, Task], children: dict
     faults: dict[str, list[str]] = {}
     for id in joining.parents:
         parent = parents.get(id)
-        if parent is None or not actor.may_read(parent.owner):
+        if parent is None or parent.leaving or not actor.may_read(parent.owner):
             faults.setdefault("dependencies", []).append(f"there is no task {id}")
     for id in joining.children:
         child = children.get(id)

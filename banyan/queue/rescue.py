@@ -18,7 +18,7 @@ from banyan.domain.transitions import Due
 from banyan.queue.apply import apply
 from banyan.queue.audit import Audit
 from banyan.queue.context import Context
-from banyan.queue.delete import remove_remains
+from banyan.queue.delete import finish_deletions, remove_remains
 from banyan.queue.parts import complete_interrupted
 from banyan.queue.quarantine import release_quarantined
 from banyan.queue.register import lose_held
@@ -92,6 +92,7 @@ def mend(context: Context) -> None:
         finish_interrupted,
         settle_marked,
         promote_marked,
+        finish_deletions,
         remove_remains,
         release_quarantined,
         retain,

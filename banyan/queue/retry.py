@@ -109,8 +109,8 @@ def _roots(
     blamed = context.storage.edges.broken(list(found), session)
     refused: dict[ObjectId, BanyanError] = {}
     for id in tasks:
-        if id not in found:
-            refused[id] = NotFound(f"there is no task {id}")
+        if id not in found or found[id].leaving:
+            refused[id] = NotFound(f"there is no task {id}" if id not in found else f"task {id} is being deleted")
         elif id in blamed:
             reason = f"its parent {blamed[id]} did not end as it needs; retry that one first"
             refused[id] = IllegalTransition({"state": f"task {id} cannot be retried: {reason}"})
@@ -160,6 +160,7 @@ def _revivable(
         for edge in edges
         if edge.child in children
         and children[edge.child].state == State.CANCELLED
+        and not children[edge.child].leaving
         and "task" in (children[edge.child].cancelled_by or {})
     }
     blamed = context.storage.edges.broken(list(cancelled), session) if cancelled else {}

@@ -128,6 +128,32 @@ class EdgeStore:
         found = self._edges.find({"parent": {"$in": list(parents)}}, {"child": 1, "_id": 0}, session=session)
         return {d["child"] for d in found}
 
+    def counts(self, tasks: Iterable[ObjectId]) -> dict[ObjectId, int]:
+        """How many edges those of the tasks have that have any, from and to them."""
+        ids = list(tasks)
+        counts: dict[ObjectId, int] = {}
+        for end in ("parent", "child"):
+            pipeline: list[Document] = [
+                {"$match": {end: {"$in": ids}}},
+                {"$group": {"_id": f"${end}", "count": {"$sum": 1}}},
+            ]
+            for group in self._edges.aggregate(pipeline):
+                counts[group["_id"]] = counts.get(group["_id"], 0) + group["count"]
+        return counts
+
+    def children_after(self, parent: ObjectId, child: ObjectId | None, limit: int) -> list[ObjectId]:
+        """Some children of a task in the order of their ids, after `child`."""
+        where: Document = {"parent": parent} | ({} if child is None else {"child": {"$gt": child}})
+        return [d["child"] for d in self._edges.find(where, {"child": 1}).sort("child").limit(limit)]
+
+    def delete_to(self, child: ObjectId) -> None:
+        """Remove all edges to a task."""
+        self._edges.delete_many({"child": child})
+
+    def delete_between(self, parent: ObjectId, children: Sequence[ObjectId]) -> None:
+        """Remove the edges from a task to some of its children."""
+        self._edges.delete_many({"parent": parent, "child": {"$in": list(children)}})
+
     def delete_of(self, tasks: Sequence[ObjectId], waiting: Sequence[ObjectId] = (), session: Session = None) -> None:
         """Remove every edge from and to tasks that are deleted, but those to children that are `waiting`."""
         from_deleted = {"parent": {"$in": list(tasks)}, "child": {"$nin": list(waiting)}}

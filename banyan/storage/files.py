@@ -12,7 +12,7 @@ from typing import Any
 from bson import ObjectId
 from gridfs import GridFSBucket
 from gridfs.errors import CorruptGridFile, NoFile
-from pymongo import ReturnDocument, UpdateOne
+from pymongo import ReturnDocument
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
@@ -151,9 +151,10 @@ class FileStore:
 
     def doom(self, executions: Iterable[ObjectId], session: Session = None) -> None:
         """Note, within the transaction that deletes attempts, that their files are to go."""
-        notes = [UpdateOne({"_id": each}, {"$set": {"_id": each}}, upsert=True) for each in executions]
-        if notes:
-            self._doomed.bulk_write(notes, ordered=False, session=session)
+        ids = list(executions)
+        noted = {note["_id"] for note in self._doomed.find({"_id": {"$in": ids}}, session=session)}
+        if fresh := [{"_id": execution} for execution in ids if execution not in noted]:
+            self._doomed.insert_many(fresh, session=session)
 
     def remove_doomed(self, limit: int) -> int:
         """Remove the files of attempts that were deleted; how many attempts those were."""

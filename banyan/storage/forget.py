@@ -11,7 +11,6 @@ from typing import Any
 
 from bson import ObjectId
 from bson.errors import InvalidId
-from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
@@ -58,13 +57,17 @@ class ForgetStore:
 
     def note(self, directories: Iterable[Directory], now: datetime, session: Session = None) -> None:
         """Note what may go; what is noted already stays so."""
-        notes: list[UpdateOne] = []
-        for each in dict.fromkeys(directories):
-            known = {"worker": each.worker, "task": each.task, "up_to": each.up_to}
-            fresh: Document = {"at": now, "told": NEVER} | ({} if each.place is None else {"place": each.place})
-            notes.append(UpdateOne(known, {"$setOnInsert": fresh}, upsert=True))
-        if notes:
-            self._notes.bulk_write(notes, ordered=False, session=session)
+        wanted = {(each.worker, each.name): each for each in directories}
+        tasks = list({each.task for each in wanted.values()})
+        noted = {(note["worker"], _name(note)) for note in self._notes.find({"task": {"$in": tasks}}, session=session)}
+        fresh = [
+            {"worker": each.worker, "task": each.task, "up_to": each.up_to, "at": now, "told": NEVER}
+            | ({} if each.place is None else {"place": each.place})
+            for key, each in wanted.items()
+            if key not in noted
+        ]
+        if fresh:
+            self._notes.insert_many(fresh, session=session)
 
     def tell(self, worker: Mapping[str, Any], now: datetime, limit: int = 1000) -> list[str]:
         """What a worker (as it is stored) may remove and was not told lately.

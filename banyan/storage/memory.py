@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
-from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
@@ -53,9 +52,10 @@ class MemoryStore:
 
     def doom(self, tasks: Iterable[ObjectId], session: Session = None) -> None:
         """Note, within the transaction that deletes tasks, that their samples are to go."""
-        notes = [UpdateOne({"_id": task}, {"$set": {"_id": task}}, upsert=True) for task in tasks]
-        if notes:
-            self._doomed.bulk_write(notes, ordered=False, session=session)
+        ids = list(tasks)
+        noted = {note["_id"] for note in self._doomed.find({"_id": {"$in": ids}}, session=session)}
+        if fresh := [{"_id": task} for task in ids if task not in noted]:
+            self._doomed.insert_many(fresh, session=session)
 
     def delete_of(self, tasks: Iterable[ObjectId], until: datetime) -> None:
         """Remove the samples of these tasks that came here before `until`."""

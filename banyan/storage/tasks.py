@@ -19,7 +19,7 @@ Session = ClientSession | None
 _VIEW = (
     "_id _etag state owner queue command model hold not_before retry_count max_retry_count retry_delay abandoned_count "
     "host_deaths attempt_count execution worker exit_status cancelled_by has_continuations unsettled task_class avoid "
-    "pending_dependency_count"
+    "pending_dependency_count leaving"
 ).split()
 
 _CLAIM_INDEX = [("class_key", ASCENDING), ("priority", DESCENDING), ("order", ASCENDING)]
@@ -49,7 +49,7 @@ def view(document: Mapping[str, Any]) -> Task:
         cancelled_by=get("cancelled_by"),
         has_continuations=bool(get("has_continuations")),
         unsettled=bool(get("unsettled")),
-        pending=get("pending_dependency_count", 0),
+    "pending_dependency_count leaving"
         task_class=get("task_class", ""),
         avoid=tuple(get("avoid", ())),
     )
@@ -79,6 +79,7 @@ class TaskStore:
         create("wake_at", name="wake", partialFilterExpression={"wake_at": {"$exists": True}})
         create("unsettled", name="unsettled", partialFilterExpression={"unsettled": True})
         create("unpromoted", name="unpromoted", partialFilterExpression={"unpromoted": True})
+        create("leaving", name="leaving", partialFilterExpression={"leaving": True})
         create([("state", 1), ("queue", 1), ("exit_status", 1)], name="monitor")
         create("queue", name="queue")
         create([("owner", 1), ("_id", -1)], name="owner")
@@ -309,20 +310,29 @@ class TaskStore:
         )
         return result.matched_count == 1
 
+    def begin_leaving(self, id: ObjectId, ended_until: datetime | None = None) -> bool:
+        """Whether the task has ended and is settled; from then on it will be deleted, whoever does it."""
+        change = {"$set": {"leaving": True, "_etag": new_revision()}}
+        return self._tasks.update_one({"_id": id, **_over(ended_until)}, change).matched_count == 1
+
+    def leaving(self, limit: int) -> list[ObjectId]:
+        """Tasks that are being deleted, or were when it was interrupted."""
+        return [d["_id"] for d in self._tasks.find({"leaving": True}, {"_id": 1}).limit(limit)]
+
     def delete(
         self, ids: Sequence[ObjectId], session: Session = None, ended_until: datetime | None = None
     ) -> list[ObjectId]:
         """Remove those of the tasks that have ended (by `ended_until`, if given) and are settled; the ids that went."""
-        where: Document = {
-            "_id": {"$in": list(ids)},
-            "state": {"$in": [State.TERMINATED, State.CANCELLED]},
-            "unsettled": {"$exists": False},
-        }
-        if ended_until is not None:
-            where["_updated"] = {"$lte": ended_until}
+        where = {"_id": {"$in": list(ids)}, **_over(ended_until)}
         going = [d["_id"] for d in self._tasks.find(where, {"_id": 1}, session=session)]
         self._tasks.delete_many({**where, "_id": {"$in": going}}, session=session)
         return going
+
+
+def _over(ended_until: datetime | None) -> Document:
+    """The filter for tasks that may be deleted."""
+    over: Document = {"state": {"$in": [State.TERMINATED, State.CANCELLED]}, "unsettled": {"$exists": False}}
+    return over if ended_until is None else over | {"_updated": {"$lte": ended_until}}
 
 
 def _guard(task: Task) -> Document:

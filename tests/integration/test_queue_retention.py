@@ -6,8 +6,10 @@ from datetime import timedelta
 import pytest
 from bson import ObjectId
 
-from banyan.errors import NotFound
+from banyan.errors import Invalid, NotFound
 from banyan.queue.context import Context
+from banyan.queue.delete import delete
+from banyan.queue.rescue import mend
 from banyan.queue.retention import remove_empty_sweeps, retain, walk
 from banyan.queue.retry import retry
 from banyan.storage.files import Quota
@@ -205,6 +207,39 @@ def test_a_sweep_leaves_when_its_tasks_have(context: Context) -> None:
     assert [sweep["_id"] for sweep in context.storage.db["sweeps"].find()] == [open_.id]
     assert len(open_.points) == 1
     assert context.storage.sweeps.load(bare.id) is None
+
+
+def test_a_task_with_many_edges_leaves_without_a_transaction_for_all_of_them(
+    context: Context, worker: SimulatedWorker
+) -> None:
+    parents = post(context, *[task() for _ in range(6)])
+    (hub,) = post(context, task(dependencies=after(*parents)))
+    children = post(context, *[task(dependencies=after(hub)) for _ in range(6)])
+    held = post(context, task(dependencies=after(hub), hold=True))
+    worker.run_all()
+    assert set(delete(context, [hub, *parents], many=5)) == {hub, *parents}
+    edges = list(context.storage.db["continuations"].find())
+    assert [(edge["parent"], edge["child"]) for edge in edges] == [(hub, held[0])], "it has had a parent"
+    assert states(context, children) == ["terminated"] * 6
+
+
+def test_a_task_that_is_being_deleted_is_gone_for_all_who_want_something_of_it(
+    context: Context, worker: SimulatedWorker
+) -> None:
+    (parent,) = post(context, task())
+    (child,) = post(context, task(dependencies=after(parent)))
+    worker.claim()
+    worker.end("failure (exit code 1)")
+    assert context.storage.tasks.begin_leaving(child)
+    retry(context, parent)  # which would bring back its child
+    assert states(context, [parent, child]) == ["available", "cancelled"]
+    with pytest.raises(NotFound, match="being deleted"):
+        retry(context, child)
+    with pytest.raises(Invalid, match="there is no task"):
+        post(context, task(dependencies=after(child, on="any")))
+    assert not context.storage.tasks.begin_leaving(parent)
+    mend(context)
+    assert context.storage.tasks.load([parent, child]).keys() == {parent}
 
 
 def test_it_is_off_for_tasks_and_a_month_for_samples(context: Context, worker: SimulatedWorker) -> None:

@@ -7,6 +7,7 @@ from bson import ObjectId
 
 from banyan.queue.context import Context
 from banyan.queue.delete import delete
+from banyan.queue.rescue import rescue
 from banyan.queue.retention import remove_empty_sweeps, retain, walk
 from tests.faults.scenarios.scenario import Document, Scenario, ask
 from tests.faults.scenarios.steering import QUOTA
@@ -94,7 +95,38 @@ def _same_id(context: Context) -> Document:
     return state
 
 
+def _hub(context: Context) -> Document:
+    """A task between two parents and two children, all of which have ended."""
+    parents = post(context, task(), task())
+    (hub,) = post(context, task(dependencies=after(*parents)))
+    children = post(context, *[task(dependencies=after(hub)) for _ in range(2)])
+    SimulatedWorker(context).run_all()
+    return {"hub": hub, "others": [*parents, *children]}
+
+
+def _delete_hub(server: Server, state: Document) -> None:
+    delete(server.context, [state["hub"]], many=1)
+
+
+def _half_deleted(context: Context) -> Document:
+    state = _hub(context)
+    assert context.storage.tasks.begin_leaving(state["hub"])
+    context.storage.edges.delete_to(state["hub"])
+    return state
+
+
+def _rescue(server: Server, state: Document) -> None:
+    rescue(server.context)
+
+
+def _hub_gone(context: Context, state: Document) -> None:
+    assert context.storage.tasks.load([state["hub"], *state["others"]]).keys() == set(state["others"])
+    assert context.storage.db["continuations"].count_documents({}) == 0
+
+
 SCENARIOS = [
+    Scenario(name="delete a hub", prepare=_hub, act=_delete_hub, check=_hub_gone, repeats=True),
+    Scenario(name="finish the deletion of a hub", prepare=_half_deleted, act=_rescue, check=_hub_gone),
     Scenario(name="samples leave", prepare=_old, act=_walk("memory_usage"), check=_left(3, 2, 2, 0), repeats=True),
     Scenario(name="files leave", prepare=_old, act=_walk("files"), check=_left(3, 2, 1, 2), repeats=True),
     Scenario(name="histories leave", prepare=_old, act=_walk("history"), check=_left(3, 1, 1, 2), repeats=True),
