@@ -25,13 +25,21 @@ def machine(workdir: Path, root: Path = Path("/")) -> Machine:
     cores = float(len(os.sched_getaffinity(0)))
     quotas = [quota for quota in map(_cpu_quota, groups) if quota is not None]
     limits = [limit for limit in map(_memory_limit, groups) if limit is not None]
-    status = os.statvfs(workdir)
     return Machine(
         cores=min([cores, *quotas]),
         memory_bytes=min([_memory(root), *limits]),
-        scratch_bytes=status.f_bavail * status.f_frsize,
+        scratch_bytes=free_bytes(workdir),
         gpus=tuple(gpus()),
     )
+
+
+def free_bytes(directory: Path) -> int:
+    """What the file system of a directory has free; 0 if the directory is gone, or cannot be looked at."""
+    try:
+        status = os.statvfs(directory)
+    except OSError:
+        return 0
+    return status.f_bavail * status.f_frsize
 
 
 def capacity(there: Machine, settings: WorkerSettings) -> tuple[Resources, tuple[int, ...]]:

@@ -187,21 +187,25 @@ class Daemon:
             "version": own_version(),
             "place": self._spool.place,
         }
-        if settings.files.shared:
-            document["files"] = {"root": str(self._root), "probe": self._probe()}
+        if settings.files.shared and (probe := self._probe()):
+            document["files"] = {"root": str(self._root), "probe": probe}
         if settings.time_limit:
             document["available_until"] = (self._started + timedelta(seconds=settings.time_limit)).isoformat()
         if register.replaces:
             document |= {"replaces": register.replaces, "finished": list(register.finished)}
         return document
 
-    def _probe(self) -> str:
-        """A secret that a server can read from our work directory only if it shares the disk."""
+    def _probe(self) -> str | None:
+        """A secret that a server can read from our work directory only if it shares the disk; None if that is full."""
         probe = secrets.token_hex(16)
         path = self._root / PROBE
-        path.unlink(missing_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(probe)
+        try:
+            path.unlink(missing_ok=True)
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(probe)
+        except OSError as error:
+            self._link.note(Note(f"cannot write to the work directory: {error}", warning=True))
+            return None
         return probe
 
     @contextlib.contextmanager
@@ -227,7 +231,8 @@ class Daemon:
         self._uploads.close()
         self._link.close(self._core.worker, self._core.outstanding)
         self._spool.close()
-        (self._root / PROBE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self._root / PROBE).unlink(missing_ok=True)
         self._ear.close()
         self._mouth.close()
 

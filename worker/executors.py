@@ -7,12 +7,14 @@ import errno
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from banyan.beneath import regular_files
 from banyan.child import default_environment
 from banyan.domain.matching import SHELL
 from worker.account import Account
+from worker.capacity import free_bytes
 from worker.cgroups import MemoryGroups
 from worker.collect import Malformed, progress, result, tail
 from worker.events import Allocation, Document, Grant
@@ -120,8 +122,7 @@ class Workplace:
         return left
 
     def _disk_full(self) -> bool:
-        status = os.statvfs(self.layout.root)
-        return status.f_bavail * status.f_frsize < DISK_FULL_BYTES
+        return free_bytes(self.layout.root) < DISK_FULL_BYTES
 
 
 class ShellExecutor:
@@ -177,8 +178,11 @@ class ShellExecutor:
         elif stage == "command" and (number in (errno.E2BIG, errno.EINVAL) or (number in _UNFIT and not by_shell)):
             reason, code = f"{_SHELL if by_shell else document['command'][0]}: {os.strerror(number)}", NOT_EXECUTABLE
         else:
-            return CannotStart(f"{stage}: {text}")
-        with open(f"{self._place.layout.logs(grant)}/stderr", "a", encoding="utf-8", errors="replace") as file:
+            return CannotStart(f"no shell: {text}" if stage == "command" and by_shell else f"{stage}: {text}")
+        with (
+            suppress(OSError),  # a full disk; the reason is in the report, too
+            open(f"{self._place.layout.logs(grant)}/stderr", "a", encoding="utf-8", errors="replace") as file,
+        ):
             file.write(f"banyan: {reason}\n")
         return CannotStart(reason, code)
 

@@ -66,7 +66,7 @@ class Link:
         self._server = server
         self._spool = spool
         self._tell = tell
-        self._note = note
+        self.note = note
         self._clock = clock
         self._closed = threading.Event()
         self._newest: str | None = None
@@ -102,9 +102,19 @@ class Link:
             try:
                 self._server.close_worker(worker, [end["execution"] for end in ends])
             except BanyanError as error:
-                self._note(Note(f"could not say goodbye to the server: {error}", warning=True))
+                self.note(Note(f"could not say goodbye to the server: {error}", warning=True))
             else:
-                self._spool.worker = worker if ends else None
+                self._remember(worker if ends else None)
+
+    def _remember(self, worker: str | None) -> None:
+        """Keep who we are, for the next life."""
+        try:
+            self._spool.worker = worker
+        except sqlite3.Error as error:
+            text = (
+                f"cannot write the spool ({error}): when this worker is killed, its tasks wait for the end of its lease"
+            )
+            self.note(Note(text, warning=True))
 
     def _keep(self, ends: Sequence[Document]) -> None:
         acknowledged, self._acknowledged = self._acknowledged, []
@@ -112,7 +122,7 @@ class Link:
             self._spool.add(ends, acknowledged)
         except sqlite3.Error as error:
             text = f"cannot write the spool ({error}): results that the server does not have may get lost"
-            self._note(Note(text, warning=True))
+            self.note(Note(text, warning=True))
 
     # In the threads
 
@@ -128,7 +138,7 @@ class Link:
                 self._unreached(error)
                 pauses.wait()
             else:
-                self._spool.worker = answer["_id"]
+                self._remember(answer["_id"])
                 wait = float(answer.get("heartbeat_seconds", 20.0))
                 uploads = answer.get("files") == "upload"
                 self._tell(Registered(worker=answer["_id"], wait_seconds=wait, uploads=uploads))
@@ -140,7 +150,7 @@ class Link:
         except Invalid as error:
             if "replaces" not in error.issues:
                 raise
-            self._note(Note(f"this server does not know our earlier life ({error}); it is let go", warning=True))
+            self.note(Note(f"this server does not know our earlier life ({error}); it is let go", warning=True))
             fresh = {name: value for name, value in document.items() if name not in ("replaces", "finished")}
             return self._server.register_worker(fresh)
 
@@ -201,7 +211,7 @@ class Link:
         """The server does not take this batch: find the report that it does not like, and let it be without details."""
         if len(send.reports) + len(send.samples) <= 1:
             which = [report["execution"] for report in send.reports]
-            self._note(Note(f"the server does not accept a report ({' '.join(which) or 'of memory'}): {error}", True))
+            self.note(Note(f"the server does not accept a report ({' '.join(which) or 'of memory'}): {error}", True))
             bare = [_bare(report, error) for report in send.reports if report.keys() - _BARE]
             if bare and "exit_status" in bare[0]:
                 return self._report(Send(worker=send.worker, reports=bare, samples=()))

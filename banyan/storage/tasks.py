@@ -49,7 +49,8 @@ def view(document: Mapping[str, Any]) -> Task:
         cancelled_by=get("cancelled_by"),
         has_continuations=bool(get("has_continuations")),
         unsettled=bool(get("unsettled")),
-    "pending_dependency_count leaving"
+        pending=get("pending_dependency_count", 0),
+        leaving=bool(get("leaving")),
         task_class=get("task_class", ""),
         avoid=tuple(get("avoid", ())),
     )

@@ -45,15 +45,17 @@ class Program:
         self.process = child.spawn(self.command, log=self.log, env=environment, death_signal=signal.SIGKILL)
 
     def send(self, number: signal.Signals, *, family: bool = False) -> None:
-        """Send a signal to it, with `family` also to all that it has started."""
+        """Send a signal to it, with `family` then also to all that it has started."""
         if self.process is None or not self.alive:
             return
-        for each in self._family() if family else []:
+        others = self._family() if family else []
+        self.process.send_signal(number)  # first, so that it starts nothing in the place of what is killed
+        for each in others:
             with suppress(psutil.NoSuchProcess):
                 each.send_signal(number)
-        self.process.send_signal(number)
         if number is signal.SIGKILL:
             self.process.wait()
+            psutil.wait_procs(others)
 
     def _family(self) -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):
