@@ -67,16 +67,13 @@ def stop(
     return process.wait()
 
 
-def default_environment() -> dict[str, str]:
+def default_environment(user: tuple[str, str] | None = None) -> dict[str, str]:
     """What every task finds in its environment, whatever that of the process is which starts it.
 
-    PATH holds the usual directories and, last, that of our own Python.
+    PATH holds the usual directories and, last, that of our own Python. `user` is the name and the home of the one as
+    whom it runs, by default our own.
     """
-    try:
-        user = pwd.getpwuid(os.getuid())
-        name, home = user.pw_name, user.pw_dir
-    except KeyError:  # a container may run as a user that nobody has named
-        name, home = str(os.getuid()), "/"
+    name, home = user or _own_user()
     usual = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return {
         "PATH": f"{usual}:{os.path.dirname(sys.executable)}",
@@ -87,6 +84,14 @@ def default_environment() -> dict[str, str]:
         "LANG": "C.UTF-8",
         "TMPDIR": tempfile.gettempdir(),
     }
+
+
+def _own_user() -> tuple[str, str]:
+    try:
+        user = pwd.getpwuid(os.getuid())
+    except KeyError:  # a container may run as a user that nobody has named
+        return str(os.getuid()), "/"
+    return user.pw_name, user.pw_dir
 
 
 def _die_with(parent: int, death_signal: signal.Signals) -> Callable[[], None]:

@@ -13,9 +13,10 @@ from banyan import watching, wire
 from banyan.model_calls import ModelCalls
 from banyan.sweep_calls import SweepCalls
 from banyan.transport import SAFE_TRIES, Answer, Connection
+from banyan.trust import Trust
 from banyan.worker_calls import Document, Stream
 
-__all__ = ["Client", "Document", "Page", "Stream", "Where"]
+__all__ = ["Client", "Document", "Page", "Stream", "Trust", "Where"]
 
 Where = Mapping[str, Any]
 """A filter in MongoDB's syntax, such as `{"state": "running", "retry_count": {"$lt": 10}}`."""
@@ -36,7 +37,8 @@ class Client(ModelCalls, SweepCalls):
     Every method raises the errors of `banyan.errors`: `Unavailable` when the server cannot be reached, `Unauthorized`
     or `Forbidden` when it does not let us, `NotFound`, `Invalid` with the field and the reason, and so on.
     Questions, and acts that are safe to repeat, are repeated a few times when the connection breaks.
-    `transport` replaces the network (tests run the server's WSGI app in it); `sleep` pauses between polls.
+    `transport` replaces the network (tests run the server's WSGI app in it); `sleep` pauses between polls. `trust` says
+    whom to believe (by default what `BANYAN_CA_FILE` and the like say); SetupError where it does not let the token go.
     """
 
     def __init__(
@@ -45,8 +47,9 @@ class Client(ModelCalls, SweepCalls):
         token: str,
         transport: BaseAdapter | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        trust: Trust | None = None,
     ) -> None:
-        super().__init__(Connection(url, token, transport, sleep), sleep)
+        super().__init__(Connection(url, token, transport, sleep, trust), sleep)
 
     @property
     def url(self) -> str:

@@ -35,6 +35,16 @@ Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
 """A table that can be handed to another process."""
 
 
+def _octal(value: object) -> object:
+    """A text such as "027" as the number that it is for `chmod`."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return int(value, 8)
+    except ValueError as error:
+        raise ValueError(f'{value!r} is not a umask; write octal digits, such as "027"') from error
+
+
 class Section(BaseModel):
     """Keys that belong together; unknown ones are refused."""
 
@@ -48,6 +58,20 @@ class Http(Section):
     port: int = Field(default=5000, ge=0, le=65535)
     processes: int = Field(default=1, ge=1, le=64)
     threads: int = Field(default=1100, ge=4, le=10_000)
+
+
+class Tls(Section):
+    """The server's certificate and key; without them it speaks plain HTTP. `client_ca` asks clients for one too."""
+
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not self.certificate and (self.key or self.client_ca):
+            raise ValueError("key and client_ca are of no use without a certificate; name its file")
+        return self
 
 
 class Limits(Section):
@@ -181,6 +205,7 @@ class ServerSettings(Section):
     """Everything that `banyan server` can be told."""
 
     server: Http = Http()
+    tls: Tls = Tls()
     limits: Limits = Limits()
     mongo: Mongo = Mongo()
     data: Data = Data()
@@ -218,6 +243,8 @@ class Work(Section):
     ask_ahead_seconds: Seconds = 2.0
     tail_bytes: Size = 8192
     cgroup: str = ""
+    umask: Annotated[int, BeforeValidator(_octal), Field(ge=0, le=0o777)] = 0o022
+    core_bytes: Size = 0
 
 
 class SentFiles(Section):
@@ -233,6 +260,10 @@ class WorkerSettings(Section):
     url: str = ""
     token: str = ""
     token_file: str = ""
+    ca_file: str = ""
+    client_certificate: str = ""
+    client_key: str = ""
+    allow_insecure: bool = False
     name: str = ""
     workdir: str = ""
     cores: float = Field(default=0.0, ge=0, allow_inf_nan=False)
@@ -242,6 +273,8 @@ class WorkerSettings(Section):
     custom: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
     queues: tuple[str, ...] = ()
     labels: dict[str, str] = {}
+    run_as: str = ""
+    run_as_group: str = ""
     capabilities: tuple[str, ...] = ()
     time_limit: Seconds = 0.0
     idle_timeout: Seconds = 0.0

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from os import environ
 from typing import Any
 
 import requests
@@ -28,6 +27,7 @@ from banyan.errors import (
     Unavailable,
     describe_issues,
 )
+from banyan.trust import Trust, distrust, is_loopback
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
@@ -64,7 +64,8 @@ class Connection:
     """Sends requests to the server at `url` as the holder of `token`.
 
     Several threads may use one connection: each has its own `requests` session, all share one pool. `transport`
-    replaces the network, for example with a WSGI app. `sleep` pauses between repeats.
+    replaces the network, for example with a WSGI app. `sleep` pauses between repeats. SetupError where `trust` does not
+    let the token go there. A redirection is never followed, so the token goes nowhere else.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Connection:
         token: str,
         transport: BaseAdapter | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        trust: Trust | None = None,
     ) -> None:
         if not (token.isascii() and token.isprintable()):
             raise Unauthorized("the token holds characters that no token has; check where it was copied from")
@@ -80,8 +82,12 @@ class Connection:
         self._token = token
         self._sleep = sleep
         self._adapter = transport or HTTPAdapter(pool_connections=4, pool_maxsize=32)
-        self._proxies = {} if transport else get_environ_proxies(self.url)
-        self._verify = environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE") or True
+        self._trust = trust or Trust.from_environment()
+        self._proxies = {} if transport or is_loopback(self.url) else get_environ_proxies(self.url)
+        if not transport:
+            self._trust.check()
+            if token:
+                self._trust.allow(self.url)
         self._local = threading.local()
 
     def close(self) -> None:
@@ -131,6 +137,8 @@ class Connection:
             pause = _pause_seconds(attempt)
             try:
                 answer = self._once(method, path, request)
+            except _Untrusted:
+                raise
             except _Unreached as error:
                 if attempt >= max(tries, 3):
                     raise Unavailable(str(error)) from error
@@ -147,6 +155,12 @@ class Connection:
     def _once(self, method: str, path: str, request: Mapping[str, Any]) -> Answer:
         try:
             response = self._session().request(method, f"{self.url}/{path}", **request)
+        except requests.exceptions.SSLError as error:
+            text = distrust(self.url, error)
+            if text is not None:
+                raise _Untrusted(text) from error
+            hint = "" if self._trust.client_certificate else "; perhaps it asks for a client's certificate"
+            raise Unavailable(f"the server at {self.url} broke off the TLS connection{hint}") from error
         except (requests.ConnectionError, requests.Timeout) as error:
             text = (
                 f"cannot reach the server at {self.url} ({_cause(error)}); check that it runs and that the URL is right"
@@ -164,7 +178,8 @@ class Connection:
             session = self._local.session = requests.Session()
             session.trust_env = False  # no ~/.netrc that replaces the token
             session.proxies.update(self._proxies)
-            session.verify = self._verify
+            session.verify = self._trust.verify
+            session.cert = self._trust.shown
             session.mount("http://", self._adapter)
             session.mount("https://", self._adapter)
             session.headers["Accept"] = "application/json, */*;q=0.5"
@@ -182,6 +197,10 @@ class Connection:
 
 class _Unreached(Unavailable):
     """No connection came about, so the server has seen nothing of the request."""
+
+
+class _Untrusted(Unavailable):
+    """The two sides did not come to trust each other; trying again at once is of no use."""
 
 
 def error_of(answer: Answer, address: str) -> BanyanError:

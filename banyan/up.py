@@ -10,23 +10,29 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
 
-from banyan import child
+from banyan import certificates, child
 from banyan.api.credentials import tokens_at
+from banyan.api.tls import OPEN
 from banyan.client import Client
 from banyan.config import ServerSettings
 from banyan.errors import SetupError, Unavailable
 from banyan.storage import embedded
 from banyan.storage.mongod_lock import DirectoryLock
+from banyan.trust import Trust, is_loopback_host
 
 READY_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 0.2
+_RENEW_SECONDS = 3600.0
+"""How often the certificate that is kept here is looked at."""
 _WORKER_STOP_SECONDS = 5.0
 _SERVER_STOP_SECONDS = 2.5
 _MONGOD_STOP_SECONDS = 2.0
@@ -43,6 +49,18 @@ class Plan:
     config: Path | None = None
     worker_config: Path | None = None
     worker_options: tuple[str, ...] = ()
+    tls: bool = False
+    """Whether to speak TLS with a certificate made for this machine, unless the settings name one."""
+
+    @property
+    def own_tls(self) -> bool:
+        """Whether the certificate is ours to keep."""
+        return self.tls and not self.settings.tls.certificate
+
+    def keep_certificate(self) -> certificates.Files:
+        """Make or renew the certificate that is kept here."""
+        names = certificates.names_of_this_machine(self.settings.server.host)
+        return certificates.keep(self.data / "tls", names, datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +91,9 @@ class Running:
     parts: tuple[Part, ...]
     worker: dict[str, Any]
     credentials: Path
+    ca_file: str = ""
+    """The authority that vouches for the server, if that is ours."""
+    upkeep: Callable[[], object] = lambda: None
 
     def pids(self) -> dict[str, Any]:
         """The processes: `mongod` (None where it is not ours), `server` (all of them), `worker`."""
@@ -86,7 +107,11 @@ class Running:
 
     def watch(self) -> NoReturn:
         """Wait until a part ends by itself, and say which: Unavailable."""
+        due = time.monotonic() + _RENEW_SECONDS
         while True:
+            if time.monotonic() > due:
+                due += _RENEW_SECONDS
+                self.upkeep()
             for part in self.parts:
                 if ended := part.ended():
                     raise Unavailable(ended)
@@ -104,12 +129,15 @@ def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Itera
         last.callback(lock.release)
         tokens = tokens_at(_credentials(plan))
         say("Starting MongoDB")
-        server, url, tell = _start_server(plan, first)
+        files = plan.keep_certificate() if plan.own_tls else None
+        server, url, tell = _start_server(plan, first, files)
         parts, uri = _mongodb(plan, last)
         tell(uri)
         say("Starting server and worker")
-        worker = _start_worker(plan, url, tokens["worker"], first)
-        with Client(url, tokens["admin"]) as admin:
+        ca_file = str(files.authority) if files else ""
+        worker = _start_worker(plan, url, tokens["worker"], ca_file, first)
+        trust = Trust.from_environment()
+        with Client(url, tokens["admin"], trust=replace(trust, ca_file=ca_file or trust.ca_file)) as admin:
             _wait(server, lambda: bool(admin.health()))
             registered = _wait(worker, lambda: _registered(admin, worker.process.pid))
         yield Running(
@@ -120,7 +148,19 @@ def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Itera
             parts=(*parts, server, worker),
             worker=registered,
             credentials=_credentials(plan).absolute(),
+            ca_file=ca_file,
+            upkeep=partial(_renew, plan),
         )
+
+
+def _renew(plan: Plan) -> None:
+    """Renew the certificate if it is ours and nears its end; the server notices."""
+    if not plan.own_tls:
+        return
+    try:
+        plan.keep_certificate()
+    except SetupError as error:
+        print(f"banyan up: {error}; it is tried again", file=sys.stderr, flush=True)
 
 
 def _mongodb(plan: Plan, stack: ExitStack) -> tuple[list[Part], str]:
@@ -133,20 +173,25 @@ def _mongodb(plan: Plan, stack: ExitStack) -> tuple[list[Part], str]:
     return [Part(name="mongod", process=mongo.process, log=mongo.log)], mongo.uri
 
 
-def _start_server(plan: Plan, stack: ExitStack) -> tuple[Part, str, Callable[[str], None]]:
+def _start_server(
+    plan: Plan, stack: ExitStack, files: certificates.Files | None
+) -> tuple[Part, str, Callable[[str], None]]:
     """The server, which loads its code while MongoDB starts; its URL, and how to tell it MongoDB's URI.
 
     It inherits the listening socket, so that no port is chosen twice and whoever connects early waits. The URI comes
     through a pipe: a command line or an environment would show the password.
     """
     http = plan.settings.server
+    if not (plan.tls or plan.settings.tls.certificate or is_loopback_host(http.host)):
+        print(f"banyan up: {OPEN} (banyan up --tls makes one)", file=sys.stderr, flush=True)
     reading, writing = os.pipe()
     pipe = stack.enter_context(os.fdopen(writing, "wb", buffering=0))
     with _listen(http.host, http.port) as listener, open(reading):
-        url = _url(http.host, listener.getsockname()[1])
+        url = _url(plan, listener.getsockname()[1])
         command = [sys.executable, "-m", "banyan", "server"]
         command += ["--fd", str(listener.fileno()), "--mongo-uri-fd", str(reading)]
         command += ["--credentials", str(_credentials(plan))]
+        command += ["--certificate", str(files.certificate), "--key", str(files.key)] if files else []
         command += ["--config", str(plan.config)] if plan.config else []
         log = _log(plan, "server")
         audit = plan.settings.log.audit or str(plan.data / "logs" / "audit.log")
@@ -161,11 +206,12 @@ def _start_server(plan: Plan, stack: ExitStack) -> tuple[Part, str, Callable[[st
     return Part(name="server", process=process, log=log), url, tell
 
 
-def _start_worker(plan: Plan, url: str, token: str, stack: ExitStack) -> Part:
+def _start_worker(plan: Plan, url: str, token: str, ca_file: str, stack: ExitStack) -> Part:
     token_file = plan.data / "worker-token"
     _write_private(token_file, token)
     command = [sys.executable, "-m", "banyan", "worker", "--url", url, "--token-file", str(token_file)]
     command += ["--workdir", str(plan.data / "work"), *plan.worker_options]
+    command += ["--ca-file", ca_file] if ca_file else []
     command += ["--config", str(plan.worker_config)] if plan.worker_config else []
     foreign = {*_CLIENT_VARIABLES, "BANYAN_MONGO__URI"}
     environment = {name: value for name, value in os.environ.items() if name not in foreign}
@@ -206,9 +252,14 @@ def _listen(host: str, port: int) -> socket.socket:
         raise SetupError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from error
 
 
-def _url(host: str, port: int) -> str:
+def _url(plan: Plan, port: int) -> str:
+    """Where our own worker, and other terminals, reach the server."""
+    host, named = plan.settings.server.host, plan.settings.tls.certificate
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    if named:
+        reachable = certificates.name_in(Path(named), reachable)
+    scheme = "https" if named or plan.tls else "http"
+    return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
 
 
 def _credentials(plan: Plan) -> Path:
@@ -245,7 +296,7 @@ def announced(up: Running, directory: Path) -> Iterator[None]:
             left.unlink(missing_ok=True)
     pointer = directory / f"{os.getpid()}.json"
     known = {"token": up.provider_token, "provider_token": up.provider_token, "admin_token": up.admin_token}
-    known |= {"credentials": str(up.credentials)}
+    known |= {"credentials": str(up.credentials)} | ({"ca_file": up.ca_file} if up.ca_file else {})
     _write_private(pointer, json.dumps({"url": up.url, **known, "pid": os.getpid(), "started": time.time()}))
     try:
         yield

@@ -33,6 +33,10 @@ class MemoryGroups:
 
     def enter(self, execution: str, limit_bytes: int, argv: list[str]) -> list[str]:
         """Make the group of an attempt; what to run so that `argv` runs inside. OSError if it cannot be made."""
+        return ["/bin/sh", "-c", _ENTER, self.make(execution, limit_bytes), *argv]
+
+    def make(self, execution: str, limit_bytes: int) -> str:
+        """Make the group of an attempt; its `cgroup.procs`, which whoever enters writes to. OSError if that fails."""
         group = self._group(execution)
         group.mkdir()
         if self._unified:
@@ -42,7 +46,7 @@ class MemoryGroups:
         else:
             self._set(group, "memory.limit_in_bytes", limit_bytes)
             self._set(group, "memory.memsw.limit_in_bytes", limit_bytes, needed=False)
-        return ["/bin/sh", "-c", _ENTER, f"{group}/cgroup.procs", *argv]
+        return f"{group}/cgroup.procs"
 
     def leave(self, execution: str) -> bool:
         """The attempt is over: remove its group; whether the kernel killed in it for want of memory."""

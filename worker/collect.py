@@ -2,9 +2,9 @@
 
 import json
 import os
-import shutil
 from typing import Any
 
+from banyan import beneath
 from banyan.wire import MAX_MESSAGE, MAX_RESULT_BYTES, dumps, unstorable
 from worker.events import Document
 
@@ -18,10 +18,8 @@ class Malformed(ValueError):
 def tail(path: str, limit: int) -> tuple[str, int]:
     """The last `limit` bytes of a stream as text, and the size of all of it; nothing if there is no such file."""
     try:
-        size = os.stat(path).st_size
-        if not size:
-            return "", 0
-        with open(path, "rb") as file:
+        with open(beneath.open_at(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
             file.seek(max(0, size - limit))
             return file.read(limit).decode(errors="replace"), size
     except OSError:
@@ -54,16 +52,20 @@ def progress(path: str) -> Document | None:
 def result(path: str, work: str | None) -> Document:
     """What a task gave as its result: `{"result": value}`, or `{"result_file": path}` when it is large, or nothing.
 
-    A large one is copied into the work directory as `result.json`. Malformed if it is not JSON that can be kept.
+    A large one is moved into the work directory as `result.json`. Malformed if it is not JSON that can be kept.
     """
     try:
-        size = os.stat(path).st_size
+        descriptor = beneath.open_at(path)
     except OSError:
         return {}
+    size = os.fstat(descriptor).st_size
+    os.close(descriptor)
     if size > MAX_RESULT_BYTES:
         if work is None:
             raise Malformed(f"result: {size} bytes are too many for a task without a work directory")
-        shutil.copyfile(path, os.path.join(work, "result.json"))
+        parent, name = os.path.split(path)
+        with beneath.directory(parent) as said, beneath.directory(work) as kept:
+            os.rename(name, "result.json", src_dir_fd=said, dst_dir_fd=kept)
         return {"result_file": "result.json"}
     text = _read(path, MAX_RESULT_BYTES)
     return {"result": _parsed(text, "result")} if text.strip() else {}
@@ -71,7 +73,7 @@ def result(path: str, work: str | None) -> Document:
 
 def _read(path: str, limit: int) -> str:
     try:
-        with open(path, "rb") as file:
+        with open(beneath.open_at(path), "rb") as file:
             return file.read(limit + 1)[:limit].decode(errors="replace")
     except OSError:
         return ""

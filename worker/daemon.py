@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +21,9 @@ from typing import Protocol
 from banyan.config import WorkerSettings
 from banyan.errors import SetupError
 from banyan.models.finding import find, offered
+from banyan.trust import Trust
 from worker import threads
+from worker.account import account_of, check_root
 from worker.actions import Note, Register
 from worker.capacity import capacity, machine
 from worker.cgroups import MemoryGroups
@@ -52,6 +55,9 @@ class Daemon:
         self._settings = settings
         self._root = root
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._account = account_of(settings)
+        if self._account is not None:
+            check_root(root, self._account)
         groups = MemoryGroups(Path(settings.tasks.cgroup)) if settings.tasks.cgroup else None
         self._spool = Spool(root)
         self._spawner = self._new_spawner()
@@ -69,8 +75,8 @@ class Daemon:
         )
         now = time.monotonic()
         self._core = Core(limits, lambda: uuid.uuid4().hex, now, replaces=self._spool.worker, ends=self._spool.ends())
-        layout = Layout(root)
-        place = Workplace(layout, settings.tasks.tail_bytes)
+        layout = Layout(root, self._account, settings.tasks.umask)
+        place = Workplace(layout, settings.tasks.tail_bytes, self._account)
         self._models = ModelExecutor(place, settings.models, offered(find(settings.models.path)))
         self._executors = Executors([ShellExecutor(place, groups), self._models])
         note = write_note if settings.log.level in ("debug", "info") else write_warning
@@ -106,6 +112,8 @@ class Daemon:
     def _new_spawner(self) -> Spawner:
         models = self._settings.models
         spawner = Spawner()
+        work, account = self._settings.tasks, self._account
+        spawner.limit(work.umask, work.core_bytes, account.ids if account else None)
         warm = max(1, round(self._settings.cores or os.cpu_count() or 1))
         spawner.keep_hosts(warm, models.host_max_tasks, models.host_idle_seconds, models.host_start_seconds)
         return spawner
@@ -238,8 +246,10 @@ def main(settings: WorkerSettings, tasks_file: Path | None = None) -> int:
 
     if not settings.url:
         raise SetupError("a worker needs the address of its server: --url, or BANYAN_URL")
+    os.umask(settings.tasks.umask)
     root = work_root(settings)
-    with Client(settings.url, _token(settings)) as client:
+    trust = Trust(**{field.name: getattr(settings, field.name) for field in fields(Trust)})
+    with Client(settings.url, _token(settings), trust=trust) as client:
         write_note(Note(f"worker {settings.name or socket.gethostname()} for {settings.url}, tasks in {root}"))
         return Daemon(settings, client, root).run()
 

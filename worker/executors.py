@@ -9,12 +9,14 @@ import tempfile
 from collections.abc import Sequence
 from typing import Protocol
 
+from banyan.beneath import regular_files
 from banyan.child import default_environment
 from banyan.domain.matching import SHELL
+from worker.account import Account
 from worker.cgroups import MemoryGroups
 from worker.collect import Malformed, progress, result, tail
 from worker.events import Allocation, Document, Grant
-from worker.layout import Layout, regular_files
+from worker.layout import Layout
 from worker.spawner import Job
 
 NOT_FOUND = 127
@@ -58,10 +60,11 @@ class Executor(Protocol):
 class Workplace:
     """What tasks of every kind find and leave: their directories, their environment, their logs."""
 
-    def __init__(self, layout: Layout, tail_bytes: int) -> None:
+    def __init__(self, layout: Layout, tail_bytes: int, account: Account | None = None) -> None:
         self.layout = layout
+        self.account = account
         self._tail_bytes = tail_bytes
-        self._environment = default_environment()
+        self._environment = default_environment((account.name, account.home) if account else None)
 
     def make(self, grant: Grant) -> str | None:
         """Make the directories of an attempt; the file of its standard input, if it has any. CannotStart."""
@@ -69,12 +72,9 @@ class Workplace:
             self.layout.make(grant)
             if not grant.document.get("stdin"):
                 return None
-            stdin = f"{self.layout.logs(grant)}/stdin"
-            with open(stdin, "wb") as file:
-                file.write(grant.document["stdin"].encode(errors="surrogatepass"))
+            return self.layout.put_stdin(grant, grant.document["stdin"].encode(errors="surrogatepass"))
         except OSError as error:
             raise CannotStart(f"no work directory: {error}") from error
-        return stdin
 
     def cwd(self, grant: Grant) -> str:
         """Where the task runs."""
@@ -91,12 +91,12 @@ class Workplace:
 
     def names(self, grant: Grant) -> dict[str, str]:
         """The variables that name this attempt and where it may tell something."""
-        logs, work = self.layout.logs(grant), self.layout.work(grant)
+        told, work = self.layout.told(grant), self.layout.work(grant)
         names = {
             "BANYAN_TASK_ID": grant.task,
             "BANYAN_EXECUTION_ID": grant.execution,
-            "BANYAN_PROGRESS": f"{logs}/progress.json",
-            "BANYAN_RESULT": f"{logs}/result.json",
+            "BANYAN_PROGRESS": f"{told}/progress.json",
+            "BANYAN_RESULT": f"{told}/result.json",
         }
         if grant.document.get("sweep") is not None:
             names["BANYAN_SWEEP_ID"] = str(grant.document["sweep"])
@@ -110,7 +110,7 @@ class Workplace:
         for stream in ("stdout", "stderr"):
             left[f"{stream}_tail"], left[f"{stream}_bytes"] = tail(f"{logs}/{stream}", self._tail_bytes)
         try:
-            said = progress(f"{logs}/progress.json")
+            said = progress(f"{self.layout.told(grant)}/progress.json")
             left |= {"progress": said} if said is not None else {}
         except Malformed as error:
             left["error"] = str(error)
@@ -142,22 +142,27 @@ class ShellExecutor:
         stdin = self._place.make(grant)
         logs = self._place.layout.logs(grant)
         variables = self._place.environment(grant, allocation) | self._place.names(grant)
+        argv, procs = self._argv(grant)
         return Job(
-            argv=self._argv(grant),
+            argv=argv,
             env=[f"{name}={value}" for name, value in variables.items()],
             cwd=self._place.cwd(grant),
             stdin=stdin,
             stdout=f"{logs}/stdout",
             stderr=f"{logs}/stderr",
+            procs=procs,
         )
 
-    def _argv(self, grant: Grant) -> list[str]:
+    def _argv(self, grant: Grant) -> tuple[list[str], str | None]:
+        """What to run, and which control group the supervisor has to put it into, where the task may not do that."""
         command = grant.document["command"]
         argv = [_SHELL, "-c", command] if isinstance(command, str) else list(command)
         if self._groups is None or grant.memory_limit_bytes is None:
-            return argv
+            return argv, None
         try:
-            return self._groups.enter(grant.execution, grant.memory_limit_bytes, argv)
+            if self._place.account is not None:
+                return argv, self._groups.make(grant.execution, grant.memory_limit_bytes)
+            return self._groups.enter(grant.execution, grant.memory_limit_bytes, argv), None
         except OSError as error:
             raise CannotStart(f"no control group: {error}") from error
 
@@ -181,7 +186,7 @@ class ShellExecutor:
         """What every task leaves, the result that it wrote, and whether the kernel enforced its memory."""
         left = self._place.collect(grant)
         try:
-            left |= result(f"{self._place.layout.logs(grant)}/result.json", self._place.layout.work(grant))
+            left |= result(f"{self._place.layout.told(grant)}/result.json", self._place.layout.work(grant))
         except (Malformed, OSError) as error:
             left["error"] = "; ".join([left["error"], str(error)] if "error" in left else [str(error)])
         if self._groups is not None and grant.memory_limit_bytes is not None and self._groups.leave(grant.execution):

@@ -133,7 +133,7 @@ class Hands:
                 pid=pid,
                 since=time.monotonic(),
                 memory_limit_bytes=grant.memory_limit_bytes,
-                progress_path=f"{self._layout.logs(grant)}/progress.json",
+                progress_path=f"{self._layout.told(grant)}/progress.json",
                 gpus=grant.resources.gpus > 0,
                 cpu_ticks=cpu_ticks(pid) if grant.document.get("model") is not None else 0,
             )

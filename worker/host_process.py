@@ -23,6 +23,31 @@ READABLE, WRITABLE = 1, 4
 """As `select.poll` calls them."""
 
 
+SAYS: "dict[str, tuple[Any, ...]]" = {
+    "ready": (int, (int, float)),
+    "unfit": (str, str),
+    "broken": (str,),
+    "ended": (int, dict, int, bool, (int, float), bool),
+}
+"""What a host may say, and of which types."""
+
+
+def _sound(said: "Any") -> "Any":
+    """What it said, if it is something that a host may say; else Nonsense."""
+    kind, *values = said
+    types = SAYS.get(kind) if isinstance(kind, str) else None
+    if types is None or len(values) != len(types):
+        raise frames.Nonsense("a host does not say that")
+    for value, wanted in zip(values, types, strict=True):
+        if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
+            raise frames.Nonsense("a host does not say it so")
+        if isinstance(value, (int, float)) and not abs(value) < 1 << 62:
+            raise frames.Nonsense("no number that can be")
+    if kind == "ended" and not all(isinstance(text, str) for name, text in values[1].items() if name != "died"):
+        raise frames.Nonsense("an outcome holds texts")
+    return said
+
+
 class Host:
     """One process. `job` is what it runs, or will run once it is ready; `number` counts what it has been given."""
 
@@ -55,7 +80,7 @@ class Host:
         self.doomed = False  # it is being killed, or is dead
         self._heard_out = False
         self._memory = memory
-        self._received = frames.Unpacker()
+        self._received = frames.Unpacker(frames.foreign)
         self._unsent = bytearray()
         self._poll = poll
         poll.register(line, READABLE)
@@ -80,17 +105,17 @@ class Host:
         self._poll.modify(self.line, READABLE)
 
     def hear(self) -> "list[tuple[Any, ...]]":
-        """What it has said since. One that says nothing sensible, or nothing any more, is killed."""
+        """What it has said since. One that speaks nonsense, as its model can make it, or nothing any more is killed."""
         found: list[tuple[Any, ...]] = []
         try:
             while not self._heard_out:
                 data = os.read(self.line, frames.READ_BYTES)
                 if not data:
                     raise EOFError
-                found += self._received.feed(data)
+                found += [_sound(said) for said in self._received.feed(data)]
         except BlockingIOError:
             return found
-        except (OSError, EOFError, ValueError, TypeError):
+        except (OSError, EOFError, ValueError):
             self._heard_out = True
             self._poll.unregister(self.line)
             self.kill()

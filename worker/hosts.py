@@ -11,7 +11,7 @@ import time
 from banyan.models import cancel_memory
 from worker.host_process import WRITABLE, Host
 from worker.job import Job
-from worker.offspring import resident_bytes, signal_group, spawn
+from worker.offspring import resident_bytes, signal_group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,16 +26,18 @@ MOST_LEFT = 0.25
 
 
 class Hosts:
-    """All host processes. `begun`, `ended` and `failed` hear what becomes of the jobs that were given to `start`."""
+    """All host processes. `spawn` starts one; `begun`, `ended` and `failed` hear what becomes of the jobs."""
 
     def __init__(
         self,
         poll: "select.poll",
+        spawn: "Callable[..., int]",
         begun: "Callable[[Job], None]",
         ended: "Callable[[Job], None]",
         failed: "Callable[[Job, str], None]",
     ) -> None:
         self._poll = poll
+        self._start_process = spawn
         self._begun = begun
         self._ended = ended
         self._failed = failed
@@ -90,7 +92,7 @@ class Hosts:
         try:
             for descriptor in (theirs, memory):
                 os.set_inheritable(descriptor, True)
-            pid = spawn([*argv, str(theirs), str(memory)], env, streams)
+            pid = self._start_process([*argv, str(theirs), str(memory)], env, streams)
         except OSError:
             os.close(ours)
             os.close(memory)
@@ -131,11 +133,12 @@ class Hosts:
     def _hear(self, host: Host) -> None:
         for kind, *said in host.hear():
             job = host.job
-            if kind == "ready":
+            if host.ready:
+                if kind == "ended" and job is not None and said[0] == host.number:
+                    self._end(host, job, *said[1:])
+            elif kind == "ready":
                 host.ready, host.cpu_seconds, host.fresh_bytes = True, said[1], resident_bytes(host.pid)
                 self._begin(host, job) if job is not None else self._release(host)
-            elif kind == "ended" and job is not None and said[0] == host.number:
-                self._end(host, job, *said[1:])
             elif kind == "unfit" and job is not None:
                 self._begin(host, job)
                 self._end(host, job, {"exception": said[0], "error": said[1]}, 0, False, 0.0, True)

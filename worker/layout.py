@@ -2,32 +2,41 @@
 
 ::
 
-    <root>/<task>/<attempt>/stdout, stderr, stdin, progress.json, result.json
+    <root>/<task>/<attempt>/stdout, stderr, stdin
+    <root>/<task>/<attempt>/told/           progress.json, result.json: what the task says
     <root>/<task>/<attempt>/work/           the work directory, unless
     <root>/<task>/work/                     it is the task's, and survives retries
+
+Only `told` and `work` are the task's; where it runs as another user, he can exchange nothing outside of them.
 """
 
 import contextlib
 import os
-import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from stat import S_ISREG
 
+from banyan import beneath
+from worker.account import Account
 from worker.events import Grant
 from worker.trash import Trash
 
 
 class Layout:
-    """The directories of tasks below `root` (absolute)."""
+    """The directories of tasks below `root` (absolute); tasks run as `account`, if that is given, with this umask."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, account: Account | None = None, umask: int = 0o022) -> None:
         self.root = root
+        self._account = account
+        self._umask = umask
         self.trash = Trash(root)
 
     def logs(self, grant: Grant) -> str:
         """The directory of one attempt, which holds all but a work directory that belongs to the task."""
         return f"{self.root}/{grant.directory['logs']}"
+
+    def told(self, grant: Grant) -> str:
+        """Where the task may say something."""
+        return f"{self.logs(grant)}/told"
 
     def work(self, grant: Grant) -> str | None:
         """The work directory, if the task has one."""
@@ -37,20 +46,42 @@ class Layout:
     def make(self, grant: Grant) -> None:
         """Make the directories of an attempt, empty unless the task keeps its own; OSError if that fails."""
         logs, work = self.logs(grant), self.work(grant)
+        task = os.path.dirname(logs)
         with contextlib.suppress(FileExistsError):
-            os.mkdir(os.path.dirname(logs))
+            os.mkdir(task)
         try:
             os.mkdir(logs)
         except FileExistsError:  # an earlier life of this attempt was never started
-            shutil.rmtree(logs)
+            beneath.remove(logs)
             os.mkdir(logs)
+        os.mkdir(self.told(grant))
         if work is not None:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(work)
+        if self._account is not None:
+            self._hand_over([task, logs], [self.told(grant), *([work] if work is not None else [])], self._account)
+
+    def _hand_over(self, passages: list[str], given: list[str], account: Account) -> None:
+        """Let the user pass through our directories, and own his."""
+        mode = 0o777 & ~self._umask
+        for path in passages:
+            os.chmod(path, mode | 0o111)  # noqa: S103 - others may pass through, and no more than the umask says
+        for path in given:
+            os.chmod(path, mode)
+            os.chown(path, account.uid, account.gid, follow_symlinks=False)
+
+    def put_stdin(self, grant: Grant, data: bytes) -> str:
+        """Keep what the task is to read as its standard input; where that is."""
+        path = f"{self.logs(grant)}/stdin"
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
+            if self._account is not None:
+                os.fchown(file.fileno(), self._account.uid, self._account.gid)
+            file.write(data)
+        return path
 
     def clear(self, grant: Grant) -> None:
         """Remove an attempt's own directory, and the task's if nothing else is left in it."""
-        shutil.rmtree(self.logs(grant), ignore_errors=True)
+        beneath.remove(self.logs(grant))
         with contextlib.suppress(OSError):
             os.rmdir(os.path.dirname(self.logs(grant)))
 
@@ -83,19 +114,3 @@ class Layout:
         with contextlib.suppress(OSError):
             os.rmdir(self.root / task)
         return all(gone)
-
-
-def regular_files(directory: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Every regular file below `directory`: its path relative to it, and its status. Links are not followed."""
-    waiting = [directory]
-    while waiting:
-        here = waiting.pop()
-        with contextlib.suppress(OSError), os.scandir(here) as entries:  # it may vanish while we look
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                        continue
-                    status = entry.stat(follow_symlinks=False)
-                    if S_ISREG(status.st_mode):
-                        yield os.path.relpath(entry.path, directory), status

@@ -105,7 +105,10 @@ class ModelExecutor:
         left = self._place.collect(grant)
         outcome = outcome or {}
         if "result" in outcome:
-            left["result"] = json.loads(outcome["result"])
+            try:
+                left["result"] = json.loads(outcome["result"])
+            except (ValueError, RecursionError) as error:  # the model can make its host say anything
+                left |= {"exception": "BadResult", "error": f"the result is not JSON: {error}"}
         elif "result_file" in outcome:
             left["result_file"] = outcome["result_file"]
         elif "exception" in outcome:

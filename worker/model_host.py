@@ -1,6 +1,7 @@
 """The program of a host process: warm, with Dask and one model imported, it runs one task at a time.
 
-It is told what to do over a socket (`banyan.frames`), and leaves when that is closed or when its parent dies:
+It is told what to do over a socket (`banyan.frames`), and leaves when that is closed or when its parent dies. It
+answers in JSON, for whoever hears it must not trust the model that runs here:
 
 - `("setup", {..})`, once: `name`, `module`, `attribute`, `directory` of the model, `dask` (configuration), `scheduler`,
   `cluster`, `cores`. Answers: `("ready", pid, cpu_seconds)`; `("unfit", exception, text)`, the model's fault, and it
@@ -15,7 +16,9 @@ It is told what to do over a socket (`banyan.frames`), and leaves when that is c
 """
 
 import ctypes
+import json
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -138,6 +141,8 @@ def main(line: int, memory: int | None = None) -> None:
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     ignore_signals()
     let_forks_be_ordinary()
+    if memory is None:  # a worker's supervisor has set its own limit
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what a model prints is read while it runs
     for descriptor in (line, memory):
         if descriptor is not None:
@@ -151,7 +156,8 @@ def main(line: int, memory: int | None = None) -> None:
         return found
 
     def answer(*message: Any) -> None:
-        left = memoryview(frames.pack([message]))
+        body = json.dumps([message]).encode()
+        left = memoryview(len(body).to_bytes(4, "little") + body)
         while left:
             left = left[os.write(line, left) :]
 

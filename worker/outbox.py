@@ -81,9 +81,8 @@ class Outbox:
 
         An end that the answer does not mention is told again.
         """
-        settled = [each for each in (*accepted, *stale) if each in self._ends]
         told = self._told_ends()
-        settled = [each for each in settled if each in told]
+        settled = [each for each in dict.fromkeys((*accepted, *stale)) if each in self._ends and each in told]
         for each in settled:
             del self._ends[each]
         self._under_way = None

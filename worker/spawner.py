@@ -36,6 +36,8 @@ _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from worker.supervisor 
 class Job(NamedTuple):
     """What the supervisor needs to run a task: texts and absolute paths; `env` as `NAME=value`.
 
+    `procs` is the `cgroup.procs` file of a control group, which a task of another user cannot enter by itself.
+
     `hosted` is None for a program. For the task of a model it is the pool of hosts that it may run in, what to set up
     in a new host, and the task as the host is told of it (`worker.model_host`).
     """
@@ -46,6 +48,7 @@ class Job(NamedTuple):
     stdin: str | None
     stdout: str
     stderr: str
+    procs: str | None = None
     hosted: tuple[str, dict[str, Any], dict[str, Any]] | None = None
 
 
@@ -107,6 +110,10 @@ class Spawner:
     def signal(self, key: str, number: int) -> None:
         """Have a signal sent to the process group of a job."""
         self._pending.append(("signal", key, int(number)))
+
+    def limit(self, umask: int, core_bytes: int, user: tuple[int, int, list[int]] | None) -> None:
+        """Say what holds for all jobs that are given from now on; `user` is whose they shall be, if not ours."""
+        self._pending.append(("limits", umask, core_bytes, user))
 
     def keep_hosts(self, max_idle: int, max_tasks: int, idle_seconds: float, start_seconds: float) -> None:
         """Say how host processes are kept (see `worker.hosts`)."""

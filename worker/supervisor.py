@@ -6,9 +6,12 @@ task. When the worker dies, its pipe ends, and the supervisor kills all that it 
 
 It reads commands from its standard input and writes answers to its standard output (`banyan.frames`). Commands:
 
+- `("limits", umask, core_bytes, user)`: what holds for all jobs from now on: their umask, how large a core dump may
+  be, and the ids of the user as whom they run (user, group, all groups), or None for our own.
 - `("run", lane, key, job)`: run the job once the lane's earlier jobs have ended. A job is `(argv, env, cwd, stdin,
-  stdout, stderr, hosted)`: a list of texts, a list of `NAME=value` texts, paths (stdin may be None), and for the task
-  of a model `(pool, setup, what)`; then argv starts a host of the pool if no idle one is there, and `what` is the task.
+  stdout, stderr, procs, hosted)`: a list of texts, a list of `NAME=value` texts, paths (stdin may be None; procs is
+  None or the `cgroup.procs` file to enter, for another user's jobs), and for the task of a model `(pool, setup, what)`;
+  then argv starts a host of the pool if no idle one is there, and `what` is the task.
 - `("drop", key)`: forget a job that has not started.
 - `("signal", key, number)`: send a signal to the job's process group. In a host SIGTERM raises the flag `cancel`, and
   SIGKILL kills the host with all that it has started.
@@ -41,9 +44,9 @@ from worker.offspring import (
     kill,
     own_peak,
     signal_group,
-    spawn,
 )
 from worker.orphans import Orphans
+from worker.starter import Refused, Starter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +84,8 @@ class Supervisor:
         self._own_peak_until = 0.0
         self._null = os.open("/dev/null", os.O_RDONLY)
         self._poll = select.poll()
-        self._hosts = Hosts(self._poll, self._begun, self._ended, self._failed)
+        self._starter = Starter()
+        self._hosts = Hosts(self._poll, self._starter.start, self._begun, self._ended, self._failed)
 
     def run(self) -> None:
         """Serve until the worker is gone, then kill everything that is left."""
@@ -130,6 +134,8 @@ class Supervisor:
             self._drop(command[1])
         elif command[0] == "hosts":
             self._hosts.configure(*command[1:])
+        elif command[0] == "limits":
+            self._starter.limit(*command[1:])
         else:
             for running in self._running.values():
                 if running.key == command[1]:
@@ -176,25 +182,24 @@ class Supervisor:
     # Starting
 
     def _start(self, lane: int, key: str, job: "Any") -> None:
-        argv, env, cwd, stdin, stdout, stderr, hosted = job
+        argv, env, cwd, stdin, stdout, stderr, procs, hosted = job
         opened: list[int] = []
         stage = "output"
         self._busy.add(lane)
         try:
-            for path, flags in ((stdout, _APPEND), (stderr, _APPEND), (stdin, os.O_RDONLY)):
-                if path is not None:
-                    opened.append(os.open(path, flags, 0o644))
+            opened.extend(map(self._starter.open_output, (stdout, stderr)))
+            if stdin is not None:
+                opened.append(os.open(stdin, os.O_RDONLY))
             streams = (opened[2] if stdin is not None else self._null, opened[0], opened[1])
             if hosted is not None:
                 stage = "host"
                 return self._hosts.start(lane, key, argv, env, hosted, streams)
-            stage = "directory"
-            os.chdir(cwd)
-            stage = "command"
             started = time.time()
-            pid = spawn(argv, env, streams)
+            pid = self._starter.start(argv, env, streams, cwd, procs)
         except (OSError, ValueError) as error:
             number = (error.errno or 0) if isinstance(error, OSError) else errno.EINVAL
+            if isinstance(error, Refused) and hosted is None:
+                stage = error.stage
             self._answer(("failed", key, stage, number, str(error)), urgent=True)
             self._next(lane)
         else:
@@ -203,7 +208,6 @@ class Supervisor:
         finally:
             for descriptor in opened:
                 os.close(descriptor)
-            os.chdir("/")
         return None
 
     def _next(self, lane: int) -> None:
@@ -310,9 +314,6 @@ class Supervisor:
             except ChildProcessError:
                 return
             pause.poll(5)
-
-
-_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
 
 def _child_alarm() -> int:

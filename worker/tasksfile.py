@@ -5,6 +5,7 @@ them out in the order of the file, and prints one line of JSON for each that has
 """
 
 import json
+import os
 import re
 import sys
 import tempfile
@@ -167,7 +168,10 @@ def run_file(settings: WorkerSettings, path: Path) -> int:
     from worker.daemon import Daemon, work_root, write_note
 
     lines = read(path)
+    os.umask(settings.tasks.umask)
     root = work_root(settings) if settings.workdir else Path(tempfile.mkdtemp(prefix="banyan-tasks-"))
+    if settings.run_as and not settings.workdir:
+        root.chmod(0o755)  # he has to reach his own directories in it
     began = time.monotonic()
     tasks = TasksFile(lines, lambda document: print(json.dumps(document), file=sys.stdout))
     daemon = Daemon(settings, tasks, root)

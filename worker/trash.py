@@ -2,9 +2,10 @@
 
 import contextlib
 import os
-import shutil
 import uuid
 from pathlib import Path
+
+from banyan import beneath
 
 
 class Trash:
@@ -29,6 +30,6 @@ class Trash:
         with contextlib.suppress(OSError), os.scandir(self._place) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path, ignore_errors=True)
+                    beneath.remove(entry.path)
                 else:
                     os.unlink(entry.path)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from banyan.beneath import directory, open_file, regular_files
 from banyan.errors import BanyanError, Conflict, Forbidden, NotFound, TooManyRequests, Unauthorized, Unavailable
 from banyan.worker_calls import Stream
 from worker import threads
 from worker.actions import Note
 from worker.events import Event, Grant, Synced
-from worker.layout import Layout, regular_files
+from worker.layout import Layout
 
 CHUNK_BYTES = 4 << 20
 CHECK_BYTES = 4096
@@ -131,8 +132,8 @@ class Uploads:
     def _sync(self, sending: Sending) -> None:
         """Send what grew; after the end of the task until nothing is left, or the server wants no more."""
         try:
-            for name, path in self._files(sending):
-                self._send(sending, name, path)
+            for name, top, path in self._files(sending):
+                self._send(sending, name, top, path)
         except Gone:
             sending.gone = True
         except BanyanError as error:
@@ -145,27 +146,28 @@ class Uploads:
             self.drop(sending.grant.execution)
             self._tell(Synced(execution=sending.grant.execution, excess=sending.excess))
 
-    def _files(self, sending: Sending) -> Iterator[tuple[str, str]]:
+    def _files(self, sending: Sending) -> Iterator[tuple[str, str, str]]:
+        """The name, the directory and the path below it of each file that may have to be sent."""
         logs, work = self._layout.logs(sending.grant), self._layout.work(sending.grant)
         for stream in ("stdout", "stderr"):
-            path = f"{logs}/{stream}"
             try:
-                size = os.stat(path).st_size
+                size = os.stat(f"{logs}/{stream}").st_size
             except OSError:
                 continue
             if size > self._tail_bytes or (size and not sending.ended) or stream in sending.sent:
-                yield stream, path
+                yield stream, logs, stream
         if work is not None:
             for inner, status in regular_files(work):
                 if inner.isprintable():
-                    yield f"files/{inner}", f"{work}/{inner}"
+                    yield f"files/{inner}", work, inner
                 else:
                     sending.excess[ascii(inner)] = status.st_size  # no address can carry such a name
 
-    def _send(self, sending: Sending, name: str, path: str) -> None:
+    def _send(self, sending: Sending, name: str, top: str, path: str) -> None:
         sent = sending.sent.setdefault(name, Sent())
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with directory(top) as opened:
+                descriptor = open_file(opened, path.split("/"))
         except OSError:
             return  # it is gone, or has become something else
         with open(descriptor, "rb") as file:

@@ -11,6 +11,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
+from banyan.api import tls
 from banyan.api.app import create_app
 from banyan.api.audit import Trail
 from banyan.api.context import CONFIG_KEY
@@ -45,6 +46,7 @@ def serve(settings: ServerSettings, credentials: Path | None = None, listen_fd: 
     _configure_log(settings.log.level)
     _allow_open_files()
     Trail(settings.log.audit).check()
+    contexts = tls.Contexts(settings.tls) if settings.tls.certificate else None
     named = credentials or (Path(settings.auth.credentials_file) if settings.auth.credentials_file else None)
     if named is not None:
         auth = settings.auth.model_copy(update={"credentials_file": str(named.absolute())})
@@ -56,7 +58,9 @@ def serve(settings: ServerSettings, credentials: Path | None = None, listen_fd: 
         storage.close()  # a connection does not survive a fork; each process makes its own
     host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
     bind = f"{host}:{settings.server.port}" if listen_fd is None else f"fd://{listen_fd}"
-    _Server(settings, bind).run()
+    if contexts is None:
+        tls.warn_if_open(settings.server.host, listen_fd)
+    _Server(settings, bind, contexts).run()
 
 
 def build(settings: ServerSettings) -> Any:
@@ -84,9 +88,10 @@ def _connect(settings: ServerSettings) -> Storage:
 class _Server(BaseApplication):
     """Gunicorn, configured by our settings alone."""
 
-    def __init__(self, settings: ServerSettings, bind: str) -> None:
+    def __init__(self, settings: ServerSettings, bind: str, contexts: tls.Contexts | None) -> None:
         self._settings = settings
         self._bind = bind
+        self._contexts = contexts
         super().__init__(prog="banyan server")
 
     def load_config(self) -> None:
@@ -107,6 +112,7 @@ class _Server(BaseApplication):
             "loglevel": self._settings.log.level.replace("debug", "info"),  # it would log what strangers ask for
             "worker_exit": _leave,
             "control_socket_disable": True,
+            **tls.options(self._contexts, self._settings.tls),
         }
         for name, value in options.items():
             if name in self.cfg.settings:

@@ -3,12 +3,13 @@
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from banyan.errors import SetupError, Unauthorized, Unavailable
+from banyan.trust import Trust
 
 if TYPE_CHECKING:
     from banyan.client import Client
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Where the server is and what lets us in; `source` says who told."""
+    """Where the server is, what lets us in, and whom to believe; `source` says who told."""
 
     url: str
     token: str
     source: str
+    trust: Trust = field(default_factory=Trust)
 
 
 def connect(admin: bool = False) -> "Client":
@@ -32,13 +34,14 @@ def connect(admin: bool = False) -> "Client":
     from banyan.client import Client
 
     found = find_credentials(os.environ, admin)
-    return Client(found.url, found.token)
+    return Client(found.url, found.token, trust=found.trust)
 
 
 def find_credentials(environ: Mapping[str, str], admin: bool = False) -> Credentials:
     """The first address of: `BANYAN_URL`, `client.toml`, the newest living `banyan up`; and the token for it.
 
-    A token from a file is only ever sent to the address that stands beside it.
+    A token from a file is only ever sent to the address that stands beside it. Whom to believe is said by the
+    environment and, where that says nothing, beside the address.
     """
     known = [*_from_settings(environ), *_from_running(environ, admin)]
     token = _token_of(environ)
@@ -48,13 +51,15 @@ def find_credentials(environ: Mapping[str, str], admin: bool = False) -> Credent
         chosen = known[0]
     else:
         raise Unavailable("no server is known; start one with `banyan up`, or set BANYAN_URL and BANYAN_TOKEN")
-    tokens = [token, chosen.token, *(each.token for each in known if each.url == chosen.url)]
+    beside = [chosen, *(each for each in known if each.url == chosen.url)]
+    tokens = [token, *(each.token for each in beside)]
     usable = next((each for each in tokens if each), None)
     if usable is None:
         raise Unauthorized(
             f"no token is known for {chosen.url} ({chosen.source}); set BANYAN_TOKEN or BANYAN_TOKEN_FILE"
         )
-    return Credentials(url=chosen.url, token=usable, source=chosen.source)
+    trust = _joined([Trust.from_environment(environ), *(each.trust for each in beside)])
+    return Credentials(url=chosen.url, token=usable, source=chosen.source, trust=trust)
 
 
 def pointer_directory(environ: Mapping[str, str]) -> Path:
@@ -69,6 +74,16 @@ def _token_of(environ: Mapping[str, str]) -> str:
     return _read_token(Path(path), "BANYAN_TOKEN_FILE") if path else ""
 
 
+def _joined(said: Sequence[Trust]) -> Trust:
+    """Each field as the first one has it that says anything of it; a key goes with its certificate."""
+    shown = next((each for each in said if each.client_certificate), said[0])
+    return replace(
+        shown,
+        ca_file=next((each.ca_file for each in said if each.ca_file), ""),
+        allow_insecure=any(each.allow_insecure for each in said),
+    )
+
+
 def _from_settings(environ: Mapping[str, str]) -> Iterator[Credentials]:
     path = _base(environ, "XDG_CONFIG_HOME", ".config") / "banyan" / "client.toml"
     if not path.exists():
@@ -77,14 +92,21 @@ def _from_settings(environ: Mapping[str, str]) -> Iterator[Credentials]:
         settings = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise SetupError(f"{path} cannot be read: {error}") from error
-    unknown = settings.keys() - {"url", "token", "token_file"}
+    unknown = settings.keys() - {"url", "token", "token_file", *_TRUST}
     if unknown or not isinstance(settings.get("url"), str):
         problem = f"unknown key {min(unknown)}" if unknown else "no url"
-        raise SetupError(f"{path}: {problem}; it may hold url and token or token_file, each a text")
+        known = f"url, token or token_file, {', '.join(_TRUST)}"
+        raise SetupError(f"{path}: {problem}; it may hold {known}; allow_insecure is true or false, the rest are texts")
     token = str(settings.get("token", ""))
     if not token and "token_file" in settings:
         token = _read_token(path.parent / Path(str(settings["token_file"])).expanduser(), str(path))
-    yield Credentials(url=settings["url"].rstrip("/"), token=token, source=str(path))
+    given = {name: settings[name] for name in _TRUST if name in settings}
+    named = {n: str(path.parent / Path(str(v)).expanduser()) for n, v in given.items() if n != "allow_insecure" and v}
+    trust = Trust(**named, allow_insecure=given.get("allow_insecure") is True)
+    yield Credentials(url=settings["url"].rstrip("/"), token=token, source=str(path), trust=trust)
+
+
+_TRUST = tuple(each.name for each in fields(Trust))
 
 
 def _from_running(environ: Mapping[str, str], admin: bool) -> Iterator[Credentials]:
@@ -93,7 +115,9 @@ def _from_running(environ: Mapping[str, str], admin: bool) -> Iterator[Credentia
     for path in files:
         pointer = _read_pointer(path)
         if pointer and _alive(pointer["pid"]):
-            yield Credentials(url=pointer["url"].rstrip("/"), token=_pointed(pointer, admin), source=str(path))
+            trust = Trust(ca_file=str(pointer.get("ca_file", "")))
+            url, token = pointer["url"].rstrip("/"), _pointed(pointer, admin)
+            yield Credentials(url=url, token=token, source=str(path), trust=trust)
 
 
 def _pointed(pointer: Mapping[str, Any], admin: bool) -> str:

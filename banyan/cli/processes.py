@@ -33,6 +33,7 @@ def up(
     port: Annotated[int | None, typer.Option(help="The port; 0 takes a free one.")] = None,
     cores: Annotated[float | None, typer.Option(help="Cores for tasks; all by default.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory for tasks, such as '8 GiB'.")] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="HTTPS, with a certificate made for this machine.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON when ready, else nothing.")] = False,
     config: Config = None,
     worker_config: Annotated[Path | None, typer.Option(help="A settings file for the worker.")] = None,
@@ -52,6 +53,7 @@ def up(
         config=config and config.absolute(),
         worker_config=worker_config and worker_config.absolute(),
         worker_options=tuple(options),
+        tls=tls,
     )
     with (
         _until_stopped(),
@@ -67,6 +69,8 @@ def up(
 def server(
     host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="The port.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="A certificate (PEM), to speak HTTPS.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Its private key, if that is in another file.")] = None,
     credentials: Annotated[
         Path | None, typer.Option(help="JSON with the first tokens; made when absent, readable by its owner alone.")
     ] = None,
@@ -78,7 +82,12 @@ def server(
     from banyan.api.server import serve
     from banyan.config import load_server_settings
 
-    flags: dict[tuple[str, ...], Any] = {("server", "host"): host, ("server", "port"): port}
+    flags: dict[tuple[str, ...], Any] = {
+        ("server", "host"): host,
+        ("server", "port"): port,
+        ("tls", "certificate"): certificate and str(certificate),
+        ("tls", "key"): key and str(key),
+    }
     if mongo_uri_fd is not None:
         with open(mongo_uri_fd) as pipe:
             flags[("mongo", "uri")] = pipe.read()
@@ -92,6 +101,7 @@ def worker(
     url: Annotated[str | None, typer.Option(help="The server.")] = None,
     token: Annotated[str | None, typer.Option(help="A worker's token; better in a file.")] = None,
     token_file: Annotated[Path | None, typer.Option(help="A file with a worker's token.")] = None,
+    ca_file: Annotated[Path | None, typer.Option(help="The authority that vouches for the server (PEM).")] = None,
     cores: Annotated[float | None, typer.Option(help="Cores to offer.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory to offer, such as '8 GiB'.")] = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs to offer.")] = None,
@@ -115,6 +125,7 @@ def worker(
         ("url",): url,
         ("token",): _unseen(token, token_fd),
         ("token_file",): token_file and str(token_file),
+        ("ca_file",): ca_file and str(ca_file),
         ("cores",): cores,
         ("memory",): memory,
         ("gpus",): gpus,
@@ -224,15 +235,14 @@ def _saying(*, quiet: bool) -> Iterator[Any]:
 
 
 def _line(ready: "Running") -> str:
-    return json.dumps(
-        {
-            "url": ready.url,
-            "admin_token": ready.admin_token,
-            "provider_token": ready.provider_token,
-            "mongo_uri": ready.mongo_uri,
-            "pids": ready.pids(),
-        }
-    )
+    line = {
+        "url": ready.url,
+        "admin_token": ready.admin_token,
+        "provider_token": ready.provider_token,
+        "mongo_uri": ready.mongo_uri,
+        "pids": ready.pids(),
+    }
+    return json.dumps(line | ({"ca_file": ready.ca_file} if ready.ca_file else {}))
 
 
 def _welcome(ready: "Running", data: Path) -> str:
@@ -247,6 +257,7 @@ def _welcome(ready: "Running", data: Path) -> str:
             f"  worker   {ready.worker.get('name')}: {offer}{gpus}",
             f"  data     {data} (logs in {data / 'logs'})",
             f"  token    {ready.provider_token}",
+            *([f"  CA       {ready.ca_file} (for clients on other machines: BANYAN_CA_FILE)"] if ready.ca_file else []),
             "In a second terminal: banyan submit --wait -- echo hello",
             "Ctrl-C stops everything.",
         ]

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ class CheckHost:
         self.version = version
         self.checks = 0
         self._ready = False
-        self._unpacker = frames.Unpacker()
+        self._unpacker = frames.Unpacker(frames.foreign)
         self._heard: list[tuple[Any, ...]] = []
         self._line, theirs = socket.socketpair()
         try:
@@ -61,6 +61,7 @@ class CheckHost:
                 cwd="/",
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
+                umask=0o022,
             )
         except OSError:
             self._line.close()
@@ -138,11 +139,14 @@ class CheckHost:
                 if not data:
                     break
                 self._heard += self._unpacker.feed(data)
-        except ConnectionError:
+        except (ConnectionError, frames.Nonsense):
             self._heard.clear()
         if not self._heard:
             raise self._refused(f"the process that called its task {self._end()}")
-        return self._heard.pop(0)
+        heard = self._heard.pop(0)
+        if not _is_sound(heard):
+            raise self._refused("the process that called its task answered nonsense")
+        return heard
 
     def _end(self) -> str:
         try:
@@ -158,6 +162,15 @@ class CheckHost:
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """A check computes nothing, and threads cost time and memory."""
+
+
+def _is_sound(heard: Sequence[Any]) -> bool:
+    """Whether it is something that a host says; a model can make it say anything."""
+    kind, *said = heard
+    if kind == "checked":
+        fault = said[1] if len(said) == 2 else False
+        return fault is None or (isinstance(fault, dict) and {"exception", "error"} <= fault.keys())
+    return len(said) == {"ready": 2, "unfit": 2, "broken": 1}.get(str(kind))
 
 
 def _has_descriptor(stream: Any) -> bool:

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import queue
-import shutil
 import tempfile
 import threading
 import time
@@ -12,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from banyan import beneath
 from banyan.config import Models
 from banyan.errors import Unavailable
 from banyan.models.check_host import CheckHost, Job, Refused
@@ -196,4 +196,4 @@ def _workdir(wanted: bool) -> Iterator[str | None]:
     try:
         yield directory
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        beneath.remove(directory)

@@ -2,14 +2,14 @@
 
 import hmac
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+from banyan import beneath
+
 _BLOCK_BYTES = 256 * 1024
 _MIN_PROBE, _MAX_PROBE = 16, 1000
 
@@ -81,14 +81,10 @@ def open_beneath(root: Root, path: str) -> OpenFile | None:
     if not steps:
         return None
     try:
-        with _directory(root, steps[:-1]) as directory:
-            descriptor = os.open(steps[-1], _FILE, dir_fd=directory)
+        with _opened(root) as top:
+            return OpenFile(beneath.open_file(top, steps))
     except (OSError, ValueError):  # ValueError: a name that no file can have
         return None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        return None
-    return OpenFile(descriptor)
 
 
 def list_beneath(root: Root, path: str, limit: int) -> list[DiskFile] | None:
@@ -97,8 +93,8 @@ def list_beneath(root: Root, path: str, limit: int) -> list[DiskFile] | None:
     if steps is None:
         return None
     try:
-        with _directory(root, steps) as directory:
-            found = list(_files(directory, "", limit))
+        with _opened(root) as top, beneath.descended(top, steps) as directory:
+            found = [_described(*each) for each in islice(beneath.files_of(directory), limit)]
     except (OSError, ValueError):
         return None
     return sorted(found, key=lambda file: file.path)
@@ -113,39 +109,15 @@ def steps_of(path: str) -> list[str] | None:
 
 
 @contextmanager
-def _directory(root: Root, steps: list[str]) -> Iterator[int]:
+def _opened(root: Root) -> Iterator[int]:
     descriptor = os.open(root.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if os.fstat(descriptor).st_uid != root.owner:
             raise PermissionError(f"{root.path} is not the directory that the worker had")
-        for step in steps:
-            inner = os.open(step, _DIRECTORY, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = inner
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _files(directory: int, prefix: str, limit: int) -> Iterator[DiskFile]:
-    left = limit
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if left <= 0:
-                return
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    inner = os.open(entry.name, _DIRECTORY, dir_fd=directory)
-                    try:
-                        for file in _files(inner, f"{prefix}{entry.name}/", left):
-                            left -= 1
-                            yield file
-                    finally:
-                        os.close(inner)
-                elif entry.is_file(follow_symlinks=False):
-                    status = entry.stat(follow_symlinks=False)
-                    modified = datetime.fromtimestamp(status.st_mtime, UTC)
-                    left -= 1
-                    yield DiskFile(path=f"{prefix}{entry.name}", size=status.st_size, modified=modified)
-            except FileNotFoundError:
-                continue  # the task removed it just now
+def _described(path: str, status: os.stat_result) -> DiskFile:
+    return DiskFile(path=path, size=status.st_size, modified=datetime.fromtimestamp(status.st_mtime, UTC))

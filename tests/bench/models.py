@@ -99,7 +99,7 @@ def in_host() -> float:
     ours, theirs = socket.socketpair()
     memory = cancel_memory.create()
     host = subprocess.Popen(command(theirs.fileno(), memory), pass_fds=[theirs.fileno(), memory])
-    unpacker = frames.Unpacker()
+    unpacker = frames.Unpacker(frames.foreign)
 
     def ask(*message: Any) -> tuple[Any, ...]:
         ours.sendall(frames.pack([message]))

@@ -3,15 +3,12 @@
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,66 +18,14 @@ import requests
 from pymongo import MongoClient
 
 from banyan.client import Client
-from banyan.errors import Invalid, Unauthorized, Unavailable
+from banyan.errors import Invalid, Unauthorized
 from tests.support.models import SUM, write_models
+from tests.support.server import SERVER, STOP_SECONDS, Server, running
 from tests.support.waiting import eventually
 
-SERVER = [sys.executable, "-m", "banyan", "server"]
 READY_SECONDS = 30.0
-STOP_SECONDS = 5.0
 
 RESOURCES = {"cores": 1, "memory": 2**30}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """A running server, and the tokens in its credentials file."""
-
-    process: subprocess.Popen[bytes]
-    url: str
-    credentials: Path
-
-    def client(self, user: str) -> Client:
-        return Client(self.url, json.loads(self.credentials.read_text())[user])
-
-    def healthy(self) -> bool:
-        assert self.process.poll() is None
-        try:
-            with Client(self.url, "") as stranger:
-                return bool(stranger.health())
-        except Unavailable:
-            return False
-
-    def processes(self) -> list[psutil.Process]:
-        main = psutil.Process(self.process.pid)
-        return [main, *main.children(recursive=True)]
-
-
-@contextmanager
-def running(uri: str, database: str, directory: Path, **variables: str) -> Iterator[Server]:
-    credentials, log = directory / "credentials.json", directory / "log"
-    settings = {"BANYAN_MONGO__URI": uri, "BANYAN_MONGO__DATABASE": database, **variables}
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, log.open("ab") as output:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        process = subprocess.Popen(
-            [*SERVER, "--credentials", str(credentials), "--fd", str(listener.fileno())],
-            env={**os.environ, **settings},
-            pass_fds=[listener.fileno()],
-            stderr=output,
-        )
-    server = Server(process=process, url=url, credentials=credentials)
-    try:
-        eventually(server.healthy, show=log.read_text)
-        yield server
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_server import Server, running
+from tests.support.server import Server, running
 
 TASK = '{"command": "true"}'
 LENGTH = f"Content-Type: application/json\r\nContent-Length: 19\r\n\r\n{TASK}"

@@ -10,6 +10,7 @@ import pytest
 
 from banyan.cli.connection import Credentials, find_credentials, pointer_directory
 from banyan.errors import SetupError, Unauthorized, Unavailable
+from banyan.trust import Trust
 
 
 def settings(home: Path, text: str) -> Path:
@@ -79,6 +80,20 @@ def test_a_token_is_never_sent_to_another_address_than_its_own(tmp_path: Path) -
     with pytest.raises(Unauthorized, match="no token is known for http://elsewhere"):
         find_credentials(environ | {"BANYAN_URL": "http://elsewhere"})
     assert find_credentials(environ | {"BANYAN_URL": "http://up:5000"}).token == "up-user"
+
+
+def test_whom_to_believe_stands_beside_the_address_unless_the_environment_says_it(tmp_path: Path) -> None:
+    settings(tmp_path, 'url = "https://lab"\ntoken = "t"\nca_file = "lab.pem"\nallow_insecure = true')
+    path = pointer(tmp_path, "up", os.getpid(), 1)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"url": "https://up", "ca_file": "/data/ca.pem"}))
+    environ = {"HOME": str(tmp_path)}
+    home = tmp_path / ".config" / "banyan"
+    assert find_credentials(environ).trust == Trust(ca_file=f"{home}/lab.pem", allow_insecure=True)
+    assert find_credentials(environ | {"BANYAN_URL": "https://up"}).trust == Trust(ca_file="/data/ca.pem")
+    named = {"BANYAN_CA_FILE": "/mine.pem", "BANYAN_CLIENT_CERTIFICATE": "/me.pem", "BANYAN_CLIENT_KEY": "/me.key"}
+    assert find_credentials(environ | named).trust == Trust(
+        ca_file="/mine.pem", client_certificate="/me.pem", client_key="/me.key", allow_insecure=True
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from banyan.beneath import regular_files
 from banyan.config import Reserve, WorkerSettings
 from banyan.domain.resources import Resources
 from banyan.errors import SetupError
@@ -16,7 +17,7 @@ from worker.capacity import Machine, capacity, machine
 from worker.cgroups import MemoryGroups
 from worker.collect import Malformed, progress, result, tail
 from worker.gpus import Gpu
-from worker.layout import Layout, regular_files
+from worker.layout import Layout
 from worker.outcome import exit_status, worker_failure
 from worker.spool import Spool
 from worker.tasksfile import TasksFile, read
@@ -180,7 +181,7 @@ def test_an_attempt_starts_in_an_empty_directory(tmp_path: Path) -> None:
     layout.make(attempt)
     (tmp_path / "task-a/1/work/left").write_text("x")
     layout.make(attempt)
-    assert list((tmp_path / "task-a/1").iterdir()) == [tmp_path / "task-a/1/work"]
+    assert sorted(path.name for path in (tmp_path / "task-a/1").iterdir()) == ["told", "work"]
     assert list((tmp_path / "task-a/1/work").iterdir()) == []
     layout.clear(attempt)
     assert list(tmp_path.iterdir()) == []

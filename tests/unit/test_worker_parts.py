@@ -193,6 +193,14 @@ def test_a_batch_is_bounded_in_number_and_size() -> None:
     assert len(large.batch(0.0)[0]) == 1
 
 
+def test_an_answer_that_names_an_attempt_twice_settles_it_once() -> None:
+    outbox = Outbox()
+    outbox.add({"execution": "a", "exit_status": "success"}, 0.0)
+    outbox.batch(0.0)
+    assert outbox.answered(["a", "a"], ["a"], 1.0) == ["a"]
+    assert outbox.due(busy=False) is None
+
+
 def test_one_batch_is_under_way_at_a_time_and_a_busy_worker_waits_for_company() -> None:
     outbox = Outbox()
     assert outbox.due(busy=False) is None

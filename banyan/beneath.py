@@ -1,0 +1,142 @@
+"""Files beneath a directory in which others may write: no link, no `..`, no pipe and no device leads out of it.
+
+Names are resolved step by step from a descriptor, so nothing can be exchanged on the way. What lies in a directory of
+another user must belong to that user: otherwise a hard link would lend him our rights to the file.
+"""
+
+import contextlib
+import os
+import secrets
+import stat
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+MAX_DEPTH = 100
+"""How deep directories are looked into."""
+MAX_REMOVED = 1_000_000
+"""How many directories are removed at once."""
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@contextmanager
+def directory(path: str) -> Iterator[int]:
+    """A descriptor of the directory itself, closed at the end of the block; OSError if it is none, or a link."""
+    descriptor = os.open(path, _DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def descended(top: int, steps: Sequence[str]) -> Iterator[int]:
+    """A descriptor of the directory that these steps lead to; OSError if one is missing, a link or somebody else's."""
+    descriptor = os.dup(top)
+    try:
+        for step in steps:
+            inner = os.open(step, _DIRECTORY, dir_fd=descriptor)
+            outer, descriptor = descriptor, inner
+            try:
+                _check(os.fstat(inner), os.fstat(outer), step)
+            finally:
+                os.close(outer)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_file(top: int, steps: Sequence[str]) -> int:
+    """A descriptor, for reading, of a regular file; OSError if there is none that may be read."""
+    with descended(top, steps[:-1]) as inner:
+        descriptor = os.open(steps[-1], _FILE, dir_fd=inner)
+        try:
+            status = os.fstat(descriptor)
+            _check(status, os.fstat(inner), steps[-1])
+            if not stat.S_ISREG(status.st_mode):
+                raise FileNotFoundError(f"{steps[-1]} is no regular file")
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+def open_at(path: str) -> int:
+    """As `open_file`, for a path whose directory is ours to name."""
+    parent, name = os.path.split(path)
+    with directory(parent) as top:
+        return open_file(top, [name])
+
+
+def regular_files(path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Every regular file beneath the directory `path`: its path relative to it, and its status."""
+    with contextlib.suppress(OSError), directory(path) as top:
+        yield from files_of(top)
+
+
+def files_of(top: int) -> Iterator[tuple[str, os.stat_result]]:
+    """As `regular_files`, for the descriptor of a directory."""
+    waiting: list[tuple[str, ...]] = [()]
+    while waiting:
+        steps = waiting.pop()
+        with contextlib.suppress(OSError), descended(top, steps) as here:  # it may vanish while we look
+            for name, status in _entries(here):
+                if stat.S_ISREG(status.st_mode):
+                    yield "/".join((*steps, name)), status
+                elif stat.S_ISDIR(status.st_mode) and len(steps) < MAX_DEPTH:
+                    waiting.append((*steps, name))
+
+
+def remove(path: str) -> None:
+    """Remove a directory with all that is beneath it, however deep, as far as that is possible."""
+    with contextlib.suppress(OSError):
+        with directory(path) as top:
+            waiting = deque(_emptied(top, top))
+            for _ in range(MAX_REMOVED):
+                if not waiting:
+                    break
+                name = waiting.popleft()
+                with contextlib.suppress(OSError):
+                    inner = os.open(name, _DIRECTORY, dir_fd=top)
+                    try:
+                        waiting.extend(_emptied(inner, top))
+                    finally:
+                        os.close(inner)
+                    os.rmdir(name, dir_fd=top)
+        os.rmdir(path)
+
+
+def _emptied(here: int, top: int) -> list[str]:
+    """Remove the files in a directory; its directories, moved to `top` so that none is deep: their new names there."""
+    moved: list[str] = []
+    with os.scandir(here) as entries:
+        names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in names:
+        with contextlib.suppress(OSError):
+            if not is_directory:
+                os.unlink(name, dir_fd=here)
+            elif here == top:
+                moved.append(name)
+            else:
+                higher = f".removed-{secrets.token_hex(8)}"
+                os.rename(name, higher, src_dir_fd=here, dst_dir_fd=top)
+                moved.append(higher)
+    return moved
+
+
+def _entries(here: int) -> Iterator[tuple[str, os.stat_result]]:
+    own = os.fstat(here)
+    with os.scandir(here) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                status = entry.stat(follow_symlinks=False)
+                _check(status, own, entry.name)
+                yield entry.name, status
+
+
+def _check(found: os.stat_result, parent: os.stat_result, name: str) -> None:
+    """Raise PermissionError for what somebody else's directory holds and is not his."""
+    if found.st_uid != parent.st_uid and parent.st_uid != os.geteuid():
+        raise PermissionError(f"{name} does not belong to the user in whose directory it is")

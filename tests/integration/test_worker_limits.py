@@ -1,0 +1,80 @@
+"""What every task and host has of the worker that started it: a umask and a limit on core dumps, and nothing else."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from banyan.config import Models
+from banyan.models.checker import Checker, Question
+from tests.support.models import write_models
+
+LOOK = """
+    import resource
+    umask = os.umask(0)
+    os.umask(umask)
+    paths = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    descriptors = [os.readlink(path) for path in paths if os.path.lexists(path)]
+    seen = {"umask": umask, "core": list(resource.getrlimit(resource.RLIMIT_CORE)), "descriptors": descriptors}
+    return delayed(dict)(seen | {"variables": sorted(os.environ)})
+"""
+TELL = """
+    import resource
+    raise ValueError(f"{os.umask(0)} {resource.getrlimit(resource.RLIMIT_CORE)}")
+"""
+SHELL = "umask; ulimit -Sc; ulimit -Hc; for fd in /proc/$$/fd/*; do readlink $fd; done; true"
+
+
+@pytest.mark.parametrize(
+    ("settings", "umask", "core_bytes"),
+    [({}, 0o022, 0), ({"BANYAN_TASKS__UMASK": "027", "BANYAN_TASKS__CORE_BYTES": "1 MiB"}, 0o027, 2**20)],
+)
+def test_whatever_the_worker_inherited_its_tasks_have_only_what_is_stated(
+    tmp_path: Path, settings: dict[str, str], umask: int, core_bytes: int
+) -> None:
+    tasks, secret, work = tmp_path / "tasks", tmp_path / "secret", tmp_path / "work"
+    tasks.write_text(f"{json.dumps({'command': SHELL})}\n{json.dumps({'model': 'look'})}\n")
+    models = write_models(tmp_path / "models", look=LOOK)
+    command = [sys.executable, "-m", "banyan", "worker", "--cores", "1", "--models", models, "--workdir", str(work)]
+    with secret.open("w") as ours:
+        done = subprocess.run(
+            ["sh", "-c", 'umask 000; ulimit -c $(ulimit -Hc); exec "$@"', "sh", *command, "--tasks", str(tasks)],
+            env={**os.environ, **settings, "SECRET": "of the worker"},
+            pass_fds=[ours.fileno()],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    core_bytes = core_bytes if hard == resource.RLIM_INFINITY else min(core_bytes, hard)
+    shell, model = [json.loads(line) for line in done.stdout.splitlines()]
+    said = shell["stdout_tail"].splitlines()
+    assert said[:3] == [f"0{umask:03o}", str(core_bytes // 512), str(core_bytes // 512)]
+    assert ours_among(said[3:], tmp_path) == {"000001/1/stdout", "000001/1/stderr"}
+    seen: dict[str, Any] = model["result"]
+    assert (seen["umask"], seen["core"]) == (umask, [core_bytes, core_bytes])
+    assert ours_among(seen["descriptors"], tmp_path) == {"000002/1/stdout", "000002/1/stderr"}
+    assert "SECRET" not in seen["variables"]
+    assert (work / "000001/1/stdout").stat().st_mode & 0o777 == 0o644 & ~umask
+
+
+def test_the_process_that_checks_posted_tasks_is_limited_too(tmp_path: Path) -> None:
+    write_models(tmp_path / "models", tell=TELL)
+    checker = Checker(Models(path=(str(tmp_path / "models"),)))
+    try:
+        (said,) = checker.check(checker.sources()["tell"], [Question(inputs={}, jobid="5" * 24)])
+    finally:
+        checker.close()
+    assert said == "tell: ValueError: 18 (0, 0)"
+
+
+def ours_among(links: list[str], place: Path) -> set[str]:
+    """The files of this test among what descriptors lead to."""
+    return {link.removeprefix(f"{place}/work/") for link in links if link.startswith(str(place))}

@@ -1,0 +1,99 @@
+"""Certificates for tests, and a small HTTPS server that shows them."""
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from banyan import certificates
+from banyan.certificates import Identity
+from banyan.client import Trust
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+ANSWER = HEAD + b'Content-Length: 16\r\n\r\n{"status": "ok"}'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """Files with a certificate and its key."""
+
+    certificate: Path
+    key: Path
+
+
+class Authority:
+    """An authority whose certificate is in `file`."""
+
+    def __init__(self, directory: Path, name: str = "authority") -> None:
+        self._directory = directory
+        self._identity: Identity = certificates.new_authority(name, datetime.now(UTC))
+        self.file = directory / f"{name}.pem"
+        self.file.write_bytes(certificates.certificate_text(self._identity.certificate))
+
+    @property
+    def trust(self) -> Trust:
+        """A client's trust in this authority."""
+        return Trust(ca_file=str(self.file))
+
+    def vouch(self, name: str, *names: str, client: bool = False, age_days: float = 0, days: float = 30) -> Shown:
+        """A certificate in `name`.pem for `names`, made `age_days` ago for `days`."""
+        shown = Shown(certificate=self._directory / f"{name}.pem", key=self._directory / f"{name}.key")
+        made = datetime.now(UTC) - timedelta(days=age_days)
+        identity = certificates.issue(self._identity, names or ("localhost",), made, days=days, client=client)
+        certificates.write(identity, shown.certificate, shown.key)
+        return shown
+
+
+@contextmanager
+def https(shown: Shown) -> Iterator[str]:
+    """The address of a server that shows this certificate and answers whatever it is asked."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(shown.certificate, shown.key)
+    with answering(context) as port:
+        yield f"https://localhost:{port}"
+
+
+@contextmanager
+def answering(context: ssl.SSLContext | None = None, answer: bytes = ANSWER) -> Iterator[int]:
+    """The port of a server that gives this answer to each request, with TLS if there is a `context`."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):  # it is closed at the end
+            while True:
+                accepted, _ = listener.accept()
+                _answer(accepted, context, answer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+def _answer(accepted: socket.socket, context: ssl.SSLContext | None, answer: bytes) -> None:
+    with suppress(OSError), accepted:  # the client did not like what it saw
+        line = accepted if context is None else context.wrap_socket(accepted, server_side=True)
+        with line:
+            line.recv(65536)
+            line.sendall(answer)
+
+
+def protocol_of(port: int, newest: ssl.TLSVersion, cafile: Path) -> str | None:
+    """The protocol that a server agrees to with a client that knows none newer than `newest`; ssl.SSLError if none."""
+    context = ssl.create_default_context(cafile=str(cafile))
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    context.maximum_version = newest
+    with (
+        socket.create_connection(("127.0.0.1", port)) as line,
+        context.wrap_socket(line, server_hostname="localhost") as shaken,
+    ):
+        return shaken.version()
