@@ -146,7 +146,7 @@ def test_bodies(fuzzer: Fuzzer, record_property: Callable[[str, object], None]) 
     ) -> None:
         method, path, sent, own = request
         data = sent if isinstance(sent, bytes) else spoil(json.dumps(sent).encode())
-        fuzzer.send(method, path, own if rightful else role, data, headers=headers)
+        fuzzer.send(method, path, own if rightful != 7 else role, data, headers=headers)
 
     send()
     report(record_property, "bodies", fuzzer.statuses)

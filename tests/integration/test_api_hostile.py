@@ -15,7 +15,6 @@ from banyan.queue.context import Context
 from tests.integration.conftest import Api
 
 RESOURCES = {"cores": 1, "memory": 2**30}
-ID = "56a210d5e7794978227cb2f4"
 IDS = [f"{number:024x}" for number in range(1, 2001)]
 
 
@@ -259,9 +258,12 @@ class TestSizes:
 
 
 def test_a_time_before_1970_is_a_time(provider: Api, worker: Api, context: Context) -> None:
-    task = provider.post("/tasks", {"command": "true"}).get_json()["_id"]
-    sample = {"task": task, "execution": ID, "time": "1900-01-01T00:00:00", "resident_memory_bytes": 1}
-    assert worker.post("/memory_usage", [sample]).status_code == 201
+    provider.post("/tasks", {"command": "true", "state": "available"})
+    id = worker.post("/workers", {"name": "w", "resources": RESOURCES}).get_json()["_id"]
+    claim = {"request": "r", "resources": RESOURCES, "max_tasks": 1, "held": [], "wait": 0}
+    (grant,) = worker.post(f"/workers/{id}/claim", claim).get_json()["tasks"]
+    sample = {"task": grant["_id"], "execution": grant["execution"], "time": "1900-01-01T00:00:00"}
+    assert worker.post("/memory_usage", [{**sample, "resident_memory_bytes": 1}]).status_code == 201
     times = [each["time"] for each in context.storage.db["memory_usage"].find()]
     assert times == [datetime(1900, 1, 1, tzinfo=UTC)]
 
