@@ -1,6 +1,9 @@
 """`/workers`: registering, claiming, reporting, draining, leaving. Reading is Eve's."""
 
+import select
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from socket import socket
 from typing import Any
 
 from bson import ObjectId
@@ -69,9 +72,19 @@ def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
         draining=bool(body.get("draining")),
         wait_seconds=float(body.get("wait") or 0),
         ahead={key: int(count) for key, count in (body.get("ahead") or {}).items()},
+        listening=partial(_is_connected, request.environ.get("gunicorn.socket")),
     )
     news = claim(context(), worker_id, ask)
     return {"tasks": news.tasks, "cancel": news.cancel, "drain": news.drain, "forget": news.forget}
+
+
+def _is_connected(connection: socket | None) -> bool:
+    """Whether the client at the other end has not closed its connection; true where this cannot be known."""
+    if connection is None:
+        return True
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    return not poll.poll(0)
 
 
 @route(

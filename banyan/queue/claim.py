@@ -18,7 +18,7 @@ from banyan.queue.grant import attempt, grant
 from banyan.queue.hub import Waiter
 from banyan.queue.inputs import Resolved, resolve
 from banyan.queue.report import give_back, lose
-from banyan.storage.workers import ACTIVE, DRAINING, QUARANTINED
+from banyan.storage.workers import ACTIVE, ALIVE, DRAINING, QUARANTINED
 
 Document = dict[str, Any]
 
@@ -42,6 +42,8 @@ class Ask:
     """Counts the worker's questions, so that one that was held up on its way is not taken for the newest."""
     wait_seconds: float = 0.0
     ahead: Mapping[str, int] = field(default_factory=dict)
+    listening: Callable[[], bool] = lambda: True
+    """Whether somebody still waits for the answer: a worker that was killed is given nothing more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,6 @@ def _claim(context: Context, ask: Ask, waiter: Waiter) -> News:
         return News(tasks=replayed)
     if on_their_way:
         ask = _without(context, ask, on_their_way)
-    waiter.accepts = _could_take(context, Offer.of(worker), ask)
     return _wait(context, worker, ask, waiter, _news(context, worker, ask, held))
 
 
@@ -91,21 +92,29 @@ def _wait(context: Context, worker: Document, ask: Ask, waiter: Waiter, news: Ne
     """Answer when there is news or work, when the time is up, or (with nothing) when a newer claim has come."""
     deadline = time.monotonic() + min(ask.wait_seconds, context.settings.leases.heartbeat)
     while True:
+        waiter.accepts = _could_take(context, worker, ask)
+        if not ask.listening():
+            context.hub.pass_on(waiter)
+            return News()
         granted = _granted(context, worker, ask)
         left = deadline - time.monotonic()
         if granted or news or left <= 0 or context.hub.closed:
             return replace(news, tasks=granted)
         called = waiter.wait(left)
         current = context.storage.workers.load(worker["_id"])
-        if current is None or current.get("claim_request") != ask.request:
+        if current is None or current.get("claim_request") != ask.request or current["state"] not in ALIVE:
+            context.hub.pass_on(waiter)
             return News()
         worker = current
         if called:
             news = _news(context, worker, ask, context.storage.tasks.held_by(worker["_id"]))
 
 
-def _could_take(context: Context, offer: Offer, ask: Ask) -> Callable[[str], bool]:
+def _could_take(context: Context, worker: Document, ask: Ask) -> Callable[[str], bool]:
     """A test on class keys: would this claim take such a task? A class that is not known yet is worth a look."""
+    if worker["state"] != ACTIVE:
+        return lambda key: False
+    offer = Offer.of(worker)
 
     def could_take(key: str) -> bool:
         if key in ask.ahead:

@@ -26,6 +26,8 @@ class Waiter:
     woken: threading.Event = field(default_factory=threading.Event)
     called: bool = False
     """Whether there is news for this very worker."""
+    offered: str | None = None
+    """The class of the task that it was woken for last."""
 
     def wait(self, seconds: float) -> bool:
         """Wait to be woken, at most so long; whether it was for news of this worker (and not for work, or at all)."""
@@ -81,6 +83,12 @@ class Hub:
         with self._lock:
             self._waiters.pop(waiter, None)
 
+    def pass_on(self, waiter: Waiter) -> None:
+        """Stop to wake `waiter`, which takes nothing any more, and wake another one for what it was woken for."""
+        self.leave(waiter)
+        if waiter.offered is not None:
+            self.work({waiter.offered: 1})
+
     def work(self, counts: Mapping[str, int]) -> None:
         """Tell that so many tasks of each class (by key) can be claimed now."""
         if counts:
@@ -100,6 +108,7 @@ class Hub:
             key = next((key for key in left if waiter.accepts(key)), None)
             if key is None:
                 continue
+            waiter.offered = key
             waiter.woken.set()
             left[key] -= 1
             if not left[key]:

@@ -138,6 +138,7 @@ def expire_leases(context: Context) -> None:
     lost = [each for each in silent if context.storage.workers.move(each, LOST, now, only_silent_since=before)]
     for worker in lost:
         count = lose_held(context, worker)
+        context.hub.worker(worker)
         log.warning("worker %s was silent for %g s and is lost; %d attempts are abandoned", worker,
                     lost_after.total_seconds(), count)  # fmt: skip
 

@@ -214,6 +214,18 @@ def test_the_request_of_a_dead_server_is_taken_over_by_one(requests: Idempotency
     assert requests.begin("k", "digest", later, KEPT) == FirstAnswer(status=201, body=b"answer")
 
 
+def test_a_key_that_has_expired_is_as_good_as_new_although_it_is_still_there(requests: IdempotencyStore) -> None:
+    for body in ("digest", "digest", "other"):
+        key = requests.begin("k", body, NOW, KEPT)
+        assert isinstance(key, Key)
+        requests.finish(key, 201, b"answer")
+        with pytest.raises(Invalid, match="another body"):
+            requests.begin("k", "third", NOW + timedelta(seconds=KEPT - 1), KEPT)
+        later = requests.begin("k", "third", NOW + timedelta(seconds=KEPT), KEPT)
+        assert isinstance(later, Key)
+        requests.release(later)
+
+
 def test_samples_are_kept_until_their_task_goes(db: Db) -> None:
     store = MemoryStore(db)
     store.prepare()

@@ -19,17 +19,22 @@ import pytest
 from bson import json_util
 
 from banyan.domain.roles import Role
+from banyan.errors import Unavailable
 from banyan.queue.audit import Audit
 from banyan.queue.context import Context
 from banyan.queue.rescue import rescue
+from banyan.storage.failpoints import VARIABLE
 from banyan.storage.mongo import Storage
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.scenarios.scenario import Scenario
 from tests.faults.writes_in_code import sites, writes
+from tests.support import processes
 from tests.support.adding_up import faults
 from tests.support.clock import Ahead, moved
 from tests.support.crashing import Server, context_of
+from tests.support.hand_worker import HandWorker
 from tests.support.queue import SimulatedWorker, ids_of
+from tests.support.waiting import eventually
 
 Document = dict[str, Any]
 
@@ -199,3 +204,27 @@ def test_every_write_in_the_code_is_in_a_scenario(machine: Machine) -> None:
         lines |= {(file, int(number)) for file, _, number in (line.partition(":") for line in told["line"])}
     assert {write.method for write in writes() if not write.done(lines)} - OTHERWISE.keys() == set()
     assert {site for site, names in sites().items() if not names & passed} - OTHERWISE.keys() == set()
+
+
+def test_a_real_server_dies_at_the_point_that_its_environment_names_and_the_next_one_goes_on(
+    mongo_uri: str, database_name: str, tmp_path: Path
+) -> None:
+    point = "queue.report._end>ExecutionStore.end"
+    settings = {VARIABLE: point, "BANYAN_LEASES__LOST_AFTER": "6", "BANYAN_MODELS__PATH": "[]"}
+    server = processes.server(tmp_path, "server", mongo_uri, database_name, **settings)
+    server.start()
+    try:
+        server.wait_until_healthy()
+        with server.client("user") as provider, server.client("worker") as client:
+            parent = provider.submit({"command": "true", "state": "available"})["_id"]
+            child = provider.submit({"command": "true", "state": "available", "dependencies": [parent]})["_id"]
+            worker = HandWorker(client)
+            (grant,) = worker.claim()
+            with pytest.raises(Unavailable):
+                worker.end(grant)
+            server.wait_until_healthy()
+            eventually(lambda: provider.task(child)["state"] == "available", seconds=60, show=server.tail)
+            assert provider.task(parent)["exit_status"] == "success"
+            assert [attempt["exit_status"] for attempt in provider.attempts(parent)] == ["success"]
+    finally:
+        server.stop()

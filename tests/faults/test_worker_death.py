@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pymongo import MongoClient
 
 from banyan.client import Client
 from banyan.storage import embedded
@@ -132,6 +133,24 @@ def test_the_next_life_tells_what_had_ended_and_frees_what_had_not(site: Site) -
     assert (told["exit_status"], told["stdout_tail"]) == ("success", "kept\n")
     assert [attempt["exit_status"] for attempt in site.client.attempts(long)] == [UNREACHABLE, "success"]
     assert site.client.task(long)["retry_count"] == 0
+
+
+def test_a_killed_worker_gets_nothing_more_although_its_lease_goes_on(
+    site: Site, mongo_uri: str, database_name: str
+) -> None:
+    """Work that comes then goes at once to those who are there, and waits for no lease."""
+    dead = site.worker()
+    other = processes.worker(site.directory, "other", site.server.url, site.server.token("worker"), cores=4)
+    other.start()
+    site.stack.callback(other.stop)
+    with MongoClient[dict[str, object]](mongo_uri) as mongo:
+        workers = mongo[database_name]["workers"]
+        asking = {"claim_request": {"$exists": True}}
+        eventually(lambda: workers.count_documents(asking) == 2, seconds=60, show=other.tail)
+    dead.send(signal.SIGKILL)
+    ids = [site.client.submit({"command": "true", "state": "available"})["_id"] for _ in range(20)]
+    assert {task["exit_status"] for task in site.client.wait(ids, timeout=40)} == {"success"}
+    assert [len(site.client.attempts(id)) for id in ids] == [1] * 20
 
 
 @pytest.mark.parametrize("victim", ["worker", "server", "mongod"])
