@@ -7,6 +7,7 @@ from socket import socket
 from typing import Any
 
 from bson import ObjectId
+from flask import request
 
 from banyan.api.bodies import read_bytes, read_object
 from banyan.api.context import actor, context

@@ -7,11 +7,13 @@ changes only what it finds in the old form. The version is raised after the step
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from pymongo.database import Database
+from pymongo.errors import OperationFailure
 
 from banyan.errors import SetupError
 from banyan.storage.forget import NEVER
@@ -39,7 +41,20 @@ def _date_notes(db: Database[Document]) -> None:
     db["forget"].update_many(undated, {"$set": {"up_to": None, "told": NEVER, "at": datetime.now(UTC)}})
 
 
-STEPS = (Step(version=2, what="notes of what workers may remove are dated", act=_date_notes),)
+def _to_2(db: Database[Document]) -> None:
+    _date_notes(db)
+    _drop_index(db, "forget", "worker", [("worker", 1)])
+    _drop_index(db, "tasks", "sweep", [("sweep", 1), ("index", 1)])
+
+
+def _drop_index(db: Database[Document], collection: str, name: str, keys: list[tuple[str, int]]) -> None:
+    """Remove an index as an older version had it; this version's own is made afterwards."""
+    if db[collection].index_information().get(name, {}).get("key") == keys:
+        with suppress(OperationFailure):  # another server was first
+            db[collection].drop_index(name)
+
+
+STEPS = (Step(version=2, what="notes of what workers may remove are dated", act=_to_2),)
 FIRST_VERSION = 1
 SCHEMA_VERSION = STEPS[-1].version
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from pymongo import MongoClient
 from pymongo.database import Database
 
 from banyan.config import ServerSettings
@@ -117,6 +118,17 @@ def test_a_database_of_a_newer_program_is_refused(mongo_uri: str, db: Db) -> Non
     with pytest.raises(SetupError, match=f"schema {SCHEMA_VERSION + 1}, .* up to {SCHEMA_VERSION}: a newer Banyan"):
         Storage.connect(mongo_uri, db.name)
     assert version_of(db) == SCHEMA_VERSION + 1
+
+
+def test_indexes_that_have_changed_since_are_made_anew(mongo_uri: str, database_name: str) -> None:
+    with MongoClient[dict[str, Any]](mongo_uri) as client:
+        old = client[database_name]
+        old["meta"].insert_one({"_id": "schema", "version": 1})
+        old["tasks"].create_index([("sweep", 1), ("index", 1)], name="sweep")
+        old["forget"].create_index([("worker", 1)], name="worker")
+        Storage.connect(mongo_uri, database_name).close()
+        assert len(old["tasks"].index_information()["sweep"]["key"]) == 4
+        assert "worker" not in old["forget"].index_information()
 
 
 def doubling(version: int, fails_at: int | None = None) -> Step:
