@@ -5,6 +5,7 @@ another user must belong to that user: otherwise a hard link would lend him our 
 """
 
 import contextlib
+import math
 import os
 import secrets
 import stat
@@ -76,13 +77,16 @@ def regular_files(path: str) -> Iterator[tuple[str, os.stat_result]]:
         yield from files_of(top)
 
 
-def files_of(top: int) -> Iterator[tuple[str, os.stat_result]]:
-    """As `regular_files`, for the descriptor of a directory."""
+def files_of(top: int, max_entries: float = math.inf) -> Iterator[tuple[str, os.stat_result]]:
+    """As `regular_files`, for the descriptor of a directory; so many entries of any kind are looked at."""
     waiting: list[tuple[str, ...]] = [()]
     while waiting:
         steps = waiting.pop()
         with contextlib.suppress(OSError), descended(top, steps) as here:  # it may vanish while we look
             for name, status in _entries(here):
+                max_entries -= 1
+                if max_entries < 0:
+                    return
                 if stat.S_ISREG(status.st_mode):
                     yield "/".join((*steps, name)), status
                 elif stat.S_ISDIR(status.st_mode) and len(steps) < MAX_DEPTH:

@@ -11,6 +11,9 @@ from itertools import islice
 from banyan import beneath
 
 _BLOCK_BYTES = 256 * 1024
+_LAST_SECOND = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+_LEAST_ENTRIES, _ENTRIES_PER_FILE = 1000, 10
+"""How many entries are looked at for each file that may be listed, so that empty directories do not take for ever."""
 _MIN_PROBE, _MAX_PROBE = 16, 1000
 
 
@@ -42,7 +45,7 @@ class OpenFile:
         status = os.fstat(descriptor)
         self.size = status.st_size
         self.owner = status.st_uid
-        self.modified = datetime.fromtimestamp(status.st_mtime, UTC)
+        self.modified = _modified(status)
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
         """The bytes from `start` to before `stop`; fewer when the file was cut meanwhile."""
@@ -94,7 +97,8 @@ def list_beneath(root: Root, path: str, limit: int) -> list[DiskFile] | None:
         return None
     try:
         with _opened(root) as top, beneath.descended(top, steps) as directory:
-            found = [_described(*each) for each in islice(beneath.files_of(directory), limit)]
+            files = beneath.files_of(directory, max(_LEAST_ENTRIES, limit * _ENTRIES_PER_FILE))
+            found = [_described(*each) for each in islice(files, limit)]
     except (OSError, ValueError):
         return None
     return sorted(found, key=lambda file: file.path)
@@ -120,4 +124,9 @@ def _opened(root: Root) -> Iterator[int]:
 
 
 def _described(path: str, status: os.stat_result) -> DiskFile:
-    return DiskFile(path=path, size=status.st_size, modified=datetime.fromtimestamp(status.st_mtime, UTC))
+    return DiskFile(path=path, size=status.st_size, modified=_modified(status))
+
+
+def _modified(status: os.stat_result) -> datetime:
+    """When a file was changed, as its owner says, who may say any number: the nearest that is a date."""
+    return datetime.fromtimestamp(min(max(status.st_mtime, 0.0), _LAST_SECOND), UTC)

@@ -1,10 +1,15 @@
 """Reading beneath a shared directory: what is there, and nothing that lies elsewhere."""
 
 import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from banyan import beneath
 from banyan.storage.disk import Root, list_beneath, open_beneath, shared_root, steps_of
 
 PROBE = ".probe"
@@ -13,6 +18,13 @@ TEXT = "0123456789abcdef"
 
 def at(path: object) -> Root:
     return Root(path=str(path), owner=os.getuid())
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    yield descriptor
+    os.close(descriptor)
 
 
 @pytest.fixture
@@ -99,3 +111,76 @@ def test_a_probe_in_somebody_elses_directory_proves_nothing(root: Path) -> None:
     (root / PROBE).write_text(TEXT)
     os.chown(root / PROBE, 12345, -1)
     assert shared_root(str(root), PROBE, TEXT) is None
+
+
+def test_a_file_that_is_said_to_be_from_another_age_is_read_all_the_same(root: Path) -> None:
+    for seconds in (-(10**11), 10**12):
+        try:
+            os.utime(root / "a" / "b" / "file", (seconds, seconds))
+        except OSError:
+            continue  # this file system has no such time
+        opened = open_beneath(at(root), "a/b/file")
+        assert opened is not None
+        opened.close()
+        assert [file.path for file in list_beneath(at(root), "a", 10) or ()] == ["b/file"]
+
+
+def test_countless_empty_directories_are_not_all_looked_at(root: Path) -> None:
+    for number in range(1500):
+        (root / "many" / str(number)).mkdir(parents=True)
+    with opened(root) as directory:
+        assert [path for path, _ in beneath.files_of(directory)] == ["a/b/file"]
+        assert list(beneath.files_of(directory, 3)) == []
+    found = list_beneath(at(root), "many", 1)
+    assert found == []
+
+
+def test_directories_within_directories_without_end_are_left(root: Path) -> None:
+    here = os.open(root, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        inner = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    assert [file.path for file in list_beneath(at(root), "", 10) or ()] == ["a/b/file"]
+    assert open_beneath(at(root), "d/" * 1500 + "file") is None
+    beneath.remove(str(root / "d"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_second_name_of_somebody_elses_file_does_not_lead_there(root: Path, tmp_path: Path) -> None:
+    (root / "a" / "linked").hardlink_to(tmp_path / "secret")
+    for place in (root, root / "a", root / "a" / "b", root / "a" / "b" / "file"):
+        os.chown(place, 4321, 4321)
+    worker = Root(path=str(root), owner=4321)
+    assert open_beneath(worker, "a/linked") is None
+    assert [file.path for file in list_beneath(worker, "a", 10) or ()] == ["b/file"]
+    os.chown(tmp_path / "secret", 4321, 4321)
+    assert open_beneath(worker, "a/linked") is not None
+
+
+def test_what_is_exchanged_while_it_is_read_leads_nowhere(root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside" / "b"
+    outside.mkdir(parents=True)
+    (outside / "file").write_text("secret")
+    stop = threading.Event()
+
+    def exchange() -> None:
+        while not stop.is_set():
+            (root / "a").rename(root / "kept")
+            (root / "a").symlink_to(tmp_path / "outside")
+            (root / "a").unlink()
+            (root / "kept").rename(root / "a")
+
+    with ThreadPoolExecutor(1) as pool:
+        exchanging = pool.submit(exchange)
+        seen = set()
+        for _ in range(2000):
+            opened_file = open_beneath(at(root), "a/b/file")
+            if opened_file is not None:
+                seen.add(b"".join(opened_file.read(0, 100)))
+                opened_file.close()
+        stop.set()
+        exchanging.result()
+    assert seen <= {b"0123456789"}
