@@ -8,6 +8,7 @@ from bson import ObjectId
 
 from banyan.domain.matching import Offer, TaskClass
 from banyan.domain.task import ENDED, LIVE, State
+from banyan.domain.transitions import MAX_LOSSES
 from banyan.errors import NotFound
 from banyan.queue.actor import Actor
 from banyan.queue.context import Context
@@ -51,6 +52,10 @@ def _ended(task: Document) -> str:
         return f"it was cancelled because its parent {cause['task']} did not end as it needs"
     if task["state"] == State.CANCELLED:
         return f"it was cancelled by {cause.get('user', 'its provider')}"
+    if task.get("abandoned_count", 0) >= MAX_LOSSES:
+        return (
+            f"it has ended: {task.get('exit_status')}; it was lost {MAX_LOSSES} times, and is not tried again by itself"
+        )
     return f"it has ended: {task.get('exit_status')}"
 
 

@@ -233,6 +233,8 @@ def test_a_task_that_outlived_five_workers_is_failed(context: Context) -> None:
     document = context.storage.tasks.documents([id])[id]
     assert document["exit_status"] == "abandoned (worker unreachable)"
     assert (document["retry_count"], document["abandoned_count"]) == (0, 5)
+    said = "it has ended: abandoned (worker unreachable); it was lost 5 times, and is not tried again by itself"
+    assert explain(context, id)["summary"] == said
 
 
 def test_a_replaced_worker_loses_all_but_what_is_in_its_spool(context: Context) -> None:
