@@ -111,14 +111,18 @@ class UserStore:
             self._users.update_one({"name": name}, {"$set": {"leaving": True}})
             others = self._users.find({"role": Role.ADMIN, "leaving": {"$ne": True}})
             if all(_user(other).expired(now) for other in others):
-                self._users.update_one({"name": name}, {"$unset": {"leaving": 1}})
+                self._keep(name)
                 raise Invalid({"name": f"{name!r} is the last admin; make another one first"})
         self._retire(found, now)
         gone = self._users.delete_one(_as_it_was(found))
         self._forget()
         if not gone.deleted_count:
-            self._users.update_one({"name": name}, {"$unset": {"leaving": 1}})
+            self._keep(name)
             raise _changed_meanwhile(name)
+
+    def _keep(self, name: str) -> None:
+        """Take back the mark of one that is not removed after all."""
+        self._users.update_one({"name": name}, {"$unset": {"leaving": 1}})
 
     def list(self) -> list[User]:
         """All users in the order of their names."""
