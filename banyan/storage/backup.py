@@ -19,6 +19,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, WriteConcern
 from pymongo.client_session import ClientSession
 from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.read_concern import ReadConcern
 
 from banyan.errors import SetupError, Unavailable
 from banyan.storage import archive
@@ -214,7 +215,10 @@ def documents_of(piece: Piece) -> list[Document | RawBSONDocument]:
 
 def _compare(storage: Storage, contents: Contents) -> None:
     """Raise `Unavailable` if MongoDB does not have what it was given, or has more."""
-    there: Mapping[str, int] = {name: storage.db[name].count_documents({}) for name in contents.counts}
+    local = ReadConcern("local")  # the majority may not have everything yet: the last write waits for that
+    there: Mapping[str, int] = {
+        name: storage.db.get_collection(name, read_concern=local).count_documents({}) for name in contents.counts
+    }
     wrong = [name for name, count in contents.counts.items() if there[name] - (name == "meta") != count]
     if wrong:
         raise Unavailable(f"not all documents have arrived, in {', '.join(wrong)}; restore it once more with --force")

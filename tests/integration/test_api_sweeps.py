@@ -232,7 +232,7 @@ class TestLimits:
                 "11 points, at most 10",
             ),
             ({"command": "a" * 3000, "grid": {"x": [1] * 10}}, "the commands are longer than 20000 bytes"),
-            ({"command": "a", "inputs": {"y": "x" * 3000}, "grid": {"x": [1] * 10}}, "at most 20000"),
+            ({"command": "a", "inputs": {"y": "x" * 3000}, "grid": {"x": [1] * 10}}, "all together may have 20000"),
             ({"command": "a", "grid": {"x" * 3000: [1] * 10}}, "the inputs of 10 points have 30070 bytes"),
         ],
     )
