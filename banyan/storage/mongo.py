@@ -66,6 +66,8 @@ def translate(error: BaseException) -> BanyanError | None:
     """What a driver error means to a caller; None when it is a defect of ours and should be seen as one."""
     if isinstance(error, (ConnectionFailure, WaitQueueTimeoutError, WTimeoutError)):
         return Unavailable(AWAY)
+    if isinstance(error, AttributeError) and "RawBSONDocument" in str(error):
+        return Unavailable(AWAY)  # the driver stumbles over a write that no majority has confirmed
     if isinstance(error, DocumentTooLarge):
         return TooLarge(_LARGE)
     if isinstance(error, (InvalidDocument, OverflowError)):
