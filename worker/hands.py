@@ -10,10 +10,11 @@ from worker.events import Document, Dropped, Event, Exited, Forgotten, Grant, No
 from worker.executors import CannotStart, Executors
 from worker.layout import Layout
 from worker.link import Link
+from worker.offspring import cpu_ticks
 from worker.outcome import MARKS
 from worker.spawner import Spawner
 from worker.uploads import Uploads
-from worker.usage import Watched, Watcher, cpu_ticks
+from worker.usage import Watched, Watcher
 
 
 class Hands:

@@ -8,7 +8,7 @@ import time
 
 from banyan import frames
 from banyan.models import cancel_memory
-from worker.offspring import descendants, kill, resident_bytes, signal_group
+from worker.offspring import SIGKILL, SIGSTOP, descendants, kill, resident_bytes, signal_group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from worker.job import Job
 
-SIGKILL = 9
-SIGSTOP = 19
 READABLE, WRITABLE = 1, 4
 """As `select.poll` calls them."""
 

@@ -11,7 +11,7 @@ import time
 from banyan.models import cancel_memory
 from worker.host_process import WRITABLE, Host
 from worker.job import Job
-from worker.offspring import resident_bytes, signal_group
+from worker.offspring import SIGKILL, SIGTERM, resident_bytes, signal_group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Any
 
-SIGKILL = 9
-SIGTERM = 15
 MOST_LEFT = 0.25
 """Of a task's memory limit, the part that its host may have grown before."""
 

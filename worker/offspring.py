@@ -10,7 +10,9 @@ import sys
 
 PR_SET_CHILD_SUBREAPER = 36
 COOKIE = b"BANYAN_EXECUTION_ID="
-IGNORED_SIGNALS = (1, 2, 13, 15, 25)
+SIGKILL, SIGTERM, SIGCONT, SIGSTOP = 9, 15, 18, 19
+"""As Linux numbers them on all machines that we run on: the module `signal` brings the large `enum` along."""
+IGNORED_SIGNALS = (1, 2, 13, SIGTERM, 25)
 """SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGXFSZ: the supervisor ignores them, what it starts must not."""
 
 
@@ -76,19 +78,36 @@ def session_of(pid: int) -> int:
         return 0
 
 
-def own_peak() -> int:
-    """The largest resident size that this process has had since the last time, in bytes."""
-    peak = 0
-    with open("/proc/self/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"VmHWM:"):
-                peak = int(line.split()[1]) * 1024
+def peak_bytes(process: "int | str") -> int:
+    """The largest resident size of a process (`self` for this one) since it was reset; 0 if it is gone."""
     try:
-        with open("/proc/self/clear_refs", "w") as file:
+        with open(f"/proc/{process}/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        return 0
+    return 0
+
+
+def reset_peak(process: "int | str") -> bool:
+    """Let the kernel begin anew with the largest resident size of a process; whether it does."""
+    try:
+        with open(f"/proc/{process}/clear_refs", "w") as file:
             file.write("5")
     except OSError:
-        return peak  # then it is the largest ever
-    return peak
+        return False
+    return True
+
+
+def cpu_ticks(pid: int) -> int:
+    """The CPU time that a process has used so far, in clock ticks; 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[11]) + int(fields[12])
 
 
 def resident_bytes(pid: int) -> int:
@@ -114,7 +133,7 @@ def signal_group(group: int, number: int) -> bool:
 def kill(pid: int) -> None:
     """Kill one process, if it is still there and ours."""
     try:
-        os.kill(pid, 9)
+        os.kill(pid, SIGKILL)
     except (ProcessLookupError, PermissionError):
         return
 

@@ -39,10 +39,13 @@ from worker.hosts import Hosts
 from worker.job import Job
 from worker.offspring import (
     IGNORED_SIGNALS,
+    SIGCONT,
+    SIGKILL,
     become_subreaper,
     children,
     kill,
-    own_peak,
+    peak_bytes,
+    reset_peak,
     signal_group,
 )
 from worker.orphans import Orphans
@@ -52,8 +55,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-SIGKILL = 9
-SIGCONT = 18
 FLUSH_SECONDS = 0.01
 """How long answers may wait for company while there is more to do."""
 SWEEP_SECONDS = 2.0
@@ -270,7 +271,8 @@ class Supervisor:
     def _own_size(self, now: float) -> int:
         """How large we may have been lately, which Linux counts for what we spawn."""
         if now > self._own_peak_until:
-            self._own_peak, self._own_peak_until = own_peak(), now + 1.0
+            self._own_peak, self._own_peak_until = peak_bytes("self"), now + 1.0
+            reset_peak("self")
         return self._own_peak
 
     def _sweep(self) -> None:

@@ -56,12 +56,6 @@ def process_table() -> dict[int, Process]:
     return {process.pid: process for process in found if process is not None}
 
 
-def cpu_ticks(pid: int) -> int:
-    """The CPU time that a process has used so far; 0 if it is gone."""
-    process = _process(pid)
-    return process.cpu_ticks if process is not None else 0
-
-
 def _process(pid: int) -> Process | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
