@@ -33,6 +33,13 @@ class Send:
     samples: Sequence[Document]
 
 
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Keep these ends on disk: it may take long until they can be sent."""
+
+    ends: Sequence[Document]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """Start a task once the earlier ones of its lane have ended."""
@@ -101,4 +108,4 @@ class Note:
     warning: bool = False
 
 
-Action = Register | Ask | Send | Run | Withdraw | Kill | Stream | Sync | Clear | Forget | Leave | Note
+Action = Register | Ask | Send | Keep | Run | Withdraw | Kill | Stream | Sync | Clear | Forget | Leave | Note

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from worker import asking
-from worker.actions import Action, Ask, Forget, Leave, Note, Register, Send
+from worker.actions import Action, Ask, Forget, Keep, Leave, Note, Register, Send
 from worker.asking import Offer
 from worker.claims import Claims
 from worker.events import (
@@ -135,7 +135,7 @@ class Core:
         told = self._outbox.due(self._busy) if self.worker else None
         idle = self._busy_at + self._limits.idle_seconds
         may_idle = self._limits.idle_seconds and not self._tasks.attempts and not self._draining
-        due = [self._turn.next_reminder, told, self._leave_by, *self._claims.deadlines]
+        due = [self._turn.next_reminder, told, self._outbox.keep_due, self._leave_by, *self._claims.deadlines]
         due.append(idle if may_idle else None)
         return min((when for when in due if when is not None), default=None)
 
@@ -160,6 +160,9 @@ class Core:
         if self.worker is not None and due is not None and due <= self._turn.now:
             reports, samples = self._outbox.batch(self._turn.now)
             self._turn.do(Send(worker=self.worker, reports=reports, samples=samples))
+        keep = self._outbox.keep_due
+        if keep is not None and keep <= self._turn.now:
+            self._turn.do(Keep(self._outbox.to_keep()))
         self._perhaps_leave()
 
     def _ask(self) -> None:

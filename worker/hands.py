@@ -5,7 +5,22 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.actions import Action, Ask, Clear, Forget, Kill, Leave, Note, Register, Run, Send, Stream, Sync, Withdraw
+from worker.actions import (
+    Action,
+    Ask,
+    Clear,
+    Forget,
+    Keep,
+    Kill,
+    Leave,
+    Note,
+    Register,
+    Run,
+    Send,
+    Stream,
+    Sync,
+    Withdraw,
+)
 from worker.events import Document, Dropped, Event, Exited, Forgotten, Grant, NotStarted, Started
 from worker.executors import CannotStart, Executors
 from worker.layout import Layout
@@ -49,6 +64,7 @@ class Hands:
             Register: lambda action: link.register(lambda: register(action)),
             Ask: link.ask,
             Send: link.send,
+            Keep: lambda action: link.keep(action.ends),
             Run: self._run,
             Withdraw: lambda action: spawner().drop(action.execution),
             Kill: lambda action: spawner().signal(action.execution, action.signal),

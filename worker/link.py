@@ -97,7 +97,7 @@ class Link:
         for _ in self._claimers:
             self._asks.put(None)
         self._reporter.join(timeout=2.0)
-        self._keep(ends)
+        self.keep(ends, self._acknowledged)
         if worker is not None:
             try:
                 self._server.close_worker(worker, [end["execution"] for end in ends])
@@ -116,8 +116,8 @@ class Link:
             )
             self.note(Note(text, warning=True))
 
-    def _keep(self, ends: Sequence[Document]) -> None:
-        acknowledged, self._acknowledged = self._acknowledged, []
+    def keep(self, ends: Sequence[Document], acknowledged: Sequence[str] = ()) -> None:
+        """Keep these ends on disk, and let go of those that are acknowledged."""
         try:
             self._spool.add(ends, acknowledged)
         except sqlite3.Error as error:
@@ -184,7 +184,8 @@ class Link:
 
     def _report_all(self) -> None:
         while (send := self._sends.get()) is not None:
-            self._keep([report for report in send.reports if "exit_status" in report])
+            acknowledged, self._acknowledged = self._acknowledged, []
+            self.keep([report for report in send.reports if "exit_status" in report], acknowledged)
             event = self._report(send)
             if event is not None:
                 self._tell(event)

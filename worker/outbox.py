@@ -9,6 +9,8 @@ MAX_SAMPLES = 5_000
 MAX_BATCH_BYTES = 8 << 20
 BUSY_SECONDS = 0.2
 """How long reports wait for company while the worker has more to do."""
+KEEP_SECONDS = 1.0
+"""An end that could not be sent for so long, as while the server is away, is kept on disk by itself."""
 _BULKY = ("stdout_tail", "stderr_tail", "result", "error")
 
 
@@ -24,6 +26,8 @@ class Outbox:
         self._samples: list[Document] = []
         self._under_way: Sequence[Document] | None = None
         self._since = 0.0
+        self._unkept: dict[str, Document] = {}
+        self._unkept_since = 0.0
 
     @property
     def unacknowledged(self) -> list[str]:
@@ -46,6 +50,9 @@ class Outbox:
             self._since = now
         if "exit_status" in report:
             self._ends[report["execution"]] = report
+            if not self._unkept:
+                self._unkept_since = now
+            self._unkept[report["execution"]] = report
         self._waiting.append(report)
 
     def add_sample(self, sample: Document, now: float) -> None:
@@ -72,9 +79,21 @@ class Outbox:
             count += 1
         reports, self._waiting = self._waiting[:count], self._waiting[count:]
         samples, self._samples = self._samples[:MAX_SAMPLES], self._samples[MAX_SAMPLES:]
+        for report in reports:
+            self._unkept.pop(report["execution"], None)  # what is sent is kept before
         self._under_way = reports
         self._since = now
         return reports, samples
+
+    @property
+    def keep_due(self) -> float | None:
+        """When ends that were not sent yet are to be kept; None if there are none."""
+        return self._unkept_since + KEEP_SECONDS if self._unkept else None
+
+    def to_keep(self) -> list[Document]:
+        """Those ends, which are the caller's to keep now."""
+        ends, self._unkept = list(self._unkept.values()), {}
+        return ends
 
     def answered(self, accepted: Sequence[str], stale: Sequence[str], now: float) -> list[str]:
         """The batch under way was answered; the attempts whose end is settled by that.

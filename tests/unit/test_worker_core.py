@@ -6,7 +6,7 @@ import pytest
 
 from banyan.domain.resources import Resources
 from tests.support.worker import CoreDriver, grant
-from worker.actions import Ask, Clear, Forget, Kill, Leave, Note, Register, Run, Send, Sync, Withdraw
+from worker.actions import Ask, Clear, Forget, Keep, Kill, Leave, Note, Register, Run, Send, Sync, Withdraw
 from worker.core import Limits
 from worker.events import (
     Claimed,
@@ -358,6 +358,32 @@ def test_draining_finishes_what_runs_and_gives_back_the_rest() -> None:
     driver.settle()
     assert driver.all(Leave) == [Leave("worker-1")]
     assert driver.core.left
+
+
+def test_ends_that_cannot_be_told_are_kept_before_the_server_answers() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"), grant("b"))
+    driver.start("a")
+    driver.start("b")
+    driver.wait(0.6)  # the starts are told, and the server does not answer
+    driver.exit("a")
+    driver.exit("b")
+    assert driver.all(Keep, driver.wait(0.9)) == []
+    (kept,) = driver.all(Keep, driver.wait(0.2))
+    assert [end["execution"] for end in kept.ends] == ["a", "b"]
+    assert driver.all(Keep, driver.wait(60)) == []
+    driver.settle()
+    assert driver.core.outstanding == []
+
+
+def test_ends_that_are_told_at_once_are_kept_by_the_telling_alone() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"))
+    driver.start("a")
+    driver.exit("a")
+    driver.settle()
+    driver.wait(5)
+    assert driver.all(Keep) == []
 
 
 def test_a_draining_worker_leaves_what_it_cannot_tell_to_its_spool() -> None:
