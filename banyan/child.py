@@ -7,10 +7,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 
 _PR_SET_PDEATHSIG = 1
+_ASKING_TO_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOP_SECONDS = 2.0
+
+_looked_after: list[list[subprocess.Popen[bytes]]] = []
+"""What was started in each block of `none_left`."""
 
 
 def spawn(
@@ -30,18 +38,39 @@ def spawn(
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=descriptor,
-            stderr=descriptor,
-            env=None if env is None else dict(env),
-            pass_fds=tuple(pass_fds),
-            start_new_session=True,
-            preexec_fn=_die_with(os.getpid(), death_signal),
-        )
+        with _undisturbed():
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=descriptor,
+                env=None if env is None else dict(env),
+                pass_fds=tuple(pass_fds),
+                start_new_session=True,
+                preexec_fn=_die_with(os.getpid(), death_signal),
+            )
+            for started in _looked_after:
+                started.append(process)
+        return process
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def none_left() -> Iterator[None]:
+    """What was started in the block and still runs at its end is stopped, the last first.
+
+    Whoever starts a child stops it; this is for the one whose start was interrupted by a signal before anyone knew
+    of it.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+    _looked_after.append(started)
+    try:
+        yield
+    finally:
+        _looked_after.remove(started)
+        for process in reversed(started):
+            stop(process, seconds=_STOP_SECONDS)
 
 
 def stop(
@@ -92,6 +121,26 @@ def _own_user() -> tuple[str, str]:
     except KeyError:  # a container may run as a user that nobody has named
         return str(os.getuid()), "/"
     return user.pw_name, user.pw_dir
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals that ask this process to end are heard only after the block. They disturb the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    with ExitStack() as handlers:
+        for each in _ASKING_TO_END:
+            if signal.getsignal(each) not in (signal.SIG_IGN, None):
+                handlers.callback(signal.signal, each, signal.signal(each, hear))
+        yield
+    for number in asked:
+        signal.raise_signal(number)
 
 
 def _die_with(parent: int, death_signal: signal.Signals) -> Callable[[], None]:

@@ -124,7 +124,8 @@ def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Itera
 
     `say` hears what is being waited for. SetupError if a part cannot be started.
     """
-    with ExitStack() as last, ExitStack() as first:  # the server is older than MongoDB, and ends before it
+    # The server is older than MongoDB, and ends before it.
+    with child.none_left(), ExitStack() as last, ExitStack() as first:
         lock = DirectoryLock.acquire(plan.data)
         last.callback(lock.release)
         tokens = tokens_at(_credentials(plan))

@@ -4,6 +4,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import psutil
 import pytest
@@ -63,3 +64,26 @@ def test_its_family_is_killed_with_it_when_asked(start: Start) -> None:
     (grandchild,) = psutil.Process(process.pid).children()
     assert child.stop(process, seconds=0.3, family=True) == -signal.SIGKILL
     eventually(lambda: alive([grandchild.pid]), lambda left: left == [])
+
+
+def test_a_child_whose_start_a_signal_interrupts_is_not_left(log: Path) -> None:
+    class Stopped(BaseException):
+        """A signal asked us to stop."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped
+
+    def be_interrupted() -> None:
+        child.spawn(["sh", "-c", "echo $$; kill -TERM $PPID; exec sleep 60"], log=log)
+        signal.pause()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        for _ in range(20):  # each time the signal comes a little earlier or later
+            with pytest.raises(Stopped), child.none_left():
+                be_interrupted()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    pids = [int(line) for line in log.read_text().split()]
+    assert len(pids) == 20
+    assert alive(pids) == []
