@@ -136,7 +136,7 @@ def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Itera
         tell(uri)
         say("Starting server and worker")
         ca_file = str(files.authority) if files else ""
-        worker = _start_worker(plan, url, tokens["worker"], ca_file, first)
+        worker = _start_worker(plan, url, ca_file, first)
         trust = Trust.from_environment()
         with Client(url, tokens["admin"], trust=replace(trust, ca_file=ca_file or trust.ca_file)) as admin:
             _wait(server, lambda: bool(admin.health()))
@@ -207,10 +207,8 @@ def _start_server(
     return Part(name="server", process=process, log=log), url, tell
 
 
-def _start_worker(plan: Plan, url: str, token: str, ca_file: str, stack: ExitStack) -> Part:
-    token_file = plan.data / "worker-token"
-    _write_private(token_file, token)
-    command = [sys.executable, "-m", "banyan", "worker", "--url", url, "--token-file", str(token_file)]
+def _start_worker(plan: Plan, url: str, ca_file: str, stack: ExitStack) -> Part:
+    command = [sys.executable, "-m", "banyan", "worker", "--url", url, "--token-file", str(_credentials(plan))]
     command += ["--workdir", str(plan.data / "work"), *plan.worker_options]
     command += ["--ca-file", ca_file] if ca_file else []
     command += ["--config", str(plan.worker_config)] if plan.worker_config else []
