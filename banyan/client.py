@@ -40,7 +40,7 @@ class Client(ModelCalls, SweepCalls):
     Questions, and acts that are safe to repeat, are repeated a few times when the connection breaks.
     `transport` replaces the network (tests run the server's WSGI app in it); `sleep` pauses between polls. `trust` says
     whom to believe (by default what `BANYAN_CA_FILE` and the like say); SetupError where it does not let the token go.
-    `renew` gives the token as it is now, for example from a file; it is called when the server refuses ours.
+    `renew` is given a token that the server refuses and answers with a newer one, for example from a file.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Client(ModelCalls, SweepCalls):
         transport: BaseAdapter | None = None,
         sleep: Callable[[float], None] = time.sleep,
         trust: Trust | None = None,
-        renew: Callable[[], str] | None = None,
+        renew: Callable[[str], str] | None = None,
     ) -> None:
         super().__init__(Connection(url, token, transport, sleep, trust, renew), sleep)
 

@@ -27,8 +27,8 @@ class Connection:
 
     Several threads may use one connection: each has its own `requests` session, all share one pool. `transport`
     replaces the network, for example with a WSGI app. `sleep` pauses between repeats. SetupError where `trust` does not
-    let the token go there. A redirection is never followed, so the token goes nowhere else. `renew` is asked for the
-    token as it is now whenever the server refuses the one that we have; it may raise SetupError.
+    let the token go there. A redirection is never followed, so the token goes nowhere else. `renew` is given a token
+    that the server has refused and answers with the one that there is by now; SetupError where it knows why not.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Connection:
         transport: BaseAdapter | None = None,
         sleep: Callable[[float], None] = time.sleep,
         trust: Trust | None = None,
-        renew: Callable[[], str] | None = None,
+        renew: Callable[[str], str] | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self._token = _usable(token)
@@ -126,13 +126,13 @@ class Connection:
         answer = self._once(method, path, request, token)
         if answer.status != Unauthorized.status or self._renew is None:
             return answer
-        refusal = error_of(answer, f"{self.url}/{path}")
         try:
-            fresh = _usable(self._renew())
+            fresh = _usable(self._renew(token))
         except (SetupError, Unauthorized) as error:
+            refusal = error_of(answer, f"{self.url}/{path}")
             raise Unauthorized(f"{refusal}, and there is no newer one: {error}") from error
         if fresh == token:
-            raise Unauthorized(f"{refusal}, and where it came from there is no newer one")
+            return answer
         self._token = fresh
         return self._once(method, path, request, fresh)
 

@@ -23,8 +23,11 @@ def token_of(settings: WorkerSettings) -> str:
         raise SetupError(f"there is no worker's token in the token file {settings.token_file}") from error
 
 
-def newer_token(settings: WorkerSettings) -> str:
-    """What the file has by now; SetupError where the token came from none."""
+def newer_token(settings: WorkerSettings, refused: str) -> str:
+    """What the file has by now in the place of the one that was refused; SetupError where there is none."""
     if settings.token or not settings.token_file:
         raise SetupError("it came from no file that could have another one; start the worker again with --token-file")
-    return token_of(settings)
+    token = token_of(settings)
+    if token == refused:
+        raise SetupError(f"{settings.token_file} has this one still; write the new one there")
+    return token

@@ -35,13 +35,13 @@ def connect(admin: bool = False) -> "Client":
 
     found = find_credentials(os.environ, admin)
 
-    def renew() -> str:
-        """The token for the same server as it is known now."""
+    def renew(refused: str) -> str:
+        """The token for the same server as it is known now, or the same one."""
         try:
             now = find_credentials(os.environ, admin)
         except Unavailable as error:
             raise SetupError(str(error)) from error
-        return now.token if now.url == found.url else found.token
+        return now.token if now.url == found.url else refused
 
     return Client(found.url, found.token, trust=found.trust, renew=renew)
 

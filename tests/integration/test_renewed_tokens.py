@@ -94,9 +94,11 @@ def test_the_token_may_stand_in_a_file_alone_or_beside_others(tmp_path: Path) ->
     with pytest.raises(SetupError, match=f"cannot read the token file {file}: No such file"):
         token_of(settings)
     file.write_text("alone\n")
-    assert (token_of(settings), newer_token(settings)) == ("alone", "alone")
+    assert (token_of(settings), newer_token(settings, "old")) == ("alone", "alone")
     file.write_text(json.dumps({"admin": "a", "user": "u", "worker": "beside"}))
-    assert (token_of(settings), newer_token(settings)) == ("beside", "beside")
+    assert (token_of(settings), newer_token(settings, "alone")) == ("beside", "beside")
+    with pytest.raises(SetupError, match=f"{file} has this one still"):
+        newer_token(settings, "beside")
     for text in ('{"admin": "a"}', "{", b"\xff\xfe"):
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
         with pytest.raises(SetupError, match="no worker's token"):
@@ -104,18 +106,18 @@ def test_the_token_may_stand_in_a_file_alone_or_beside_others(tmp_path: Path) ->
     given = WorkerSettings(token="given", token_file=str(file))
     assert token_of(given) == "given"
     with pytest.raises(SetupError, match="came from no file"):
-        newer_token(given)
+        newer_token(given, "given")
 
 
-def test_a_client_says_where_there_is_no_newer_token(server: Server) -> None:
-    def none_at_all() -> str:
+def test_a_client_says_why_there_is_no_newer_token(server: Server) -> None:
+    def none_at_all(refused: str) -> str:
         raise SetupError("the file is gone")
 
-    for renew, words in ((lambda: "wrong", "came from there is no newer one"), (none_at_all, "the file is gone")):
+    for renew, words in ((lambda refused: refused, ""), (none_at_all, ", and there is no newer one: the file is gone")):
         with (
             Client(server.url, "wrong", renew=renew) as client,
-            pytest.raises(Unauthorized, match=f"{REFUSED}, .*{words}"),
+            pytest.raises(Unauthorized, match=f"^{REFUSED}{words}$"),
         ):
             client.tasks()
-    with Client(server.url, "wrong", renew=lambda: server.token("user")) as client:
+    with Client(server.url, "wrong", renew=lambda _: server.token("user")) as client:
         assert client.tasks().total == 0
