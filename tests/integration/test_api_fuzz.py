@@ -31,6 +31,9 @@ from tests.integration.conftest import Api
 from tests.support.hostile import HEADERS, Known, bodies, filters, queries, spoilt
 
 REQUESTS = int(os.environ.get("BANYAN_FUZZ_REQUESTS", "2000"))
+
+pytestmark = pytest.mark.timeout(300 + REQUESTS)
+
 SHARES = {"bodies": 0.5, "queries": 0.2, "anything": 0.1, "documented": 0.2}
 """Of the requests, by what they vary."""
 
