@@ -83,7 +83,7 @@ DEFECTS = {
 
 def told_late(client: Client, worker: HandWorker, grant: Document) -> None:
     """The worker ends its attempt, under another id when it is told that it was given up."""
-    said = {"result": {"execution": grant["execution"]}}
+    said: Document = {"result": {"execution": grant["execution"]}}
     try:
         worker.end(grant, **said)
     except Conflict:
