@@ -1,0 +1,47 @@
+"""Plots of results as SVG, the same bytes for the same results."""
+
+from pathlib import Path
+from statistics import median
+
+from bench.question import OURS, Answer
+from bench.session import Line
+from bench.table import figure
+
+_COLOURS = {OURS: "#2f7d4f"}
+_OTHERS = "#8a94a6"
+_INCHES_WIDE, _INCHES_A_BAR = 7.0, 0.42
+
+
+def worth_drawing(line: Line) -> bool:
+    """Whether there is anything to compare."""
+    return line.answer is not None and len(_measured(line.answer)) > 1
+
+
+def draw(line: Line, path: Path) -> Path:
+    """One bar for each series with the spread of its rounds; `path`."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams["svg.hashsalt"] = line.name
+    matplotlib.rcParams["font.size"] = 10
+    series = _measured(line.answer) if line.answer else {}
+    middles = [median(values) for values in series.values()]
+    reach = [[m - min(v) for m, v in zip(middles, series.values(), strict=True)]]
+    reach.append([max(v) - m for m, v in zip(middles, series.values(), strict=True)])
+    sheet, axes = pyplot.subplots(figsize=(_INCHES_WIDE, 1.0 + _INCHES_A_BAR * len(series)), layout="constrained")
+    colours = [_COLOURS.get(name, _OTHERS) for name in series]
+    bars = axes.barh(list(series), middles, xerr=reach, color=colours, ecolor="#333333", capsize=3)
+    axes.bar_label(bars, [figure(each) for each in middles], padding=6)
+    axes.margins(x=0.18)
+    axes.invert_yaxis()
+    axes.set_xlabel(line.answer.unit if line.answer else "")
+    axes.spines[["top", "right"]].set_visible(False)
+    sheet.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+    pyplot.close(sheet)
+    return path
+
+
+def _measured(answer: Answer) -> dict[str, list[float]]:
+    return {name: list(values) for name, values in answer.series.items() if values}

@@ -1,0 +1,15 @@
+"""All questions, in the order of the table."""
+
+from banyan.errors import NotFound
+from bench import echo
+from bench.question import Question
+
+QUESTIONS: tuple[Question, ...] = (echo.QUESTION,)
+
+
+def named(name: str) -> Question:
+    """The question of this name; raises `NotFound` that lists them all."""
+    for question in QUESTIONS:
+        if question.name == name:
+            return question
+    raise NotFound(f"there is no question {name!r}; there are {', '.join(each.name for each in QUESTIONS)}")
