@@ -8,8 +8,7 @@ from contextlib import contextmanager
 
 from banyan.client import Client
 from bench import ours
-from bench.errors import Incomplete
-from bench.peers import fireworks_rapidfire, hyperqueue_array, xargs
+from bench.peers import fireworks_rapidfire, hyperqueue_job, xargs
 from bench.question import OURS, Answer, Question, Size, Target
 from bench.turns import Contestant, Run, in_turns
 
@@ -28,7 +27,7 @@ def measure(size: Size) -> Answer:
     turns = in_turns(
         [
             Contestant(name=OURS, open=lambda: _ours(parts), count=count, rounds=rounds),
-            Contestant(name=hyperqueue_array.NAME, open=hyperqueue_array.commands, count=count, rounds=rounds),
+            Contestant(name=hyperqueue_job.NAME, open=hyperqueue_job.commands, count=count, rounds=rounds),
             Contestant(name=xargs.NAME, open=xargs.commands, count=count, rounds=rounds),
             Contestant(
                 name=fireworks_rapidfire.NAME,
@@ -39,8 +38,8 @@ def measure(size: Size) -> Answer:
             ),
         ]
     )
-    spent = {name: [each[name] for each in parts[1:]] for name in parts[0]}  # the first is the warm-up's
-    return Answer(unit="tasks/s", series=turns.series, details={**turns.details, "cpu_seconds": spent})
+    cpu = ours.spent(parts[1:])  # the first is the warm-up's
+    return Answer(unit="tasks/s", series=turns.series, details={**turns.details, "cpu_seconds": cpu})
 
 
 @contextmanager
@@ -50,13 +49,11 @@ def _ours(parts: list[dict[str, float]]) -> Iterator[Run]:
         def run(count: int) -> float:
             tag = uuid.uuid4().hex
             tasks = [{"command": f"echo {i}", "tags": [tag], "state": "available"} for i in range(count)]
-            before = banyan.cpu_seconds()
-            begun = time.perf_counter()
-            ids = ours.submit(banyan.client, tasks)
-            ours.wait_until_ended(banyan.client, {"tags": tag}, count)
-            seconds = time.perf_counter() - begun
-            after = banyan.cpu_seconds()
-            parts.append({name: after[name] - before[name] for name in after} | {"wall": seconds})
+            with banyan.counting(parts):
+                begun = time.perf_counter()
+                ids = ours.submit(banyan.client, tasks)
+                ours.wait_until_ended(banyan.client, {"tags": tag}, count)
+                seconds = time.perf_counter() - begun
             _check(banyan.client, tag, ids)
             return count / seconds
 
@@ -66,12 +63,10 @@ def _ours(parts: list[dict[str, float]]) -> Iterator[Run]:
 def _check(client: Client, tag: str, ids: Sequence[str]) -> None:
     """All succeeded at their first attempt, with usage recorded, and the stdout of each is kept."""
     for id, document in ours.ended_well(client, {"tags": tag}, ids, _USAGE).items():
-        if any(document.get(name) is None for name in _USAGE):
-            raise Incomplete(f"task {id} has no usage: {document}")
+        ours.require(all(document.get(name) is not None for name in _USAGE), f"task {id} has no usage: {document}")
     with ThreadPoolExecutor(_READERS) as pool:
         for number, text in enumerate(pool.map(client.log, ids)):
-            if text != f"{number}\n".encode():
-                raise Incomplete(f"task {ids[number]} should have written {number}, and has {text!r}")
+            ours.require(text == f"{number}\n".encode(), f"task {ids[number]} wrote {text!r} in place of {number}")
 
 
 QUESTION = Question(
@@ -79,11 +74,11 @@ QUESTION = Question(
     text="small commands: N of `echo $i`, from submitting to all ended, stdout of all kept and checked, usage recorded",
     conditions=(
         f"{ours.CONDITIONS}. N is 10,000 (quick: 2,000), posted as one list. HyperQueue: its own defaults, one server, one "
-        "worker, one array job, `hq submit --wait`. xargs: `xargs -P CORES -n 1`, stdout to a file each. FireWorks: 500 (quick: "
+        "worker (one process), one job with N tasks, by its Python package. xargs: `xargs -P CORES -n 1`, stdout to a file each. FireWorks: 500 (quick: "
         "200), one `rlaunch rapidfire` per core, a mongod of its own without authentication, stdout stored in its database"
     ),
     targets=(
-        Target(text="at least 2x HyperQueue", relative_to=hyperqueue_array.NAME, at_least=2),
+        Target(text="at least 2x HyperQueue", relative_to=hyperqueue_job.NAME, at_least=2),
         Target(text="at least 0.5x xargs", relative_to=xargs.NAME, floor=True, at_least=0.5),
         Target(text="at least 30x FireWorks", relative_to=fireworks_rapidfire.NAME, at_least=30),
     ),

@@ -14,9 +14,7 @@ import psutil
 from banyan.errors import SetupError
 from banyan.storage.mongod_binary import find_mongod
 
-PACKAGES = (
-    "banyan-queue celery dask distributed eve fireworks gunicorn hyperqueue matplotlib pymongo redis numpy scipy".split()
-)
+PACKAGES = "banyan-queue celery dask distributed eve fireworks gunicorn hyperqueue matplotlib pymongo redis numpy scipy".split()
 _PROGRAMS = {"xargs": ("xargs", "--version"), "redis-server": ("redis-server", "--version")}
 _SECONDS = 20
 

@@ -31,9 +31,10 @@ _OTHERS = ("BANYAN_", "XDG_")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ours:
-    """A Banyan that runs: a provider's client, an administrator's, and its processes."""
+    """A Banyan that runs: a provider's client with its token, an administrator's client, and its processes."""
 
     client: Client
+    client_token: str
     admin: Client
     mongo_uri: str
     pids: Mapping[str, Any]
@@ -44,6 +45,14 @@ class Ours:
         server = self.pids["server"][0]
         parts = {"mongod": self.pids["mongod"], "server": server, "worker": self.pids["worker"]}
         return {name: cpu_seconds(pid) for name, pid in parts.items()} | {"client": time.process_time()}
+
+    @contextmanager
+    def counting(self, parts: list[dict[str, float]]) -> Iterator[None]:
+        """Append to `parts` the CPU time that each part took in the block, and the block's own time as `wall`."""
+        before, begun = self.cpu_seconds(), time.perf_counter()
+        yield
+        wall, after = time.perf_counter() - begun, self.cpu_seconds()
+        parts.append({name: after[name] - before[name] for name in after} | {"wall": wall})
 
 
 @contextmanager
@@ -57,8 +66,18 @@ def up(*options: str, env: Mapping[str, str] | None = None) -> Iterator[Ours]:
         environment = {**kept, "HOME": name, **(env or {})}
         with running(command, log=log, ready=lambda: _ready(log), env=environment):
             told = _ready(log)
-            with Client(told["url"], told["provider_token"]) as client, Client(told["url"], told["admin_token"]) as admin:
-                yield Ours(client=client, admin=admin, mongo_uri=told["mongo_uri"], pids=told["pids"], data=data)
+            with (
+                Client(told["url"], told["provider_token"]) as client,
+                Client(told["url"], told["admin_token"]) as admin,
+            ):
+                yield Ours(
+                    client=client,
+                    client_token=told["provider_token"],
+                    admin=admin,
+                    mongo_uri=told["mongo_uri"],
+                    pids=told["pids"],
+                    data=data,
+                )
 
 
 def _ready(log: Path) -> Document:
@@ -91,6 +110,16 @@ def ended_well(client: Client, where: Document, ids: Sequence[str], fields: Sequ
     """These fields of each task by id; `Incomplete` unless all are there and each succeeded at its first attempt."""
     wanted = {**where, "state": "terminated", "exit_status": "success", "retry_count": 0, "abandoned_count": 0}
     found = {str(each["_id"]): each for each in client.each_task(wanted, ["_id", *fields])}
-    if found.keys() != set(ids):
-        raise Incomplete(f"{len(set(ids) - found.keys())} of {len(ids)} tasks have not succeeded at once")
+    require(found.keys() == set(ids), f"{len(set(ids) - found.keys())} of {len(ids)} tasks have not succeeded at once")
     return found
+
+
+def spent(parts: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """What `Ours.counting` found, by part of the system."""
+    return {name: [round(each[name], 3) for each in parts] for name in (parts[0] if parts else ())}
+
+
+def require(true: bool, complaint: str) -> None:
+    """Raise `Incomplete` with the complaint unless it is true."""
+    if not true:
+        raise Incomplete(complaint)

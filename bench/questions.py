@@ -1,10 +1,16 @@
 """All questions, in the order of the table."""
 
 from banyan.errors import NotFound
-from bench import echo
+from bench import echo, noop_models, one_second, posting, sweep
 from bench.question import Question
 
-QUESTIONS: tuple[Question, ...] = (echo.QUESTION,)
+QUESTIONS: tuple[Question, ...] = (
+    echo.QUESTION,
+    noop_models.QUESTION,
+    posting.QUESTION,
+    sweep.QUESTION,
+    one_second.QUESTION,
+)
 
 
 def named(name: str) -> Question:
