@@ -22,6 +22,7 @@ _COUNTS = {Size.QUICK: 5_000, Size.FULL: 20_000}
 _ROUNDS = {Size.QUICK: 3, Size.FULL: 5}
 _LIST = 1_000
 _SECONDS = 120
+_SHOWN = 500
 UNSERVED = "nobody"
 """A queue that no worker serves, so that what is posted stays where it is."""
 
@@ -49,6 +50,7 @@ def unserved(home: Path) -> Iterator[ours.Ours]:
     config = home / "worker.toml"
     config.write_text('queues = ["served"]\n')
     with ours.up("--worker-config", str(config)) as banyan:
+        banyan.admin.add_queue({"name": UNSERVED})
         yield banyan
 
 
@@ -68,7 +70,8 @@ def _posting(url: str, token: str) -> Iterator[Run]:
             begun = time.perf_counter()
             for body in bodies:
                 answer = session.post(url, data=body, timeout=_SECONDS)
-                accepted += len(answer.json()["_items"]) if answer.status_code == requests.codes.created else 0
+                ours.require(answer.status_code == requests.codes.created, f"{url} answered {answer.text[:_SHOWN]}")
+                accepted += len(answer.json()["_items"])
             seconds = time.perf_counter() - begun
             stored = session.get(url, params={"where": json.dumps({"tags": tag}), "max_results": "1"}, timeout=_SECONDS)
             total = stored.json()["_meta"]["total"]

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any, Self
 
 from banyan.errors import BanyanError, SetupError
+from bench.errors import Incomplete
 from bench.machine import machine, revision, versions
 from bench.progress import say
 from bench.question import Answer, Question, Size, Target
@@ -87,7 +88,7 @@ def _asked(question: Question, size: Size) -> Line:
     answer, fault = None, ""
     try:
         answer = question.measure(size)
-    except BanyanError as error:
+    except (BanyanError, Incomplete) as error:
         fault = str(error)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other lines are measured, and this one says so
         fault = f"{type(error).__name__}: {error}"

@@ -1,12 +1,13 @@
 """FireWorks: a workflow of one script for each command, and an `rlaunch rapidfire` for each core."""
 
+import io
 import os
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,9 @@ def commands() -> Iterator[Run]:
         launchpad.to_file(str(home / "launchpad.yaml"))
         for number in range(len(os.sched_getaffinity(0))):
             (home / str(number)).mkdir()
-            command = [program, "-l", str(home / "launchpad.yaml"), "--logdir", str(home), "-s", "ERROR"]
-            command += ["--launch_dir", str(home / str(number)), "rapidfire", "--nlaunches", "infinite"]
-            log = home / f"{number}.log"
-            stack.enter_context(running([*command, "--sleep", _IDLE_SECONDS], log=log))
+            command = ["env", "-C", str(home / str(number)), program, "-l", str(home / "launchpad.yaml"), "--silencer"]
+            command += ["rapidfire", "--nlaunches", "infinite", "--sleep", _IDLE_SECONDS]
+            stack.enter_context(running(command, log=home / f"{number}.log"))
         yield lambda count: _run(launchpad, count)
 
 
@@ -60,7 +60,8 @@ def _run(launchpad: Any, count: int) -> float:
 
     before = launchpad.fireworks.count_documents({})
     begun = time.perf_counter()
-    launchpad.bulk_add_wfs([one(number) for number in range(count)])
+    with redirect_stderr(io.StringIO()):  # it draws its progress
+        launchpad.bulk_add_wfs([one(number) for number in range(count)])
     done = {"state": {"$in": ["COMPLETED", "FIZZLED"]}}
     eventually(
         lambda: launchpad.fireworks.count_documents(done) == before + count,
