@@ -40,7 +40,7 @@ def compare(
     only: Annotated[list[str] | None, typer.Option(help="Ask this question only; several.")] = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Measure every question beside its peers and floors, and print the table. Exits 1 if a line could not be measured."""
+    """Measure every question beside its peers and floors, and print the table; exit 1 if one could not be measured."""
     _measure([named(each) for each in only] if only else QUESTIONS, size, json_file)
 
 

@@ -73,9 +73,10 @@ QUESTION = Question(
     name="echo",
     text="small commands: N of `echo $i`, from submitting to all ended, stdout of all kept and checked, usage recorded",
     conditions=(
-        f"{ours.CONDITIONS}. N is 10,000 (quick: 2,000), posted as one list. HyperQueue: its own defaults, one server, one "
-        "worker (one process), one job with N tasks, by its Python package. xargs: `xargs -P CORES -n 1`, stdout to a file each. FireWorks: 500 (quick: "
-        "200), one `rlaunch rapidfire` per core, a mongod of its own without authentication, stdout stored in its database"
+        f"{ours.CONDITIONS}. N is 10,000 (quick: 2,000), posted as one list. HyperQueue: its own defaults, one "
+        "server, one worker (one process), one job with N tasks, by its Python package. xargs: `xargs -P CORES -n"
+        " 1`, stdout to a file each. FireWorks: 500 (quick: 200), one `rlaunch rapidfire` per core, a mongod of "
+        "its own without authentication, stdout stored in its database"
     ),
     targets=(
         Target(text="at least 2x HyperQueue", relative_to=hyperqueue_job.NAME, at_least=2),

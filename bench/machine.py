@@ -1,4 +1,4 @@
-"""What a measurement ran on: the machine as it was at the beginning, and the version of everything that was measured."""
+"""What a measurement ran on: the machine as it was at the beginning, and the version of everything measured."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ import psutil
 from banyan.errors import SetupError
 from banyan.storage.mongod_binary import find_mongod
 
-PACKAGES = "banyan-queue celery dask distributed eve fireworks gunicorn hyperqueue matplotlib pymongo redis numpy scipy".split()
+PACKAGES = "banyan-queue celery dask distributed eve fireworks gunicorn hyperqueue numpy pymongo redis scipy".split()
 _PROGRAMS = {"xargs": ("xargs", "--version"), "redis-server": ("redis-server", "--version")}
 _SECONDS = 20
 

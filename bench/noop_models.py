@@ -70,9 +70,10 @@ QUESTION = Question(
     name="noop-models",
     text="N model tasks that do nothing, on warm hosts, from submitting to all ended, results kept",
     conditions=(
-        f"{ours.CONDITIONS}. N is 10,000 (quick: 2,000), posted as one list; two warm model hosts. Celery: Redis as broker and "
-        "for results (all read), one worker with two processes, otherwise defaults; Redis is durable by snapshots only. "
-        "Dask: a scheduler, two worker processes of one thread, one `submit` for each call, all results gathered; nothing durable"
+        f"{ours.CONDITIONS}. N is 10,000 (quick: 2,000), posted as one list; two warm model hosts. Celery: Redis "
+        "as broker and for results (all read), one worker with two processes, otherwise defaults; Redis is "
+        "durable by snapshots only. Dask: a scheduler, two worker processes of one thread, one `submit` for each "
+        "call, all results gathered; nothing durable"
     ),
     targets=(
         Target(text="at least 2x Celery with Redis", relative_to=celery_redis.NAME, at_least=2),

@@ -18,8 +18,9 @@ from bench.processes import cpu_seconds, running
 Document = dict[str, Any]
 
 CONDITIONS = (
-    "`banyan up` with its defaults: embedded MongoDB (a replica set of one node; each write journaled and confirmed by "
-    "the majority), one server process, one worker with all cores, heartbeat 20 s, usage sampled each second; one client"
+    "`banyan up` with its defaults: embedded MongoDB (a replica set of one node; each write journaled and confirmed "
+    "by the majority), one server process, one worker with all cores, heartbeat 20 s, usage sampled each second; "
+    "one client"
 )
 MOST_IN_A_LIST = 10_000
 """`limits.max_list_items`."""

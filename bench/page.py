@@ -16,7 +16,7 @@ _GIBIBYTE = 2**30
 
 
 def write(session: Session, docs: Path) -> list[Path]:
-    """Bring the page and its plots to these results; which files were written. SetupError if the page has no markers."""
+    """Bring the page and its plots to these results; the files written. SetupError if the page has no markers."""
     page = docs / PAGE
     before, after = _around(page.read_text(), page)
     (docs / PLOTS).mkdir(exist_ok=True)

@@ -19,27 +19,24 @@ def worth_drawing(line: Line) -> bool:
 
 def draw(line: Line, path: Path) -> Path:
     """One bar for each series with the spread of its rounds; `path`."""
-    import matplotlib
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    matplotlib.rcParams["svg.hashsalt"] = line.name
-    matplotlib.rcParams["font.size"] = 10
     series = _measured(line.answer) if line.answer else {}
     middles = [median(values) for values in series.values()]
-    reach = [[m - min(v) for m, v in zip(middles, series.values(), strict=True)]]
-    reach.append([max(v) - m for m, v in zip(middles, series.values(), strict=True)])
-    sheet, axes = pyplot.subplots(figsize=(_INCHES_WIDE, 1.0 + _INCHES_A_BAR * len(series)), layout="constrained")
-    colours = [_COLOURS.get(name, _OTHERS) for name in series]
-    bars = axes.barh(list(series), middles, xerr=reach, color=colours, ecolor="#333333", capsize=3)
-    axes.bar_label(bars, [figure(each) for each in middles], padding=6)
-    axes.margins(x=0.18)
-    axes.invert_yaxis()
-    axes.set_xlabel(line.answer.unit if line.answer else "")
-    axes.spines[["top", "right"]].set_visible(False)
-    sheet.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
-    pyplot.close(sheet)
+    below = [middle - min(values) for middle, values in zip(middles, series.values(), strict=True)]
+    above = [max(values) - middle for middle, values in zip(middles, series.values(), strict=True)]
+    with rc_context({"svg.hashsalt": line.name, "font.size": 10}):
+        sheet = Figure(figsize=(_INCHES_WIDE, 1.0 + _INCHES_A_BAR * len(series)), layout="constrained")
+        axes = sheet.subplots()
+        colours = [_COLOURS.get(name, _OTHERS) for name in series]
+        bars = axes.barh(list(series), middles, xerr=[below, above], color=colours, ecolor="#333333", capsize=3)
+        axes.bar_label(bars, [figure(each) for each in middles], padding=6)
+        axes.margins(x=0.18)
+        axes.invert_yaxis()
+        axes.set_xlabel(line.answer.unit if line.answer else "")
+        axes.spines[["top", "right"]].set_visible(False)
+        sheet.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
     return path
 
 

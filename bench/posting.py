@@ -104,9 +104,10 @@ QUESTION = Question(
     name="posting",
     text="tasks posted through `/tasks` in lists of 1,000, fully validated",
     conditions=(
-        f"{ours.CONDITIONS}; the worker serves another queue. 20,000 tasks of 11 fields (quick: 5,000), one list after the "
-        "other over one connection. Stock Eve: the same schema and kinds of fields, the same MongoDB, the same WSGI server with "
-        "one process; no users, its own write concern (w=1), no edges, no classes, no transaction"
+        f"{ours.CONDITIONS}; the worker serves another queue. 20,000 tasks of 11 fields (quick: 5,000), one list "
+        "after the other over one connection. Stock Eve: the same schema and kinds of fields, the same MongoDB, "
+        "the same WSGI server with one process; no users, its own write concern (w=1), no edges, no classes, no "
+        "transaction"
     ),
     targets=(Target(text="at least 6x stock Eve", relative_to=stock_eve.NAME, floor=True, at_least=6),),
     measure=measure,

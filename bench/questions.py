@@ -1,7 +1,7 @@
 """All questions, in the order of the table."""
 
 from banyan.errors import NotFound
-from bench import echo, noop_models, one_second, posting, sweep
+from bench import echo, model_latency, noop_models, one_second, posting, sweep
 from bench.question import Question
 
 QUESTIONS: tuple[Question, ...] = (
@@ -10,6 +10,7 @@ QUESTIONS: tuple[Question, ...] = (
     posting.QUESTION,
     sweep.QUESTION,
     one_second.QUESTION,
+    model_latency.QUESTION,
 )
 
 

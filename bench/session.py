@@ -53,7 +53,7 @@ class Session:
     lines: tuple[Line, ...] = field(default=())
 
     def to_json(self) -> str:
-        """The whole as a file; `summary` and `reached` are there for readers and are worked out anew when it is read."""
+        """The whole as a file; `summary` and `reached` are for readers, and are worked out anew when it is read."""
         lines = [{**asdict(line), **_told(line)} for line in self.lines]
         whole = {"format": _FORMAT, **{name: getattr(self, name) for name in _PLAIN}, "lines": lines}
         return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"

@@ -78,8 +78,9 @@ QUESTION = Question(
     name="sweep",
     text="a sweep of N points of a command, from posting it to all its tasks being there",
     conditions=(
-        f"{ours.CONDITIONS}; the worker serves another queue. N is 100,000 (quick: 20,000). `insert_many`: the bare driver "
-        "writes the same documents to the same MongoDB with the same write concern, into a collection without indexes; one call"
+        f"{ours.CONDITIONS}; the worker serves another queue. N is 100,000 (quick: 20,000). `insert_many`: the "
+        "bare driver writes the same documents to the same MongoDB with the same write concern, into a collection"
+        " without indexes; one call"
     ),
     targets=(Target(text="at least 0.3x bare insert_many", relative_to=FLOOR, floor=True, at_least=0.3),),
     measure=measure,

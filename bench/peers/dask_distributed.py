@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from banyan.storage.embedded import free_port
 from bench.errors import Incomplete, Missing
@@ -30,8 +31,6 @@ def calls() -> Iterator[Run]:
     """Calls per second: `submit` of each with a key of its own, until the results of all are gathered."""
     if find_spec("distributed") is None:
         raise Missing("Dask distributed is not installed: pip install 'banyan-queue[bench]'")
-    from distributed import Client
-
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="banyan-bench-") as name:
@@ -42,7 +41,7 @@ def calls() -> Iterator[Run]:
         with (
             running([*scheduler, "--no-dashboard"], log=home / "scheduler.log", ready=lambda: answers(port)),
             running(worker, log=home / "worker.log"),
-            Client(address) as client,
+            _client(address) as client,
         ):
             client.wait_for_workers(_WORKERS, timeout=_LONGEST_SECONDS)
             numbers = iter(range(10**9))
@@ -57,3 +56,9 @@ def calls() -> Iterator[Run]:
                 return count / seconds
 
             yield run
+
+
+def _client(address: str) -> Any:
+    import distributed
+
+    return distributed.Client(address)  # type: ignore[no-untyped-call]
