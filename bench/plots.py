@@ -9,6 +9,8 @@ from bench.table import figure
 
 _COLOURS = {OURS: "#2f7d4f"}
 _OTHERS = "#8a94a6"
+_LINEAR = 100.0
+"""Series that differ by more are drawn on a logarithmic axis."""
 _INCHES_WIDE, _INCHES_A_BAR = 7.0, 0.42
 
 
@@ -32,6 +34,8 @@ def draw(line: Line, path: Path) -> Path:
         colours = [_COLOURS.get(name, _OTHERS) for name in series]
         bars = axes.barh(list(series), middles, xerr=[below, above], color=colours, ecolor="#333333", capsize=3)
         axes.bar_label(bars, [figure(each) for each in middles], padding=6)
+        if min(middles) > 0 and max(middles) / min(middles) > _LINEAR:
+            axes.set_xscale("log")
         axes.margins(x=0.18)
         axes.invert_yaxis()
         axes.set_xlabel(line.answer.unit if line.answer else "")

@@ -68,7 +68,7 @@ def missing(line: Line) -> dict[str, str]:
 
 def figure(value: float) -> str:
     """A value with three digits that count."""
-    if value == 0 or abs(value) >= 1000:
+    if value == 0 or abs(value) >= 999.5:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) >= 0.001 else f"{value:.2e}"
 

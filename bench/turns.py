@@ -46,11 +46,13 @@ class Turns:
         return {"tasks": self.counts, "missing": self.missing}
 
 
-def in_turns(contestants: Sequence[Contestant]) -> Turns:
+def in_turns(contestants: Sequence[Contestant], settle: Callable[[], None] | None = None) -> Turns:
     """Start all of them, warm each up, and let them run one after the other, round by round.
 
-    All stay started in between, idle. The first of a round is another one each time.
+    All stay started in between, idle. The first of a round is another one each time. `settle` is called before each
+    run; by default it waits a moment for a quiet machine.
     """
+    settle = settle or _let_settle
     missing: dict[str, str] = {}
     with ExitStack() as stack:
         runs: dict[str, Run] = {}
@@ -69,7 +71,7 @@ def in_turns(contestants: Sequence[Contestant]) -> Turns:
             first = number % len(present)
             for each in present[first:] + present[:first]:
                 if number < each.rounds:
-                    _let_settle()
+                    settle()
                     value = runs[each.name](each.count)
                     series[each.name].append(value)
                     say(f"  {each.name}: {value:.4g}")
