@@ -184,7 +184,7 @@ def test_questions_have_names_of_their_own() -> None:
 
 def written(docs: Path, *lines: Line) -> str:
     page = docs / "performance.md"
-    page.write_text("# Performance\n\n<!-- measured: begin -->\nold\n<!-- measured: end -->\n\nThe rest.\n")
+    page.write_text("# Performance\n\n<!-- measured: begin -->\nearlier results\n<!-- measured: end -->\n\nThe rest.\n")
     write(session(*lines), docs)
     return page.read_text()
 
@@ -194,7 +194,7 @@ def test_the_page_gets_table_plots_and_machine_between_its_markers(tmp_path: Pat
     assert text.startswith(
         "# Performance\n\n<!-- measured: begin -->\n\nMeasured on 2026-01-02 (quick size): 2 cores (p), 16.0 GiB"
     )
-    assert "old" not in text
+    assert "earlier results" not in text
     assert "| q | at least 2x the peer | - | 60 tasks/s | 100 tasks/s | 1.67 | no |" in text
     assert "- q was not measured: it broke" in text
     assert "![q](plots/q.svg)" in text
