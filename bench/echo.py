@@ -14,7 +14,7 @@ from bench.turns import Contestant, Run, in_turns
 
 _COUNTS = {Size.QUICK: 2_000, Size.FULL: 10_000}
 _ROUNDS = {Size.QUICK: 3, Size.FULL: 5}
-_FIREWORKS = {Size.QUICK: 200, Size.FULL: 500}
+_FIREWORKS = 500
 
 _READERS = 4
 _USAGE = ("time_started", "time_terminated", "peak_memory_bytes", "cpu_seconds")
@@ -32,7 +32,7 @@ def measure(size: Size) -> Answer:
             Contestant(
                 name=fireworks_rapidfire.NAME,
                 open=fireworks_rapidfire.commands,
-                count=_FIREWORKS[size],
+                count=_FIREWORKS,
                 rounds=1,
                 warm_up=5,
             ),
@@ -75,7 +75,7 @@ QUESTION = Question(
     conditions=(
         f"{ours.CONDITIONS}. N is 10,000 (quick: 2,000), posted as one list. HyperQueue: its own defaults, one "
         "server, one worker (one process), one job with N tasks, by its Python package. xargs: `xargs -P CORES -n"
-        " 1`, stdout to a file each. FireWorks: 500 (quick: 200), one `rlaunch rapidfire` per core, a mongod of "
+        " 1`, stdout to a file each. FireWorks: 500, one `rlaunch rapidfire` per core, a mongod of "
         "its own without authentication, stdout stored in its database"
     ),
     targets=(
