@@ -2,9 +2,11 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from banyan.storage.mongod_binary import find_mongod
 
 PACKAGES = "banyan-queue celery dask distributed eve fireworks gunicorn hyperqueue numpy pymongo redis scipy".split()
 _PROGRAMS = {"xargs": ("xargs", "--version"), "redis-server": ("redis-server", "--version")}
+_NUMBER = re.compile(r"\d+(\.\d+)+")
 _SECONDS = 20
 
 
@@ -34,12 +37,12 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """The version of each package and program that is here."""
     found = {name: known for name in PACKAGES if (known := _package(name))}
-    found |= {name: said for name, command in _PROGRAMS.items() if (said := _first_line(command))}
-    try:
-        found["mongod"] = _first_line((str(find_mongod()), "--version")).removeprefix("db version v")
-    except SetupError:
-        return found
-    return found
+    programs = dict(_PROGRAMS)
+    with suppress(SetupError):
+        programs["mongod"] = (str(find_mongod()), "--version")
+    return found | {
+        name: said[0] for name, command in programs.items() if (said := _NUMBER.search(_first_line(command)))
+    }
 
 
 def revision(directory: Path) -> str:

@@ -7,8 +7,7 @@ from bench.question import OURS, Answer
 from bench.session import Line
 from bench.table import figure
 
-_COLOURS = {OURS: "#2f7d4f"}
-_OTHERS = "#8a94a6"
+_OURS, _OTHERS = "#2f7d4f", "#8a94a6"
 _LINEAR = 100.0
 """Series that differ by more are drawn on a logarithmic axis."""
 _INCHES_WIDE, _INCHES_A_BAR = 7.0, 0.42
@@ -31,7 +30,7 @@ def draw(line: Line, path: Path) -> Path:
     with rc_context({"svg.hashsalt": line.name, "font.size": 10}):
         sheet = Figure(figsize=(_INCHES_WIDE, 1.0 + _INCHES_A_BAR * len(series)), layout="constrained")
         axes = sheet.subplots()
-        colours = [_COLOURS.get(name, _OTHERS) for name in series]
+        colours = [_OURS if name == OURS or OURS not in series else _OTHERS for name in series]
         bars = axes.barh(list(series), middles, xerr=[below, above], color=colours, ecolor="#333333", capsize=3)
         axes.bar_label(bars, [figure(each) for each in middles], padding=6)
         if min(middles) > 0 and max(middles) / min(middles) > _LINEAR:

@@ -75,7 +75,7 @@ def figure(value: float) -> str:
 
 def spread(values: Sequence[float], unit: str) -> str:
     """The median with the least and the most beside it."""
-    middle = f"{figure(median(values))} {unit}".rstrip()
+    middle = f"{figure(median(values))} {unit}".rstrip().replace(" %", "%")
     return middle if len(values) == 1 else f"{middle} ({figure(min(values))} to {figure(max(values))})"
 
 
