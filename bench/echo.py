@@ -1,6 +1,5 @@
 """How many small commands a second go through the whole queue, with their output kept."""
 
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,7 @@ from banyan.client import Client
 from bench import ours
 from bench.peers import fireworks_rapidfire, hyperqueue_job, xargs
 from bench.question import OURS, Answer, Question, Size, Target
-from bench.turns import Contestant, Run, in_turns
+from bench.turns import Contestant, Run, Watch, in_turns
 
 _COUNTS = {Size.QUICK: 2_000, Size.FULL: 10_000}
 _ROUNDS = {Size.QUICK: 3, Size.FULL: 5}
@@ -46,16 +45,14 @@ def measure(size: Size) -> Answer:
 def _ours(parts: list[dict[str, float]]) -> Iterator[Run]:
     with ours.up() as banyan:
 
-        def run(count: int) -> float:
+        def run(count: int, watch: Watch) -> float:
             tag = uuid.uuid4().hex
             tasks = [{"command": f"echo {i}", "tags": [tag], "state": "available"} for i in range(count)]
-            with banyan.counting(parts):
-                begun = time.perf_counter()
+            with banyan.counting(parts), watch:
                 ids = ours.submit(banyan.client, tasks)
                 ours.wait_until_ended(banyan.client, {"tags": tag}, count)
-                seconds = time.perf_counter() - begun
             _check(banyan.client, tag, ids)
-            return count / seconds
+            return count / watch.seconds
 
         yield run
 

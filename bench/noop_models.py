@@ -1,7 +1,6 @@
 """How many calls of a Python function that does nothing go through the whole queue, in processes that are warm."""
 
 import json
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 from bench import ours
 from bench.peers import celery_redis, dask_distributed
 from bench.question import OURS, Answer, Question, Size, Target
-from bench.turns import Contestant, Run, in_turns
+from bench.turns import Contestant, Run, Watch, in_turns
 
 MODELS = Path(__file__).parent / "tiny_models"
 
@@ -47,21 +46,19 @@ def models(*options: str) -> Iterator[ours.Ours]:
 def _ours(parts: list[dict[str, float]]) -> Iterator[Run]:
     with models("--cores", "2") as banyan:
 
-        def run(count: int) -> float:
+        def run(count: int, watch: Watch) -> float:
             tag = uuid.uuid4().hex
             tasks = [
                 {"model": "nothing", "inputs": {"number": i}, "tags": [tag], "state": "available"} for i in range(count)
             ]
-            with banyan.counting(parts):
-                begun = time.perf_counter()
+            with banyan.counting(parts), watch:
                 ids = ours.submit(banyan.client, tasks)
                 ours.wait_until_ended(banyan.client, {"tags": tag}, count)
-                seconds = time.perf_counter() - begun
             found = ours.ended_well(banyan.client, {"tags": tag}, ids, ("result",))
             ours.require(
                 all(document["result"] == {} for document in found.values()), "a result is not what it should be"
             )
-            return count / seconds
+            return count / watch.seconds
 
         yield run
 

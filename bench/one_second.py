@@ -1,14 +1,13 @@
 """What the queue adds to tasks of a second."""
 
 import os
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bench import ours
 from bench.question import OURS, Answer, Question, Size, Target
-from bench.turns import Contestant, Run, in_turns
+from bench.turns import Contestant, Run, Watch, in_turns
 
 _TASKS_A_CORE = {Size.QUICK: 15, Size.FULL: 60}
 _ROUNDS = {Size.QUICK: 2, Size.FULL: 3}
@@ -29,14 +28,13 @@ def _cores() -> int:
 def _ours() -> Iterator[Run]:
     with ours.up() as banyan:
 
-        def run(count: int) -> float:
+        def run(count: int, watch: Watch) -> float:
             tag = uuid.uuid4().hex
-            begun = time.perf_counter()
-            ids = ours.submit(banyan.client, [{"command": "sleep 1", "tags": [tag], "state": "available"}] * count)
-            ours.wait_until_ended(banyan.client, {"tags": tag}, count)
-            seconds = time.perf_counter() - begun
+            with watch:
+                ids = ours.submit(banyan.client, [{"command": "sleep 1", "tags": [tag], "state": "available"}] * count)
+                ours.wait_until_ended(banyan.client, {"tags": tag}, count)
             ours.ended_well(banyan.client, {"tags": tag}, ids, ())
-            return 100 * (seconds / (count / _cores()) - 1)
+            return 100 * (watch.seconds / (count / _cores()) - 1)
 
         yield run
 

@@ -12,7 +12,7 @@ from pymongo import MongoClient, WriteConcern
 from bench import ours
 from bench.posting import UNSERVED, unserved
 from bench.question import OURS, Answer, Question, Size, Target
-from bench.turns import Contestant, Run, in_turns
+from bench.turns import Contestant, Run, Watch, in_turns
 
 FLOOR = "insert_many"
 
@@ -38,19 +38,18 @@ def measure(size: Size) -> Answer:
 
 @contextmanager
 def _sweeps(banyan: ours.Ours, made: list[str]) -> Iterator[Run]:
-    def run(count: int) -> float:
+    def run(count: int, watch: Watch) -> float:
         body = {"command": "echo {x}", "grid": {"x": list(range(count))}, "queue": UNSERVED}
-        begun = time.perf_counter()
-        id = str(banyan.client.submit_sweep(body)["_id"])
-        deadline = begun + _LONGEST_SECONDS
-        while (total := banyan.client.tasks({"sweep": id}, projection=["state"], max_results=1).total) < count:
-            ours.require(time.perf_counter() < deadline, f"{total} of the {count} tasks of a sweep were made")
-            time.sleep(0.02)
-        seconds = time.perf_counter() - begun
+        with watch:
+            id = str(banyan.client.submit_sweep(body)["_id"])
+            deadline = time.perf_counter() + _LONGEST_SECONDS
+            while (total := banyan.client.tasks({"sweep": id}, projection=["state"], max_results=1).total) < count:
+                ours.require(time.perf_counter() < deadline, f"{total} of the {count} tasks of a sweep were made")
+                time.sleep(0.02)
         progress = banyan.client.sweep(id)["progress"]
         ours.require(progress["states"] == {"available": count}, f"a sweep of {count} points is {progress}")
         made.append(id)
-        return count / seconds
+        return count / watch.seconds
 
     yield run
 
@@ -61,15 +60,14 @@ def _inserts(uri: str, made: list[str]) -> Iterator[Run]:
     with MongoClient[dict[str, object]](uri, tz_aware=True) as driver:
         floor = driver[_FLOOR_DATABASE].get_collection("tasks", write_concern=WriteConcern(w="majority", j=True))
 
-        def run(count: int) -> float:
+        def run(count: int, watch: Watch) -> float:
             floor.drop()
             stored = driver[_DATABASE]["tasks"].find({"sweep": ObjectId(made[-1])}, limit=count)
             documents = [{**document, "_id": ObjectId()} for document in stored]
-            begun = time.perf_counter()
-            floor.insert_many(documents)
-            seconds = time.perf_counter() - begun
+            with watch:
+                floor.insert_many(documents)
             ours.require(floor.count_documents({}) == count, f"insert_many of {count} documents did not store them all")
-            return count / seconds
+            return count / watch.seconds
 
         yield run
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.question import Target
+from bench.question import OURS, Target
 from bench.session import Line, Session
 
 _HEAD = ("question", "target", "floor", "peer", "ours", "ratio", "holds")
@@ -56,9 +56,20 @@ def remarks(session: Session) -> list[str]:
             said.append(f"{line.name} was not measured: {line.error}")
         for name, reason in missing(line).items():
             said.append(f"{line.name} was measured without {name}: {reason}")
-        if line.holds() is False and line.why:
-            said.append(f"{line.name} does not hold: {line.why}")
+        if line.holds() is False and (reasons := [each for each in (line.why, _spent(line)) if each]):
+            said.append(f"{line.name} does not hold: {'; '.join(reasons)}")
     return said
+
+
+def _spent(line: Line) -> str:
+    """Where the CPU time of ours went, for each task, and what those of the others took."""
+    details = line.answer.details if line.answer else {}
+    everyone = {name: f"{median(ms):.2f}" for name, ms in details.get("cpu_ms_a_task", {}).items() if ms}
+    count = details.get("tasks", {}).get(OURS)
+    parts = {name: 1000 * median(s) / count for name, s in details.get("cpu_seconds", {}).items() if count and s}
+    ours = ", ".join(f"{name} {ms:.2f}" for name, ms in parts.items() if name != "wall")
+    whole = ", ".join(f"{name} {ms}" for name, ms in everyone.items())
+    return (f"ms of CPU time a task: {whole}" + (f" (of ours: {ours})" if ours else "")) if whole else ""
 
 
 def missing(line: Line) -> dict[str, str]:

@@ -3,7 +3,6 @@
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -14,7 +13,7 @@ from banyan.storage.embedded import free_port
 from bench.errors import Incomplete, Missing
 from bench.peers.plain_mongod import answers
 from bench.processes import running
-from bench.turns import Run
+from bench.turns import Run, Watch
 
 NAME = "celery"
 
@@ -61,15 +60,14 @@ def calls() -> Iterator[Run]:
         ]
         command += ["worker", "--concurrency", _PROCESSES, "--loglevel", "INFO"]
 
-        def run(count: int) -> float:
-            begun = time.perf_counter()
-            results = group(app.tasks["noop"].s(number) for number in range(count)).apply_async()
-            answers = results.get(timeout=_LONGEST_SECONDS)
-            seconds = time.perf_counter() - begun
+        def run(count: int, watch: Watch) -> float:
+            with watch:
+                results = group(app.tasks["noop"].s(number) for number in range(count)).apply_async()
+                answers = results.get(timeout=_LONGEST_SECONDS)
             if answers != list(range(count)):
                 raise Incomplete(f"Celery: {count} results were expected, in order; {len(answers)} came")
             results.forget()
-            return count / seconds
+            return count / watch.seconds
 
         with running(command, log=log, ready=lambda: _READY in log.read_text()):
             yield run

@@ -2,7 +2,6 @@
 
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -13,7 +12,7 @@ from banyan.storage.embedded import free_port
 from bench.errors import Incomplete, Missing
 from bench.peers.plain_mongod import answers
 from bench.processes import running
-from bench.turns import Run
+from bench.turns import Run, Watch
 
 NAME = "dask"
 
@@ -46,14 +45,13 @@ def calls() -> Iterator[Run]:
             client.wait_for_workers(_WORKERS, timeout=_LONGEST_SECONDS)
             numbers = iter(range(10**9))
 
-            def run(count: int) -> float:
-                begun = time.perf_counter()
-                futures = [client.submit(noop, number, key=f"noop-{next(numbers)}") for number in range(count)]
-                results = client.gather(futures)
-                seconds = time.perf_counter() - begun
+            def run(count: int, watch: Watch) -> float:
+                with watch:
+                    futures = [client.submit(noop, number, key=f"noop-{next(numbers)}") for number in range(count)]
+                    results = client.gather(futures)
                 if results != list(range(count)):
                     raise Incomplete(f"Dask: {count} results were expected, in order; {len(results)} came")
-                return count / seconds
+                return count / watch.seconds
 
             yield run
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from importlib.util import find_spec
@@ -15,7 +14,7 @@ from typing import Any
 from bench.errors import Incomplete, Missing
 from bench.peers.plain_mongod import mongod
 from bench.processes import eventually, running
-from bench.turns import Run
+from bench.turns import Run, Watch
 
 NAME = "fireworks"
 
@@ -40,7 +39,7 @@ def commands() -> Iterator[Run]:
             command = ["env", "-C", str(home / str(number)), program, "-l", str(home / "launchpad.yaml"), "--silencer"]
             command += ["rapidfire", "--nlaunches", "infinite", "--sleep", _IDLE_SECONDS]
             stack.enter_context(running(command, log=home / f"{number}.log"))
-        yield lambda count: _run(launchpad, count)
+        yield lambda count, watch: _run(launchpad, count, watch)
 
 
 def _program() -> str:
@@ -51,7 +50,7 @@ def _program() -> str:
     return found
 
 
-def _run(launchpad: Any, count: int) -> float:
+def _run(launchpad: Any, count: int, watch: Watch) -> float:
     from fireworks import Firework, ScriptTask, Workflow
 
     def one(number: int) -> Any:
@@ -59,17 +58,16 @@ def _run(launchpad: Any, count: int) -> float:
         return Workflow.from_firework(Firework(script, name=str(number)))
 
     before = launchpad.fireworks.count_documents({})
-    begun = time.perf_counter()
-    with redirect_stderr(io.StringIO()):  # it draws its progress
-        launchpad.bulk_add_wfs([one(number) for number in range(count)])
-    done = {"state": {"$in": ["COMPLETED", "FIZZLED"]}}
-    eventually(
-        lambda: launchpad.fireworks.count_documents(done) == before + count,
-        seconds=_LONGEST_SECONDS,
-        what=f"FireWorks: {count} fireworks have ended",
-        poll_seconds=_LOOK_SECONDS,
-    )
-    seconds = time.perf_counter() - begun
+    with watch:
+        with redirect_stderr(io.StringIO()):  # it draws its progress
+            launchpad.bulk_add_wfs([one(number) for number in range(count)])
+        done = {"state": {"$in": ["COMPLETED", "FIZZLED"]}}
+        eventually(
+            lambda: launchpad.fireworks.count_documents(done) == before + count,
+            seconds=_LONGEST_SECONDS,
+            what=f"FireWorks: {count} fireworks have ended",
+            poll_seconds=_LOOK_SECONDS,
+        )
     kept = sorted(
         int(launch["action"]["stored_data"]["stdout"])
         for firework in launchpad.fireworks.find({"state": "COMPLETED"}).sort("fw_id", -1).limit(count)
@@ -77,4 +75,4 @@ def _run(launchpad: Any, count: int) -> float:
     )
     if kept != list(range(count)):
         raise Incomplete(f"FireWorks: the stdout of {count} fireworks was expected, of {len(kept)} it is there")
-    return count / seconds
+    return count / watch.seconds

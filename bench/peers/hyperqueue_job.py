@@ -5,7 +5,6 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from importlib.util import find_spec
@@ -15,7 +14,7 @@ from typing import Any
 from bench.errors import Incomplete, Missing
 from bench.peers.hyperqueue_cluster import READY
 from bench.processes import running
-from bench.turns import Run
+from bench.turns import Run, Watch
 
 NAME = "hyperqueue"
 
@@ -40,22 +39,21 @@ def commands() -> Iterator[Run]:
             from hyperqueue import Client
 
             client = Client(server)
-            yield lambda count: _run(client, home / "job", count)
+            yield lambda count, watch: _run(client, home / "job", count, watch)
 
 
-def _run(client: Any, place: Path, count: int) -> float:
+def _run(client: Any, place: Path, count: int, watch: Watch) -> float:
     from hyperqueue import Job
 
     place.mkdir()
-    begun = time.perf_counter()
-    job = Job(default_workdir=place)
-    for number in range(count):
-        job.program(["/bin/sh", "-c", f"echo {number}"])
-    with redirect_stderr(io.StringIO()):  # it draws its progress
-        client.wait_for_jobs([client.submit(job)])
-    seconds = time.perf_counter() - begun
+    with watch:
+        job = Job(default_workdir=place)
+        for number in range(count):
+            job.program(["/bin/sh", "-c", f"echo {number}"])
+        with redirect_stderr(io.StringIO()):  # it draws its progress
+            client.wait_for_jobs([client.submit(job)])
     written = {int(each.stem): each.read_text() for each in place.glob("*.stdout")}
     shutil.rmtree(place)
     if written != {number: f"{number}\n" for number in range(count)}:
         raise Incomplete(f"HyperQueue: the stdout of {count} tasks was expected, of {len(written)} it is there")
-    return count / seconds
+    return count / watch.seconds

@@ -4,13 +4,12 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bench.errors import Incomplete, Missing
-from bench.turns import Run
+from bench.turns import Run, Watch
 
 NAME = "xargs"
 
@@ -23,15 +22,14 @@ def commands() -> Iterator[Run]:
     yield _run
 
 
-def _run(count: int) -> float:
+def _run(count: int, watch: Watch) -> float:
     with tempfile.TemporaryDirectory(prefix="banyan-bench-") as name:
         numbers = "".join(f"{number}\n" for number in range(count))
         cores = str(len(os.sched_getaffinity(0)))
         command = ["xargs", "-P", cores, "-n", "1", "/bin/sh", "-c", 'echo "$0" > "$0.stdout"']
-        begun = time.perf_counter()
-        subprocess.run(command, input=numbers, text=True, cwd=name, check=True)
-        seconds = time.perf_counter() - begun
+        with watch:
+            subprocess.run(command, input=numbers, text=True, cwd=name, check=True)
         written = {int(each.stem): each.read_text() for each in Path(name).glob("*.stdout")}
     if written != {number: f"{number}\n" for number in range(count)}:
         raise Incomplete(f"xargs: {count} files with their number were expected")
-    return count / seconds
+    return count / watch.seconds

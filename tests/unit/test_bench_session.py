@@ -13,7 +13,7 @@ from bench.page import write
 from bench.question import OURS, Answer, Question, Size, Target
 from bench.questions import QUESTIONS, named
 from bench.session import Line, Session, measure
-from bench.turns import Contestant, Run, in_turns
+from bench.turns import Contestant, Run, Watch, in_turns
 
 TWICE = Target(text="at least 2x the peer", relative_to="peer", at_least=2)
 HALF = Target(text="at least 0.5x the floor", relative_to="floor", floor=True, at_least=0.5)
@@ -112,6 +112,17 @@ def test_a_reason_is_shown_only_where_a_line_does_not_hold() -> None:
     assert table.remarks(session(line(slow, SOON, why="w"), line(fast, SOON, why="w"))) == ["q does not hold: w"]
 
 
+def test_a_line_that_does_not_hold_tells_where_the_time_went() -> None:
+    spent = {
+        "cpu_seconds": {"mongod": [0.1], "server": [0.05], "wall": [9]},
+        "cpu_ms_a_task": {OURS: [1.5], "peer": [2]},
+    }
+    slow = Answer(unit="ms", series={OURS: [30]}, details={"tasks": {OURS: 100}, **spent})
+    assert table.remarks(session(line(slow, SOON))) == [
+        "q does not hold: ms of CPU time a task: banyan 1.50, peer 2.00 (of ours: mongod 1.00, server 0.50)"
+    ]
+
+
 def test_a_value_that_nothing_is_asked_of_is_shown_without_a_verdict() -> None:
     cold = Answer(unit="ms", series={"cold": [350.4]})
     shown = table.rows(session(line(cold, Target(text="cold", series="cold"))))
@@ -150,8 +161,9 @@ def contestant(name: str, log: list[str], *, rounds: int, missing: str = "") -> 
         yield run
         log.append(f"{name} closed")
 
-    def run(count: int) -> float:
-        log.append(f"{name} {count}")
+    def run(count: int, watch: Watch) -> float:
+        with watch:
+            log.append(f"{name} {count}")
         return float(count)
 
     return Contestant(name=name, open=opened, count=100, rounds=rounds, warm_up=10)
@@ -172,7 +184,8 @@ def test_a_peer_that_is_not_installed_is_told_and_left_out() -> None:
         [contestant("a", log, rounds=1), contestant("b", log, rounds=1, missing="apt-get install -y b")], at_once
     )
     assert turns.series == {"a": [100]}
-    assert turns.details == {"tasks": {"a": 100}, "missing": {"b": "apt-get install -y b"}}
+    assert turns.missing == {"b": "apt-get install -y b"}
+    assert turns.counts == {"a": 100}
 
 
 def test_questions_have_names_of_their_own() -> None:
