@@ -101,9 +101,11 @@ def _insert(db: Database[Document], collection: str, documents: Iterator[RawBSON
         fast.insert_many(batch, ordered=False)
 
 
-def differing(storage: Storage, one: ObjectId, other: ObjectId) -> dict[str, tuple[Any, Any]]:
-    """In which fields two stored tasks differ that should not: all but ids, revisions, times and what ran them."""
-    own = {"_id", "order", "_etag", "_created", "_updated", "time_available", "name"}
-    a, b = (storage.tasks.documents([id])[id] for id in (one, other))
-    names = (a.keys() | b.keys()) - own
-    return {name: (a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name)}
+def check_copies(storage: Storage, posted: Sequence[ObjectId]) -> None:
+    """Raise `ValueError` if copies of these tasks differ from what the server stored in more than they must."""
+    own = {"_id", "order", "_etag"}
+    for task in storage.tasks.documents(posted).values():
+        copy = storage.db["tasks"].find_one({"class_key": task["class_key"], "_id": {"$nin": list(posted)}})
+        different = {name for name in task.keys() | (copy or {}).keys() if task.get(name) != (copy or {}).get(name)}
+        if different != own:
+            raise ValueError(f"a copy of task {task['_id']} differs from it in {sorted(different)}")

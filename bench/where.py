@@ -14,6 +14,7 @@ from banyan.errors import BadRequest
 from banyan.wire import format_date
 from bench.filling import fill_available, fill_ended
 from bench.monitoring_queries import RECOMMENDED, MonitoringQuery
+from bench.profiler import profiled
 from bench.question import OURS, Answer, Question, Size, Target
 from bench.simulated_workers import crowd
 from bench.stage import DURABILITY, Scene, stage
@@ -107,15 +108,11 @@ def _ask(client: Client, query: MonitoringQuery, known: Mapping[str, str]) -> fl
 
 def _plans(scene: Scene, client: Client, query: MonitoringQuery, known: Mapping[str, str]) -> list[Document]:
     """How MongoDB answers it: the page and the count, each with its plan and what that looked at."""
-    db = scene.storage.db
-    db.command("profile", 2)
-    try:
+    commands: list[Document] = []
+    with profiled(scene.storage.db, commands):
         client.page(query.resource, query.known(known), query.sort)
-    finally:
-        db.command("profile", 0)
-    collection = f"{db.name}.{_COLLECTIONS.get(query.resource, query.resource)}"
-    seen = list(db["system.profile"].find({"ns": collection, "op": {"$in": ["query", "command"]}}).sort("ts"))
-    db["system.profile"].drop()
+    collection = f"{scene.storage.db.name}.{_COLLECTIONS.get(query.resource, query.resource)}"
+    seen = [each for each in commands if each["ns"] == collection and each["op"] in ("query", "command")]
     return [
         {
             "plan": each.get("planSummary", "none"),
