@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from datetime import timedelta
 from statistics import median
 from typing import Any
 
@@ -83,7 +82,8 @@ def _fill(scene: Scene, tasks: int) -> dict[str, str]:
         fill_ended(scene.storage, posted, count)
     for posted, count in ((waiting[0], tasks // 2 - few), (waiting[1], few)):
         fill_available(scene.storage, [posted], count)
-    date = format_date(scene.storage.clock.now() - timedelta(hours=1))
+    date = format_date(scene.storage.clock.now())
+    asyncio.run(_work(scene, _RUNNING, "success"))
     return {"TASK": str(ended["well"]), "SWEEP": str(sweep["_id"]), "DATE": date}
 
 
