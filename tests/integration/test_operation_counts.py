@@ -58,7 +58,7 @@ SPARE_KEYS = 2
 
 
 class Commands(CommandListener):
-    """Notes what the driver sends, but for what comes now and then: its clock, new connections, tokens that it looks up again."""
+    """Notes what the driver sends, but for what comes now and then: its clock, new connections, tokens."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
