@@ -18,6 +18,7 @@ from banyan.queue.grant import attempt, grant
 from banyan.queue.hub import Waiter
 from banyan.queue.inputs import Resolved, resolve
 from banyan.queue.report import give_back, lose
+from banyan.storage.tasks import Holding
 from banyan.storage.workers import ACTIVE, ALIVE, DRAINING, QUARANTINED
 
 Document = dict[str, Any]
@@ -78,8 +79,9 @@ def _claim(context: Context, ask: Ask, waiter: Waiter) -> News:
     worker = _enter(context, worker_id, ask)
     if worker is None:
         return News()
-    context.hub.worker(worker_id, but=waiter)
-    held = context.storage.tasks.held_by(worker_id)
+    # An older claim may wait here, and in another server if the worker has not heard its answer.
+    context.hub.worker(worker_id, but=waiter, everywhere=bool(ask.unanswered))
+    held = context.storage.tasks.holdings(worker_id)
     replayed, on_their_way = _sort_out(context, worker, ask, held)
     if replayed:
         return News(tasks=replayed)
@@ -107,7 +109,7 @@ def _wait(context: Context, worker: Document, ask: Ask, waiter: Waiter, news: Ne
             return News()
         worker = current
         if called:
-            news = _news(context, worker, ask, context.storage.tasks.held_by(worker["_id"]))
+            news = _news(context, worker, ask, context.storage.tasks.holdings(worker["_id"]))
 
 
 def _could_take(context: Context, worker: Document, ask: Ask) -> Callable[[str], bool]:
@@ -143,24 +145,27 @@ def _enter(context: Context, worker_id: ObjectId, ask: Ask) -> Document | None:
 
 
 def _sort_out(
-    context: Context, worker: Document, ask: Ask, held: Sequence[Document]
+    context: Context, worker: Document, ask: Ask, held: Mapping[ObjectId, Holding]
 ) -> tuple[list[Document], list[ObjectId]]:
     """Give back what an earlier answer granted and the worker will never hear of.
 
     Answers with the grants that this request got before, and with the tasks whose grants are on their way.
     """
+    unheard = {execution: holding for execution, holding in held.items() if execution not in ask.held}
+    if not unheard:
+        return [], []
+    tasks = context.storage.tasks.of_attempts(worker["_id"], unheard)
     on_their_way: list[ObjectId] = []
     unknown: dict[ObjectId, ObjectId] = {}
     granted: list[ObjectId] = []
-    for task in held:
-        if task["execution"] in ask.held:
-            continue
-        if task.get("claim_request") == ask.request:
-            granted.append(task["_id"])
-        elif task.get("claim_request") in ask.unanswered:
-            on_their_way.append(task["_id"])
+    for execution, task in tasks.items():
+        request = unheard[execution].claim_request
+        if request == ask.request:
+            granted.append(task)
+        elif request in ask.unanswered:
+            on_their_way.append(task)
         else:
-            unknown[task["execution"]] = task["_id"]
+            unknown[execution] = task
     if unknown:
         started = give_back(context, unknown)
         lose(context, started, WORKER_UNREACHABLE)
@@ -184,12 +189,12 @@ def replay(context: Context, worker: Document, granted: Sequence[ObjectId]) -> l
     return grants_of(context, running)
 
 
-def _news(context: Context, worker: Document, ask: Ask, held: Sequence[Document]) -> News:
+def _news(context: Context, worker: Document, ask: Ask, held: Mapping[ObjectId, Holding]) -> News:
     """What the worker is to hear besides work."""
     cancel = [
-        task["execution"]
-        for task in held
-        if task["state"] == State.PENDING_CANCELLATION and task["execution"] not in ask.cancelling
+        execution
+        for execution, holding in held.items()
+        if holding.state == State.PENDING_CANCELLATION and execution not in ask.cancelling
     ]
     drain = worker["state"] in (DRAINING, QUARANTINED) and _tell_drain(context, worker, ask)
     forget = context.storage.forget.tell(worker, context.now())

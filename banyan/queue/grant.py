@@ -76,6 +76,8 @@ def _write(context: Context, wanted: Wanted, chosen: Sequence[Document], session
         change = decide(task, Claim(ObjectId(), worker["_id"], wanted.request), now)
         if change is not None:
             changes.append((task, change))
+    if not changes:
+        return []
     written = context.storage.tasks.commit(changes, now, session)
     granted = [
         {**documents[task.id], **change.fields, "state": change.state} for task, change in changes if task.id in written
@@ -86,8 +88,8 @@ def _write(context: Context, wanted: Wanted, chosen: Sequence[Document], session
 
 def _still_ours(context: Context, granted: Sequence[Document], session: Session | None) -> list[Document]:
     """Those of the tasks that no later claim gave back before their attempts were recorded; the others' records go."""
-    tasks = context.storage.tasks.load((document["_id"] for document in granted), session)
-    ours = [d for d in granted if d["_id"] in tasks and tasks[d["_id"]].execution == d["execution"]]
+    current = context.storage.tasks.current({d["_id"]: d["execution"] for d in granted}, session)
+    ours = [document for document in granted if document["execution"] in current]
     if len(ours) < len(granted):
         kept = {document["execution"] for document in ours}
         context.storage.executions.withdraw(d["execution"] for d in granted if d["execution"] not in kept)

@@ -95,10 +95,14 @@ class Hub:
             self._wake_for_work(counts)
             self._outbox.put({"work": dict(counts)})
 
-    def worker(self, worker: ObjectId, but: Waiter | None = None) -> None:
-        """Tell that there is news for a worker: a cancellation, a drain, a newer claim (`but` itself is not woken)."""
+    def worker(self, worker: ObjectId, but: Waiter | None = None, *, everywhere: bool = True) -> None:
+        """Tell that there is news for a worker: a cancellation, a drain, a newer claim (`but` itself is not woken).
+
+        The other servers hear of it only if it is told `everywhere`.
+        """
         self._wake_worker(worker, but)
-        self._outbox.put({"worker": worker})
+        if everywhere:
+            self._outbox.put({"worker": worker})
 
     def _wake_for_work(self, counts: Mapping[str, int]) -> None:
         left = dict(counts)

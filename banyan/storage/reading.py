@@ -8,6 +8,7 @@ from bson import ObjectId
 from pymongo.database import Database
 
 from banyan.errors import TooLarge
+from banyan.storage.references import plain
 
 Document = dict[str, Any]
 
@@ -57,11 +58,11 @@ class Reader:
         asked: Document = {"filter": where, "projection": fields, "sort": list(sort) or None}
         asked |= {"skip": skip, "limit": limit, "max_time_ms": self._max_time_ms, "allow_disk_use": True}
         if self._budget is None:
-            return list(self._db[collection].find(**asked))
+            return plain(self._db[collection].find(**asked))
         documents: list[Document] = []
         for batch in cast(Iterable[bytes], self._db[collection].find_raw_batches(**asked)):
             self._budget.spend(len(batch))
-            documents += bson.decode_all(batch, self._db.codec_options)
+            documents += plain(bson.decode_all(batch, self._db.codec_options))
         return documents
 
     def ids(self, collection: str, where: Mapping[str, Any]) -> list[ObjectId]:

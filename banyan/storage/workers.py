@@ -88,6 +88,11 @@ class WorkerStore:
             return_document=ReturnDocument.AFTER,
         )
 
+    def failing(self, workers: Iterable[ObjectId]) -> list[ObjectId]:
+        """Those of the workers that have failed something by their own fault lately."""
+        where = {"_id": {"$in": list(workers)}, "failing": {"$exists": True}}
+        return [d["_id"] for d in self._workers.find(where, {"_id": 1})]
+
     def did_well(self, workers: Iterable[ObjectId]) -> None:
         """Forget what these workers failed before."""
         failing = {"_id": {"$in": list(workers)}, "failing": {"$exists": True}}
