@@ -1,7 +1,22 @@
 """All questions, in the order of the table."""
 
 from banyan.errors import NotFound
-from bench import echo, model_latency, noop_models, one_second, posting, sweep
+from bench import (
+    claim_latency,
+    contention,
+    echo,
+    idle_server,
+    idle_worker,
+    model_latency,
+    noop_models,
+    one_second,
+    posting,
+    servers,
+    settling,
+    sweep,
+    wake_up,
+    where,
+)
 from bench.question import Question
 
 QUESTIONS: tuple[Question, ...] = (
@@ -9,7 +24,15 @@ QUESTIONS: tuple[Question, ...] = (
     noop_models.QUESTION,
     posting.QUESTION,
     sweep.QUESTION,
+    claim_latency.QUESTION,
+    wake_up.QUESTION,
+    idle_server.QUESTION,
+    idle_worker.QUESTION,
+    settling.QUESTION,
     one_second.QUESTION,
+    contention.QUESTION,
+    where.QUESTION,
+    servers.QUESTION,
     model_latency.QUESTION,
 )
 
