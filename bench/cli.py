@@ -1,6 +1,7 @@
 """The command `banyan-bench`."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -71,10 +72,12 @@ def main() -> None:
         sys.exit(_USAGE)
 
 
-def _measure(questions: "list[Question] | tuple[Question, ...]", size: Size, json_file: Path | None) -> None:
-    session = measure(questions, size)
-    if json_file is not None:
-        json_file.write_text(session.to_json())
+def _measure(questions: Sequence[Question], size: Size, json_file: Path | None) -> None:
+    def keep(session: Session) -> None:
+        if json_file is not None:
+            json_file.write_text(session.to_json())
+
+    session = measure(questions, size, keep)
     print(table.text(session), end="")
     if any(line.error for line in session.lines):
         raise typer.Exit(_FAILED)

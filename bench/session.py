@@ -3,8 +3,8 @@
 import json
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -74,12 +74,18 @@ class Session:
 _PLAIN = ("begun", "size", "machine", "versions", "revision")
 
 
-def measure(questions: Sequence[Question], size: Size) -> Session:
-    """Ask all questions. One that cannot be answered is told with its error, and does not stop the others."""
+def measure(questions: Sequence[Question], size: Size, keep: Callable[[Session], object] = lambda _: None) -> Session:
+    """Ask all questions. One that cannot be answered is told with its error, and does not stop the others.
+
+    `keep` is called after each with what is there so far.
+    """
     begun = datetime.now(UTC).isoformat(timespec="seconds")
     on, known, commit = machine(), versions(), revision(_SOURCES)
-    lines = tuple(_asked(question, size) for question in questions)
-    return Session(begun=begun, size=size, machine=on, versions=known, revision=commit, lines=lines)
+    session = Session(begun=begun, size=size, machine=on, versions=known, revision=commit)
+    for question in questions:
+        session = replace(session, lines=(*session.lines, _asked(question, size)))
+        keep(session)
+    return session
 
 
 def _asked(question: Question, size: Size) -> Line:

@@ -140,7 +140,9 @@ def test_figures_have_three_digits_that_count(value: float, text: str) -> None:
 def test_a_question_that_fails_is_told_and_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     good = answer(banyan=[2], peer=[1])
     questions = [asked("broken", ValueError("no")), asked("short", Incomplete("3 are missing")), asked("good", good)]
-    measured = measure(questions, Size.QUICK)
+    kept: list[int] = []
+    measured = measure(questions, Size.QUICK, lambda so_far: kept.append(len(so_far.lines)))
+    assert kept == [1, 2, 3]
     assert [(each.name, each.answer, each.error) for each in measured.lines] == [
         ("broken", None, "ValueError: no"),
         ("short", None, "3 are missing"),
