@@ -8,6 +8,7 @@ from banyan.domain.matching import TaskClass
 from banyan.domain.shares import Shares
 from banyan.models.checker import Checker
 from banyan.queue.hub import Hub
+from banyan.queue.taken import Taken
 from banyan.storage.mongo import Storage
 
 
@@ -45,6 +46,7 @@ class Context:
     settings: ServerSettings
     shares: Shares = field(default_factory=Shares)
     classes: Classes = field(default_factory=Classes)
+    taken: Taken = field(default_factory=Taken)
     models: Checker = field(default_factory=Checker)
 
     def now(self) -> datetime:

@@ -27,15 +27,16 @@ def grant(context: Context, wanted: Wanted) -> list[Document]:
 
     Tasks that other claims took first are replaced by others; nothing is promised beyond what is returned.
     """
-    granted: list[Document] = []
     for crowd in range(_ROUNDS):
-        choice = choose(context, wanted, min(crowd, 5))
-        if not choice.tasks:
-            break
-        granted = _claim(context, wanted, choice)
+        with context.taken.taking() as taking:
+            choice = choose(context, wanted, taking, min(crowd, 5))
+            if not choice.tasks:
+                break
+            granted = _claim(context, wanted, choice)
+            taking.grant(document["_id"] for document in granted)
         if granted:
-            break
-    return granted
+            return granted
+    return []
 
 
 def _claim(context: Context, wanted: Wanted, choice: Choice) -> list[Document]:
