@@ -162,7 +162,7 @@ class _Candidates:
         return _could_run(self._wanted, task)
 
     def take(self, task: Document) -> bool:
-        """Whether the task is ours to take; if another claim takes it, the next of its class may be as good as others."""
+        """Whether the task is ours to take; where another claim takes it, more of its class may be wanted."""
         if self._taking.take(task):
             return True
         self._more.discard(task["class_key"])
