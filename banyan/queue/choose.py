@@ -51,6 +51,8 @@ class Choice:
     """How many more of them may start."""
     tasks: list[Document] = field(default_factory=list)
     reserving: bool = False
+    missed: bool = False
+    """Whether other claims in this server are taking tasks that would have been chosen."""
 
     def take(self, task: Document, wanted: Resources) -> None:
         self.add(task)
@@ -221,6 +223,8 @@ def _fill(
         elif candidates.take(task):
             choice.take(task, task_class.resources)
             context.shares.took(queue, weights)
+        else:
+            choice.missed = True
 
 
 def _reserve(context: Context, wanted: Wanted, task: Document) -> bool:

@@ -30,11 +30,9 @@ def grant(context: Context, wanted: Wanted) -> list[Document]:
     for crowd in range(_ROUNDS):
         with context.taken.taking() as taking:
             choice = choose(context, wanted, taking, min(crowd, 5))
-            if not choice.tasks:
-                break
-            granted = _claim(context, wanted, choice)
+            granted = _claim(context, wanted, choice) if choice.tasks else []
             taking.grant(document["_id"] for document in granted)
-        if granted:
+        if granted or not (choice.tasks or choice.missed):
             return granted
     return []
 
