@@ -71,7 +71,7 @@ class Choice:
 
 def choose(context: Context, wanted: Wanted, taking: Taking, crowd: int) -> Choice:
     """Choose among the classes that fit, and begin `taking`; in a `crowd` of servers not always the first tasks."""
-    heads = context.storage.tasks.class_heads()
+    heads = context.heads.get(context.hub.generation, context.storage.tasks.class_heads)
     if not heads:
         return Choice(wanted.free, wanted.max_tasks)
     queues = context.storage.queues.all()
