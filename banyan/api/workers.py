@@ -63,8 +63,6 @@ def add_worker(body: Document) -> Document:
 )
 def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
     """New tasks, attempts to cancel, whether to drain, whose directories may go."""
-    worker = registering.owned_worker(context(), worker_id, actor())
-    context().storage.forget.done(worker, body.get("forgotten") or ())
     ask = Ask(
         request=body["request"],
         free=Resources.from_document(body["resources"]),
@@ -76,9 +74,10 @@ def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
         draining=bool(body.get("draining")),
         wait_seconds=float(body.get("wait") or 0),
         ahead={key: int(count) for key, count in (body.get("ahead") or {}).items()},
+        forgotten=body.get("forgotten") or (),
         listening=partial(_is_connected, request.environ.get("gunicorn.socket")),
     )
-    news = claim(context(), worker_id, ask)
+    news = claim(context(), worker_id, ask, actor())
     return {"tasks": news.tasks, "cancel": news.cancel, "drain": news.drain, "forget": news.forget}
 
 
@@ -109,9 +108,10 @@ def report_attempts(worker_id: ObjectId) -> Document:
     wrong = {each["execution"] for each in said if not _token_fits(each)}
     reports = [_report(each) for each in said if each["execution"] not in wrong]
     records = records_of(context(), {each["execution"] for each in (*said, *seen)})
+    samples = _known(seen, skew, records)
     _hear_of(worker)
     answer = report(context(), reports, records)
-    context().storage.memory.add(_known(seen, skew, records), context().now())
+    context().storage.memory.add(samples, context().now())
     return {
         "accepted": answer.accepted,
         "stale": [*answer.stale, *wrong],

@@ -89,15 +89,16 @@ class Synchronous:
 class Pooled(concurrent.futures.Executor):
     """In a warm pool; Dask gets this as its pool, so that what it leaves running is known."""
 
-    def __init__(self, pool: concurrent.futures.Executor, workers: int, scheduler: str) -> None:
+    def __init__(self, pool: concurrent.futures.Executor, workers: int, get: Callable[..., Any]) -> None:
+        """Take the pool, its size, and Dask's function for it: by a name it would look for a cluster each time."""
         self._pool = pool
         self._max_workers = workers  # Dask asks for it
-        self._scheduler = scheduler
+        self._get = get
         self._submitted: set[concurrent.futures.Future[Any]] = set()
 
     def compute(self, computation: Any, cancel: Cancel) -> Any:
         """The result; raises what the computation raises."""
-        result = computation.compute(scheduler=self._scheduler, pool=self)
+        result = computation.compute(scheduler=self._get, pool=self)
         self._submitted.clear()
         return result
 
@@ -121,7 +122,7 @@ class Threads(Pooled):
         self._before: set[threading.Thread] = set()
         self._own: set[threading.Thread] = set()
         pool = concurrent.futures.ThreadPoolExecutor(cores, initializer=self._begin)
-        super().__init__(pool, cores, "threads")
+        super().__init__(pool, cores, dask.threaded.get)
 
     def _begin(self) -> None:
         self._own.add(threading.current_thread())
@@ -161,7 +162,7 @@ class Processes(Pooled):
             initializer=dask.multiprocessing.initialize_worker_process,
         )
         concurrent.futures.wait([pool.submit(abs, 0) for _ in range(cores)])
-        super().__init__(pool, cores, "processes")
+        super().__init__(pool, cores, dask.multiprocessing.get)
         self._broken = False
 
     def compute(self, computation: Any, cancel: Cancel) -> Any:

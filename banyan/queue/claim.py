@@ -10,13 +10,16 @@ from bson import ObjectId
 
 from banyan.domain.matching import Offer
 from banyan.domain.resources import Resources
+from banyan.domain.roles import Role
 from banyan.domain.task import WORKER_UNREACHABLE, State
 from banyan.errors import Conflict
+from banyan.queue.actor import Actor
 from banyan.queue.choose import Wanted
 from banyan.queue.context import Context
 from banyan.queue.grant import attempt, grant
 from banyan.queue.hub import Waiter
 from banyan.queue.inputs import Resolved, resolve
+from banyan.queue.register import owned_worker
 from banyan.queue.report import give_back, lose
 from banyan.storage.tasks import Holding
 from banyan.storage.workers import ACTIVE, ALIVE, DRAINING, QUARANTINED
@@ -43,6 +46,8 @@ class Ask:
     """Counts the worker's questions, so that one that was held up on its way is not taken for the newest."""
     wait_seconds: float = 0.0
     ahead: Mapping[str, int] = field(default_factory=dict)
+    forgotten: Sequence[str] = ()
+    """Directories that the worker has removed, as it was told."""
     listening: Callable[[], bool] = lambda: True
     """Whether somebody still waits for the answer: a worker that was killed is given nothing more."""
 
@@ -60,25 +65,27 @@ class News:
         return bool(self.tasks or self.cancel or self.drain or self.forget)
 
 
-def claim(context: Context, worker_id: ObjectId, ask: Ask) -> News:
+def claim(context: Context, worker_id: ObjectId, ask: Ask, actor: Actor | None = None) -> News:
     """Renew the worker's lease, take back what it does not know of, and grant it work or wait for some.
 
-    Raises `Conflict` if the worker is lost or gone: it must stop all that it holds and register anew.
+    Raises `Conflict` if the worker is lost or gone: it must stop all that it holds and register anew; `NotFound` if it
+    is unknown, and `Forbidden` if there is an `actor` and it is not the actor's.
     """
     waiter = Waiter(worker_id)
     context.hub.enter(waiter)
     try:
-        return _claim(context, ask, waiter)
+        return _claim(context, ask, waiter, actor)
     finally:
         context.hub.leave(waiter)
 
 
-def _claim(context: Context, ask: Ask, waiter: Waiter) -> News:
+def _claim(context: Context, ask: Ask, waiter: Waiter, actor: Actor | None) -> News:
     """Having entered the hub: whoever becomes the newest claim after us finds and wakes us."""
     worker_id = waiter.worker
-    worker = _enter(context, worker_id, ask)
+    worker = _enter(context, worker_id, ask, actor)
     if worker is None:
         return News()
+    context.storage.forget.done(worker, ask.forgotten)
     # An older claim may wait here, and in another server if the worker has not heard its answer.
     context.hub.worker(worker_id, but=waiter, everywhere=bool(ask.unanswered))
     held = context.storage.tasks.holdings(worker_id)
@@ -129,13 +136,16 @@ def _could_take(context: Context, worker: Document, ask: Ask) -> Callable[[str],
     return could_take
 
 
-def _enter(context: Context, worker_id: ObjectId, ask: Ask) -> Document | None:
+def _enter(context: Context, worker_id: ObjectId, ask: Ask, actor: Actor | None) -> Document | None:
     """Renew the lease and become the newest claim; the worker, or None if a later claim has come already."""
     now = context.now()
     fields: Document = {"claim_request": ask.request, "free": ask.free.to_document(), "held_count": len(ask.held)}
     if ask.draining:
         fields["drain_told"] = ask.request
-    worker = context.storage.workers.renew(worker_id, now, fields, ask.number)
+    owner = None if actor is None or actor.role == Role.ADMIN else actor.name
+    worker = context.storage.workers.renew(worker_id, now, fields, ask.number, owner)
+    if worker is None and actor is not None:
+        owned_worker(context, worker_id, actor)  # it says what is wrong, if that is not the state or the number
     if worker is not None and ask.draining and worker["state"] == ACTIVE:
         context.storage.workers.move(worker_id, DRAINING, now)
         worker = context.storage.workers.renew(worker_id, now, fields, ask.number)

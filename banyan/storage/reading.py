@@ -16,6 +16,8 @@ MAX_LINKS = 1000
 """How many continuations and dependencies a task shows; `/continuations` has all of them."""
 
 _MAX_TOGETHER = 20_000
+_COUNTED = 100_000
+"""A whole collection of more documents than that is not counted one by one."""
 _CANCELLED = "cancelled"
 
 
@@ -77,7 +79,11 @@ class Reader:
         return found[0] if found else None
 
     def count(self, collection: str, where: Mapping[str, Any]) -> int:
-        """How many documents match."""
+        """How many documents match; of all of many about how many, as MongoDB keeps that number at hand."""
+        if not where:
+            about = self._db[collection].estimated_document_count(maxTimeMS=self._max_time_ms)
+            if about > _COUNTED:
+                return about
         return self._db[collection].count_documents(where, maxTimeMS=self._max_time_ms)
 
     def aggregate(self, collection: str, pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:

@@ -4,16 +4,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from bson.dbref import DBRef
+from pymongo.cursor import Cursor
 
 Document = dict[str, Any]
 
 
-def plain(documents: Iterable[Document]) -> list[Document]:
+def plain(documents: Iterable[Document] | Cursor[Document]) -> list[Document]:
     """The same documents as they were stored, changed where the driver made references of objects.
 
     The driver could be told to make none, but then decodes all that it reads several times as slowly.
     """
-    found = list(documents)
+    found = documents.to_list() if isinstance(documents, Cursor) else list(documents)
     for document in found:
         _restore_in(document)
     return found

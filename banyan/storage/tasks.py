@@ -1,12 +1,12 @@
 """The collection `tasks`: reading tasks, and the one guarded write that changes their state."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import bson
 from bson import ObjectId
+from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
@@ -32,11 +32,10 @@ HELD_INDEX = [("worker", 1), ("state", 1), ("execution", 1), ("claim_request", 1
 """It has all that a claim looks at in the many tasks that a worker may hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
+class Holding(NamedTuple):
     """What is said of a task that a worker holds: its state, and the claim that got it."""
 
-    state: State
+    state: str
     claim_request: str | None
 
 
@@ -69,6 +68,11 @@ def view(document: Mapping[str, Any]) -> Task:
         task_class=get("task_class", ""),
         avoid=tuple(get("avoid", ())),
     )
+
+
+def encoded(documents: Iterable[Mapping[str, Any]]) -> list[bytes]:
+    """Documents as MongoDB keeps them."""
+    return [bson.encode(document) for document in documents]
 
 
 def encoded_bytes(document: Mapping[str, Any]) -> int:
@@ -106,13 +110,18 @@ class TaskStore:
         """Store new tasks; raises the driver's duplicate key error when an `_id` is taken."""
         self._tasks.insert_many(documents, session=session)
 
+    def insert_encoded(self, documents: Sequence[bytes], session: Session = None) -> None:
+        """The same for tasks that are BSON already (`encoded`)."""
+        if documents:
+            self._tasks.insert_many([RawBSONDocument(each) for each in documents], session=session)
+
     def load(self, ids: Iterable[ObjectId], session: Session = None) -> dict[ObjectId, Task]:
         """The tasks with these ids, by id; missing ones are left out."""
         wanted = list(ids)
         if not wanted:
             return {}
         found = self._tasks.find({"_id": {"$in": wanted}}, dict.fromkeys(_VIEW, 1), session=session)
-        return {document["_id"]: view(document) for document in found.batch_size(len(wanted) + 1)}
+        return {document["_id"]: view(document) for document in found.batch_size(len(wanted) + 1).to_list()}
 
     def document(self, task: ObjectId, session: Session = None) -> Document | None:
         """The whole stored document."""
@@ -133,7 +142,7 @@ class TaskStore:
         found = self._tasks.find({"_id": {"$in": list(executions)}}, {"execution": 1}, session=session)
         return {
             each["execution"]
-            for each in found.batch_size(len(executions) + 1)
+            for each in found.batch_size(len(executions) + 1).to_list()
             if each.get("execution") == executions[each["_id"]]
         }
 
@@ -291,8 +300,8 @@ class TaskStore:
     def holdings(self, worker: ObjectId) -> dict[ObjectId, Holding]:
         """The attempts that a worker has, by id, as the index alone tells them."""
         fields = {"_id": 0, "execution": 1, "state": 1, "claim_request": 1}
-        found = self._tasks.find({"worker": worker}, fields).hint("held").batch_size(_MANY)
-        return {d["execution"]: Holding(State(d["state"]), d.get("claim_request")) for d in found}
+        found = self._tasks.find({"worker": worker}, fields).hint("held").batch_size(_MANY).to_list()
+        return {d["execution"]: Holding(d["state"], d.get("claim_request")) for d in found}
 
     def to_cancel(self, worker: ObjectId) -> list[ObjectId]:
         """The attempts of a worker that it shall end."""
@@ -385,7 +394,7 @@ def _over(ended_until: datetime | None) -> Document:
 
 
 def _guard(task: Task) -> Document:
-    return {"_id": task.id, "state": task.state, "_etag": task.revision}
+    return {"_id": task.id, "_etag": task.revision}  # every change of state is one of the revision, too
 
 
 def first_fields(task: Task, change: Change) -> Document:

@@ -16,8 +16,15 @@ class _Operations(collection.BulkOperationBuilder):
         super().add_update(*arguments, **more)  # type: ignore[no-untyped-call]
 
 
+class _Cursor(collection.Cursor):
+    """Newer drivers can read all that is left at once."""
+
+    def to_list(self) -> list[Any]:
+        return list(self)
+
+
 def mock_database() -> Database[dict[str, Any]]:
     """An empty database in memory; it knows no transactions."""
-    vars(collection).update(BulkOperationBuilder=_Operations)
+    vars(collection).update(BulkOperationBuilder=_Operations, Cursor=_Cursor)
     database: Database[dict[str, Any]] = mongomock.MongoClient(tz_aware=True)["banyan"]
     return database
