@@ -48,6 +48,7 @@ class Hub:
         self._name = str(ObjectId())
         self._lock = threading.Lock()
         self._waiters: dict[Waiter, None] = {}
+        self._generation = 0
         self._outbox: queue.SimpleQueue[dict[str, object] | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -72,6 +73,10 @@ class Hub:
     def closed(self) -> bool:
         """Whether this server is stopping: claims answer at once."""
         return self._stop.is_set()
+
+    def generation(self) -> int:
+        """A number that changes whenever something is told that can be claimed now."""
+        return self._generation
 
     def enter(self, waiter: Waiter) -> None:
         """Begin to wake `waiter`."""
@@ -107,6 +112,7 @@ class Hub:
     def _wake_for_work(self, counts: Mapping[str, int]) -> None:
         left = dict(counts)
         with self._lock:
+            self._generation += 1
             waiters = [waiter for waiter in self._waiters if not waiter.woken.is_set()]
         for waiter in waiters:
             key = next((key for key in left if waiter.accepts(key)), None)

@@ -39,6 +39,9 @@ SENT: dict[str, str] = {
     "claim, and wait in vain": f"{_ASKED}, find workers, aggregate tasks",
     "claim one task": f"{_ASKED}, find queues, update tasks, insert executions, find tasks",
     "claim several tasks": f"{_ASKED}, find queues, find tasks, update tasks, insert executions, find tasks",
+    "claim one task, while others take the best": (
+        f"{_ASKED}, find queues, find tasks, update tasks, insert executions, find tasks"
+    ),
     "report starts": f"{_TOLD}, update tasks, find queues, find tasks, find forget",
     "report ends": f"{_ENDED}, {_ANSWERED}",
     "report the end of a parent": f"{_ENDED}, {_SETTLED}, {_ANSWERED}",
@@ -183,6 +186,18 @@ def test_a_claim_sends_as_much_for_many_tasks_as_for_few(sent: Sent, provider: A
             granted = node.claim(number)
         assert len(granted) == number
         node.end(granted)
+
+
+def test_a_claim_that_comes_late_reads_once_more_and_not_once_for_each_class(
+    context: Context, sent: Sent, provider: Api, node: Node
+) -> None:
+    post(provider, [{"requested_resources": {"cores": 1 + n % CLASSES}} for n in range(2 * CLASSES)])
+    with context.taken.taking() as others:
+        for head in sorted(context.storage.tasks.class_heads(), key=lambda head: head["order"]):
+            assert others.take(head)
+        with sent.as_the_table_says("claim one task, while others take the best"):
+            granted = node.claim(1)
+    assert len(granted) == 1
 
 
 def test_a_report_sends_as_much_for_many_attempts_as_for_few(sent: Sent, provider: Api, node: Node) -> None:
