@@ -24,7 +24,7 @@ Document = dict[str, Any]
 FEW, MANY = 2, 100
 """A path sends the same commands for both, where the table does not say otherwise."""
 
-_ASKED = "find workers, findAndModify workers, find tasks, find forget, aggregate tasks"
+_ASKED = "findAndModify workers, find tasks, find forget, aggregate tasks"
 _TOLD = "find workers, find executions, update executions"
 _ENDED = f"{_TOLD}, find tasks, update tasks"
 _ANSWERED = "find queues, find workers, find tasks, find forget"
