@@ -29,9 +29,10 @@ class Waiter:
     offered: str | None = None
     """The class of the task that it was woken for last."""
 
-    def wait(self, seconds: float) -> bool:
-        """Wait to be woken, at most so long; whether it was for news of this worker (and not for work, or at all)."""
-        self.woken.wait(seconds)
+    def wait(self, seconds: float) -> bool | None:
+        """Wait to be woken; whether it was for news of this worker, and not for work. None if nothing came in time."""
+        if not self.woken.wait(seconds):
+            return None
         self.woken.clear()
         called, self.called = self.called, False
         return called

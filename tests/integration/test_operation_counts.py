@@ -36,13 +36,13 @@ SENT: dict[str, str] = {
     "post one task": "find queues, insert tasks",
     "post a list": "find queues, insert tasks, commitTransaction",
     "claim, with nothing there": _ASKED,
-    "claim, and wait in vain": f"{_ASKED}, find workers, aggregate tasks",
+    "claim, and wait in vain": _ASKED,
     "claim one task": f"{_ASKED}, find queues, update tasks, insert executions, find tasks",
     "claim several tasks": f"{_ASKED}, find queues, find tasks, update tasks, insert executions, find tasks",
     "claim one task, while others take the best": (
         f"{_ASKED}, find queues, find tasks, update tasks, insert executions, find tasks"
     ),
-    "report starts": f"{_TOLD}, update tasks, find queues, find tasks, find forget",
+    "report starts": f"{_TOLD}, update tasks, find tasks, find forget",
     "report ends": f"{_ENDED}, {_ANSWERED}",
     "report the end of a parent": f"{_ENDED}, {_SETTLED}, {_ANSWERED}",
     "report the ends of the parents of a barrier": f"{_ENDED}, {_SETTLED}, {_ANSWERED}",
