@@ -10,9 +10,10 @@ from urllib.parse import quote
 from requests.adapters import BaseAdapter
 
 from banyan import watching, wire
+from banyan.answers import Answer
 from banyan.model_calls import ModelCalls
 from banyan.sweep_calls import SweepCalls
-from banyan.transport import SAFE_TRIES, Answer, Connection
+from banyan.transport import SAFE_TRIES, Connection
 from banyan.trust import Trust
 from banyan.worker_calls import Document, Stream
 
@@ -39,6 +40,7 @@ class Client(ModelCalls, SweepCalls):
     Questions, and acts that are safe to repeat, are repeated a few times when the connection breaks.
     `transport` replaces the network (tests run the server's WSGI app in it); `sleep` pauses between polls. `trust` says
     whom to believe (by default what `BANYAN_CA_FILE` and the like say); SetupError where it does not let the token go.
+    `renew` is given a token that the server refuses and answers with a newer one, for example from a file.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class Client(ModelCalls, SweepCalls):
         transport: BaseAdapter | None = None,
         sleep: Callable[[float], None] = time.sleep,
         trust: Trust | None = None,
+        renew: Callable[[str], str] | None = None,
     ) -> None:
-        super().__init__(Connection(url, token, transport, sleep, trust), sleep)
+        super().__init__(Connection(url, token, transport, sleep, trust, renew), sleep)
 
     @property
     def url(self) -> str:

@@ -1,32 +1,18 @@
-"""One HTTP connection to a Banyan server: tokens, timeouts, repeats, and answers turned back into our errors."""
+"""One HTTP connection to a Banyan server: tokens, timeouts and repeats."""
 
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.utils import get_environ_proxies
-from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from banyan import wire
-from banyan.errors import (
-    BadRequest,
-    BanyanError,
-    Conflict,
-    Forbidden,
-    Invalid,
-    NotFound,
-    PreconditionFailed,
-    TooLarge,
-    TooManyRequests,
-    Unauthorized,
-    Unavailable,
-    describe_issues,
-)
+from banyan.answers import AWAY, Answer, cause, error_of, never_sent, patience, retry_after
+from banyan.errors import Conflict, SetupError, Unauthorized, Unavailable
 from banyan.trust import Trust, distrust, is_loopback
 
 CONNECT_SECONDS = 10.0
@@ -34,32 +20,6 @@ READ_SECONDS = 60.0
 MAX_PAUSE_SECONDS = 5.0
 SAFE_TRIES = 4
 """How often a request is sent that is safe to repeat."""
-PATIENCE_SECONDS = {503: 20.0, 409: 70.0}
-"""How long it is repeated besides, where the answer has `Retry-After`: MongoDB elects a primary, a server has died."""
-
-_BY_STATUS: dict[int, type[BanyanError]] = {
-    kind.status: kind
-    for kind in (
-        BadRequest,
-        Unauthorized,
-        Forbidden,
-        NotFound,
-        Conflict,
-        PreconditionFailed,
-        TooLarge,
-        TooManyRequests,
-    )
-}
-_AWAY = frozenset({502, 503, 504})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What the server said: its status, headers and body."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 class Connection:
@@ -67,7 +27,8 @@ class Connection:
 
     Several threads may use one connection: each has its own `requests` session, all share one pool. `transport`
     replaces the network, for example with a WSGI app. `sleep` pauses between repeats. SetupError where `trust` does not
-    let the token go there. A redirection is never followed, so the token goes nowhere else.
+    let the token go there. A redirection is never followed, so the token goes nowhere else. `renew` is given a token
+    that the server has refused and answers with the one that there is by now; SetupError where it knows why not.
     """
 
     def __init__(
@@ -77,18 +38,18 @@ class Connection:
         transport: BaseAdapter | None = None,
         sleep: Callable[[float], None] = time.sleep,
         trust: Trust | None = None,
+        renew: Callable[[str], str] | None = None,
     ) -> None:
-        if not (token.isascii() and token.isprintable()):
-            raise Unauthorized("the token holds characters that no token has; check where it was copied from")
         self.url = url.rstrip("/")
-        self._token = token
+        self._token = _usable(token)
+        self._renew = renew
         self._sleep = sleep
         self._adapter = transport or HTTPAdapter(pool_connections=4, pool_maxsize=32)
         self._trust = trust or Trust.from_environment()
         self._proxies = {} if transport or is_loopback(self.url) else get_environ_proxies(self.url)
         if not transport:
             self._trust.check()
-            if token:
+            if token or renew:
                 self._trust.allow(self.url)
         self._local = threading.local()
 
@@ -140,7 +101,7 @@ class Connection:
             attempt += 1
             pause = _pause_seconds(attempt)
             try:
-                answer = self._once(method, path, request)
+                answer = self._let_in(method, path, request)
             except _Untrusted:
                 raise
             except _Unreached as error:
@@ -150,18 +111,35 @@ class Connection:
                 if attempt >= tries:
                     raise
             else:
-                again = answer.status in _AWAY or (answer.status == Conflict.status and attempt > 1)
-                stays = patient and tries > 1 and waited < _patience(answer)
+                again = answer.status in AWAY or (answer.status == Conflict.status and attempt > 1)
+                stays = patient and tries > 1 and waited < patience(answer)
                 if not stays and (not again or attempt >= tries):
                     return self._checked(answer, path, accept)
-                pause = max(pause, _retry_after(answer.headers))
+                pause = max(pause, retry_after(answer))
             pause = min(pause, MAX_PAUSE_SECONDS)
             waited += pause
             self._sleep(pause)
 
-    def _once(self, method: str, path: str, request: Mapping[str, Any]) -> Answer:
+    def _let_in(self, method: str, path: str, request: Mapping[str, Any]) -> Answer:
+        """The answer; where our token is refused and there is another one by now, the answer to that."""
+        token = self._token
+        answer = self._once(method, path, request, token)
+        if answer.status != Unauthorized.status or self._renew is None:
+            return answer
         try:
-            response = self._session().request(method, f"{self.url}/{path}", **request)
+            fresh = _usable(self._renew(token))
+        except (SetupError, Unauthorized) as error:
+            refusal = error_of(answer, f"{self.url}/{path}")
+            raise Unauthorized(f"{refusal}, and there is no newer one: {error}") from error
+        if fresh == token:
+            return answer
+        self._token = fresh
+        return self._once(method, path, request, fresh)
+
+    def _once(self, method: str, path: str, request: Mapping[str, Any], token: str) -> Answer:
+        headers = {**request["headers"], "Authorization": f"Bearer {token}"} if token else request["headers"]
+        try:
+            response = self._session().request(method, f"{self.url}/{path}", **{**request, "headers": headers})
         except requests.exceptions.SSLError as error:
             text = distrust(self.url, error)
             if text is not None:
@@ -170,9 +148,9 @@ class Connection:
             raise Unavailable(f"the server at {self.url} broke off the TLS connection{hint}") from error
         except (requests.ConnectionError, requests.Timeout) as error:
             text = (
-                f"cannot reach the server at {self.url} ({_cause(error)}); check that it runs and that the URL is right"
+                f"cannot reach the server at {self.url} ({cause(error)}); check that it runs and that the URL is right"
             )
-            raise (_Unreached if _never_sent(error) else Unavailable)(text) from error
+            raise (_Unreached if never_sent(error) else Unavailable)(text) from error
         except requests.exceptions.ChunkedEncodingError as error:
             raise Unavailable(f"the server at {self.url} broke off its answer; try again") from error
         except (requests.RequestException, ValueError) as error:
@@ -190,8 +168,6 @@ class Connection:
             session.mount("http://", self._adapter)
             session.mount("https://", self._adapter)
             session.headers["Accept"] = "application/json, */*;q=0.5"
-            if self._token:
-                session.headers["Authorization"] = f"Bearer {self._token}"
         return session
 
     def _checked(self, answer: Answer, path: str, accept: frozenset[int]) -> Answer:
@@ -202,6 +178,12 @@ class Connection:
         raise error_of(answer, f"{self.url}/{path}")
 
 
+def _usable(token: str) -> str:
+    if not (token.isascii() and token.isprintable()):
+        raise Unauthorized("the token holds characters that no token has; check where it was copied from")
+    return token
+
+
 class _Unreached(Unavailable):
     """No connection came about, so the server has seen nothing of the request."""
 
@@ -210,74 +192,6 @@ class _Untrusted(Unavailable):
     """The two sides did not come to trust each other; trying again at once is of no use."""
 
 
-def error_of(answer: Answer, address: str) -> BanyanError:
-    """The error that the server meant by `answer`; `address` is named where the answer says too little."""
-    try:
-        document = wire.loads(answer.body)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        document = {}
-    issues, items = document.get("_issues"), document.get("_items")
-    if isinstance(items, list) and not issues:
-        return Invalid(items=[_issues_of(item) for item in items])
-    if isinstance(issues, dict) and answer.status == Invalid.status:
-        return Invalid(issues)
-    text = describe_issues(issues) if isinstance(issues, dict) else _message(document)
-    if answer.status in _AWAY:
-        return Unavailable(f"the server at {address} is not available now ({text or answer.status}); try again later")
-    kind = _BY_STATUS.get(answer.status, BanyanError)
-    return kind(text or f"{address} answered with status {answer.status}")
-
-
-def _issues_of(item: object) -> dict[str, object]:
-    issues = item.get("_issues") if isinstance(item, dict) else None
-    return issues if isinstance(issues, dict) else {}
-
-
-def _message(document: Mapping[str, Any]) -> str:
-    error = document.get("_error")
-    return str(error.get("message", "")) if isinstance(error, dict) else ""
-
-
 def _pause_seconds(attempt: int) -> float:
     """How long to wait after the given try: doubling from a tenth, shortened by up to half at random."""
     return float(0.1 * 2 ** min(attempt - 1, 6) * (1 - random.random() / 2))
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    text = headers.get("Retry-After", "0")
-    return float(text) if text.isdecimal() else 0.0
-
-
-def _patience(answer: Answer) -> float:
-    return PATIENCE_SECONDS.get(answer.status, 0.0) if _retry_after(answer.headers) else 0.0
-
-
-def _never_sent(error: Exception) -> bool:
-    inner = error.args[0] if error.args else None
-    return isinstance(error, requests.ConnectTimeout) or (
-        isinstance(inner, MaxRetryError) and isinstance(inner.reason, NewConnectionError)
-    )
-
-
-_CAUSES = (
-    "Connection refused",
-    "Name or service not known",
-    "Failed to resolve",
-    "Connection reset",
-    "Remote end closed connection without response",
-)
-
-
-def _cause(error: Exception) -> str:
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    inner: object = error.args[0] if error.args else error
-    if isinstance(inner, MaxRetryError):
-        inner = inner.reason
-    text = str(inner)
-    for known in _CAUSES:
-        if known in text:
-            return known.lower()
-    return text.rpartition(": ")[2].strip(" ')\"") or text

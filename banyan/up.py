@@ -22,11 +22,12 @@ from banyan import certificates, child
 from banyan.api.credentials import tokens_at
 from banyan.api.tls import OPEN
 from banyan.client import Client
-from banyan.config import ServerSettings
+from banyan.config import ServerSettings, load_worker_settings
 from banyan.errors import SetupError, Unavailable
 from banyan.storage import embedded
 from banyan.storage.mongod_lock import DirectoryLock
 from banyan.trust import Trust, is_loopback_host
+from worker.account import Account, account_of, check_root
 
 READY_SECONDS = 60.0
 _POLL_SECONDS = 0.05
@@ -124,10 +125,13 @@ def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Itera
 
     `say` hears what is being waited for. SetupError if a part cannot be started.
     """
+    account = account_of(load_worker_settings(config=plan.worker_config, environ=_of_the_worker()))
     # The server is older than MongoDB, and ends before it.
     with child.none_left(), ExitStack() as last, ExitStack() as first:
         lock = DirectoryLock.acquire(plan.data)
         last.callback(lock.release)
+        if account is not None:
+            _let_pass(plan.data, account)
         tokens = tokens_at(_credentials(plan))
         say("Starting MongoDB")
         files = plan.keep_certificate() if plan.own_tls else None
@@ -136,7 +140,7 @@ def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Itera
         tell(uri)
         say("Starting server and worker")
         ca_file = str(files.authority) if files else ""
-        worker = _start_worker(plan, url, tokens["worker"], ca_file, first)
+        worker = _start_worker(plan, url, ca_file, first)
         trust = Trust.from_environment()
         with Client(url, tokens["admin"], trust=replace(trust, ca_file=ca_file or trust.ca_file)) as admin:
             _wait(server, lambda: bool(admin.health()))
@@ -207,20 +211,37 @@ def _start_server(
     return Part(name="server", process=process, log=log), url, tell
 
 
-def _start_worker(plan: Plan, url: str, token: str, ca_file: str, stack: ExitStack) -> Part:
-    token_file = plan.data / "worker-token"
-    _write_private(token_file, token)
-    command = [sys.executable, "-m", "banyan", "worker", "--url", url, "--token-file", str(token_file)]
-    command += ["--workdir", str(plan.data / "work"), *plan.worker_options]
+def _start_worker(plan: Plan, url: str, ca_file: str, stack: ExitStack) -> Part:
+    command = [sys.executable, "-m", "banyan", "worker", "--url", url, "--token-file", str(_credentials(plan))]
+    command += ["--workdir", str(_work(plan.data)), *plan.worker_options]
     command += ["--ca-file", ca_file] if ca_file else []
     command += ["--config", str(plan.worker_config)] if plan.worker_config else []
-    foreign = {*_CLIENT_VARIABLES, "BANYAN_MONGO__URI"}
-    environment = {name: value for name, value in os.environ.items() if name not in foreign}
     log = _log(plan, "worker")
     # Killed at once when we are: its supervisor ends the tasks. A SIGTERM would let them run on.
-    process = child.spawn(command, log=log, env=environment, death_signal=signal.SIGKILL)
+    process = child.spawn(command, log=log, env=_of_the_worker(), death_signal=signal.SIGKILL)
     stack.callback(child.stop, process, seconds=_WORKER_STOP_SECONDS, ask_again_after=0.3)
     return Part(name="worker", process=process, log=log)
+
+
+def _of_the_worker() -> dict[str, str]:
+    """What of our environment the worker gets."""
+    foreign = {*_CLIENT_VARIABLES, "BANYAN_MONGO__URI"}
+    return {name: value for name, value in os.environ.items() if name not in foreign}
+
+
+def _let_pass(data: Path, account: Account) -> None:
+    """Let the user as whom tasks run reach the work directory, and nothing else; SetupError if he cannot."""
+    data.chmod(data.stat().st_mode | 0o011)  # he may go through; what is in it has modes of its own
+    work = _work(data)
+    work.mkdir(exist_ok=True)
+    try:
+        check_root(work, account)
+    except SetupError as error:
+        raise SetupError(f"{error} (with `banyan up` it is below --data)") from error
+
+
+def _work(data: Path) -> Path:
+    return data / "work"
 
 
 def _wait(part: Part, question: Callable[[], Any]) -> Any:

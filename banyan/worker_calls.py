@@ -5,8 +5,9 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from banyan import wire
+from banyan.answers import error_of
 from banyan.errors import Conflict
-from banyan.transport import READ_SECONDS, Connection, error_of
+from banyan.transport import READ_SECONDS, Connection
 
 Document = dict[str, Any]
 """A task, an attempt, a worker, .. as the server sends it: ids are hex texts, dates RFC 1123 texts in GMT."""

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
@@ -36,6 +37,7 @@ from worker.link import Link, Server
 from worker.model_executor import ModelExecutor
 from worker.spawner import Spawner, SupervisorDied
 from worker.spool import Spool
+from worker.token_file import newer_token, token_of
 from worker.uploads import FileStore, Uploads
 from worker.usage import Watcher
 
@@ -254,7 +256,7 @@ def main(settings: WorkerSettings, tasks_file: Path | None = None) -> int:
     os.umask(settings.tasks.umask)
     root = work_root(settings)
     trust = Trust(**{field.name: getattr(settings, field.name) for field in fields(Trust)})
-    with Client(settings.url, _token(settings), trust=trust) as client:
+    with Client(settings.url, token_of(settings), trust=trust, renew=partial(newer_token, settings)) as client:
         write_note(Note(f"worker {settings.name or socket.gethostname()} for {settings.url}, tasks in {root}"))
         return Daemon(settings, client, root).run()
 
@@ -268,15 +270,6 @@ def work_root(settings: WorkerSettings) -> Path:
     except OSError as error:
         raise SetupError(f"cannot make the work directory {root}: {error}; choose another with --workdir") from error
     return root
-
-
-def _token(settings: WorkerSettings) -> str:
-    if settings.token or not settings.token_file:
-        return settings.token
-    try:
-        return Path(settings.token_file).expanduser().read_text().strip()
-    except OSError as error:
-        raise SetupError(f"cannot read the token file {settings.token_file}: {error.strerror}") from error
 
 
 def write_note(note: Note) -> None:

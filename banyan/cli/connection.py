@@ -29,12 +29,21 @@ def connect(admin: bool = False) -> "Client":
     """A client for the server that the environment, the settings or a running `banyan up` name.
 
     `admin` asks for the administrator's token where both are known. Unavailable if no server is known,
-    Unauthorized if no token is.
+    Unauthorized if no token is. A command that goes on for long looks for its token again when it is refused.
     """
     from banyan.client import Client
 
     found = find_credentials(os.environ, admin)
-    return Client(found.url, found.token, trust=found.trust)
+
+    def renew(refused: str) -> str:
+        """The token for the same server as it is known now, or the same one."""
+        try:
+            now = find_credentials(os.environ, admin)
+        except Unavailable as error:
+            raise SetupError(str(error)) from error
+        return now.token if now.url == found.url else refused
+
+    return Client(found.url, found.token, trust=found.trust, renew=renew)
 
 
 def find_credentials(environ: Mapping[str, str], admin: bool = False) -> Credentials:

@@ -14,9 +14,12 @@ from multiprocessing import resource_tracker
 from typing import Any, Protocol
 
 import dask
+import dask.local
 import dask.multiprocessing
 import dask.threaded
 from dask.base import is_dask_collection
+from dask.delayed import Delayed
+from dask.utils import shorten_traceback
 
 from banyan.models.cancel import Cancel, announce
 from banyan.models.loading import Model
@@ -74,12 +77,27 @@ def scheduler(setup: Mapping[str, Any], callback: Callable[..., object] | None) 
     return Synchronous()
 
 
+def _is_one_task(computation: Any) -> bool:
+    """Whether it is what most models return: a delayed call of one function, with nothing to be done side by side."""
+    if not isinstance(computation, Delayed):
+        return False
+    layers = getattr(computation.__dask_graph__(), "layers", {})
+    return len(layers) == 1 and len(next(iter(layers.values()))) == 1
+
+
+def _at_once(computation: Any) -> Any:
+    """Its result, without optimising its graph, and in this thread: half a millisecond less."""
+    with shorten_traceback():
+        (result,) = dask.local.get_sync(computation.__dask_graph__(), computation.__dask_keys__())
+    return result
+
+
 class Synchronous:
     """In the host's main thread."""
 
     def compute(self, computation: Any, cancel: Cancel) -> Any:
         """The result; raises what the computation raises."""
-        return computation.compute(scheduler="synchronous")
+        return _at_once(computation) if _is_one_task(computation) else computation.compute(scheduler="synchronous")
 
     def settle(self, seconds: float) -> bool:
         """Nothing is left."""
@@ -130,7 +148,7 @@ class Threads(Pooled):
     def compute(self, computation: Any, cancel: Cancel) -> Any:
         """The result; raises what the computation raises."""
         self._before = set(threading.enumerate())
-        result = super().compute(computation, cancel)
+        result = _at_once(computation) if _is_one_task(computation) else super().compute(computation, cancel)
         self._before = set()
         return result
 

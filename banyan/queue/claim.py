@@ -110,6 +110,8 @@ def _wait(context: Context, worker: Document, ask: Ask, waiter: Waiter, news: Ne
         if granted or news or left <= 0 or context.hub.closed:
             return replace(news, tasks=granted)
         called = waiter.wait(left)
+        if called is None:
+            return News()  # whatever came has woken it, or else is found by the next claim, which comes at once
         current = context.storage.workers.load(worker["_id"])
         if current is None or current.get("claim_request") != ask.request or current["state"] not in ALIVE:
             context.hub.pass_on(waiter)

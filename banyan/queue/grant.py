@@ -27,15 +27,15 @@ def grant(context: Context, wanted: Wanted) -> list[Document]:
 
     Tasks that other claims took first are replaced by others; nothing is promised beyond what is returned.
     """
-    granted: list[Document] = []
-    for crowd in range(_ROUNDS):
-        choice = choose(context, wanted, min(crowd, 5))
-        if not choice.tasks:
-            break
-        granted = _claim(context, wanted, choice)
-        if granted:
-            break
-    return granted
+    with context.heads.claiming():
+        for crowd in range(_ROUNDS):
+            with context.taken.taking() as taking:
+                choice = choose(context, wanted, taking, min(crowd, 5))
+                granted = _claim(context, wanted, choice) if choice.tasks else []
+                taking.grant(document["_id"] for document in granted)
+            if granted or not (choice.tasks or choice.missed):
+                return granted
+    return []
 
 
 def _claim(context: Context, wanted: Wanted, choice: Choice) -> list[Document]:

@@ -75,6 +75,8 @@ def records_of(context: Context, executions: Collection[ObjectId]) -> dict[Objec
 
 
 def _end(context: Context, ends: Mapping[ObjectId, Report], records: Mapping[ObjectId, Document]) -> list[ObjectId]:
+    if not ends:
+        return []
     now = context.now()
     fresh = {id: each for id, each in ends.items() if records[id].get("time_terminated") is None}
     written = context.storage.executions.end({id: _ending(each, now) for id, each in fresh.items()}, now)

@@ -11,16 +11,21 @@ from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
+from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from banyan.domain.roles import Role
-from banyan.errors import Conflict, Invalid, NotFound
+from banyan.errors import Invalid, NotFound
+from banyan.storage.reach import transact
 
 Document = dict[str, Any]
 
 CACHE_SECONDS = 5.0
 """How long another server process may still accept a token that was taken away."""
+
+_ADMINS = {"_id": "admins"}
+"""Written by whoever takes an admin away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +47,17 @@ class UserStore:
     def __init__(self, db: Database[Document], clock: Callable[[], float] = time.monotonic) -> None:
         self._users = db["users"]
         self._retired = db["retired_tokens"]
+        self._meta = db["meta"]
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[float, User]] = {}
+        self._seen: dict[str, tuple[float, User]] = {}
 
     def prepare(self) -> None:
         """Create the indexes: one user per name and per token."""
         self._users.create_index("name", unique=True, name="name")
         self._users.create_index("digest", unique=True, name="digest")
+        # Whatever makes this collection be there: a transaction that has to make it keeps all others waiting.
+        self._retired.create_index("time", name="time")
 
     def add(self, name: str, role: Role, now: datetime, expires: datetime | None = None) -> str:
         """Make a user and return the token, which is shown this once; Invalid if the name is taken."""
@@ -79,50 +87,51 @@ class UserStore:
         return True
 
     def rotate(self, name: str, now: datetime, expires: datetime | None = None) -> str:
-        """Give the user a new token and return it; the old one ends for good.
-
-        Raises `NotFound` if there is no such user, `Conflict` if the token was changed at the same time.
-        """
-        known = self._users.find_one({"name": name})
-        if known is None:
-            raise _unknown(name)
-        self._retire(known, now)
+        """Give the user a new token and return it; the old one ends for good. `NotFound` if there is no such user."""
         token = _new_token()
-        change = {"digest": _digest(token), "expires": expires, "_etag": str(ObjectId()), "_updated": now}
-        written = self._users.update_one(_as_it_was(known), {"$set": change})
-        self._forget()
-        if not written.matched_count:
-            raise _changed_meanwhile(name)
+
+        def act(session: ClientSession) -> None:
+            self._retire(self._known(name, session), now, session)
+            change = {"digest": _digest(token), "expires": expires, "_etag": str(ObjectId()), "_updated": now}
+            self._users.update_one({"name": name}, {"$set": change}, session=session)
+
+        self._at_once(act)
         return token
 
-    def _retire(self, user: Document, now: datetime) -> None:
-        self._retired.update_one({"_id": user["digest"]}, {"$setOnInsert": {"time": now}}, upsert=True)
-
     def remove(self, name: str, now: datetime) -> None:
-        """Take the user away; Invalid if no admin with a token that is good would be left.
+        """Take the user away; Invalid if no admin with a token that is good would be left, `NotFound` if there is none.
 
-        Raises `NotFound` if there is no such user, `Conflict` if the token was changed at the same time.
-        An admin is marked before the others are counted, so that two that remove each other at once both fail.
+        Of two that remove admins at once, the second counts those that the first has left.
         """
-        found = self._users.find_one({"name": name})
+
+        def act(session: ClientSession) -> None:
+            found = self._known(name, session)
+            if found["role"] == Role.ADMIN:
+                # Both write this, so MongoDB does not let two of them go on side by side.
+                self._meta.update_one(_ADMINS, {"$set": {"changed": ObjectId()}}, upsert=True, session=session)
+                others = self._users.find({"role": Role.ADMIN, "name": {"$ne": name}}, session=session)
+                if all(_user(other).expired(now) for other in others):
+                    raise Invalid({"name": f"{name!r} is the last admin; make another one first"})
+            self._retire(found, now, session)
+            self._users.delete_one({"name": name}, session=session)
+
+        self._at_once(act)
+
+    def _at_once(self, act: Callable[[ClientSession], None]) -> None:
+        """Do it in one transaction, and know no token from before."""
+        with self._users.database.client.start_session() as session:
+            transact(session, act)
+        self._forget()
+
+    def _known(self, name: str, session: ClientSession) -> Document:
+        found = self._users.find_one({"name": name}, session=session)
         if found is None:
             raise _unknown(name)
-        if found["role"] == Role.ADMIN:
-            self._users.update_one({"name": name}, {"$set": {"leaving": True}})
-            others = self._users.find({"role": Role.ADMIN, "leaving": {"$ne": True}})
-            if all(_user(other).expired(now) for other in others):
-                self._keep(name)
-                raise Invalid({"name": f"{name!r} is the last admin; make another one first"})
-        self._retire(found, now)
-        gone = self._users.delete_one(_as_it_was(found))
-        self._forget()
-        if not gone.deleted_count:
-            self._keep(name)
-            raise _changed_meanwhile(name)
+        return found
 
-    def _keep(self, name: str) -> None:
-        """Take back the mark of one that is not removed after all."""
-        self._users.update_one({"name": name}, {"$unset": {"leaving": 1}})
+    def _retire(self, user: Document, now: datetime, session: ClientSession) -> None:
+        change = {"$setOnInsert": {"time": now}}
+        self._retired.update_one({"_id": user["digest"]}, change, upsert=True, session=session)
 
     def list(self) -> list[User]:
         """All users in the order of their names."""
@@ -130,7 +139,7 @@ class UserStore:
 
     def document(self, name: str) -> Document:
         """What may be shown of a user; NotFound if there is none."""
-        found = self._users.find_one({"name": name}, {"digest": 0, "leaving": 0})
+        found = self._users.find_one({"name": name}, {"digest": 0})
         if found is None:
             raise _unknown(name)
         return found
@@ -139,7 +148,7 @@ class UserStore:
         """Whose token it is, also one that has expired; None for a wrong one."""
         digest = _digest(token)
         with self._lock:
-            known = self._known.get(digest)
+            known = self._seen.get(digest)
         if known is not None and self._clock() - known[0] < CACHE_SECONDS:
             return known[1]
         found = self._users.find_one({"digest": digest})
@@ -147,12 +156,12 @@ class UserStore:
             return None
         user = _user(found)
         with self._lock:
-            self._known[digest] = (self._clock(), user)
+            self._seen[digest] = (self._clock(), user)
         return user
 
     def _forget(self) -> None:
         with self._lock:
-            self._known.clear()
+            self._seen.clear()
 
 
 def _new_token() -> str:
@@ -170,14 +179,6 @@ def _changed(role: Role, token: str, now: datetime, expires: datetime | None = N
 
 def _user(document: Document) -> User:
     return User(name=document["name"], role=Role(document["role"]), expires=document.get("expires"))
-
-
-def _as_it_was(user: Document) -> Document:
-    return {"_id": user["_id"], "digest": user["digest"]}
-
-
-def _changed_meanwhile(name: str) -> Conflict:
-    return Conflict(f"user {name!r} was changed meanwhile; try again")
 
 
 def _unknown(name: str) -> NotFound:

@@ -156,7 +156,7 @@ def test_no_token_is_anywhere_but_where_it_belongs(run: Up, tmp_path: Path) -> N
     places = {place for _, place in found}
     spools = {place for place in places if ".banyan-spool" in place}
     pointer = f"run/home/.local/state/banyan/up/{run.process.pid}.json"
-    assert places - spools == {"run/data/credentials.json", "run/data/worker-token", pointer}
+    assert places - spools == {"run/data/credentials.json", pointer}
     assert {name for name, place in found if place in spools} <= attempt_tokens.keys()
     assert {(tmp_path / place).stat().st_mode & 0o077 for place in places} == {0}
     assert len((data / "logs" / "audit.log").read_text().splitlines()) > 10

@@ -156,6 +156,13 @@ def test_the_administrator_adds_users_and_queues_from_the_second_terminal(up: Up
     assert "ann" not in [user["name"] for user in up.json("user", "list")]
 
 
+def test_its_worker_takes_up_a_new_token_by_itself(up: Up, client: Client) -> None:
+    assert up.run("user", "rotate", "worker").returncode == 0
+    for _ in range(3):  # whatever claim was open then, one of these comes by another
+        assert client.wait([submitted(up, "--", "true")], timeout=60)[0]["exit_status"] == "success"
+    assert [each["state"] for each in client.workers({"pid": up.ready["pids"]["worker"]})] == ["active"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "env", "code", "words"),
     [

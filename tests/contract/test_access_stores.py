@@ -99,16 +99,6 @@ def test_the_last_admin_stays(users: UserStore) -> None:
     assert users.by_token(token) == User(name="root", role=Role.ADMIN)
 
 
-def test_two_admins_that_remove_each_other_at_once_both_fail(db: Db, users: UserStore) -> None:
-    """One has marked itself as leaving and not yet gone when the other looks."""
-    for name in ("one", "two"):
-        users.add(name, Role.ADMIN, NOW)
-    db["users"].update_one({"name": "one"}, {"$set": {"leaving": True}})
-    with pytest.raises(Invalid, match="last admin"):
-        users.remove("two", NOW)
-    assert [user.name for user in users.list()] == ["one", "two"]
-
-
 def test_a_token_ends_at_its_date_and_a_new_one_has_a_date_of_its_own(users: UserStore) -> None:
     date = NOW + timedelta(days=30)
     user = users.by_token(users.add("alice", Role.PROVIDER, NOW, date))
@@ -139,24 +129,6 @@ def test_a_file_that_has_outlived_a_token_does_not_bring_it_back(users: UserStor
     assert not users.make_sure("user", Role.PROVIDER, "from the file", NOW)
     assert (users.by_token("from the file"), users.list()) == (None, before)
     assert users.make_sure("user", Role.PROVIDER, "a fresh one", NOW)
-
-
-def test_of_two_that_change_a_token_at_once_one_is_told_so(db: Db) -> None:
-    """The other one comes between the look and the write, with the note that the old token is worth nothing."""
-
-    class Interrupted(UserStore):
-        def _retire(self, user: dict[str, Any], now: datetime) -> None:
-            super()._retire(user, now)
-            UserStore(db).rotate(user["name"], now)
-
-    UserStore(db).prepare()
-    for name in ("root", "second"):
-        UserStore(db).add(name, Role.ADMIN, NOW)
-    for act in (Interrupted(db).rotate, Interrupted(db).remove):
-        with pytest.raises(Conflict, match="changed meanwhile"):
-            act("second", NOW)
-    assert [user.name for user in UserStore(db).list()] == ["root", "second"]
-    assert not list(db["users"].find({"leaving": {"$exists": True}}))
 
 
 def test_making_sure_of_a_token_that_is_there_keeps_its_date(users: UserStore) -> None:

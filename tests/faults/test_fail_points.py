@@ -79,7 +79,6 @@ class Machine:
         self.context.storage.db["queues"].update_many({}, {"$set": {"max_running": None}})
         self.context.storage.db["meta"].delete_one({"_id": "leases"})
         self.context.storage.db["users"].delete_many({"name": {"$nin": [name for name, _ in ROLES.values()]}})
-        self.context.storage.db["users"].update_many({}, {"$unset": {"leaving": 1}})
 
     def act(self, scenario: Scenario, state: Document, point: str | None) -> Document:
         """Let a server do what the scenario says, and die at a point."""

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from pymongo import WriteConcern
 from werkzeug.test import TestResponse
 
 from banyan.api.app import create_app
@@ -16,6 +18,9 @@ from banyan.models.checker import Checker
 from banyan.queue.context import Context
 from banyan.queue.hub import Hub
 from banyan.storage.mongo import Storage
+
+FEW = 1000
+"""So many documents are removed as quickly one by one as with their collection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +58,42 @@ def settings() -> ServerSettings:
     return ServerSettings(models=Models(path=()))
 
 
+@pytest.fixture(scope="session")
+def kept(mongo_uri: str) -> Iterator[Storage]:
+    """A connection and a database for all tests with the server in this process.
+
+    To make and to drop a database, and to close the driver's connections, takes longer than most of these tests.
+    """
+    storage = Storage.connect(mongo_uri, f"test_{uuid4().hex}")
+    yield storage
+    storage.client.drop_database(storage.db.name)
+    storage.close()
+
+
 @pytest.fixture
-def context(mongo_uri: str, database_name: str, settings: ServerSettings) -> Iterator[Context]:
+def storage(kept: Storage) -> Iterator[Storage]:
+    """A storage that knows nothing, over a database in which nothing is."""
+    storage = Storage(kept.client, kept.db.name, kept.reach)
+    storage.prepare()
+    known = set(kept.db.list_collection_names())
+    yield storage
+    for name in sorted(kept.db.list_collection_names(), key="meta".__eq__):
+        # Only the last one, of which there is always something, waits until this is what everybody reads.
+        collection = kept.db.get_collection(name, write_concern=None if name == "meta" else WriteConcern(w=1))
+        if name not in known or collection.estimated_document_count() > FEW:
+            collection.drop()
+        else:
+            collection.delete_many({})
+
+
+@pytest.fixture
+def context(storage: Storage, settings: ServerSettings) -> Iterator[Context]:
     """The storage, hub and settings behind `app`."""
-    storage = Storage.connect(mongo_uri, database_name)
     hub = Hub(storage)
     models = Checker(settings.models, settings.posting.check_seconds)
     yield Context(storage=storage, hub=hub, settings=settings, models=models)
     hub.close()
     models.close()
-    storage.close()
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ Document = dict[str, Any]
 FEW, MANY = 2, 100
 """A path sends the same commands for both, where the table does not say otherwise."""
 
-_ASKED = "find workers, findAndModify workers, find tasks, find forget, aggregate tasks"
+_ASKED = "findAndModify workers, find tasks, find forget, aggregate tasks"
 _TOLD = "find workers, find executions, update executions"
 _ENDED = f"{_TOLD}, find tasks, update tasks"
 _ANSWERED = "find queues, find workers, find tasks, find forget"
@@ -36,10 +36,13 @@ SENT: dict[str, str] = {
     "post one task": "find queues, insert tasks",
     "post a list": "find queues, insert tasks, commitTransaction",
     "claim, with nothing there": _ASKED,
-    "claim, and wait in vain": f"{_ASKED}, find workers, aggregate tasks",
+    "claim, and wait in vain": _ASKED,
     "claim one task": f"{_ASKED}, find queues, update tasks, insert executions, find tasks",
     "claim several tasks": f"{_ASKED}, find queues, find tasks, update tasks, insert executions, find tasks",
-    "report starts": f"{_TOLD}, update tasks, find queues, find tasks, find forget",
+    "claim one task, while others take the best": (
+        f"{_ASKED}, find queues, find tasks, update tasks, insert executions, find tasks"
+    ),
+    "report starts": f"{_TOLD}, update tasks, find tasks, find forget",
     "report ends": f"{_ENDED}, {_ANSWERED}",
     "report the end of a parent": f"{_ENDED}, {_SETTLED}, {_ANSWERED}",
     "report the ends of the parents of a barrier": f"{_ENDED}, {_SETTLED}, {_ANSWERED}",
@@ -183,6 +186,18 @@ def test_a_claim_sends_as_much_for_many_tasks_as_for_few(sent: Sent, provider: A
             granted = node.claim(number)
         assert len(granted) == number
         node.end(granted)
+
+
+def test_a_claim_that_comes_late_reads_once_more_and_not_once_for_each_class(
+    context: Context, sent: Sent, provider: Api, node: Node
+) -> None:
+    post(provider, [{"requested_resources": {"cores": 1 + n % CLASSES}} for n in range(2 * CLASSES)])
+    with context.taken.taking() as others:
+        for head in sorted(context.storage.tasks.class_heads(), key=lambda head: head["order"]):
+            assert others.take(head)
+        with sent.as_the_table_says("claim one task, while others take the best"):
+            granted = node.claim(1)
+    assert len(granted) == 1
 
 
 def test_a_report_sends_as_much_for_many_attempts_as_for_few(sent: Sent, provider: Api, node: Node) -> None:

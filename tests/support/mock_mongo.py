@@ -1,10 +1,13 @@
 """mongomock, made to understand what today's driver sends it."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
 
 import mongomock
 from mongomock import collection
 from pymongo.database import Database
+
+Result = TypeVar("Result")
 
 
 class _Operations(collection.BulkOperationBuilder):
@@ -23,8 +26,27 @@ class _Cursor(collection.Cursor):
         return list(self)
 
 
+class _Session:
+    """Does at once what a transaction does, and undoes nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is held."""
+
+    def with_transaction(self, act: Callable[[Self], Result]) -> Result:
+        return act(self)
+
+    def commit_transaction(self) -> None:
+        """It is done already."""
+
+
 def mock_database() -> Database[dict[str, Any]]:
-    """An empty database in memory; it knows no transactions."""
+    """An empty database in memory; its transactions undo nothing."""
     vars(collection).update(BulkOperationBuilder=_Operations, Cursor=_Cursor)
-    database: Database[dict[str, Any]] = mongomock.MongoClient(tz_aware=True)["banyan"]
+    mongomock.ignore_feature("session")
+    client: Any = mongomock.MongoClient(tz_aware=True)
+    client.start_session = _Session
+    database: Database[dict[str, Any]] = client["banyan"]
     return database

@@ -17,7 +17,7 @@ from banyan.errors import Unavailable
 from tests.support.waiting import eventually
 
 SERVER = [sys.executable, "-m", "banyan", "server"]
-STOP_SECONDS = 5.0
+STOP_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

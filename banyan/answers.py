@@ -1,0 +1,124 @@
+"""What a server answers, turned back into our errors, and what it means when none comes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from urllib3.exceptions import MaxRetryError, NewConnectionError
+
+from banyan import wire
+from banyan.errors import (
+    BadRequest,
+    BanyanError,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    PreconditionFailed,
+    TooLarge,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    describe_issues,
+)
+
+_PATIENCE_SECONDS = {503: 20.0, 409: 70.0}
+"""Where the answer has `Retry-After`: MongoDB elects a primary, a server has died."""
+
+_BY_STATUS: dict[int, type[BanyanError]] = {
+    kind.status: kind
+    for kind in (
+        BadRequest,
+        Unauthorized,
+        Forbidden,
+        NotFound,
+        Conflict,
+        PreconditionFailed,
+        TooLarge,
+        TooManyRequests,
+    )
+}
+AWAY = frozenset({502, 503, 504})
+"""Statuses that mean: there is no server that could answer now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the server said: its status, headers and body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def error_of(answer: Answer, address: str) -> BanyanError:
+    """The error that the server meant by `answer`; `address` is named where the answer says too little."""
+    try:
+        document = wire.loads(answer.body)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        document = {}
+    issues, items = document.get("_issues"), document.get("_items")
+    if isinstance(items, list) and not issues:
+        return Invalid(items=[_issues_of(item) for item in items])
+    if isinstance(issues, dict) and answer.status == Invalid.status:
+        return Invalid(issues)
+    text = describe_issues(issues) if isinstance(issues, dict) else _message(document)
+    if answer.status in AWAY:
+        return Unavailable(f"the server at {address} is not available now ({text or answer.status}); try again later")
+    kind = _BY_STATUS.get(answer.status, BanyanError)
+    return kind(text or f"{address} answered with status {answer.status}")
+
+
+def _issues_of(item: object) -> dict[str, object]:
+    issues = item.get("_issues") if isinstance(item, dict) else None
+    return issues if isinstance(issues, dict) else {}
+
+
+def _message(document: Mapping[str, Any]) -> str:
+    error = document.get("_error")
+    return str(error.get("message", "")) if isinstance(error, dict) else ""
+
+
+def retry_after(answer: Answer) -> float:
+    """The seconds that it asks us to wait before we try again; 0 where it does not."""
+    text = answer.headers.get("Retry-After", "0")
+    return float(text) if text.isdecimal() else 0.0
+
+
+def patience(answer: Answer) -> float:
+    """For how many seconds such an answer is worth repeated questions."""
+    return _PATIENCE_SECONDS.get(answer.status, 0.0) if retry_after(answer) else 0.0
+
+
+def never_sent(error: Exception) -> bool:
+    """Whether no connection came about, so that the server has seen nothing of the request."""
+    inner = error.args[0] if error.args else None
+    return isinstance(error, requests.ConnectTimeout) or (
+        isinstance(inner, MaxRetryError) and isinstance(inner.reason, NewConnectionError)
+    )
+
+
+_CAUSES = (
+    "Connection refused",
+    "Name or service not known",
+    "Failed to resolve",
+    "Connection reset",
+    "Remote end closed connection without response",
+)
+
+
+def cause(error: Exception) -> str:
+    """Why there was no answer, in few words."""
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    inner: object = error.args[0] if error.args else error
+    if isinstance(inner, MaxRetryError):
+        inner = inner.reason
+    text = str(inner)
+    for known in _CAUSES:
+        if known in text:
+            return known.lower()
+    return text.rpartition(": ")[2].strip(" ')\"") or text
