@@ -139,8 +139,8 @@ QUESTION = Question(
     ),
     measure=measure,
     why=(
-        "A claim is eight commands to MongoDB, two of them confirmed on its disk: about 4 ms of CPU in the server and as "
-        "much in MongoDB, where other programs run beside; so 200 a second need most of two cores, which server, MongoDB "
-        "and what measures them share. 100 a second hold. The cores that each took are in the details (cores_used)"
+        "A claim is eight commands to MongoDB, two of them confirmed on its disk: about 4 ms of CPU in the server and "
+        "as much in MongoDB where other programs run beside them; so 200 a second need most of two cores, which server, "
+        "MongoDB and what measures them share. 100 a second hold. The cores that each took are in cores_used"
     ),
 )
