@@ -4,7 +4,8 @@ A note is for the worker that had the directory and for those that replaced it, 
 a work directory outlives the worker that was started in it.
 """
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -39,12 +40,18 @@ class Directory:
         return str(self.task) if self.up_to is None else f"{self.task}/{self.up_to}"
 
 
-class ForgetStore:
-    """Notes by worker and by place."""
+_KNOWN_SECONDS = 5.0
+"""So late a worker may hear of what another server process has noted."""
 
-    def __init__(self, db: Database[Document]) -> None:
+
+class ForgetStore:
+    """Notes by worker and by place. `clock` is a monotonic clock in seconds, for what is known of who has any."""
+
+    def __init__(self, db: Database[Document], clock: Callable[[], float] = time.monotonic) -> None:
         self._notes = db["forget"]
         self._tasks = db["tasks"]
+        self._clock = clock
+        self._concerned: tuple[float, frozenset[object]] | None = None
 
     def prepare(self) -> None:
         """Create the indexes by which notes are found, and the one by which old ones go."""
@@ -68,12 +75,15 @@ class ForgetStore:
         ]
         if fresh:
             self._notes.insert_many(fresh, session=session)
+        self._concerned = None
 
     def tell(self, worker: Mapping[str, Any], now: datetime, limit: int = 1000) -> list[str]:
         """What a worker (as it is stored) may remove and was not told lately.
 
         The directories of a task that is there again, under the id of a deleted one, stay.
         """
+        if self._knows_nothing_for(worker):
+            return []
         waiting = {"told": {"$lt": now - _AGAIN}}
         found = list(self._notes.find({"$or": [{**each, **waiting} for each in _mine(worker)]}).limit(limit))
         if not found:
@@ -86,6 +96,15 @@ class ForgetStore:
         told = [note for note in found if note["_id"] not in stale]
         self._notes.update_many({"_id": {"$in": [note["_id"] for note in told]}}, {"$set": {"told": now}})
         return list(dict.fromkeys(_name(note) for note in told))
+
+    def _knows_nothing_for(self, worker: Mapping[str, Any]) -> bool:
+        """Whether there is no note for a worker, as for nearly all that ask, which they do with each claim."""
+        concerned = self._concerned
+        if concerned is None or self._clock() - concerned[0] > _KNOWN_SECONDS:
+            at = self._clock()
+            places = self._notes.distinct("place", {"place": {"$exists": True}})
+            self._concerned = concerned = (at, frozenset([*self._notes.distinct("worker"), *places]))
+        return concerned[1].isdisjoint([worker["_id"], *worker.get("replaced", ()), worker.get("place")])
 
     def done(self, worker: Mapping[str, Any], names: Iterable[str]) -> None:
         """The worker has removed these."""

@@ -24,10 +24,10 @@ Document = dict[str, Any]
 FEW, MANY = 2, 100
 """A path sends the same commands for both, where the table does not say otherwise."""
 
-_ASKED = "findAndModify workers, find tasks, find forget, aggregate tasks"
+_ASKED = "findAndModify workers, find tasks, aggregate tasks"
 _TOLD = "find workers, find executions, update executions"
 _ENDED = f"{_TOLD}, find tasks, update tasks"
-_ANSWERED = "find queues, find workers, find tasks, find forget"
+_ANSWERED = "find queues, find workers, find tasks"
 _SETTLED = (
     "find tasks, find continuations, find tasks, update continuations, find tasks, aggregate continuations, "
     "find continuations, update tasks, find continuations, update tasks"
@@ -42,7 +42,7 @@ SENT: dict[str, str] = {
     "claim one task, while others take the best": (
         f"{_ASKED}, find queues, find tasks, update tasks, insert executions, find tasks"
     ),
-    "report starts": f"{_TOLD}, update tasks, find tasks, find forget",
+    "report starts": f"{_TOLD}, update tasks, find tasks",
     "report ends": f"{_ENDED}, {_ANSWERED}",
     "report the end of a parent": f"{_ENDED}, {_SETTLED}, {_ANSWERED}",
     "report the ends of the parents of a barrier": f"{_ENDED}, {_SETTLED}, {_ANSWERED}",
@@ -58,7 +58,7 @@ SPARE_KEYS = 2
 
 
 class Commands(CommandListener):
-    """Notes what the driver sends, but for what comes now and then: its clock, new connections, tokens."""
+    """Notes what is sent, but for what comes now and then: the clock, connections, tokens, whom `forget` concerns."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
@@ -66,7 +66,7 @@ class Commands(CommandListener):
     def started(self, event: CommandStartedEvent) -> None:
         place = event.command.get("collection" if event.command_name == "getMore" else event.command_name)
         name = f"{event.command_name} {place}" if isinstance(place, str) else event.command_name
-        if name not in ("hello", "find users") and not name.startswith("sasl"):
+        if name not in ("hello", "find users", "distinct forget") and not name.startswith("sasl"):
             self.sent.append(name)
 
     def succeeded(self, event: CommandSucceededEvent) -> None:
