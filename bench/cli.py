@@ -1,5 +1,6 @@
 """The command `banyan-bench`."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from bench.session import Session, measure
 
 app = typer.Typer(name="banyan-bench", no_args_is_help=True, pretty_exceptions_enable=False)
 
-_FAILED, _USAGE = 1, 2
+_FAILED, _USAGE, _ENDED = 1, 2, 143
 
 SizeOption = Annotated[Size, typer.Option(help="quick: within 15 minutes on two cores; full: as much as it deserves.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write all that was measured to this file.")]
@@ -64,7 +65,11 @@ def report(
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 a line was not measured, 2 a mistake in what was asked."""
+    """Run the command line and exit: 0 done, 1 a line was not measured, 2 a mistake in what was asked.
+
+    SIGTERM ends it as Ctrl-C does: what was started is stopped, and its directories are removed.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_ENDED))
     try:
         sys.exit(app(standalone_mode=True))
     except BanyanError as error:

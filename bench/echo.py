@@ -81,4 +81,8 @@ QUESTION = Question(
         Target(text="at least 30x FireWorks", relative_to=fireworks_rapidfire.NAME, at_least=30),
     ),
     measure=measure,
+    why=(
+        "both cores are busy all the time, so that the CPU time of a command decides; 30 times FireWorks is more than "
+        "`xargs` does, which keeps no record at all"
+    ),
 )

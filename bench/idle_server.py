@@ -18,7 +18,7 @@ def measure(size: Size) -> Answer:
     repetitions = 2 if size is Size.QUICK else 6
     with stage() as here, here.scene("idle") as scene:
         series = asyncio.run(_watched(scene, repetitions))
-    return Answer(unit="percent of one core", series=series, details={"seconds": HEARTBEAT_SECONDS})
+    return Answer(unit="", series=series, details={"seconds": HEARTBEAT_SECONDS})
 
 
 async def _watched(scene: Scene, repetitions: int) -> dict[str, list[float]]:
@@ -53,8 +53,12 @@ QUESTION = Question(
         "one claim after the other, 50 of them ending each second; no tasks; PSS, so that shared pages count once"
     ),
     targets=(
-        Target(text="under 10% of one core", at_most=10.0),
+        Target(text="under 10 percent of one core", at_most=10.0),
         Target(text="under 300 MB", series=MEMORY, at_most=300.0),
     ),
     measure=measure,
+    why=(
+        "Each of the 50 claims a second renews a lease and looks at what is held and what can be claimed, at its begin "
+        "and again at its end, in a thread of its own; the commands to MongoDB are most of it"
+    ),
 )

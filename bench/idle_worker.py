@@ -39,7 +39,7 @@ def _watched(scene: Scene, repetitions: int, seconds: float) -> Answer:
             used.append(100 * (cpu_seconds(tree) - before) / (time.monotonic() - begun))
             memory.append(pss_bytes(tree) / 1e6)
         details = {"processes": len(tree), "seconds": seconds}
-        return Answer(unit="MB (PSS)", series={OURS: memory, CPU: used}, details=details)
+        return Answer(unit="", series={OURS: memory, CPU: used}, details=details)
     finally:
         child.stop(process, seconds=STOP_SECONDS)
 
@@ -62,7 +62,7 @@ QUESTION = Question(
     conditions="1 server, 1 real worker and its supervisor, connected, no tasks; heartbeat 20 s; PSS of both processes",
     targets=(
         Target(text="under 60 MB", at_most=60.0),
-        Target(text="under 0.5% of a core", series=CPU, at_most=0.5),
+        Target(text="under 0.5 percent of a core", series=CPU, at_most=0.5),
     ),
     measure=measure,
 )

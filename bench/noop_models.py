@@ -77,4 +77,8 @@ QUESTION = Question(
         Target(text="at least 2x Dask distributed", relative_to=dask_distributed.NAME, at_least=2),
     ),
     measure=measure,
+    why=(
+        "both cores are busy all the time, so that the CPU time of a call decides: Dask's own work for a graph of one "
+        "node, and a durable record of each step, which neither peer keeps"
+    ),
 )

@@ -26,7 +26,7 @@ MOST_IN_A_LIST = 10_000
 """`limits.max_list_items`."""
 
 _LONGEST_SECONDS = 900.0
-_LEAST_PAUSE, _MOST_PAUSE = 0.01, 0.5
+_LEAST_PAUSE = 0.01
 _OTHERS = ("BANYAN_", "XDG_")
 
 
@@ -95,8 +95,12 @@ def submit(client: Client, tasks: Sequence[Document]) -> list[str]:
     return ids
 
 
-def wait_until_ended(client: Client, where: Document, count: int) -> None:
-    """Return soon after `count` tasks that match have ended; asks the seldomer the longer it will take."""
+def wait_until_ended(client: Client, where: Document, count: int, most_pause: float = 0.5) -> None:
+    """Return soon after `count` tasks that match have ended.
+
+    It asks the seldomer the longer it will take, but after `most_pause` seconds in any case: tasks that end all at once
+    are not foreseen.
+    """
     condition = {**where, "state": {"$in": ["terminated", "cancelled"]}}
     begun = time.monotonic()
     while (ended := client.tasks(condition, projection=["state"], max_results=1).total) < count:
@@ -104,7 +108,7 @@ def wait_until_ended(client: Client, where: Document, count: int) -> None:
         if passed > _LONGEST_SECONDS:
             raise Incomplete(f"{ended} of {count} tasks have ended after {passed:.0f} s")
         remaining = passed * (count - ended) / ended if ended else _LEAST_PAUSE
-        time.sleep(min(max(remaining / 2, _LEAST_PAUSE), _MOST_PAUSE))
+        time.sleep(min(max(remaining / 2, _LEAST_PAUSE), most_pause))
 
 
 def ended_well(client: Client, where: Document, ids: Sequence[str], fields: Sequence[str]) -> dict[str, Document]:

@@ -3,11 +3,9 @@
 import asyncio
 from contextlib import ExitStack
 
-import psutil
-
 from bench.question import OURS, Answer, Question, Size
 from bench.simulated_workers import SimulatedWorker, crowd
-from bench.stage import DURABILITY, Scene, cpu_seconds, stage, tree_of
+from bench.stage import DURABILITY, Scene, noted_cores, stage
 
 SERVERS = (1, 2, 4)
 WORKERS = 48
@@ -23,9 +21,7 @@ def measure(size: Size) -> Answer:
         scenes = {count: stack.enter_context(here.scene(f"servers{count}", servers=count)) for count in SERVERS}
         for _ in range(turns):
             for count, scene in scenes.items():
-                rate, cpu = asyncio.run(_turn(scene, seconds))
-                rates[_name(count)].append(rate)
-                used[_name(count)].append(cpu)
+                rates[_name(count)].append(asyncio.run(_turn(scene, seconds, used[_name(count)])))
     return Answer(unit="tasks claimed and reported per second", series=rates, details={"cores_used": used})
 
 
@@ -33,23 +29,19 @@ def _name(count: int) -> str:
     return OURS if count == 1 else f"{count} servers"
 
 
-async def _turn(scene: Scene, seconds: float) -> tuple[float, dict[str, float]]:
+async def _turn(scene: Scene, seconds: float, used: list[dict[str, float]]) -> float:
     workers = await crowd(
         [server.url for server in scene.servers], scene.tokens["worker"], WORKERS, {"cores": TASKS_AT_ONCE}
     )
     with scene.client("user") as client:
         for _ in range(2 if seconds < 10 else 8):
             client.submit([{"command": "true", "state": "available"}] * 10_000)
-    parts = {"servers": [p for server in scene.servers for p in server.processes()]}
-    parts |= {"mongod": tree_of(scene.stage.mongo.process.pid), "simulated workers": [psutil.Process()]}
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    before = {name: cpu_seconds(processes) for name, processes in parts.items()}
     try:
-        done = await asyncio.gather(*(_work(worker, begun + seconds) for worker in workers))
-        passed = loop.time() - begun
-        cpu = {name: (cpu_seconds(processes) - before[name]) / passed for name, processes in parts.items()}
-        return sum(done) / passed, cpu
+        with noted_cores(scene, used):
+            done = await asyncio.gather(*(_work(worker, begun + seconds) for worker in workers))
+        return sum(done) / (loop.time() - begun)
     finally:
         for worker in workers:
             worker.close()

@@ -69,7 +69,7 @@ _SHAPES: dict[str, Callable[[int], _Graph]] = {"a parent": _fan, "a barrier": _b
 
 def measure(size: Size) -> Answer:
     """Each shape small and large in turns; then once more with MongoDB's profiler on, for the largest step."""
-    large, turns = (4_000, 2) if size is Size.QUICK else (10_000, 5)
+    large, turns = (2_400, 2) if size is Size.QUICK else (10_000, 5)
     sizes = large // _TIMES, large
     series: dict[str, list[float]] = {OURS: []}
     details: dict[str, Any] = {"sizes": sizes, "microseconds_per_edge": {}, "keys_in_the_largest_step": {}}
@@ -82,7 +82,7 @@ def measure(size: Size) -> Answer:
             details["microseconds_per_edge"][shape] = times
             details["keys_in_the_largest_step"][shape] = steps
     series[OURS] = [max(median(series[f"{shape}: time per edge"]) for shape in _SHAPES)]
-    return Answer(unit=f"time per edge, {_TIMES}x the graph over the graph", series=series, details=details)
+    return Answer(unit="", series=series, details=details)
 
 
 def _microseconds_per_edge(scene: Scene, graph: _Graph) -> float:
@@ -132,8 +132,14 @@ async def _end(worker: SimulatedWorker, count: int) -> float:
 
 
 def _target(shape: str) -> tuple[Target, Target]:
-    time = Target(text=f"{shape}: linear (within 25%)", series=f"{shape}: time per edge", at_most=1.25)
-    step = Target(text=f"{shape}: no step of over {_STEP:,} keys", series=f"{shape}: largest step", at_most=_STEP)
+    time = Target(
+        text=f"{shape}: linear (4x the graph: at most 1.25x for each edge)",
+        series=f"{shape}: time per edge",
+        at_most=1.25,
+    )
+    step = Target(
+        text=f"{shape}: no command looks at over {_STEP:,} keys", series=f"{shape}: largest step", at_most=_STEP
+    )
     return time, step
 
 
@@ -142,8 +148,9 @@ QUESTION = Question(
     text="settling a parent with 10,000 children, a barrier with 10,000 parents, a random DAG of 10,000 tasks",
     conditions=(
         f"{DURABILITY}; 1 server of 1 process; 1 simulated worker that claims {AT_ONCE} tasks at a time and reports "
-        f"them in one request; the DAG's tasks have up to {PARENTS} parents each; 10,000 and 2,500 (quick: 4,000 and "
-        "1,000); time of the reports for each edge, the most index keys that one command looked at; heartbeat 20 s"
+        f"them in one request; the DAG's tasks have up to {PARENTS} parents each; 10,000 and 2,500 (quick: 2,400 "
+        "and 600); time of the reports for each edge over that of the smaller graph, "
+        "and the most index keys that one command looked at; heartbeat 20 s"
     ),
     targets=tuple(target for shape in _SHAPES for target in _target(shape)),
     measure=measure,

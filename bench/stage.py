@@ -115,6 +115,17 @@ def _wait_for(server: Server, log: Path) -> None:
                 return
 
 
+@contextmanager
+def noted_cores(scene: Scene, seen: list[dict[str, float]]) -> Iterator[None]:
+    """Add to `seen` how many cores each part kept busy while the block ran."""
+    parts = {"servers": [process for server in scene.servers for process in server.processes()]}
+    parts |= {"mongod": tree_of(scene.stage.mongo.process.pid), "simulated workers": [psutil.Process()]}
+    before, begun = {name: cpu_seconds(processes) for name, processes in parts.items()}, time.monotonic()
+    yield
+    passed = time.monotonic() - begun
+    seen.append({name: (cpu_seconds(processes) - before[name]) / passed for name, processes in parts.items()})
+
+
 def tree_of(pid: int) -> list[psutil.Process]:
     """A process and all that came from it."""
     main = psutil.Process(pid)

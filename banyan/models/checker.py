@@ -99,9 +99,7 @@ class Checker:
         if self._keeper is not None:
             self._keeper.join()
 
-    def _ask(
-        self, source: Source, version: str, question: Question, workdirs: "_Workdirs"
-    ) -> tuple[str | None, bool]:
+    def _ask(self, source: Source, version: str, question: Question, workdirs: "_Workdirs") -> tuple[str | None, bool]:
         """The fault, and whether the model is lost."""
         slot = self._slot(source.name)
         with slot.lock:

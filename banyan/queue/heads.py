@@ -1,4 +1,4 @@
-"""The best task of every class, read once for claims that come at the same time."""
+"""The best task of every class, read once for claims that come at the same time, and not too many at once."""
 
 import threading
 import time
@@ -11,6 +11,10 @@ Document = dict[str, Any]
 _FRESH_SECONDS = 0.02
 _PATIENCE_SECONDS = 0.1
 """So long a claim waits for what another one is reading, before it reads by itself."""
+_AT_ONCE = 6
+"""More claims than that only make each other slow: they wait for the same processor, and for the same tasks."""
+_LONGEST_SECONDS = 1.0
+"""No claim waits longer for its turn, for those before it may wait for a MongoDB that is away."""
 
 
 class Heads:
@@ -20,21 +24,26 @@ class Heads:
     `generation` changes with each wake-up for work, and what was read before is not used then.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, longest_seconds: float = _LONGEST_SECONDS) -> None:
         self._clock = clock
+        self._longest_seconds = longest_seconds
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._claims = 0
+        self._turns = threading.Semaphore(_AT_ONCE)
         self._kept: tuple[Sequence[Document], int, float] | None = None
 
     @contextmanager
     def claiming(self) -> Iterator[None]:
-        """What is read in the block may be shared with the blocks that overlap it."""
+        """Wait for a turn; what is read in the block may be shared with the blocks that overlap it."""
         with self._lock:
             self._claims += 1
+        in_turn = self._turns.acquire(timeout=self._longest_seconds)
         try:
             yield
         finally:
+            if in_turn:
+                self._turns.release()
             with self._lock:
                 self._claims -= 1
                 if not self._claims:

@@ -49,6 +49,7 @@ class Hub:
         self._name = str(ObjectId())
         self._lock = threading.Lock()
         self._waiters: dict[Waiter, None] = {}
+        self._of_worker: dict[ObjectId, list[Waiter]] = {}
         self._generation = 0
         self._outbox: queue.SimpleQueue[dict[str, object] | None] = queue.SimpleQueue()
         self._stop = threading.Event()
@@ -83,11 +84,17 @@ class Hub:
         """Begin to wake `waiter`."""
         with self._lock:
             self._waiters[waiter] = None
+            self._of_worker.setdefault(waiter.worker, []).append(waiter)
 
     def leave(self, waiter: Waiter) -> None:
         """Stop to wake `waiter`."""
         with self._lock:
-            self._waiters.pop(waiter, None)
+            if waiter in self._waiters:
+                del self._waiters[waiter]
+                of_worker = self._of_worker[waiter.worker]
+                of_worker.remove(waiter)
+                if not of_worker:
+                    del self._of_worker[waiter.worker]
 
     def pass_on(self, waiter: Waiter) -> None:
         """Stop to wake `waiter`, which takes nothing any more, and wake another one for what it was woken for."""
@@ -129,7 +136,7 @@ class Hub:
 
     def _wake_worker(self, worker: ObjectId, but: Waiter | None = None) -> None:
         with self._lock:
-            waiters = [waiter for waiter in self._waiters if waiter.worker == worker and waiter is not but]
+            waiters = [waiter for waiter in self._of_worker.get(worker, ()) if waiter is not but]
         for waiter in waiters:
             waiter.called = True
             waiter.woken.set()

@@ -285,12 +285,13 @@ class TaskStore:
     ) -> list[Document]:
         """The best claimable tasks of a class, whole, without those that are to avoid `worker`.
 
+        Of large ones only as many as one reply of MongoDB holds (16 MiB), and at least one.
         With `max_timeout` (seconds) only those that surely end within it.
         """
         where: Document = {"class_key": class_key, "avoid": {"$ne": worker}}
         if max_timeout is not None:
             where["timeout"] = {"$lte": max_timeout}
-        return plain(self._tasks.find(where).sort(_CLAIM_INDEX[1:]).hint("claim").limit(limit).batch_size(limit + 1))
+        return plain(self._tasks.find(where).sort(_CLAIM_INDEX[1:]).hint("claim").limit(-limit))
 
     def held_by(self, worker: ObjectId, session: Session = None) -> list[Document]:
         """Views of the running tasks that a worker holds, with when and by which request they were claimed."""

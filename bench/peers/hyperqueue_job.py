@@ -23,7 +23,7 @@ NAME = "hyperqueue"
 def commands() -> Iterator[Run]:
     """Commands per second: one job with a task for each `echo I`, from its submission to its end."""
     if find_spec("hyperqueue") is None:
-        raise Missing("HyperQueue is not installed: pip install 'banyan-queue[bench]'")
+        raise Missing("HyperQueue is not installed: pip install -c requirements.lock -e '.[bench]'")
     with tempfile.TemporaryDirectory(prefix="banyan-bench-") as name:
         home = Path(name)
         server = home / "server"

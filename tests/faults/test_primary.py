@@ -59,7 +59,7 @@ class Commands(CommandListener):
 
 
 def test_every_write_waits_for_a_majority_and_its_journals(trio: ReplicaSet) -> None:
-    """Through a task's whole life. Wake-ups between servers alone may get lost."""
+    """Through a task's whole life. Wake-ups between servers and signs of life of workers alone may get lost."""
     commands = Commands()
     with serving(trio, "writes", commands) as context:
         provider, worker = client(context, "alice", Role.PROVIDER), HandWorker(client(context, "node", Role.WORKER))
@@ -75,7 +75,9 @@ def test_every_write_waits_for_a_majority_and_its_journals(trio: ReplicaSet) -> 
     writes = [(name, sent) for name, sent in commands.sent if name in ("insert", "update", "delete", "findAndModify")]
     alone = [(sent[name], sent) for name, sent in writes if "autocommit" not in sent and sent[name] != "signals"]
     commits = [("", sent) for name, sent in commands.sent if name == "commitTransaction"]
-    concerns = [sent.get("writeConcern", {}) for _, sent in (*alone, *commits)]
+    may_get_lost = [sent for name, sent in writes if name == "findAndModify" and sent[name] == "workers"]
+    assert {("last_seen" in sent["update"]["$set"], sent["writeConcern"]["w"]) for sent in may_get_lost} == {(True, 1)}
+    concerns = [sent.get("writeConcern", {}) for _, sent in (*alone, *commits) if sent not in may_get_lost]
     assert {(each.get("w"), each.get("j")) for each in concerns} == {("majority", True)}
     assert {collection for collection, _ in alone} >= {"tasks", "executions", "workers", "continuations", "users"}
     assert commits

@@ -468,3 +468,14 @@ def test_a_deletion_that_was_interrupted_leaves_no_files_for_ever(context: Conte
     assert delete(context, [id]) == [id]
     assert worker.claim().forget == [str(id)]
     assert context.storage.db["executions"].count_documents({}) == 0
+
+
+def test_of_very_large_tasks_a_claim_reads_no_more_than_one_reply_holds(context: Context) -> None:
+    worker = SimulatedWorker(context)
+    for _ in range(6):
+        post(context, task(stdin="x" * 5_000_000))
+    (first,) = context.storage.tasks.class_heads()
+    assert len(context.storage.tasks.claimable(first["class_key"], worker.id, 100)) == 3
+    granted = worker.claim(6).tasks
+    assert 3 <= len(granted) < 6
+    assert len({each["_id"] for each in [*granted, *worker.claim(6).tasks]}) == 6

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from banyan.queue.heads import Heads
@@ -79,3 +80,11 @@ def test_nobody_waits_long_for_what_another_one_reads() -> None:
     assert reading.get(heads) == [{"_id": 1}]
     answered.set()
     hanging.join()
+
+
+def test_a_claim_gets_its_turn_also_when_those_before_it_hang() -> None:
+    heads = Heads(longest_seconds=0.01)
+    with ExitStack() as hanging:
+        for _ in range(10):
+            hanging.enter_context(heads.claiming())
+        assert Reading().get(heads) == [{"_id": 1}]
