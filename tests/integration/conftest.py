@@ -53,6 +53,12 @@ class Api:
 
 
 @pytest.fixture
+def mark() -> str:
+    """A text by which a test finds the processes that it has started."""
+    return f"mark-{uuid4().hex}"
+
+
+@pytest.fixture
 def settings() -> ServerSettings:
     """The server's settings, with no models; a test may override this fixture."""
     return ServerSettings(models=Models(path=()))

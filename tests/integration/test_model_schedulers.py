@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_worker_models import MODELS, asked, cancelling, ends, run
 from tests.support.fake_server import FakeServer
+from tests.support.probe import MODELS, asked, cancelling, ends, run
 from tests.support.waiting import eventually
 
 SCHEDULERS = ["synchronous", "processes", "distributed"]

@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,6 @@ from worker.spool import Spool
 
 PYTHON = sys.executable
 SOURCE = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def mark() -> str:
-    """A text by which a test finds the processes that it has started."""
-    return f"mark-{uuid.uuid4().hex}"
 
 
 def ends(root: Path, *tasks: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ import select
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,12 +57,6 @@ def jobs(tmp_path: Path) -> Iterator[Answers]:
     answers = Answers(tmp_path)
     yield answers
     answers.spawner.close()
-
-
-@pytest.fixture
-def mark() -> str:
-    """A text by which a test finds the processes that it has started."""
-    return f"mark-{uuid.uuid4().hex}"
 
 
 def test_an_exit_code_and_a_signal_are_told(jobs: Answers) -> None:
