@@ -139,8 +139,8 @@ QUESTION = Question(
     ),
     measure=measure,
     why=(
-        "A claim is eight commands to MongoDB, two of them confirmed on its disk: about 4 ms of CPU in the server and "
+        "a claim is seven commands to MongoDB, two of them confirmed on its disk: about 4 ms of CPU in the server and "
         "as much in MongoDB, with other programs beside them; so 200 a second need nearly two cores, which server, "
-        "MongoDB and what measures them share. 100 a second hold. The cores that each took are in cores_used"
+        "MongoDB and what measures them share. The cores that each took are in cores_used"
     ),
 )

@@ -58,7 +58,7 @@ QUESTION = Question(
     ),
     measure=measure,
     why=(
-        "Each of the 50 claims a second renews a lease and looks at what is held and what can be claimed, at its begin "
-        "and again at its end, in a thread of its own; the commands to MongoDB are most of it"
+        "each of the 50 claims a second renews a lease and looks at what is held and what can be claimed, in a thread of "
+        "its own; these three commands to MongoDB are most of it"
     ),
 )
