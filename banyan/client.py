@@ -3,14 +3,15 @@
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, overload
 from urllib.parse import quote
 
 from requests.adapters import BaseAdapter
 
-from banyan import watching, wire
+from banyan import watching
+from banyan.admin_calls import AdminCalls
 from banyan.answers import Answer
+from banyan.list_calls import Page, Where, part, query_of
 from banyan.model_calls import ModelCalls
 from banyan.sweep_calls import SweepCalls
 from banyan.transport import SAFE_TRIES, Connection
@@ -19,20 +20,8 @@ from banyan.worker_calls import Document, Stream
 
 __all__ = ["Client", "Document", "Page", "Stream", "Trust", "Where"]
 
-Where = Mapping[str, Any]
-"""A filter in MongoDB's syntax, such as `{"state": "running", "retry_count": {"$lt": 10}}`."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """A part of the matching documents; `total` counts them all."""
-
-    items: list[Document]
-    total: int
-    page: int
-
-
-class Client(ModelCalls, SweepCalls):
+class Client(ModelCalls, SweepCalls, AdminCalls):
     """Speaks to the server at `url` with `token`; several threads may share one client.
 
     Every method raises the errors of `banyan.errors`: `Unavailable` when the server cannot be reached, `Unauthorized`
@@ -88,7 +77,7 @@ class Client(ModelCalls, SweepCalls):
 
     def task(self, task: str, projection: Iterable[str] | None = None) -> Document:
         """One task; `projection` names the fields wanted."""
-        return self._get(f"tasks/{_name(task)}", _query(projection=projection))
+        return self._get(f"tasks/{part(task)}", query_of(projection=projection))
 
     def tasks(
         self,
@@ -108,7 +97,7 @@ class Client(ModelCalls, SweepCalls):
     def update(self, task: str, changes: Mapping[str, Any], etag: str | None = None) -> Document:
         """Change fields of a task; with `etag` only if nobody else did meanwhile (else PreconditionFailed)."""
         headers = {"If-Match": etag} if etag else {}
-        return self._act("PATCH", f"tasks/{_name(task)}", body=changes, headers=headers)
+        return self._act("PATCH", f"tasks/{part(task)}", body=changes, headers=headers)
 
     def bulk_update(self, changes: Sequence[Mapping[str, Any]]) -> list[Document]:
         """Change many tasks, each named by its `_id`; answers item by item, each with its `_status`."""
@@ -116,24 +105,24 @@ class Client(ModelCalls, SweepCalls):
 
     def update_where(self, where: Where, changes: Mapping[str, Any], dry_run: bool = False) -> Document:
         """Change all tasks that match; `dry_run` counts only."""
-        query = _query(where=where) | ({"dry_run": "true"} if dry_run else {})
+        query = query_of(where=where) | ({"dry_run": "true"} if dry_run else {})
         return self._act("PATCH", "tasks", body=changes, query=query, read_seconds=300)
 
     def delete(self, task: str) -> None:
         """Remove an ended task with its history and files."""
-        self._act("DELETE", f"tasks/{_name(task)}")
+        self._act("DELETE", f"tasks/{part(task)}")
 
     def cancel(self, task: str) -> Document:
         """Ask for the end of a task; one that has ended stays as it is."""
-        return self._act("POST", f"tasks/{_name(task)}/cancel", tries=SAFE_TRIES)
+        return self._act("POST", f"tasks/{part(task)}/cancel", tries=SAFE_TRIES)
 
     def retry(self, task: str) -> Document:
         """Let an ended task run again, with those of its descendants that were cancelled for its sake."""
-        return self._act("POST", f"tasks/{_name(task)}/retry")
+        return self._act("POST", f"tasks/{part(task)}/retry")
 
     def explain(self, task: str) -> Document:
         """Why the task is not running: `state`, `reasons`, and a `summary` in one line."""
-        return self._get(f"tasks/{_name(task)}/explain")
+        return self._get(f"tasks/{part(task)}/explain")
 
     def wait(
         self,
@@ -159,7 +148,7 @@ class Client(ModelCalls, SweepCalls):
         attempt: int | None = None,
     ) -> bytes:
         """Bytes of a task's output from `offset` on, also while it runs; of its last attempt, or of the one named."""
-        return self._bytes(f"tasks/{_name(task)}/{stream}", offset, length, attempt)
+        return self._bytes(f"tasks/{part(task)}/{stream}", offset, length, attempt)
 
     def follow(self, task: str, stream: Stream = "stdout") -> Iterator[bytes]:
         """A task's output as it grows, attempt after attempt, until the task has ended.
@@ -170,13 +159,13 @@ class Client(ModelCalls, SweepCalls):
 
     def files(self, task: str, attempt: int | None = None) -> list[Document]:
         """The files of the task's work directory: `path`, `size`, `modified`."""
-        return list(self._get(f"tasks/{_name(task)}/files/", _query(attempt=attempt))["_items"])
+        return list(self._get(f"tasks/{part(task)}/files/", query_of(attempt=attempt))["_items"])
 
     def file(
         self, task: str, path: str, offset: int = 0, length: int | None = None, attempt: int | None = None
     ) -> bytes:
         """Bytes of one file of the work directory, also while the task runs."""
-        return self._bytes(f"tasks/{_name(task)}/files/{quote(path)}", offset, length, attempt)
+        return self._bytes(f"tasks/{part(task)}/files/{quote(path)}", offset, length, attempt)
 
     # Questions
 
@@ -194,7 +183,7 @@ class Client(ModelCalls, SweepCalls):
 
     def statistics(self, where: Where | None = None) -> Document:
         """Counts, waits, run times, memory and rates of the matching tasks."""
-        return self._get("statistics", _query(where=where))
+        return self._get("statistics", query_of(where=where))
 
     def sweeps(
         self,
@@ -215,76 +204,7 @@ class Client(ModelCalls, SweepCalls):
         """How the server is now; needs no token."""
         return self._act("GET", "health", tries=SAFE_TRIES, patient=False)
 
-    def page(
-        self,
-        resource: str,
-        where: Where | None = None,
-        sort: str | None = None,
-        projection: Iterable[str] | None = None,
-        max_results: int | None = None,
-        page: int | None = None,
-    ) -> Page:
-        """One page of any resource that can be listed."""
-        query = _query(where=where, sort=sort, projection=projection, max_results=max_results, page=page)
-        answer = self._get(resource, query)
-        meta = answer.get("_meta", {})
-        items = list(answer["_items"])
-        return Page(items=items, total=meta.get("total", len(items)), page=meta.get("page", 1))
-
-    def each(
-        self, resource: str, where: Where | None = None, projection: Iterable[str] | None = None
-    ) -> Iterator[Document]:
-        """All matching documents of a resource in the order of their ids; each page starts after the last id."""
-        size = 200
-        condition: Where | None = where
-        fields = list(projection) if projection is not None else None
-        while True:
-            items = self.page(resource, condition, "_id", fields, size).items
-            yield from items
-            if len(items) < size:
-                return
-            after = {"_id": {"$gt": items[-1]["_id"]}}
-            condition = {"$and": [where, after]} if where else after
-
-    # Queues and users
-
-    def queues(self) -> list[Document]:
-        """The queues with their limits and weights."""
-        return sorted(self.each("queues"), key=_by_name)
-
-    def add_queue(self, queue: Mapping[str, Any]) -> Document:
-        """Make a queue (`name`, `paused`, `max_running`, `weight`)."""
-        return self._act("POST", "queues", body=queue)
-
-    def update_queue(self, name: str, changes: Mapping[str, Any]) -> Document:
-        """Pause or resume a queue, or change its limit or weight."""
-        return self._act("PATCH", f"queues/{_name(name)}", body=changes)
-
-    def users(self) -> list[Document]:
-        """Names and roles; tokens are never shown again."""
-        return sorted(self.each("users"), key=_by_name)
-
-    def add_user(self, name: str, role: str, expires: str | None = None) -> Document:
-        """Make a user; the answer alone carries the `token`, which ends at `expires`: a duration ("30d") or a date."""
-        until = {} if expires is None else {"expires": expires}
-        return self._act("POST", "users", body={"name": name, "role": role, **until})
-
-    def rotate_user(self, name: str, expires: str | None = None) -> Document:
-        """Give a user a new `token`; the old one ends at once.
-
-        `expires` is when the new one ends: a duration ("30d"), a date, or "never"; without it the date stays.
-        """
-        until = None if expires is None else {"expires": None if expires == "never" else expires}
-        return self._act("POST", f"users/{_name(name)}/rotate", body=until)
-
-    def remove_user(self, name: str) -> None:
-        """Take a user's access away."""
-        self._act("DELETE", f"users/{_name(name)}")
-
     # How it is sent
-
-    def _get(self, path: str, query: Mapping[str, str] | None = None) -> Document:
-        return self._act("GET", path, query=query, tries=SAFE_TRIES)
 
     def _bytes(self, path: str, offset: int, length: int | None, attempt: int | None) -> bytes:
         if length == 0:
@@ -292,34 +212,10 @@ class Client(ModelCalls, SweepCalls):
         last = "" if length is None else offset + length - 1
         headers = {"Range": f"bytes={offset}-{last}"} if offset or length is not None else {}
         answer: Answer = self._connection.send(
-            "GET", path, query=_query(attempt=attempt), headers=headers, tries=SAFE_TRIES, accept=frozenset({416})
+            "GET", path, query=query_of(attempt=attempt), headers=headers, tries=SAFE_TRIES, accept=frozenset({416})
         )
         if answer.status == 416:
             return b""
         if answer.status == 206 or not headers:
             return answer.body
         return answer.body[offset:] if length is None else answer.body[offset : offset + length]
-
-
-def _by_name(document: Document) -> str:
-    return str(document["name"])
-
-
-def _name(text: str) -> str:
-    return quote(text, safe="")
-
-
-def _query(
-    where: Where | None = None,
-    sort: str | None = None,
-    projection: Iterable[str] | None = None,
-    **numbers: int | None,
-) -> dict[str, str]:
-    query = {name: str(number) for name, number in numbers.items() if number is not None}
-    if where:
-        query["where"] = wire.dumps(where).decode()
-    if sort:
-        query["sort"] = sort
-    if projection is not None:
-        query["projection"] = wire.dumps(dict.fromkeys(projection, 1)).decode()
-    return query

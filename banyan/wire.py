@@ -26,6 +26,8 @@ MAX_MESSAGE = 10_000
 
 def parse_size(value: object) -> int:
     """Bytes of `1073741824`, `"1 GiB"` or `"500 MB"`; ValueError says what a size looks like."""
+    if type(value) is int and 0 <= value <= MAX_INTEGER:
+        return value
     problem = f"{value!r} is not a size; write bytes (1073741824) or a text such as '1 GiB' or '500 MB'"
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError(problem)
@@ -106,6 +108,8 @@ def parse_date(text: object) -> datetime:
 
 
 def _read_date(text: str) -> datetime:
+    if text[:4].isdigit() and text[4:5] == "-":
+        return datetime.fromisoformat(text)
     try:
         return parsedate_to_datetime(text)
     except ValueError:

@@ -25,6 +25,8 @@ class Target:
     series: str = OURS
     relative_to: str | None = None
     """The series whose median ours is divided by; None where the median itself counts."""
+    floor: bool = False
+    """Whether that series is a floor, the bare work without a queue, and not a peer."""
     at_least: float | None = None
     at_most: float | None = None
 
@@ -47,7 +49,10 @@ class Answer:
     unit: str
     series: Mapping[str, Sequence[float]]
     details: Mapping[str, Any] = field(default_factory=dict)
-    """What else was seen, ready for JSON: counts, sizes, percentiles, what could not be measured and why."""
+    """What else was seen, ready for JSON: counts, sizes, percentiles.
+
+    `missing` maps each series that could not be measured to a sentence that says why and what helps.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,3 +66,6 @@ class Question:
     """Durability, batch sizes, numbers of clients, servers and workers, heartbeat."""
     targets: tuple[Target, ...]
     measure: Callable[[Size], Answer]
+    """Measures ours, the peers and the floors in turns. Whatever is missing in a run is an error, never a figure."""
+    why: str = ""
+    """What keeps the line from holding where it does not; shown only then."""

@@ -18,12 +18,26 @@ class Malformed(ValueError):
 def tail(path: str, limit: int) -> tuple[str, int]:
     """The last `limit` bytes of a stream as text, and the size of all of it; nothing if there is no such file."""
     try:
-        with open(beneath.open_at(path), "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(0, size - limit))
-            return file.read(limit).decode(errors="replace"), size
+        if os.lstat(path).st_size == 0:
+            return "", 0  # as most of them are
+        descriptor = beneath.open_at(path)
+        try:
+            size = os.fstat(descriptor).st_size
+            return os.pread(descriptor, limit, max(0, size - limit)).decode(errors="replace"), size
+        finally:
+            os.close(descriptor)
     except OSError:
         return "", 0
+
+
+def total_bytes(work: str) -> int:
+    """The size of all regular files in a work directory."""
+    try:
+        if not os.listdir(work):
+            return 0  # as most of them are
+    except OSError:
+        return 0
+    return sum(status.st_size for _, status in beneath.regular_files(work))
 
 
 def progress(path: str) -> Document | None:
@@ -54,6 +68,8 @@ def result(path: str, work: str | None) -> Document:
 
     A large one is moved into the work directory as `result.json`. Malformed if it is not JSON that can be kept.
     """
+    if not os.path.lexists(path):
+        return {}
     try:
         descriptor = beneath.open_at(path)
     except OSError:
@@ -72,6 +88,8 @@ def result(path: str, work: str | None) -> Document:
 
 
 def _read(path: str, limit: int) -> str:
+    if not os.path.lexists(path):
+        return ""
     try:
         with open(beneath.open_at(path), "rb") as file:
             return file.read(limit + 1)[:limit].decode(errors="replace")

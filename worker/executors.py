@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from banyan.beneath import regular_files
 from banyan.child import default_environment
 from banyan.domain.matching import SHELL
 from worker.account import Account
 from worker.capacity import free_bytes
 from worker.cgroups import MemoryGroups
-from worker.collect import Malformed, progress, result, tail
+from worker.collect import Malformed, progress, result, tail, total_bytes
 from worker.events import Allocation, Document, Grant
 from worker.layout import Layout
 from worker.spawner import Job
@@ -116,7 +115,7 @@ class Workplace:
             left |= {"progress": said} if said is not None else {}
         except Malformed as error:
             left["error"] = str(error)
-        left["files_bytes"] = sum(status.st_size for _, status in regular_files(work)) if work else 0
+        left["files_bytes"] = total_bytes(work) if work else 0
         if self._disk_full():
             left["disk_full"] = True
         return left

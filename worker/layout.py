@@ -3,11 +3,13 @@
 ::
 
     <root>/<task>/<attempt>/stdout, stderr, stdin
-    <root>/<task>/<attempt>/told/           progress.json, result.json: what the task says
+    <root>/<task>/<attempt>/progress.json, result.json: what the task says
     <root>/<task>/<attempt>/work/           the work directory, unless
     <root>/<task>/work/                     it is the task's, and survives retries
 
-Only `told` and `work` are the task's; where it runs as another user, he can exchange nothing outside of them.
+Where it runs as another user, what the task says is in `<attempt>/told/` instead: only that and `work` are his, and he
+can exchange nothing outside of them. Directories cost more than all else that a short task costs here, so there are no
+more than are needed.
 """
 
 import contextlib
@@ -36,7 +38,7 @@ class Layout:
 
     def told(self, grant: Grant) -> str:
         """Where the task may say something."""
-        return f"{self.logs(grant)}/told"
+        return self.logs(grant) if self._account is None else f"{self.logs(grant)}/told"
 
     def work(self, grant: Grant) -> str | None:
         """The work directory, if the task has one."""
@@ -54,7 +56,8 @@ class Layout:
         except FileExistsError:  # an earlier life of this attempt was never started
             beneath.remove(logs)
             os.mkdir(logs)
-        os.mkdir(self.told(grant))
+        if self._account is not None:
+            os.mkdir(self.told(grant))
         if work is not None:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(work)

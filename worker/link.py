@@ -5,6 +5,7 @@ Reports have one, and go out one batch at a time, each kept in the spool before 
 """
 
 import queue
+import random
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -262,4 +263,5 @@ class _Pauses:
 
     def wait(self) -> None:
         self.count += 1
-        self._closed.wait(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self.count - 1, 10)))
+        longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self.count - 1, 10))
+        self._closed.wait(longest * random.uniform(0.5, 1.0))  # a thousand workers shall not come back in step

@@ -135,13 +135,14 @@ class Watcher:
         self._changed = threading.Condition()
         self._watched: dict[str, _Seen] = {}
         self._closed = False
+        self._resting = False
         self._thread = threads.start("usage", self._run, tell)
 
     def watch(self, task: Watched) -> None:
         """Look at this task from now on."""
         with self._changed:
             self._watched[task.execution] = _Seen(task, task.since, task.cpu_ticks)
-            if len(self._watched) == 1:
+            if self._resting:  # else it looks by itself soon enough, and need not be woken for each short task
                 self._changed.notify()
 
     def leave(self, execution: str) -> None:
@@ -160,7 +161,9 @@ class Watcher:
         while True:
             with self._changed:
                 while not self._watched and not self._closed:
+                    self._resting = True
                     self._changed.wait()
+                self._resting = False
                 if self._closed:
                     return
                 limited = any(seen.task.memory_limit_bytes is not None for seen in self._watched.values())

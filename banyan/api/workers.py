@@ -1,6 +1,7 @@
 """`/workers`: registering, claiming, reporting, draining, leaving. Reading is Eve's."""
 
 import select
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from socket import socket
@@ -19,7 +20,7 @@ from banyan.domain.resources import Resources
 from banyan.errors import BadRequest, Conflict, Invalid
 from banyan.queue import register as registering
 from banyan.queue.claim import Ask, claim
-from banyan.queue.report import Report, report
+from banyan.queue.report import Report, records_of, report
 from banyan.wire import MAX_RESULT_BYTES, dumps, parse_date
 
 Document = dict[str, Any]
@@ -31,6 +32,8 @@ _reports = Checker(REPORT)
 _samples = Checker(SAMPLE)
 _NOT_KEPT = frozenset({"execution", "token", "task", "given_back", "exit_status"})
 _TIMES = ("time_started", "time_terminated")
+_RENEWALS = 40
+"""How often reports renew a lease within its time, at most."""
 
 
 @route(
@@ -60,8 +63,6 @@ def add_worker(body: Document) -> Document:
 )
 def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
     """New tasks, attempts to cancel, whether to drain, whose directories may go."""
-    worker = registering.owned_worker(context(), worker_id, actor())
-    context().storage.forget.done(worker, body.get("forgotten") or ())
     ask = Ask(
         request=body["request"],
         free=Resources.from_document(body["resources"]),
@@ -73,9 +74,10 @@ def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
         draining=bool(body.get("draining")),
         wait_seconds=float(body.get("wait") or 0),
         ahead={key: int(count) for key, count in (body.get("ahead") or {}).items()},
+        forgotten=body.get("forgotten") or (),
         listening=partial(_is_connected, request.environ.get("gunicorn.socket")),
     )
-    news = claim(context(), worker_id, ask)
+    news = claim(context(), worker_id, ask, actor())
     return {"tasks": news.tasks, "cancel": news.cancel, "drain": news.drain, "forget": news.forget}
 
 
@@ -102,20 +104,27 @@ def report_attempts(worker_id: ObjectId) -> Document:
     body = read_object()
     skew = _skew(body)
     said = [_said(each, skew) for each in _checked(_reports, body, "reports")]
-    samples = _known(_checked(_samples, body, "memory_usage"), skew)
+    seen = _checked(_samples, body, "memory_usage")
     wrong = {each["execution"] for each in said if not _token_fits(each)}
     reports = [_report(each) for each in said if each["execution"] not in wrong]
-    context().storage.workers.renew(worker_id, context().now())
-    answer = report(context(), reports)
+    records = records_of(context(), {each["execution"] for each in (*said, *seen)})
+    samples = _known(seen, skew, records)
+    _hear_of(worker)
+    answer = report(context(), reports, records)
     context().storage.memory.add(samples, context().now())
-    held = context().storage.tasks.held_by(worker_id)
-    cancel = [task["execution"] for task in held if task["state"] == "pending_cancellation"]
     return {
         "accepted": answer.accepted,
         "stale": [*answer.stale, *wrong],
-        "cancel": cancel,
+        "cancel": context().storage.tasks.to_cancel(worker_id),
         "forget": context().storage.forget.tell(worker, context().now()),
     }
+
+
+def _hear_of(worker: Document) -> None:
+    """Renew the worker's lease, unless that was done a moment ago."""
+    now, lost_after = context().now(), context().settings.leases.lost_after
+    if now - worker["last_seen"] >= timedelta(seconds=lost_after / _RENEWALS):
+        context().storage.workers.renew(worker["_id"], now)
 
 
 def _checked(checker: Checker, body: Document, name: str) -> list[Document]:
@@ -178,9 +187,8 @@ def _report(given: Document) -> Report:
     )
 
 
-def _known(samples: list[Document], skew: timedelta) -> list[Document]:
+def _known(samples: list[Document], skew: timedelta, known: Mapping[ObjectId, Document]) -> list[Document]:
     """The samples of attempts that exist, as they are to be stored; those of deleted tasks are of no use."""
-    known = context().storage.executions.load({sample["execution"] for sample in samples}) if samples else {}
     return [
         {**sample, "time": corrected(sample["time"], skew), "owner": known[sample["execution"]]["owner"]}
         for sample in samples

@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
     app.command()(models)
 
 
+@options.spread
 def run(
+    *,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name, as `banyan models` shows it.")],
     inputs: Annotated[
         list[str] | None,
@@ -37,23 +39,8 @@ def run(
         list[str] | None,
         typer.Option("--from", metavar="NAME=ID[:KEY]", help="Take an input from the result of this task, once done."),
     ] = None,
-    name: options.Name = None,
-    queue: options.Queue = None,
-    priority: options.Priority = None,
-    cores: options.Cores = None,
-    memory: options.Memory = None,
-    gpus: options.Gpus = None,
-    scratch: options.Scratch = None,
-    max_retries: options.MaxRetries = None,
-    retry_delay: options.RetryDelay = None,
-    timeout: options.Timeout = None,
-    not_before: options.NotBefore = None,
-    after: options.After = None,
-    directory: options.Directory = None,
+    task: options.TaskOptions,
     env: options.Env = None,
-    tag: options.Tag = None,
-    label: options.Label = None,
-    hold: options.Hold = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for its end and print the result as JSON; exit 1 unless it succeeds.")
     ] = False,
@@ -64,15 +51,11 @@ def run(
     Example: `banyan run sum x=1 y=2 --wait`. Values are JSON (`3`, `[1, 2]`, `true`, `"3"`, `NaN`); what is no JSON is
     taken as a text, so that `site=north` needs no quotes.
     """
-    task = options.fields(
-        name=name, queue=queue, priority=priority, cores=cores, memory=memory, gpus=gpus, scratch=scratch,
-        max_retries=max_retries, retry_delay=retry_delay, timeout=timeout, not_before=not_before, after=after,
-        directory=directory, tag=tag, label=label, hold=hold,
-    )  # fmt: skip
-    task |= {"model": model, "inputs": (_from_file(file) if file else {}) | parse_inputs(inputs or ())}
-    task |= {"input_refs": dict(_parse_ref(text) for text in taken or ()), "env": options.pairs(env or (), "--env")}
+    fields = task.fields()
+    fields |= {"model": model, "inputs": (_from_file(file) if file else {}) | parse_inputs(inputs or ())}
+    fields |= {"input_refs": dict(_parse_ref(text) for text in taken or ()), "env": options.pairs(env or (), "--env")}
     client = connect()
-    answer = client.submit(options.given(task))
+    answer = client.submit(options.given(fields))
     if not wait:
         if as_json:
             output.print_json(answer)

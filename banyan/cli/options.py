@@ -1,10 +1,14 @@
 """The options that the commands which submit tasks share, and the fields of a task that they stand for."""
 
+import dataclasses
+import functools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -41,43 +45,69 @@ SECRETS = "BANYAN_"
 """Variables of the environment that begin so are never sent along."""
 
 
-def fields(
-    *,
-    name: str | None,
-    queue: str | None,
-    priority: int | None,
-    cores: float | None,
-    memory: str | None,
-    gpus: int | None,
-    scratch: str | None,
-    max_retries: int | None,
-    retry_delay: str | None,
-    timeout: str | None,
-    not_before: str | None,
-    after: Sequence[str] | None,
-    directory: Path | None,
-    tag: Sequence[str] | None,
-    label: Sequence[str] | None,
-    hold: bool,
-) -> dict[str, Any]:
-    """What these options say of a task, released unless it is held; fields that nobody asked for are None or empty."""
-    amounts = {"cores": _plain(cores), "memory": memory, "gpus": gpus, "scratch": scratch}
-    return {
-        "name": name,
-        "queue": queue,
-        "priority": priority,
-        "requested_resources": given(amounts),
-        "max_retry_count": max_retries,
-        "retry_delay": retry_delay,
-        "timeout": timeout,
-        "not_before": not_before,
-        "dependencies": [parse_parent(text) for text in after or ()],
-        "directory": str(directory.absolute()) if directory else None,
-        "tags": list(tag or ()),
-        "requires": pairs(label or (), "--label"),
-        "hold": hold or None,
-        "state": "available",
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """What can be said of any task on a command line; `spread` makes options of a command of these."""
+
+    name: Name = None
+    queue: Queue = None
+    priority: Priority = None
+    cores: Cores = None
+    memory: Memory = None
+    gpus: Gpus = None
+    scratch: Scratch = None
+    max_retries: MaxRetries = None
+    retry_delay: RetryDelay = None
+    timeout: Timeout = None
+    not_before: NotBefore = None
+    after: After = None
+    directory: Directory = None
+    tag: Tag = None
+    label: Label = None
+    hold: Hold = False
+
+    def fields(self) -> dict[str, Any]:
+        """The task's fields, released unless it is held; fields that nobody asked for are None or empty."""
+        amounts = {"cores": _plain(self.cores), "memory": self.memory, "gpus": self.gpus, "scratch": self.scratch}
+        return {
+            "name": self.name,
+            "queue": self.queue,
+            "priority": self.priority,
+            "requested_resources": given(amounts),
+            "max_retry_count": self.max_retries,
+            "retry_delay": self.retry_delay,
+            "timeout": self.timeout,
+            "not_before": self.not_before,
+            "dependencies": [parse_parent(text) for text in self.after or ()],
+            "directory": str(self.directory.absolute()) if self.directory else None,
+            "tags": list(self.tag or ()),
+            "requires": pairs(self.label or (), "--label"),
+            "hold": self.hold or None,
+            "state": "available",
+        }
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of its parameter `task`, a `TaskOptions`, in the place of that parameter."""
+    hints = get_type_hints(TaskOptions, include_extras=True)
+    mine = [
+        Parameter(each.name, Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
+        for each in dataclasses.fields(TaskOptions)
+    ]
+
+    @functools.wraps(command)
+    def spread_command(**values: Any) -> None:
+        task = TaskOptions(**{each.name: values.pop(each.name) for each in mine})
+        command(**values, task=task)
+
+    own = get_type_hints(command, include_extras=True)
+    parameters: list[Parameter] = []
+    for name, parameter in signature(command).parameters.items():
+        replaced = parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=own[name])
+        parameters += mine if name == "task" else [replaced]
+    vars(spread_command)["__signature__"] = Signature(parameters)
+    spread_command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return spread_command
 
 
 def command_fields(

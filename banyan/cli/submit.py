@@ -15,7 +15,9 @@ def register(app: typer.Typer) -> None:
     app.command()(submit)
 
 
+@options.spread
 def submit(
+    *,
     command: Annotated[
         list[str] | None,
         typer.Argument(
@@ -23,25 +25,10 @@ def submit(
             help="Run as it is; one argument alone is a line for /bin/sh. Without a command the task is a group.",
         ),
     ] = None,
-    name: options.Name = None,
-    queue: options.Queue = None,
-    priority: options.Priority = None,
-    cores: options.Cores = None,
-    memory: options.Memory = None,
-    gpus: options.Gpus = None,
-    scratch: options.Scratch = None,
-    max_retries: options.MaxRetries = None,
-    retry_delay: options.RetryDelay = None,
-    timeout: options.Timeout = None,
-    not_before: options.NotBefore = None,
-    after: options.After = None,
-    directory: options.Directory = None,
+    task: options.TaskOptions,
     env: options.Env = None,
     export: options.Export = False,
     stdin: options.Stdin = None,
-    tag: options.Tag = None,
-    label: options.Label = None,
-    hold: options.Hold = False,
     wait: options.Wait = False,
     as_json: options.Answer = False,
 ) -> None:
@@ -49,16 +36,11 @@ def submit(
 
     Example: `banyan submit --cores 2 --memory '1 GiB' -- python sweep.py 17`
     """
-    if not command and not after and name is None:
+    if not command and not task.after and task.name is None:
         raise typer.BadParameter("give a command after `--` (or --name or --after for a group)", param_hint="COMMAND")
-    task = options.fields(
-        name=name, queue=queue, priority=priority, cores=cores, memory=memory, gpus=gpus, scratch=scratch,
-        max_retries=max_retries, retry_delay=retry_delay, timeout=timeout, not_before=not_before, after=after,
-        directory=directory, tag=tag, label=label, hold=hold,
-    )  # fmt: skip
-    task |= options.command_fields(command=command, env=env, export=export, stdin=stdin)
+    fields = task.fields() | options.command_fields(command=command, env=env, export=export, stdin=stdin)
     client = connect()
-    answer = client.submit(options.given(task))
+    answer = client.submit(options.given(fields))
     if as_json:
         print_json(answer)
     else:

@@ -18,7 +18,9 @@ def register(group: typer.Typer) -> None:
     group.command()(submit)
 
 
+@options.spread
 def submit(
+    *,
     command: Annotated[
         list[str] | None,
         typer.Argument(
@@ -57,25 +59,10 @@ def submit(
         str | None,
         typer.Option(metavar="COMMAND", help="A line for /bin/sh to run when all have ended; '' only marks the end."),
     ] = None,
-    name: options.Name = None,
-    queue: options.Queue = None,
-    priority: options.Priority = None,
-    cores: options.Cores = None,
-    memory: options.Memory = None,
-    gpus: options.Gpus = None,
-    scratch: options.Scratch = None,
-    max_retries: options.MaxRetries = None,
-    retry_delay: options.RetryDelay = None,
-    timeout: options.Timeout = None,
-    not_before: options.NotBefore = None,
-    after: options.After = None,
-    directory: options.Directory = None,
+    task: options.TaskOptions,
     env: options.Env = None,
     export: options.Export = False,
     stdin: options.Stdin = None,
-    tag: options.Tag = None,
-    label: options.Label = None,
-    hold: options.Hold = False,
     wait: options.Wait = False,
     as_json: options.Answer = False,
 ) -> None:
@@ -86,12 +73,7 @@ def submit(
     """
     if bool(command) == (model is not None):
         raise typer.BadParameter("give a command after `--`, or --model", param_hint="COMMAND")
-    sweep: dict[str, Any] = options.fields(
-        name=name, queue=queue, priority=priority, cores=cores, memory=memory, gpus=gpus, scratch=scratch,
-        max_retries=max_retries, retry_delay=retry_delay, timeout=timeout, not_before=not_before, after=after,
-        directory=directory, tag=tag, label=label, hold=hold,
-    )  # fmt: skip
-    sweep |= options.command_fields(command=command, env=env, export=export, stdin=stdin)
+    sweep = task.fields() | options.command_fields(command=command, env=env, export=export, stdin=stdin)
     sweep |= {"model": model, "inputs": parse_inputs(inputs or ())}
     sweep = options.given(sweep) | points(
         grid=grid or (), file=file, samples=samples, ranges=ranges or (), method=method, seed=seed

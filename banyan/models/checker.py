@@ -1,15 +1,15 @@
 """The posting check: the server calls a model's `task` before it takes a task, in processes that can be killed."""
 
-import contextlib
 import logging
+import os
 import queue
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from banyan import beneath
 from banyan.config import Models
@@ -77,9 +77,10 @@ class Checker:
         version = source.version()
         faults: list[str | None] = []
         lost = False
-        for question in questions:
-            fault, lost = (None, True) if lost else self._ask(source, version, question)
-            faults.append(fault)
+        with _Workdirs() as workdirs:
+            for question in questions:
+                fault, lost = (None, True) if lost else self._ask(source, version, question, workdirs)
+                faults.append(fault)
         return faults
 
     def close(self) -> None:
@@ -98,12 +99,13 @@ class Checker:
         if self._keeper is not None:
             self._keeper.join()
 
-    def _ask(self, source: Source, version: str, question: Question) -> tuple[str | None, bool]:
+    def _ask(self, source: Source, version: str, question: Question, workdirs: "_Workdirs") -> tuple[str | None, bool]:
         """The fault, and whether the model is lost."""
         slot = self._slot(source.name)
-        with slot.lock, _workdir(question.workdir) as directory:
+        with slot.lock:
             slot.used = time.monotonic()
             host = self._host(slot, source, version)
+            directory = workdirs.empty() if question.workdir else None
             job = Job(inputs=question.inputs, jobid=question.jobid, workdir=directory)
             try:
                 return host.check(job, self._settings.host_start_seconds, self._seconds), False
@@ -186,14 +188,33 @@ def _last_used(slot: _Slot) -> float:
     return slot.used
 
 
-@contextlib.contextmanager
-def _workdir(wanted: bool) -> Iterator[str | None]:
-    """An empty directory that goes with everything in it."""
-    if not wanted:
-        yield None
-        return
-    directory = tempfile.mkdtemp(prefix="banyan-check-")
+class _Workdirs:
+    """Empty directories, each for one task, that go at the end with everything in them."""
+
+    def __init__(self) -> None:
+        self._last: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drop()
+
+    def empty(self) -> str:
+        """A directory; the one that was given last, if nothing was left in it, as nearly always."""
+        if self._last is None or not _is_empty(self._last):
+            self._drop()
+            self._last = tempfile.mkdtemp(prefix="banyan-check-")
+        return self._last
+
+    def _drop(self) -> None:
+        if self._last is not None:
+            beneath.remove(self._last)
+            self._last = None
+
+
+def _is_empty(directory: str) -> bool:
     try:
-        yield directory
-    finally:
-        beneath.remove(directory)
+        return not os.listdir(directory)
+    except OSError:
+        return False

@@ -14,9 +14,12 @@ from multiprocessing import resource_tracker
 from typing import Any, Protocol
 
 import dask
+import dask.local
 import dask.multiprocessing
 import dask.threaded
 from dask.base import is_dask_collection
+from dask.delayed import Delayed
+from dask.utils import shorten_traceback
 
 from banyan.models.cancel import Cancel, announce
 from banyan.models.loading import Model
@@ -74,12 +77,27 @@ def scheduler(setup: Mapping[str, Any], callback: Callable[..., object] | None) 
     return Synchronous()
 
 
+def _is_one_task(computation: Any) -> bool:
+    """Whether it is what most models return: a delayed call of one function, with nothing to be done side by side."""
+    if not isinstance(computation, Delayed):
+        return False
+    layers = getattr(computation.__dask_graph__(), "layers", {})
+    return len(layers) == 1 and len(next(iter(layers.values()))) == 1
+
+
+def _at_once(computation: Any) -> Any:
+    """Its result, without optimising its graph, and in this thread: half a millisecond less."""
+    with shorten_traceback():
+        (result,) = dask.local.get_sync(computation.__dask_graph__(), computation.__dask_keys__())
+    return result
+
+
 class Synchronous:
     """In the host's main thread."""
 
     def compute(self, computation: Any, cancel: Cancel) -> Any:
         """The result; raises what the computation raises."""
-        return computation.compute(scheduler="synchronous")
+        return _at_once(computation) if _is_one_task(computation) else computation.compute(scheduler="synchronous")
 
     def settle(self, seconds: float) -> bool:
         """Nothing is left."""
@@ -89,15 +107,16 @@ class Synchronous:
 class Pooled(concurrent.futures.Executor):
     """In a warm pool; Dask gets this as its pool, so that what it leaves running is known."""
 
-    def __init__(self, pool: concurrent.futures.Executor, workers: int, scheduler: str) -> None:
+    def __init__(self, pool: concurrent.futures.Executor, workers: int, get: Callable[..., Any]) -> None:
+        """Take the pool, its size, and Dask's function for it: by a name it would look for a cluster each time."""
         self._pool = pool
         self._max_workers = workers  # Dask asks for it
-        self._scheduler = scheduler
+        self._get = get
         self._submitted: set[concurrent.futures.Future[Any]] = set()
 
     def compute(self, computation: Any, cancel: Cancel) -> Any:
         """The result; raises what the computation raises."""
-        result = computation.compute(scheduler=self._scheduler, pool=self)
+        result = computation.compute(scheduler=self._get, pool=self)
         self._submitted.clear()
         return result
 
@@ -121,7 +140,7 @@ class Threads(Pooled):
         self._before: set[threading.Thread] = set()
         self._own: set[threading.Thread] = set()
         pool = concurrent.futures.ThreadPoolExecutor(cores, initializer=self._begin)
-        super().__init__(pool, cores, "threads")
+        super().__init__(pool, cores, dask.threaded.get)
 
     def _begin(self) -> None:
         self._own.add(threading.current_thread())
@@ -129,7 +148,7 @@ class Threads(Pooled):
     def compute(self, computation: Any, cancel: Cancel) -> Any:
         """The result; raises what the computation raises."""
         self._before = set(threading.enumerate())
-        result = super().compute(computation, cancel)
+        result = _at_once(computation) if _is_one_task(computation) else super().compute(computation, cancel)
         self._before = set()
         return result
 
@@ -161,7 +180,7 @@ class Processes(Pooled):
             initializer=dask.multiprocessing.initialize_worker_process,
         )
         concurrent.futures.wait([pool.submit(abs, 0) for _ in range(cores)])
-        super().__init__(pool, cores, "processes")
+        super().__init__(pool, cores, dask.multiprocessing.get)
         self._broken = False
 
     def compute(self, computation: Any, cancel: Cancel) -> Any:

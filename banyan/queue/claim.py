@@ -10,14 +10,18 @@ from bson import ObjectId
 
 from banyan.domain.matching import Offer
 from banyan.domain.resources import Resources
+from banyan.domain.roles import Role
 from banyan.domain.task import WORKER_UNREACHABLE, State
 from banyan.errors import Conflict
+from banyan.queue.actor import Actor
 from banyan.queue.choose import Wanted
 from banyan.queue.context import Context
 from banyan.queue.grant import attempt, grant
 from banyan.queue.hub import Waiter
 from banyan.queue.inputs import Resolved, resolve
+from banyan.queue.register import owned_worker
 from banyan.queue.report import give_back, lose
+from banyan.storage.tasks import Holding
 from banyan.storage.workers import ACTIVE, ALIVE, DRAINING, QUARANTINED
 
 Document = dict[str, Any]
@@ -42,6 +46,8 @@ class Ask:
     """Counts the worker's questions, so that one that was held up on its way is not taken for the newest."""
     wait_seconds: float = 0.0
     ahead: Mapping[str, int] = field(default_factory=dict)
+    forgotten: Sequence[str] = ()
+    """Directories that the worker has removed, as it was told."""
     listening: Callable[[], bool] = lambda: True
     """Whether somebody still waits for the answer: a worker that was killed is given nothing more."""
 
@@ -59,27 +65,30 @@ class News:
         return bool(self.tasks or self.cancel or self.drain or self.forget)
 
 
-def claim(context: Context, worker_id: ObjectId, ask: Ask) -> News:
+def claim(context: Context, worker_id: ObjectId, ask: Ask, actor: Actor | None = None) -> News:
     """Renew the worker's lease, take back what it does not know of, and grant it work or wait for some.
 
-    Raises `Conflict` if the worker is lost or gone: it must stop all that it holds and register anew.
+    Raises `Conflict` if the worker is lost or gone: it must stop all that it holds and register anew; `NotFound` if it
+    is unknown, and `Forbidden` if there is an `actor` and it is not the actor's.
     """
     waiter = Waiter(worker_id)
     context.hub.enter(waiter)
     try:
-        return _claim(context, ask, waiter)
+        return _claim(context, ask, waiter, actor)
     finally:
         context.hub.leave(waiter)
 
 
-def _claim(context: Context, ask: Ask, waiter: Waiter) -> News:
+def _claim(context: Context, ask: Ask, waiter: Waiter, actor: Actor | None) -> News:
     """Having entered the hub: whoever becomes the newest claim after us finds and wakes us."""
     worker_id = waiter.worker
-    worker = _enter(context, worker_id, ask)
+    worker = _enter(context, worker_id, ask, actor)
     if worker is None:
         return News()
-    context.hub.worker(worker_id, but=waiter)
-    held = context.storage.tasks.held_by(worker_id)
+    context.storage.forget.done(worker, ask.forgotten)
+    # An older claim may wait here, and in another server if the worker has not heard its answer.
+    context.hub.worker(worker_id, but=waiter, everywhere=bool(ask.unanswered))
+    held = context.storage.tasks.holdings(worker_id)
     replayed, on_their_way = _sort_out(context, worker, ask, held)
     if replayed:
         return News(tasks=replayed)
@@ -101,13 +110,15 @@ def _wait(context: Context, worker: Document, ask: Ask, waiter: Waiter, news: Ne
         if granted or news or left <= 0 or context.hub.closed:
             return replace(news, tasks=granted)
         called = waiter.wait(left)
+        if called is None:
+            return News()  # whatever came has woken it, or else is found by the next claim, which comes at once
         current = context.storage.workers.load(worker["_id"])
         if current is None or current.get("claim_request") != ask.request or current["state"] not in ALIVE:
             context.hub.pass_on(waiter)
             return News()
         worker = current
         if called:
-            news = _news(context, worker, ask, context.storage.tasks.held_by(worker["_id"]))
+            news = _news(context, worker, ask, context.storage.tasks.holdings(worker["_id"]))
 
 
 def _could_take(context: Context, worker: Document, ask: Ask) -> Callable[[str], bool]:
@@ -127,13 +138,16 @@ def _could_take(context: Context, worker: Document, ask: Ask) -> Callable[[str],
     return could_take
 
 
-def _enter(context: Context, worker_id: ObjectId, ask: Ask) -> Document | None:
+def _enter(context: Context, worker_id: ObjectId, ask: Ask, actor: Actor | None) -> Document | None:
     """Renew the lease and become the newest claim; the worker, or None if a later claim has come already."""
     now = context.now()
     fields: Document = {"claim_request": ask.request, "free": ask.free.to_document(), "held_count": len(ask.held)}
     if ask.draining:
         fields["drain_told"] = ask.request
-    worker = context.storage.workers.renew(worker_id, now, fields, ask.number)
+    owner = None if actor is None or actor.role == Role.ADMIN else actor.name
+    worker = context.storage.workers.renew(worker_id, now, fields, ask.number, owner)
+    if worker is None and actor is not None:
+        owned_worker(context, worker_id, actor)  # it says what is wrong, if that is not the state or the number
     if worker is not None and ask.draining and worker["state"] == ACTIVE:
         context.storage.workers.move(worker_id, DRAINING, now)
         worker = context.storage.workers.renew(worker_id, now, fields, ask.number)
@@ -143,24 +157,27 @@ def _enter(context: Context, worker_id: ObjectId, ask: Ask) -> Document | None:
 
 
 def _sort_out(
-    context: Context, worker: Document, ask: Ask, held: Sequence[Document]
+    context: Context, worker: Document, ask: Ask, held: Mapping[ObjectId, Holding]
 ) -> tuple[list[Document], list[ObjectId]]:
     """Give back what an earlier answer granted and the worker will never hear of.
 
     Answers with the grants that this request got before, and with the tasks whose grants are on their way.
     """
+    unheard = {execution: holding for execution, holding in held.items() if execution not in ask.held}
+    if not unheard:
+        return [], []
+    tasks = context.storage.tasks.of_attempts(worker["_id"], unheard)
     on_their_way: list[ObjectId] = []
     unknown: dict[ObjectId, ObjectId] = {}
     granted: list[ObjectId] = []
-    for task in held:
-        if task["execution"] in ask.held:
-            continue
-        if task.get("claim_request") == ask.request:
-            granted.append(task["_id"])
-        elif task.get("claim_request") in ask.unanswered:
-            on_their_way.append(task["_id"])
+    for execution, task in tasks.items():
+        request = unheard[execution].claim_request
+        if request == ask.request:
+            granted.append(task)
+        elif request in ask.unanswered:
+            on_their_way.append(task)
         else:
-            unknown[task["execution"]] = task["_id"]
+            unknown[execution] = task
     if unknown:
         started = give_back(context, unknown)
         lose(context, started, WORKER_UNREACHABLE)
@@ -184,12 +201,12 @@ def replay(context: Context, worker: Document, granted: Sequence[ObjectId]) -> l
     return grants_of(context, running)
 
 
-def _news(context: Context, worker: Document, ask: Ask, held: Sequence[Document]) -> News:
+def _news(context: Context, worker: Document, ask: Ask, held: Mapping[ObjectId, Holding]) -> News:
     """What the worker is to hear besides work."""
     cancel = [
-        task["execution"]
-        for task in held
-        if task["state"] == State.PENDING_CANCELLATION and task["execution"] not in ask.cancelling
+        execution
+        for execution, holding in held.items()
+        if holding.state == State.PENDING_CANCELLATION and execution not in ask.cancelling
     ]
     drain = worker["state"] in (DRAINING, QUARANTINED) and _tell_drain(context, worker, ask)
     forget = context.storage.forget.tell(worker, context.now())

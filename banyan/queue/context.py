@@ -7,7 +7,9 @@ from banyan.config import ServerSettings
 from banyan.domain.matching import TaskClass
 from banyan.domain.shares import Shares
 from banyan.models.checker import Checker
+from banyan.queue.heads import Heads
 from banyan.queue.hub import Hub
+from banyan.queue.taken import Taken
 from banyan.storage.mongo import Storage
 
 
@@ -45,6 +47,8 @@ class Context:
     settings: ServerSettings
     shares: Shares = field(default_factory=Shares)
     classes: Classes = field(default_factory=Classes)
+    taken: Taken = field(default_factory=Taken)
+    heads: Heads = field(default_factory=Heads)
     models: Checker = field(default_factory=Checker)
 
     def now(self) -> datetime:

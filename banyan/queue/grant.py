@@ -27,15 +27,15 @@ def grant(context: Context, wanted: Wanted) -> list[Document]:
 
     Tasks that other claims took first are replaced by others; nothing is promised beyond what is returned.
     """
-    granted: list[Document] = []
-    for crowd in range(_ROUNDS):
-        choice = choose(context, wanted, min(crowd, 5))
-        if not choice.tasks:
-            break
-        granted = _claim(context, wanted, choice)
-        if granted:
-            break
-    return granted
+    with context.heads.claiming():
+        for crowd in range(_ROUNDS):
+            with context.taken.taking() as taking:
+                choice = choose(context, wanted, taking, min(crowd, 5))
+                granted = _claim(context, wanted, choice) if choice.tasks else []
+                taking.grant(document["_id"] for document in granted)
+            if granted or not (choice.tasks or choice.missed):
+                return granted
+    return []
 
 
 def _claim(context: Context, wanted: Wanted, choice: Choice) -> list[Document]:
@@ -76,6 +76,8 @@ def _write(context: Context, wanted: Wanted, chosen: Sequence[Document], session
         change = decide(task, Claim(ObjectId(), worker["_id"], wanted.request), now)
         if change is not None:
             changes.append((task, change))
+    if not changes:
+        return []
     written = context.storage.tasks.commit(changes, now, session)
     granted = [
         {**documents[task.id], **change.fields, "state": change.state} for task, change in changes if task.id in written
@@ -86,8 +88,8 @@ def _write(context: Context, wanted: Wanted, chosen: Sequence[Document], session
 
 def _still_ours(context: Context, granted: Sequence[Document], session: Session | None) -> list[Document]:
     """Those of the tasks that no later claim gave back before their attempts were recorded; the others' records go."""
-    tasks = context.storage.tasks.load((document["_id"] for document in granted), session)
-    ours = [d for d in granted if d["_id"] in tasks and tasks[d["_id"]].execution == d["execution"]]
+    current = context.storage.tasks.current({d["_id"]: d["execution"] for d in granted}, session)
+    ours = [document for document in granted if document["execution"] in current]
     if len(ours) < len(granted):
         kept = {document["execution"] for document in ours}
         context.storage.executions.withdraw(d["execution"] for d in granted if d["execution"] not in kept)

@@ -29,9 +29,10 @@ class Waiter:
     offered: str | None = None
     """The class of the task that it was woken for last."""
 
-    def wait(self, seconds: float) -> bool:
-        """Wait to be woken, at most so long; whether it was for news of this worker (and not for work, or at all)."""
-        self.woken.wait(seconds)
+    def wait(self, seconds: float) -> bool | None:
+        """Wait to be woken; whether it was for news of this worker, and not for work. None if nothing came in time."""
+        if not self.woken.wait(seconds):
+            return None
         self.woken.clear()
         called, self.called = self.called, False
         return called
@@ -48,6 +49,8 @@ class Hub:
         self._name = str(ObjectId())
         self._lock = threading.Lock()
         self._waiters: dict[Waiter, None] = {}
+        self._of_worker: dict[ObjectId, list[Waiter]] = {}
+        self._generation = 0
         self._outbox: queue.SimpleQueue[dict[str, object] | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -73,15 +76,25 @@ class Hub:
         """Whether this server is stopping: claims answer at once."""
         return self._stop.is_set()
 
+    def generation(self) -> int:
+        """A number that changes whenever something is told that can be claimed now."""
+        return self._generation
+
     def enter(self, waiter: Waiter) -> None:
         """Begin to wake `waiter`."""
         with self._lock:
             self._waiters[waiter] = None
+            self._of_worker.setdefault(waiter.worker, []).append(waiter)
 
     def leave(self, waiter: Waiter) -> None:
         """Stop to wake `waiter`."""
         with self._lock:
-            self._waiters.pop(waiter, None)
+            if waiter in self._waiters:
+                del self._waiters[waiter]
+                of_worker = self._of_worker[waiter.worker]
+                of_worker.remove(waiter)
+                if not of_worker:
+                    del self._of_worker[waiter.worker]
 
     def pass_on(self, waiter: Waiter) -> None:
         """Stop to wake `waiter`, which takes nothing any more, and wake another one for what it was woken for."""
@@ -95,14 +108,19 @@ class Hub:
             self._wake_for_work(counts)
             self._outbox.put({"work": dict(counts)})
 
-    def worker(self, worker: ObjectId, but: Waiter | None = None) -> None:
-        """Tell that there is news for a worker: a cancellation, a drain, a newer claim (`but` itself is not woken)."""
+    def worker(self, worker: ObjectId, but: Waiter | None = None, *, everywhere: bool = True) -> None:
+        """Tell that there is news for a worker: a cancellation, a drain, a newer claim (`but` itself is not woken).
+
+        The other servers hear of it only if it is told `everywhere`.
+        """
         self._wake_worker(worker, but)
-        self._outbox.put({"worker": worker})
+        if everywhere:
+            self._outbox.put({"worker": worker})
 
     def _wake_for_work(self, counts: Mapping[str, int]) -> None:
         left = dict(counts)
         with self._lock:
+            self._generation += 1
             waiters = [waiter for waiter in self._waiters if not waiter.woken.is_set()]
         for waiter in waiters:
             key = next((key for key in left if waiter.accepts(key)), None)
@@ -118,7 +136,7 @@ class Hub:
 
     def _wake_worker(self, worker: ObjectId, but: Waiter | None = None) -> None:
         with self._lock:
-            waiters = [waiter for waiter in self._waiters if waiter.worker == worker and waiter is not but]
+            waiters = [waiter for waiter in self._of_worker.get(worker, ()) if waiter is not but]
         for waiter in waiters:
             waiter.called = True
             waiter.woken.set()

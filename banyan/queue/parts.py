@@ -24,6 +24,7 @@ from banyan.queue.graph import Joining, check_ends
 from banyan.queue.settle import promote_ready, settle
 from banyan.storage.mongo import Session
 from banyan.storage.parts import Part
+from banyan.storage.tasks import encoded
 
 Document = dict[str, Any]
 
@@ -103,7 +104,7 @@ def _make(context: Context, submission: Document) -> None:
             context.storage.tasks.mark_parents(parents, session)
         gone = set(part.parents) - parents.keys()
         context.storage.edges.insert([_orphaned(edge) if edge.parent in gone else edge for edge in part.edges], session)
-        context.storage.tasks.insert(part.tasks, session=session)
+        context.storage.tasks.insert_encoded(part.tasks, session)
         if submission["next"] + 1 == submission["count"]:
             counts = context.storage.edges.pending_counts(submission["children"], session)
             context.storage.tasks.set_pending(counts, session)
@@ -113,9 +114,9 @@ def _make(context: Context, submission: Document) -> None:
     if made is None:
         return
     part, ended = made
-    context.hub.work(claimable(part.tasks))
-    settle(context, [*ended, *ended_parents(part.tasks)])
-    promote_ready(context, [task["_id"] for task in part.tasks if "unpromoted" in task])
+    context.hub.work(part.claimable)
+    settle(context, [*ended, *part.ended])
+    promote_ready(context, part.unpromoted)
 
 
 def claimable(tasks: Iterable[Document]) -> Mapping[str, int]:
@@ -182,8 +183,20 @@ class Split:
         if not self._tasks and not self._edges:
             return
         older = {edge.parent for edge in self._edges if edge.parent not in self._place}
-        self.parts.append(Part(tasks=self._tasks, edges=self._edges, parents=list(older)))
+        self.parts.append(part_of(self._tasks, self._edges, list(older)))
         self._tasks, self._edges, self._weight = [], [], 0
+
+
+def part_of(tasks: Sequence[Document], edges: Sequence[Edge] = (), parents: Sequence[ObjectId] = ()) -> Part:
+    """A part with these new tasks."""
+    return Part(
+        tasks=encoded(tasks),
+        edges=edges,
+        parents=parents,
+        claimable=claimable(tasks),
+        ended=ended_parents(tasks),
+        unpromoted=[task["_id"] for task in tasks if "unpromoted" in task],
+    )
 
 
 def _marked(task: Document) -> Document:

@@ -33,8 +33,8 @@ def judge(context: Context, ended: Iterable[Document]) -> None:
         elif exit_status != CANCELLED and not is_abandoned(exit_status):
             failed.pop(worker, None)
             well.add(worker)
-    if well:
-        context.storage.workers.did_well(well)
+    if well and (better := context.storage.workers.failing(well)):
+        context.storage.workers.did_well(better)
     for worker, statuses in failed.items():
         _note(context, worker, statuses)
 

@@ -42,13 +42,15 @@ class Answer:
     stale: list[ObjectId]
 
 
-def report(context: Context, reports: Sequence[Report]) -> Answer:
+def report(context: Context, reports: Sequence[Report], records: Mapping[ObjectId, Document] | None = None) -> Answer:
     """Take in reports whose attempt tokens were checked; repeating one changes nothing.
 
     The record of the attempt decides: whoever ends it first is right. The task follows from it, and its
     continuations from the task, so that an interrupted report is completed by its repetition or by rescue.
+    `records` are those of the attempts, if they were read just now (`records_of`).
     """
-    records = _records(context, {each.execution for each in reports})
+    if records is None:
+        records = records_of(context, {each.execution for each in reports})
     known = [each for each in reports if each.execution in records]
     stale = [each.execution for each in reports if each.execution not in records]
     back = [each for each in known if each.given_back]
@@ -62,7 +64,7 @@ def report(context: Context, reports: Sequence[Report]) -> Answer:
     return Answer(list(dict.fromkeys(accepted)), list(dict.fromkeys(stale)))
 
 
-def _records(context: Context, executions: Collection[ObjectId]) -> dict[ObjectId, Document]:
+def records_of(context: Context, executions: Collection[ObjectId]) -> dict[ObjectId, Document]:
     """The records of the attempts; one that is not found is looked for twice, for a new primary may show it late."""
     records = context.storage.executions.load(executions)
     missing = [id for id in executions if id not in records]
@@ -73,6 +75,8 @@ def _records(context: Context, executions: Collection[ObjectId]) -> dict[ObjectI
 
 
 def _end(context: Context, ends: Mapping[ObjectId, Report], records: Mapping[ObjectId, Document]) -> list[ObjectId]:
+    if not ends:
+        return []
     now = context.now()
     fresh = {id: each for id, each in ends.items() if records[id].get("time_terminated") is None}
     written = context.storage.executions.end({id: _ending(each, now) for id, each in fresh.items()}, now)

@@ -13,6 +13,7 @@ from typing import Any
 
 from bson import ObjectId
 
+from banyan.config import Leases
 from banyan.domain.task import State
 from banyan.domain.transitions import Due
 from banyan.queue.apply import apply
@@ -47,7 +48,7 @@ class Rescuer:
 
     def __init__(self, context: Context) -> None:
         self._stop = threading.Event()
-        seldom = context.settings.leases.lost_after / _LOOKS
+        seldom = looking_seconds(context.settings.leases)
         audit = Audit(context)
         self._threads = [
             self._thread("leases", seldom, (partial(expire_leases, context),)),
@@ -74,6 +75,11 @@ class Rescuer:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(timeout=10)
+
+
+def looking_seconds(leases: Leases) -> float:
+    """How much time passes between two looks for lost workers."""
+    return leases.lost_after / _LOOKS
 
 
 def rescue(context: Context) -> None:

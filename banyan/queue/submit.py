@@ -28,6 +28,9 @@ Record = Callable[[Session | None, list[Document]], None]
 MAX_TASK_BYTES = 12 * 2**20
 """A stored task is at most so large, which leaves room for what its attempts add to it (MongoDB's limit is 16 MiB)."""
 
+_BEGIN_ALIKE = ("task_class", "hold", "not_before", "has_continuations")
+"""New tasks that have these in common begin in the same way."""
+
 _ANSWERED = ("_id", "_etag", "_created", "_updated", "state")
 
 
@@ -101,11 +104,11 @@ def _store_whole(
 
 def _fresh(documents: Sequence[Document], actor: Actor, now: datetime) -> list[Document]:
     classes: dict[str, str] = {}
+    new = {"owner": actor.name, "_created": now, "_updated": now, "_etag": new_revision()}
+    new |= {"retry_count": 0, "abandoned_count": 0, "attempt_count": 0}
     tasks = []
     for document in documents:
-        task = {"_id": ObjectId(), **document}
-        task |= {"owner": actor.name, "order": ObjectId(), "_created": now, "_updated": now, "_etag": new_revision()}
-        task |= {"retry_count": 0, "abandoned_count": 0, "attempt_count": 0}
+        task = {"_id": ObjectId(), **document, **new, "order": ObjectId()}
         if task.get("command") is not None or task.get("model") is not None:
             needs = repr([task.get(name) for name in CLASS_FIELDS])
             task["task_class"] = classes.get(needs) or classes.setdefault(needs, TaskClass.of(task).key)
@@ -189,6 +192,7 @@ def _start(tasks: Sequence[Document], edges: Sequence[Edge], now: datetime) -> N
     """Give each new task its first state: available at once only if it waits for nothing."""
     waits = Counter(edge.child for edge in edges)
     parents = {edge.parent for edge in edges}
+    begun: dict[tuple[object, ...], Document] = {}
     for document in tasks:
         wanted, document["state"] = document["state"], State.INACTIVE
         document["pending_dependency_count"] = waits[document["_id"]]
@@ -196,10 +200,17 @@ def _start(tasks: Sequence[Document], edges: Sequence[Edge], now: datetime) -> N
             document["has_continuations"] = True
         if wanted != State.AVAILABLE or waits[document["_id"]]:
             continue
-        task = view(document)
-        change = decide(task, Release(), now)
-        if change is not None:
-            document.update(first_fields(task, change))
+        alike = tuple(map(document.get, _BEGIN_ALIKE))
+        if alike not in begun:
+            begun[alike] = _released(document, now)
+        document.update(begun[alike])
+
+
+def _released(document: Document, now: datetime) -> Document:
+    """The fields of a new task that nothing keeps from being available."""
+    task = view(document)
+    change = decide(task, Release(), now)
+    return {} if change is None else first_fields(task, change)
 
 
 def _answer(task: Document) -> Document:

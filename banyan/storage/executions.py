@@ -11,6 +11,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
 from banyan.storage.reach import only_duplicates
+from banyan.storage.references import plain
 
 Document = dict[str, Any]
 Session = ClientSession | None
@@ -46,11 +47,15 @@ class ExecutionStore:
 
     def load(self, ids: Iterable[ObjectId], session: Session = None) -> dict[ObjectId, Document]:
         """Attempt records by id; missing ones are left out."""
-        return {d["_id"]: d for d in self._executions.find({"_id": {"$in": list(ids)}}, session=session)}
+        wanted = list(ids)
+        if not wanted:
+            return {}
+        found = self._executions.find({"_id": {"$in": wanted}}, session=session).batch_size(len(wanted) + 1)
+        return {d["_id"]: d for d in plain(found)}
 
     def of_task(self, task: ObjectId) -> list[Document]:
         """All attempts of a task in order."""
-        return list(self._executions.find({"task": task}).sort("attempt"))
+        return plain(self._executions.find({"task": task}).sort("attempt"))
 
     def end(self, ends: Mapping[ObjectId, Document], now: datetime) -> set[ObjectId]:
         """End those of the attempts that have not ended; the ids of those that this call ended.
@@ -89,7 +94,8 @@ class ExecutionStore:
     def withdraw(self, executions: Iterable[ObjectId]) -> None:
         """Remove attempts that were claimed and never started; those that started or ended stay."""
         never = {"time_started": None, "time_terminated": None}
-        self._executions.delete_many({"_id": {"$in": list(executions)}, **never})
+        if ids := list(executions):
+            self._executions.delete_many({"_id": {"$in": ids}, **never})
 
     def of_tasks(self, tasks: Sequence[ObjectId], session: Session = None) -> list[Document]:
         """Which attempts tasks have had (id, task, worker)."""

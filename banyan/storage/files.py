@@ -212,9 +212,10 @@ class FileStore:
         """Remove pieces with their bytes."""
         ids = list(pieces)
         if ids:
-            # In this order, so that what an interruption leaves is found and dropped again.
-            self._chunks.delete_many({"files_id": {"$in": ids}})
+            # In this order: a piece without its bytes would stand in the way of the one that has replaced it, and
+            # bytes without a piece are looked for (see `Leftovers`).
             self._segments.delete_many({"_id": {"$in": ids}})
+            self._chunks.delete_many({"files_id": {"$in": ids}})
 
 
 def _stored(head: Document) -> StoredFile:

@@ -9,6 +9,8 @@ from pymongo import ReturnDocument
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
+from banyan.storage.references import plain
+
 Document = dict[str, Any]
 
 NONE_YET = "none"
@@ -28,7 +30,7 @@ class ModelStore:
     def load(self, names: Iterable[str] | None = None) -> dict[str, Document]:
         """What is kept of these models, or of all: `defaults`, `_etag`."""
         where: Document = {} if names is None else {"name": {"$in": list(names)}}
-        return {document["name"]: document for document in self._models.find(where)}
+        return {document["name"]: document for document in plain(self._models.find(where))}
 
     def set_defaults(
         self, name: str, defaults: Mapping[str, Any], now: datetime, revision: str | None = None
@@ -43,7 +45,7 @@ class ModelStore:
         elif revision is not None:
             where["_etag"] = revision
         try:
-            return self._models.find_one_and_update(
+            kept = self._models.find_one_and_update(
                 where,
                 {
                     "$set": {"defaults": dict(defaults), "_etag": str(ObjectId()), "_updated": now},
@@ -52,6 +54,7 @@ class ModelStore:
                 upsert=revision in (None, NONE_YET),
                 return_document=ReturnDocument.AFTER,
             )
+            return None if kept is None else plain([kept])[0]
         except DuplicateKeyError:
             # Someone else made it meanwhile.
             return self.set_defaults(name, defaults, now) if revision is None else None

@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import pymongo
-from bson.codec_options import TypeDecoder, TypeRegistry
-from bson.dbref import DBRef
 from bson.errors import InvalidDocument
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
@@ -66,8 +64,6 @@ def translate(error: BaseException) -> BanyanError | None:
     """What a driver error means to a caller; None when it is a defect of ours and should be seen as one."""
     if isinstance(error, (ConnectionFailure, WaitQueueTimeoutError, WTimeoutError)):
         return Unavailable(AWAY)
-    if isinstance(error, AttributeError) and "RawBSONDocument" in str(error):
-        return Unavailable(AWAY)  # the driver stumbles over a write that no majority has confirmed
     if isinstance(error, DocumentTooLarge):
         return TooLarge(_LARGE)
     if isinstance(error, (InvalidDocument, OverflowError)):
@@ -94,16 +90,6 @@ def _translate_failure(error: OperationFailure) -> BanyanError | None:
     if codes <= _QUERY_CODES:
         return BadRequest(f"MongoDB refused the query: {details.get('errmsg')}")
     return None
-
-
-class _PlainReference(TypeDecoder):
-    """Objects with the names `$ref` and `$id` come back as they were stored: they are users' inputs, no references."""
-
-    bson_type = DBRef
-
-    def transform_bson(self, value: DBRef) -> Document:
-        """The object."""
-        return dict(value.as_doc())
 
 
 class Storage:
@@ -162,7 +148,6 @@ class Storage:
                 uri,
                 tz_aware=True,
                 appname="banyan",
-                type_registry=TypeRegistry([_PlainReference()]),
                 event_listeners=[reach, *listeners],
                 **OPTIONS,
             )

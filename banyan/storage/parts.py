@@ -5,10 +5,11 @@ what is still to be made. Parts of a submission that was never accepted are rema
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import bson
 from bson import ObjectId
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
@@ -23,11 +24,18 @@ Session = ClientSession | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Tasks and edges that become real together; `parents` are those of the edges that are older than all parts."""
+    """Tasks and edges that become real together; `parents` are those of the edges that are older than all parts.
 
-    tasks: Sequence[Document] = ()
+    The tasks are BSON, which is written several times and need not be read. What must be known of them stands beside:
+    how many can be claimed at once, by class; which groups have ended that are parents; which may be ready.
+    """
+
+    tasks: Sequence[bytes] = ()
     edges: Sequence[Edge] = ()
     parents: Sequence[ObjectId] = ()
+    claimable: Mapping[str, int] = field(default_factory=dict)
+    ended: Sequence[ObjectId] = ()
+    unpromoted: Sequence[ObjectId] = ()
 
 
 class PartStore:
@@ -51,6 +59,9 @@ class PartStore:
                 "tasks": list(part.tasks),
                 "edges": [edge_document(edge) for edge in part.edges],
                 "parents": list(part.parents),
+                "claimable": dict(part.claimable),
+                "ended": list(part.ended),
+                "unpromoted": list(part.unpromoted),
             }
         )
 
@@ -99,7 +110,14 @@ class PartStore:
         part = self._parts.find_one_and_delete({"submission": id, "number": number}, session=session)
         if part is None:
             raise LookupError(f"part {number} of submission {id} is missing")
-        return Part(tasks=part["tasks"], edges=[edge_of(each) for each in part["edges"]], parents=part["parents"])
+        return Part(
+            tasks=[each if isinstance(each, bytes) else bson.encode(each) for each in part["tasks"]],
+            edges=[edge_of(each) for each in part["edges"]],
+            parents=part["parents"],
+            claimable=part.get("claimable", {}),
+            ended=part.get("ended", []),
+            unpromoted=part.get("unpromoted", []),
+        )
 
     def interrupted(self, before: datetime) -> list[ObjectId]:
         """Accepted submissions of which no part was made since `before`."""

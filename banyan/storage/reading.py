@@ -8,6 +8,7 @@ from bson import ObjectId
 from pymongo.database import Database
 
 from banyan.errors import TooLarge
+from banyan.storage.references import plain
 
 Document = dict[str, Any]
 
@@ -15,6 +16,8 @@ MAX_LINKS = 1000
 """How many continuations and dependencies a task shows; `/continuations` has all of them."""
 
 _MAX_TOGETHER = 20_000
+_COUNTED = 100_000
+"""A whole collection of more documents than that is not counted one by one."""
 _CANCELLED = "cancelled"
 
 
@@ -57,11 +60,11 @@ class Reader:
         asked: Document = {"filter": where, "projection": fields, "sort": list(sort) or None}
         asked |= {"skip": skip, "limit": limit, "max_time_ms": self._max_time_ms, "allow_disk_use": True}
         if self._budget is None:
-            return list(self._db[collection].find(**asked))
+            return plain(self._db[collection].find(**asked))
         documents: list[Document] = []
         for batch in cast(Iterable[bytes], self._db[collection].find_raw_batches(**asked)):
             self._budget.spend(len(batch))
-            documents += bson.decode_all(batch, self._db.codec_options)
+            documents += plain(bson.decode_all(batch, self._db.codec_options))
         return documents
 
     def ids(self, collection: str, where: Mapping[str, Any]) -> list[ObjectId]:
@@ -76,7 +79,11 @@ class Reader:
         return found[0] if found else None
 
     def count(self, collection: str, where: Mapping[str, Any]) -> int:
-        """How many documents match."""
+        """How many documents match; of all of many about how many, as MongoDB keeps that number at hand."""
+        if not where:
+            about = self._db[collection].estimated_document_count(maxTimeMS=self._max_time_ms)
+            if about > _COUNTED:
+                return about
         return self._db[collection].count_documents(where, maxTimeMS=self._max_time_ms)
 
     def aggregate(self, collection: str, pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:

@@ -2,19 +2,24 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import bson
 from bson import ObjectId
+from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
 from banyan.domain.task import LIVE, State, Task
 from banyan.domain.transitions import Change
+from banyan.storage.references import plain
 
 Document = dict[str, Any]
 Session = ClientSession | None
+
+_MANY = 10_000
+"""So many small documents are read in one round trip."""
 
 _VIEW = (
     "_id _etag state owner queue command model hold not_before retry_count max_retry_count retry_delay abandoned_count "
@@ -23,6 +28,15 @@ _VIEW = (
 ).split()
 
 _CLAIM_INDEX = [("class_key", ASCENDING), ("priority", DESCENDING), ("order", ASCENDING)]
+HELD_INDEX = [("worker", 1), ("state", 1), ("execution", 1), ("claim_request", 1)]
+"""It has all that a claim looks at in the many tasks that a worker may hold."""
+
+
+class Holding(NamedTuple):
+    """What is said of a task that a worker holds: its state, and the claim that got it."""
+
+    state: str
+    claim_request: str | None
 
 
 def view(document: Mapping[str, Any]) -> Task:
@@ -56,6 +70,11 @@ def view(document: Mapping[str, Any]) -> Task:
     )
 
 
+def encoded(documents: Iterable[Mapping[str, Any]]) -> list[bytes]:
+    """Documents as MongoDB keeps them."""
+    return [bson.encode(document) for document in documents]
+
+
 def encoded_bytes(document: Mapping[str, Any]) -> int:
     """How large a document is in MongoDB."""
     return len(bson.encode(document))
@@ -76,7 +95,7 @@ class TaskStore:
         """Create the indexes that claims, rescue and monitoring rest on."""
         create = self._tasks.create_index
         create(_CLAIM_INDEX, name="claim", partialFilterExpression={"class_key": {"$exists": True}})
-        create([("worker", 1), ("execution", 1)], name="held", partialFilterExpression={"worker": {"$exists": True}})
+        create(HELD_INDEX, name="held", partialFilterExpression={"worker": {"$exists": True}})
         create("wake_at", name="wake", partialFilterExpression={"wake_at": {"$exists": True}})
         create("unsettled", name="unsettled", partialFilterExpression={"unsettled": True})
         create("unpromoted", name="unpromoted", partialFilterExpression={"unpromoted": True})
@@ -91,19 +110,41 @@ class TaskStore:
         """Store new tasks; raises the driver's duplicate key error when an `_id` is taken."""
         self._tasks.insert_many(documents, session=session)
 
+    def insert_encoded(self, documents: Sequence[bytes], session: Session = None) -> None:
+        """The same for tasks that are BSON already (`encoded`)."""
+        if documents:
+            self._tasks.insert_many([RawBSONDocument(each) for each in documents], session=session)
+
     def load(self, ids: Iterable[ObjectId], session: Session = None) -> dict[ObjectId, Task]:
         """The tasks with these ids, by id; missing ones are left out."""
-        found = self._tasks.find({"_id": {"$in": list(ids)}}, dict.fromkeys(_VIEW, 1), session=session)
-        return {document["_id"]: view(document) for document in found}
+        wanted = list(ids)
+        if not wanted:
+            return {}
+        found = self._tasks.find({"_id": {"$in": wanted}}, dict.fromkeys(_VIEW, 1), session=session)
+        return {document["_id"]: view(document) for document in found.batch_size(len(wanted) + 1).to_list()}
 
     def document(self, task: ObjectId, session: Session = None) -> Document | None:
         """The whole stored document."""
-        return self._tasks.find_one({"_id": task}, session=session)
+        found = self._tasks.find_one({"_id": task}, session=session)
+        return None if found is None else plain([found])[0]
 
     def documents(self, ids: Iterable[ObjectId], fields: Iterable[str] | None = None) -> dict[ObjectId, Document]:
         """Stored documents by id, whole or only some fields of them."""
         projection = None if fields is None else dict.fromkeys(fields, 1)
-        return {d["_id"]: d for d in self._tasks.find({"_id": {"$in": list(ids)}}, projection)}
+        wanted = list(ids)
+        if not wanted:
+            return {}
+        found = self._tasks.find({"_id": {"$in": wanted}}, projection).batch_size(len(wanted) + 1)
+        return {d["_id"]: d for d in plain(found)}
+
+    def current(self, executions: Mapping[ObjectId, ObjectId], session: Session = None) -> set[ObjectId]:
+        """Those of the attempts (by their tasks) that are the current ones of their tasks."""
+        found = self._tasks.find({"_id": {"$in": list(executions)}}, {"execution": 1}, session=session)
+        return {
+            each["execution"]
+            for each in found.batch_size(len(executions) + 1).to_list()
+            if each.get("execution") == executions[each["_id"]]
+        }
 
     def commit(self, changes: Sequence[tuple[Task, Change]], now: datetime, session: Session = None) -> set[ObjectId]:
         """Write each change if its task is still as it was read; the ids of those that were written.
@@ -237,30 +278,47 @@ class TaskStore:
             {"$sort": order},
             {"$group": {"_id": "$class_key", "head": {"$first": "$$ROOT"}}},
         ]
-        return [d["head"] for d in self._tasks.aggregate(pipeline, hint="claim", session=session)]
+        return plain(d["head"] for d in self._tasks.aggregate(pipeline, hint="claim", session=session))
 
     def claimable(
         self, class_key: str, worker: ObjectId, limit: int, max_timeout: float | None = None
     ) -> list[Document]:
         """The best claimable tasks of a class, whole, without those that are to avoid `worker`.
 
+        Of large ones only as many as one reply of MongoDB holds (16 MiB), and at least one.
         With `max_timeout` (seconds) only those that surely end within it.
         """
         where: Document = {"class_key": class_key, "avoid": {"$ne": worker}}
         if max_timeout is not None:
             where["timeout"] = {"$lte": max_timeout}
-        return list(self._tasks.find(where).sort(_CLAIM_INDEX[1:]).hint("claim").limit(limit))
+        return plain(self._tasks.find(where).sort(_CLAIM_INDEX[1:]).hint("claim").limit(-limit))
 
     def held_by(self, worker: ObjectId, session: Session = None) -> list[Document]:
         """Views of the running tasks that a worker holds, with when and by which request they were claimed."""
         fields = dict.fromkeys([*_VIEW, "claim_request", "time_claimed"], 1)
         return list(self._tasks.find({"worker": worker}, fields, session=session).hint("held"))
 
+    def holdings(self, worker: ObjectId) -> dict[ObjectId, Holding]:
+        """The attempts that a worker has, by id, as the index alone tells them."""
+        fields = {"_id": 0, "execution": 1, "state": 1, "claim_request": 1}
+        found = self._tasks.find({"worker": worker}, fields).hint("held").batch_size(_MANY).to_list()
+        return {d["execution"]: Holding(d["state"], d.get("claim_request")) for d in found}
+
+    def to_cancel(self, worker: ObjectId) -> list[ObjectId]:
+        """The attempts of a worker that it shall end."""
+        where = {"worker": worker, "state": State.PENDING_CANCELLATION}
+        return [d["execution"] for d in self._tasks.find(where, {"_id": 0, "execution": 1}).hint("held")]
+
+    def of_attempts(self, worker: ObjectId, executions: Iterable[ObjectId]) -> dict[ObjectId, ObjectId]:
+        """Which tasks these attempts of a worker are of, by attempt; those that it no longer has are left out."""
+        where = {"worker": worker, "state": {"$in": sorted(LIVE)}, "execution": {"$in": list(executions)}}
+        return {d["execution"]: d["_id"] for d in self._tasks.find(where, {"execution": 1}).hint("held")}
+
     def holders(self) -> list[ObjectId]:
         """Every worker that holds a task."""
         pipeline: list[Mapping[str, Any]] = [
             {"$match": {"worker": {"$gt": ObjectId(bytes(12))}}},
-            {"$sort": {"worker": 1, "execution": 1}},
+            {"$sort": dict(HELD_INDEX)},
             {"$group": {"_id": "$worker"}},
         ]
         return [d["_id"] for d in self._tasks.aggregate(pipeline, hint="held")]
@@ -337,7 +395,7 @@ def _over(ended_until: datetime | None) -> Document:
 
 
 def _guard(task: Task) -> Document:
-    return {"_id": task.id, "state": task.state, "_etag": task.revision}
+    return {"_id": task.id, "_etag": task.revision}  # every change of state is one of the revision, too
 
 
 def first_fields(task: Task, change: Change) -> Document:

@@ -54,7 +54,14 @@ def _drop_index(db: Database[Document], collection: str, name: str, keys: list[t
             db[collection].drop_index(name)
 
 
-STEPS = (Step(version=2, what="notes of what workers may remove are dated", act=_to_2),)
+def _to_3(db: Database[Document]) -> None:
+    _drop_index(db, "tasks", "held", [("worker", 1), ("execution", 1)])
+
+
+STEPS = (
+    Step(version=2, what="notes of what workers may remove are dated", act=_to_2),
+    Step(version=3, what="the index of what workers hold tells more", act=_to_3),
+)
 FIRST_VERSION = 1
 SCHEMA_VERSION = STEPS[-1].version
 

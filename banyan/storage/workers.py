@@ -5,9 +5,10 @@ from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
-from pymongo import ReturnDocument
+from pymongo import ReturnDocument, WriteConcern
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
+from pymongo.read_concern import ReadConcern
 
 Document = dict[str, Any]
 Session = ClientSession | None
@@ -25,6 +26,10 @@ class WorkerStore:
 
     def __init__(self, db: Database[Document]) -> None:
         self._workers = db["workers"]
+        self._heard = self._workers.with_options(
+            write_concern=WriteConcern(w=1, j=False), read_concern=ReadConcern("local")
+        )
+        """For signs of life: nothing is lost with one, so none waits for a disk, and each is seen at once."""
 
     def prepare(self) -> None:
         """Create the indexes that leases and listings rest on."""
@@ -36,7 +41,7 @@ class WorkerStore:
 
     def load(self, worker: ObjectId) -> Document | None:
         """The stored worker."""
-        return self._workers.find_one({"_id": worker})
+        return self._heard.find_one({"_id": worker})
 
     def in_states(self, states: Iterable[str] = ALIVE) -> list[Document]:
         """All workers in these states."""
@@ -47,18 +52,25 @@ class WorkerStore:
         return {d["_id"]: d for d in self._workers.find({"_id": {"$in": list(ids)}})}
 
     def renew(
-        self, worker: ObjectId, now: datetime, fields: Mapping[str, Any] | None = None, number: int | None = None
+        self,
+        worker: ObjectId,
+        now: datetime,
+        fields: Mapping[str, Any] | None = None,
+        number: int | None = None,
+        owner: str | None = None,
     ) -> Document | None:
         """Note that a worker was heard of; the worker, or None if it is lost, gone or unknown.
 
-        `number` is that of a claim: None also if the worker has sent a later one.
+        `number` is that of a claim: None also if the worker has sent a later one. With `owner`: if it is another's.
         """
         where: Document = {"_id": worker, "state": {"$in": list(ALIVE)}}
+        if owner is not None:
+            where["owner"] = owner
         seen: Document = {**(fields or {}), "last_seen": now}
         if number is not None:
             where["$or"] = [{"claim_number": {"$exists": False}}, {"claim_number": {"$lte": number}}]
             seen["claim_number"] = number
-        return self._workers.find_one_and_update(
+        return self._heard.find_one_and_update(
             where,
             {"$set": seen},
             return_document=ReturnDocument.AFTER,
@@ -87,6 +99,11 @@ class WorkerStore:
             {"$addToSet": {"failing": {"$each": list(subjects)}}},
             return_document=ReturnDocument.AFTER,
         )
+
+    def failing(self, workers: Iterable[ObjectId]) -> list[ObjectId]:
+        """Those of the workers that have failed something by their own fault lately."""
+        where = {"_id": {"$in": list(workers)}, "failing": {"$exists": True}}
+        return [d["_id"] for d in self._workers.find(where, {"_id": 1})]
 
     def did_well(self, workers: Iterable[ObjectId]) -> None:
         """Forget what these workers failed before."""

@@ -11,7 +11,7 @@ from banyan.domain.continuations import Edge
 from banyan.errors import Conflict
 from banyan.storage.parts import Part, PartStore
 from banyan.storage.sweeps import SweepStore, points_of
-from banyan.storage.tasks import TaskStore
+from banyan.storage.tasks import TaskStore, encoded
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 
@@ -37,9 +37,12 @@ def aside(parts: PartStore, count: int) -> tuple[ObjectId, list[Part]]:
     submission = ObjectId()
     made = [
         Part(
-            tasks=[{"_id": ObjectId(), "name": f"task {number}", "inputs": {"c.x": number, "": None}}],
+            tasks=encoded([{"_id": ObjectId(), "name": f"task {number}", "inputs": {"c.x": number, "": None}}]),
             edges=[Edge(parent=ObjectId(), child=ObjectId(), on="any", owner="alice")],
             parents=[ObjectId()],
+            claimable={"k": 1},
+            ended=[ObjectId()],
+            unpromoted=[ObjectId()],
         )
         for number in range(count)
     ]

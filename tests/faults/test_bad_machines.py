@@ -73,12 +73,17 @@ class Site:
         for _ in range(count):
             id = str(self.provider.submit({"command": "echo text > file", "state": "available", **task})["_id"])
             eventually(partial(self.statuses, id), seconds=60, show=self.worker.tail)
+            eventually(partial(self.available, id), seconds=60, show=self.worker.tail)
             ids.append(id)
         return ids
 
     def statuses(self, task: str) -> list[str]:
         """How its attempts ended, those that have."""
         return [each["exit_status"] for each in self.provider.attempts(task) if "exit_status" in each]
+
+    def available(self, task: str) -> bool:
+        """Whether it waits for somebody to take it."""
+        return bool(self.provider.task(task)["state"] == "available")
 
     def bad(self) -> Document:
         """What the server knows of the worker."""
@@ -90,7 +95,7 @@ class Site:
         for id in ids:
             task = self.provider.task(id)
             assert (task["state"], task["retry_count"], task["abandoned_count"]) == ("available", 0, 1)
-        assert self.bad()["state"] == "quarantined"
+        eventually(lambda: self.bad()["state"] == "quarantined", seconds=60, show=self.bad)
         assert self.provider.explain(ids[0])["reasons"][0]["reason"] == "quarantined"
 
 

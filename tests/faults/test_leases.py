@@ -7,12 +7,16 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bson import ObjectId
+from pymongo import MongoClient
 
 from banyan.client import Client
+from banyan.config import Leases
 from banyan.storage import embedded
 from tests.support import processes
 from tests.support.processes import Program, ServerProgram
@@ -85,7 +89,7 @@ def site(mongo_uri: str, database_name: str, tmp_path: Path) -> Iterator[Site]:
 
 
 def site_on(stack: ExitStack, uri: str, database: str, directory: Path, **settings: str) -> Site:
-    server = processes.server(directory, "server", uri, database, **NO_MODELS, **SETTINGS, **settings)
+    server = processes.server(directory, "server", uri, database, **{**NO_MODELS, **SETTINGS, **settings})
     server.start()
     stack.callback(server.stop)
     server.wait_until_healthy()
@@ -111,6 +115,32 @@ def test_the_tasks_of_a_killed_worker_run_elsewhere_and_use_up_no_retry(site: Si
     assert (task["exit_status"], task["retry_count"], task["abandoned_count"]) == ("success", 0, 1)
     assert site.statuses(id) == [UNREACHABLE, "success"]
     assert {each["name"]: each["state"] for each in site.client.workers()} == {"first": "lost", "second": "active"}
+
+
+@pytest.mark.skipif(not EVERY_WAY, reason="it waits for a lease of 45 s; FAULTS=all")
+def test_with_the_default_leases_the_tasks_of_a_killed_worker_are_available_within_a_minute(
+    mongo_uri: str, database_name: str, tmp_path: Path
+) -> None:
+    """By MongoDB's clock, of which the server makes its times."""
+    defaults = Leases()
+    settings = {
+        "BANYAN_LEASES__LOST_AFTER": f"{defaults.lost_after}",
+        "BANYAN_LEASES__HEARTBEAT": f"{defaults.heartbeat}",
+    }
+    with ExitStack() as stack:
+        site = site_on(stack, mongo_uri, database_name, tmp_path, **settings)
+        mongo = stack.enter_context(MongoClient[Document](mongo_uri, tz_aware=True))
+        worker = site.worker("worker")
+        ids = [site.task("sleep 600") for _ in range(3)]
+        site.runs_on(ids[0], "worker")
+        killed = mongo.admin.command("hello")["localTime"].replace(tzinfo=UTC)
+        worker.send(signal.SIGKILL)
+        eventually(
+            lambda: site.client.tasks({"state": "available"}).total == len(ids), seconds=120, show=site.client.workers
+        )
+        (attempt,) = mongo[database_name]["executions"].find({"task": ObjectId(ids[0])})
+        assert attempt["exit_status"] == UNREACHABLE
+        assert attempt["time_terminated"] - killed <= timedelta(seconds=60)
 
 
 def test_the_late_report_of_a_worker_that_was_stopped_is_stale(site: Site) -> None:

@@ -87,6 +87,19 @@ def test_the_model_finds_merged_inputs_an_id_and_an_empty_directory_and_nothing_
     assert json.loads((tmp_path / "told").read_text())["workdir"] is None
 
 
+def test_no_task_of_a_list_finds_what_the_check_of_another_one_left(checker_of: Make) -> None:
+    checker = checker_of(
+        leave="""
+        if os.listdir(spec.workdir):
+            raise ValueError(os.listdir(spec.workdir))
+        if spec.inputs.get("leave"):
+            os.makedirs(os.path.join(spec.workdir, "left", "deep"))
+        return delayed(dict)()
+        """
+    )
+    assert ask(checker, "leave", {}, {"leave": 1}, {"leave": 1}, {}) == [None] * 4
+
+
 def test_the_process_stays_warm_until_its_model_changes(checker_of: Make, tmp_path: Path) -> None:
     body = f"open(os.path.join({str(tmp_path)!r}, 'pids', str(os.getpid())), 'w').close()\nreturn delayed(dict)()"
     (tmp_path / "pids").mkdir()

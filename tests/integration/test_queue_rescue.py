@@ -13,7 +13,7 @@ from banyan.queue.claim import claim
 from banyan.queue.context import Context
 from banyan.queue.grant import claim_one
 from banyan.queue.register import leave
-from banyan.queue.rescue import complete_reports, rescue
+from banyan.queue.rescue import complete_reports, expire_leases, looking_seconds, rescue
 from banyan.storage.files import Quota
 from banyan.storage.parts import Part
 from banyan.storage.workers import LOST
@@ -73,6 +73,23 @@ def test_what_a_lost_worker_held_is_freed_at_once_and_what_one_that_left_will_te
     clock.seconds += 46
     complete_reports(context)
     assert states(context, [lost, left]) == ["available", "available"]
+
+
+def test_with_the_default_settings_a_silent_workers_task_is_available_within_a_minute(
+    context: Context, clock: Ahead
+) -> None:
+    """Whenever it falls silent between two looks; all of it in MongoDB's time."""
+    between = looking_seconds(context.settings.leases)
+    expire_leases(context)
+    (id,) = post(context, task(max_retry_count=0))
+    SimulatedWorker(context).claim()
+    begun = clock.seconds
+    while states(context, [id]) == ["running"]:
+        clock.seconds += between
+        expire_leases(context)
+        assert clock.seconds - begun <= 60 - between
+    assert clock.seconds - begun >= context.settings.leases.lost_after
+    assert context.storage.tasks.load([id])[id].retry_count == 0
 
 
 def test_a_claim_that_is_recorded_twice_is_recorded_once(context: Context) -> None:

@@ -62,8 +62,8 @@ def test_a_task_gets_its_inputs_its_place_and_its_variables(tmp_path: Path) -> N
         "BANYAN_TASK_ID": "t1",
         "BANYAN_EXECUTION_ID": "e1",
         "BANYAN_WORKDIR": str(tmp_path / "t1/1/work"),
-        "BANYAN_PROGRESS": str(tmp_path / "t1/1/told/progress.json"),
-        "BANYAN_RESULT": str(tmp_path / "t1/1/told/result.json"),
+        "BANYAN_PROGRESS": str(tmp_path / "t1/1/progress.json"),
+        "BANYAN_RESULT": str(tmp_path / "t1/1/result.json"),
         "MY_OWN": "1",
     }
     assert (end["stdout_tail"], end["stderr_tail"]) == ("to stdout\n", "to stderr\n")

@@ -137,13 +137,14 @@ class FakeServer:
 def task_document(task: Document, number: int) -> Document:
     """A grant, with what the test left out."""
     execution = task.get("execution", f"e{number}")
+    wanted = task.get("requested_resources", {"cores": 1})
     defaults = {
         "_id": f"t{number}",
         "execution": execution,
         "token": f"token-{execution}",
         "attempt": 1,
-        "class": "class",
-        "requested_resources": {"cores": 1},
+        "class": repr((wanted, task.get("model") is None)),
+        "requested_resources": wanted,
     }
     return defaults | task
 

@@ -19,6 +19,13 @@ class _Operations(collection.BulkOperationBuilder):
         super().add_update(*arguments, **more)  # type: ignore[no-untyped-call]
 
 
+class _Cursor(collection.Cursor):
+    """Newer drivers can read all that is left at once."""
+
+    def to_list(self) -> list[Any]:
+        return list(self)
+
+
 class _Session:
     """Does at once what a transaction does, and undoes nothing."""
 
@@ -37,7 +44,7 @@ class _Session:
 
 def mock_database() -> Database[dict[str, Any]]:
     """An empty database in memory; its transactions undo nothing."""
-    vars(collection).update(BulkOperationBuilder=_Operations)
+    vars(collection).update(BulkOperationBuilder=_Operations, Cursor=_Cursor)
     mongomock.ignore_feature("session")
     client: Any = mongomock.MongoClient(tz_aware=True)
     client.start_session = _Session

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,14 +62,19 @@ class Up:
 
 
 @contextmanager
-def started(directory: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Up]:
-    """`banyan up --json` on a free port, with its data and its user's home below `directory`; stopped at the end."""
+def started(
+    directory: Path, *arguments: str, env: Mapping[str, str] | None = None, before: Sequence[str] = ()
+) -> Iterator[Up]:
+    """`banyan up --json` on a free port, with its data and its user's home below `directory`; stopped at the end.
+
+    `before` are words before the command, which end by running it in their place.
+    """
     home = directory / "home"
     home.mkdir(parents=True)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("BANYAN_", "XDG_"))}
     environment = kept | {"HOME": str(home)}
     data = str(directory / "data")
-    command = [sys.executable, "-m", "banyan", "up", "--json", "--port", "0", "--data", data, *arguments]
+    command = [*before, sys.executable, "-m", "banyan", "up", "--json", "--port", "0", "--data", data, *arguments]
     log = directory / "up.log"
     with log.open("w") as errors:
         begun = time.monotonic()

@@ -1,8 +1,6 @@
 """What errors of the driver mean, and when a request is not worth beginning."""
 
-import bson
 import pytest
-from bson.raw_bson import RawBSONDocument
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
@@ -13,7 +11,6 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
     WriteConcernError,
 )
-from pymongo.helpers_shared import _check_command_response
 
 from banyan.errors import Conflict, Unavailable
 from banyan.storage.mongo import translate
@@ -53,15 +50,6 @@ def bulk(writes: list[int] | None = None, concerns: list[int] | None = None) -> 
 )
 def test_a_lost_primary_is_nothing_but_a_reason_to_try_again(error: PyMongoError) -> None:
     assert isinstance(translate(error), Unavailable)
-
-
-def test_a_reply_that_the_driver_stumbles_over_is_an_outage_too() -> None:
-    concern = {"code": 91, "errmsg": "shutting down"}
-    reply = {"ok": 1.0, "errorLabels": ["RetryableWriteError"], "writeConcernError": concern}
-    with pytest.raises(AttributeError) as caught:  # so long as the driver does; then `translate` need not know it
-        _check_command_response(RawBSONDocument(bson.encode(reply)), 17, parse_write_concern_error=True)
-    assert isinstance(translate(caught.value), Unavailable)
-    assert translate(AttributeError("a defect of ours")) is None
 
 
 def test_what_is_there_already_is_no_outage() -> None:

@@ -181,7 +181,7 @@ def test_an_attempt_starts_in_an_empty_directory(tmp_path: Path) -> None:
     layout.make(attempt)
     (tmp_path / "task-a/1/work/left").write_text("x")
     layout.make(attempt)
-    assert sorted(path.name for path in (tmp_path / "task-a/1").iterdir()) == ["told", "work"]
+    assert sorted(path.name for path in (tmp_path / "task-a/1").iterdir()) == ["work"]
     assert list((tmp_path / "task-a/1/work").iterdir()) == []
     layout.clear(attempt)
     assert list(tmp_path.iterdir()) == []

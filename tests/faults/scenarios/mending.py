@@ -10,6 +10,7 @@ from banyan.domain.continuations import Edge
 from banyan.domain.matching import TaskClass
 from banyan.queue.audit import Audit
 from banyan.queue.context import Context
+from banyan.queue.parts import part_of
 from banyan.queue.rescue import rescue
 from banyan.storage.parts import Part
 from tests.faults.scenarios.scenario import Document, Scenario, empty, family, outcome
@@ -68,7 +69,7 @@ def _due(context: Context) -> Document:
 
 def _remains_of_parts(context: Context) -> Document:
     """Parts that were put aside and never accepted."""
-    context.storage.parts.put_aside(ObjectId.from_datetime(context.now()), 0, Part(tasks=[], edges=[]))
+    context.storage.parts.put_aside(ObjectId.from_datetime(context.now()), 0, Part())
     return {}
 
 
@@ -78,8 +79,8 @@ def _accepted_parts(context: Context) -> Document:
     new = task(tags=["new"]) | {"_id": id, "owner": "alice", "order": ObjectId(), "_etag": "1", "attempt_count": 0}
     key = TaskClass.of(new).key
     new |= {"pending_dependency_count": 0, "class_key": key, "task_class": key}
-    context.storage.parts.put_aside(unit, 0, Part(tasks=[new]))
-    context.storage.parts.put_aside(unit, 1, Part(tasks=[{**new, "_id": ObjectId()}]))
+    context.storage.parts.put_aside(unit, 0, part_of([new]))
+    context.storage.parts.put_aside(unit, 1, part_of([{**new, "_id": ObjectId()}]))
     context.storage.parts.accept(unit, 2, [], context.now())
     return {}
 

@@ -1,5 +1,7 @@
 """What workers do: register, claim, report, send files, leave."""
 
+from datetime import timedelta
+
 from banyan.queue.cancel import cancel
 from banyan.queue.context import Context
 from banyan.queue.delete import delete
@@ -93,6 +95,14 @@ def _very_large(context: Context) -> Document:
     """A family whose group is shown to wait for so many that they are not counted each time."""
     state = family(context)
     context.storage.db["tasks"].update_one({"_id": state["group"]}, {"$set": {"pending_dependency_count": 5000}})
+    return state
+
+
+def _silent_for_a_while(context: Context) -> Document:
+    """A worker whose lease a report renews."""
+    state = family(context)
+    before = context.now() - timedelta(seconds=context.settings.leases.lost_after / 2)
+    context.storage.db["workers"].update_one({"_id": state["worker"]}, {"$set": {"last_seen": before}})
     return state
 
 
@@ -190,10 +200,12 @@ SCENARIOS = [
         prepare=_deleted_work,
         act=tell,
     ),
-    Scenario(name="tell progress and memory", prepare=family, act=_progress, check=_settled_well, repeats=True),
+    Scenario(
+        name="tell progress and memory", prepare=_silent_for_a_while, act=_progress, check=_settled_well, repeats=True
+    ),
     Scenario(
         name="end well",
-        prepare=family,
+        prepare=_failing,
         act=lambda server, state: end(server, state, "success", result=1),
         check=_settled_well,
         repeats=True,

@@ -1,0 +1,82 @@
+"""Lists of the HTTP interface: filters, pages, and all that matches."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from banyan import wire
+from banyan.transport import SAFE_TRIES
+from banyan.worker_calls import Document, WorkerCalls
+
+Where = Mapping[str, Any]
+"""A filter in MongoDB's syntax, such as `{"state": "running", "retry_count": {"$lt": 10}}`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A part of the matching documents; `total` counts them all."""
+
+    items: list[Document]
+    total: int
+    page: int
+
+
+class ListCalls(WorkerCalls):
+    """Reading what can be listed; a part of `Client`."""
+
+    def page(
+        self,
+        resource: str,
+        where: Where | None = None,
+        sort: str | None = None,
+        projection: Iterable[str] | None = None,
+        max_results: int | None = None,
+        page: int | None = None,
+    ) -> Page:
+        """One page of any resource that can be listed."""
+        query = query_of(where=where, sort=sort, projection=projection, max_results=max_results, page=page)
+        answer = self._get(resource, query)
+        meta = answer.get("_meta", {})
+        items = list(answer["_items"])
+        return Page(items=items, total=meta.get("total", len(items)), page=meta.get("page", 1))
+
+    def each(
+        self, resource: str, where: Where | None = None, projection: Iterable[str] | None = None
+    ) -> Iterator[Document]:
+        """All matching documents of a resource in the order of their ids; each page starts after the last id."""
+        size = 200
+        condition: Where | None = where
+        fields = list(projection) if projection is not None else None
+        while True:
+            items = self.page(resource, condition, "_id", fields, size).items
+            yield from items
+            if len(items) < size:
+                return
+            after = {"_id": {"$gt": items[-1]["_id"]}}
+            condition = {"$and": [where, after]} if where else after
+
+    def _get(self, path: str, query: Mapping[str, str] | None = None) -> Document:
+        return self._act("GET", path, query=query, tries=SAFE_TRIES)
+
+
+def part(text: str) -> str:
+    """A name as a part of a path."""
+    return quote(text, safe="")
+
+
+def query_of(
+    where: Where | None = None,
+    sort: str | None = None,
+    projection: Iterable[str] | None = None,
+    **numbers: int | None,
+) -> dict[str, str]:
+    """The parameters of a question; what is None is not asked for."""
+    query = {name: str(number) for name, number in numbers.items() if number is not None}
+    if where:
+        query["where"] = wire.dumps(where).decode()
+    if sort:
+        query["sort"] = sort
+    if projection is not None:
+        query["projection"] = wire.dumps(dict.fromkeys(projection, 1)).decode()
+    return query

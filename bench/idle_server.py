@@ -1,0 +1,64 @@
+"""What a thousand idle workers cost their server."""
+
+import asyncio
+import time
+
+from bench.question import OURS, Answer, Question, Size, Target
+from bench.simulated_workers import HEARTBEAT_SECONDS, crowd, idle
+from bench.stage import DURABILITY, Scene, cpu_seconds, pss_bytes, stage, tree_of
+
+WORKERS = 1000
+SETTLE_SECONDS = 5.0
+MEMORY = "memory of the server's processes (MB)"
+DATABASE = "MongoDB (percent of one core)"
+
+
+def measure(size: Size) -> Answer:
+    """CPU and memory while all of them wait, each asking once in a heartbeat."""
+    repetitions = 2 if size is Size.QUICK else 6
+    with stage() as here, here.scene("idle") as scene:
+        series = asyncio.run(_watched(scene, repetitions))
+    return Answer(unit="", series=series, details={"seconds": HEARTBEAT_SECONDS})
+
+
+async def _watched(scene: Scene, repetitions: int) -> dict[str, list[float]]:
+    server = scene.servers[0]
+    workers = await crowd([server.url], scene.tokens["worker"], WORKERS)
+    waiting = idle(workers, print)
+    series: dict[str, list[float]] = {OURS: [], MEMORY: [], DATABASE: []}
+    try:
+        await asyncio.sleep(SETTLE_SECONDS)
+        for _ in range(repetitions):
+            watched = {OURS: server.processes(), DATABASE: tree_of(scene.stage.mongo.process.pid)}
+            before = {name: cpu_seconds(processes) for name, processes in watched.items()}
+            begun = time.monotonic()
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            passed = time.monotonic() - begun
+            for name, processes in watched.items():
+                series[name].append(100 * (cpu_seconds(processes) - before[name]) / passed)
+            series[MEMORY].append(pss_bytes(server.processes()) / 1e6)
+        return series
+    finally:
+        for each in waiting:
+            each.cancel()
+        for worker in workers:
+            worker.close()
+
+
+QUESTION = Question(
+    name="idle-server",
+    text="1,000 idle workers on one server, claims of 20 s: what the server's processes take",
+    conditions=(
+        f"{DURABILITY}; 1 server of 1 process (and gunicorn's main one); {WORKERS:,} simulated workers, each holding "
+        "one claim after the other, 50 of them ending each second; no tasks; PSS, so that shared pages count once"
+    ),
+    targets=(
+        Target(text="under 10 percent of one core", at_most=10.0),
+        Target(text="under 300 MB", series=MEMORY, at_most=300.0),
+    ),
+    measure=measure,
+    why=(
+        "Each of the 50 claims a second renews a lease and looks at what is held and what can be claimed, at its begin "
+        "and again at its end, in a thread of its own; the commands to MongoDB are most of it"
+    ),
+)
