@@ -106,6 +106,10 @@ class Lanes:
             self._close(lane)
         return before
 
+    def behind(self, attempt: Attempt) -> bool:
+        """Whether it has its place behind another one that has not ended."""
+        return next(iter(self._lanes[attempt.lane].members)) != attempt.grant.execution
+
     def _close(self, lane: Lane) -> None:
         del self._lanes[lane.number]
         del self._of_class[lane.task_class][lane.number]

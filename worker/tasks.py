@@ -128,8 +128,8 @@ class Tasks:
         attempt = self.attempts.get(execution)
         if attempt is None:
             return
-        if what == "overdue" and attempt.phase is Phase.QUEUED:
-            self._drop(attempt)
+        if what == "overdue":
+            self._overdue(attempt)
         elif attempt.phase is not Phase.RUNNING:
             return
         elif what == "timeout" and attempt.cause is None:
@@ -140,6 +140,13 @@ class Tasks:
             self._outbox.add(outcome.start(attempt), self._turn.now)
             if self.uploads:
                 self._turn.do(Stream(execution))
+
+    def _overdue(self, attempt: Attempt) -> None:
+        """It was to start long before now: others may have it, unless it is about to start."""
+        if attempt.phase is Phase.QUEUED:
+            self._drop(attempt)
+        elif attempt.phase is Phase.SENT and self.lanes.behind(attempt):
+            self._turn.do(Withdraw(attempt.grant.execution))
 
     # Ending early
 

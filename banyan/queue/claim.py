@@ -208,7 +208,8 @@ def _news(context: Context, worker: Document, ask: Ask, held: Mapping[ObjectId, 
         for execution, holding in held.items()
         if holding.state == State.PENDING_CANCELLATION and execution not in ask.cancelling
     ]
-    drain = worker["state"] in (DRAINING, QUARANTINED) and _tell_drain(context, worker, ask)
+    stopped = worker["state"] in (DRAINING, QUARANTINED) and not ask.draining  # else it knows
+    drain = stopped and _tell_drain(context, worker, ask)
     forget = context.storage.forget.tell(worker, context.now())
     return News(cancel=cancel, drain=drain, forget=forget)
 

@@ -479,3 +479,12 @@ def test_of_very_large_tasks_a_claim_reads_no_more_than_one_reply_holds(context:
     granted = worker.claim(6).tasks
     assert 3 <= len(granted) < 6
     assert len({each["_id"] for each in [*granted, *worker.claim(6).tasks]}) == 6
+
+
+def test_a_worker_that_drains_by_itself_is_not_told_so_whenever_it_asks(context: Context) -> None:
+    """Each answer would make it ask again at once, for as long as it has something to finish."""
+    post(context, task())
+    worker = SimulatedWorker(context)
+    worker.claim()
+    told = [worker.claim(draining=True, number=number) for number in range(2, 6)]
+    assert [bool(news) for news in told] == [False] * 4

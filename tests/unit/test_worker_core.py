@@ -191,6 +191,22 @@ def test_a_task_cancelled_in_the_queue_never_starts() -> None:
     assert Clear("b", True) in driver.done
 
 
+def test_a_task_whose_lane_is_not_left_by_the_one_before_it_goes_back() -> None:
+    """Its class is a very short one so far, and the one before it runs and runs."""
+    driver = CoreDriver(cores=1)
+    driver.grant(grant("quick"))
+    driver.start("quick")
+    driver.exit("quick", seconds=0.01)
+    driver.settle()
+    driver.grant(grant("slow"), grant("next"))
+    driver.start("slow")
+    assert driver.running() == ["quick", "slow", "next"]
+    assert driver.all(Withdraw, driver.wait(4)) == []
+    assert driver.all(Withdraw, driver.wait(2)) == [Withdraw("next")]
+    driver.say(Dropped("next"))
+    assert driver.given_back() == ["next"]
+
+
 def test_a_task_cancelled_in_its_lane_is_withdrawn_or_signalled_if_that_came_too_late() -> None:
     driver = CoreDriver()
     driver.grant(grant("a"), grant("b"))
