@@ -291,7 +291,7 @@ class TaskStore:
         where: Document = {"class_key": class_key, "avoid": {"$ne": worker}}
         if max_timeout is not None:
             where["timeout"] = {"$lte": max_timeout}
-        return plain(self._tasks.find(where).sort(_CLAIM_INDEX[1:]).hint("claim").limit(-limit))
+        return plain(self._tasks.find(where).sort(_CLAIM_INDEX[1:]).hint("claim").batch_size(limit).limit(-limit))
 
     def held_by(self, worker: ObjectId, session: Session = None) -> list[Document]:
         """Views of the running tasks that a worker holds, with when and by which request they were claimed."""

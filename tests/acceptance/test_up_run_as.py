@@ -23,10 +23,10 @@ def place() -> Iterator[Path]:
 
 
 @as_root
-def test_tasks_and_models_are_the_other_users_and_reach_nothing_of_what_root_keeps(place: Path, tmp_path: Path) -> None:
+def test_tasks_and_models_are_the_other_users_and_reach_nothing_of_what_root_keeps(place: Path) -> None:
     models = write_models(place / "models", who='return delayed(lambda: {"user": os.getuid()})()')
     settings = {"BANYAN_RUN_AS": OTHER, "BANYAN_MODELS__PATH": json.dumps([models])}
-    with started(place / "up", "--cores", "2", env=settings, before=opened(tmp_path)) as up:
+    with started(place / "up", "--cores", "2", env=settings, before=opened(place / "view")) as up:
         data = place / "up" / "data"
         kept = [path for path in data.rglob("*") if path.is_file() and not path.is_relative_to(data / "work")]
         assert {data / "credentials.json", data / "mongo" / "keyfile", data / "logs" / "server.log"} <= set(kept)
@@ -40,14 +40,14 @@ def test_tasks_and_models_are_the_other_users_and_reach_nothing_of_what_root_kee
             assert client.task(model["_id"])["result"] == {"user": other_user().pw_uid}
 
 
-def test_nobody_but_root_can_do_so_and_is_told_before_anything_starts(place: Path, tmp_path: Path) -> None:
+def test_nobody_but_root_can_do_so_and_is_told_before_anything_starts(place: Path) -> None:
     data = place / "data"
     environment = {**os.environ, "BANYAN_RUN_AS": OTHER, "HOME": str(place)}
     command = [sys.executable, "-m", "banyan", "up", "--json", "--port", "0", "--data", str(data)]
     if os.geteuid() == 0:
         user = other_user()
         as_him = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-        command = [*opened(tmp_path), *as_him, *command]
+        command = [*opened(place / "view"), *as_him, *command]
         place.chmod(0o777)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == ""

@@ -245,7 +245,6 @@ def test_a_host_is_the_other_users_too_and_whatever_it_says_harms_nobody(place: 
     said = [endless, framed("nothing"), framed('[["ended", 1]]'), framed("[" * 90000)]
     lines = [{"model": "who"}, *({"model": "nonsense", "inputs": {"says": text}} for text in said), {"model": "who"}]
     (place / "tasks").write_text("\n".join(json.dumps(line) for line in lines))
-    (place / "view").mkdir()
     environment = {
         "PATH": os.environ["PATH"],
         "BANYAN_RUN_AS": OTHER,

@@ -55,8 +55,10 @@ def reachable() -> Iterator[Path]:
 def opened(view: Path) -> list[str]:
     """The words before a command that let every user reach Python, its packages and our sources; [] if all can.
 
-    `view` is an empty directory. It takes a mount name space, so nothing outside of the command changes.
+    `view` is made, and is not below what is closed, as pytest's own directories may be. It takes a mount name space, so
+    nothing outside of the command changes.
     """
+    view.mkdir()
     python = Path(sys.executable).resolve().parent
     needed = {SOURCE, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), python}
     closed = {above for path in needed for above in path.parents if not above.stat().st_mode & 0o001}
