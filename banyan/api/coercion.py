@@ -12,8 +12,6 @@ from banyan.domain.continuations import CONDITIONS
 from banyan.domain.resources import parse_capability
 from banyan.wire import parse_date, parse_duration, parse_size
 
-_DIGITS = 24
-
 
 def to_id(value: object) -> ObjectId:
     """The id of 24 hex digits."""
@@ -27,20 +25,11 @@ def to_id(value: object) -> ObjectId:
     raise ValueError(f"{value!r} is not an id; an id has 24 hex digits")
 
 
-def _id_of_text(text: str) -> ObjectId:
-    """The same for a text of the right length, as fast as can be: a worker may name thousands."""
-    try:
-        return ObjectId(bytes.fromhex(text))
-    except (ValueError, InvalidId):
-        return to_id(text)
-
-
 def to_ids(value: object) -> list[ObjectId]:
     """Different ids."""
     if not isinstance(value, list):
         raise ValueError("must be a list of ids")
-    texts = all(type(each) is str and len(each) == _DIGITS for each in value)
-    ids = list(map(_id_of_text if texts else to_id, value))
+    ids = [to_id(each) for each in value]
     if len(set(ids)) < len(ids):
         twice, _ = Counter(ids).most_common(1)[0]
         raise ValueError(f"{twice} appears twice")

@@ -16,7 +16,7 @@ from bson import ObjectId
 
 from banyan.api.checks import CHECKS
 from banyan.api.coercion import COERCIONS
-from banyan.wire import MAX_INTEGER, unstorable
+from banyan.wire import unstorable
 
 Document = dict[str, Any]
 
@@ -73,11 +73,9 @@ def _field(rules: Mapping[str, Any], defaults: Document, depth: int) -> _Take:
     null_is_right = rules.get("nullable") and ("check_with" not in rules or _faultless(rules["check_with"])(None))
 
     def take(value: Any) -> Any:
-        if value is None:
-            if null_is_right:
-                return None
-            raise _Unsure
-        if in_one_piece and not _storable(value, depth):
+        if value is None and null_is_right:
+            return None
+        if value is None or (in_one_piece and unstorable(value, depth) is not None):
             raise _Unsure
         if convert is not None:
             value = convert(value)
@@ -89,16 +87,6 @@ def _field(rules: Mapping[str, Any], defaults: Document, depth: int) -> _Take:
         return value
 
     return take
-
-
-def _storable(value: Any, depth: int) -> bool:
-    """Whether `unstorable` has nothing to say; most values are known at a glance."""
-    kind = type(value)
-    if kind is str and value.isascii():
-        return True
-    if kind is int:
-        return bool(-MAX_INTEGER <= value <= MAX_INTEGER)
-    return kind is float or kind is bool or unstorable(value, depth) is None
 
 
 def _conversion(rules: Mapping[str, Any], defaults: Document, depth: int) -> _Take | None:

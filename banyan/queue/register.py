@@ -74,7 +74,7 @@ def leave(context: Context, worker: ObjectId, finished: Iterable[ObjectId] = ())
 def lose_held(context: Context, worker: ObjectId, but: Iterable[ObjectId] = ()) -> int:
     """End as abandoned what a worker holds; how many attempts those were."""
     kept = set(but)
-    held = [task["execution"] for task in context.storage.tasks.held_by(worker) if task["execution"] not in kept]
+    held = [execution for execution in context.storage.tasks.holdings(worker) if execution not in kept]
     lose(context, held, WORKER_UNREACHABLE)
     return len(held)
 

@@ -10,6 +10,7 @@ from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
+from banyan.storage.by_ids import by_ids
 from banyan.storage.reach import only_duplicates
 from banyan.storage.references import plain
 
@@ -47,11 +48,7 @@ class ExecutionStore:
 
     def load(self, ids: Iterable[ObjectId], session: Session = None) -> dict[ObjectId, Document]:
         """Attempt records by id; missing ones are left out."""
-        wanted = list(ids)
-        if not wanted:
-            return {}
-        found = self._executions.find({"_id": {"$in": wanted}}, session=session).batch_size(len(wanted) + 1)
-        return {d["_id"]: d for d in plain(found)}
+        return {d["_id"]: d for d in plain(by_ids(self._executions, ids, session=session))}
 
     def of_task(self, task: ObjectId) -> list[Document]:
         """All attempts of a task in order."""

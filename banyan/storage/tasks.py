@@ -13,6 +13,7 @@ from pymongo.database import Database
 
 from banyan.domain.task import LIVE, State, Task
 from banyan.domain.transitions import Change
+from banyan.storage.by_ids import by_ids
 from banyan.storage.references import plain
 
 Document = dict[str, Any]
@@ -117,11 +118,7 @@ class TaskStore:
 
     def load(self, ids: Iterable[ObjectId], session: Session = None) -> dict[ObjectId, Task]:
         """The tasks with these ids, by id; missing ones are left out."""
-        wanted = list(ids)
-        if not wanted:
-            return {}
-        found = self._tasks.find({"_id": {"$in": wanted}}, dict.fromkeys(_VIEW, 1), session=session)
-        return {document["_id"]: view(document) for document in found.batch_size(len(wanted) + 1).to_list()}
+        return {document["_id"]: view(document) for document in by_ids(self._tasks, ids, _VIEW, session)}
 
     def document(self, task: ObjectId, session: Session = None) -> Document | None:
         """The whole stored document."""
@@ -130,21 +127,12 @@ class TaskStore:
 
     def documents(self, ids: Iterable[ObjectId], fields: Iterable[str] | None = None) -> dict[ObjectId, Document]:
         """Stored documents by id, whole or only some fields of them."""
-        projection = None if fields is None else dict.fromkeys(fields, 1)
-        wanted = list(ids)
-        if not wanted:
-            return {}
-        found = self._tasks.find({"_id": {"$in": wanted}}, projection).batch_size(len(wanted) + 1)
-        return {d["_id"]: d for d in plain(found)}
+        return {d["_id"]: d for d in plain(by_ids(self._tasks, ids, fields))}
 
     def current(self, executions: Mapping[ObjectId, ObjectId], session: Session = None) -> set[ObjectId]:
         """Those of the attempts (by their tasks) that are the current ones of their tasks."""
-        found = self._tasks.find({"_id": {"$in": list(executions)}}, {"execution": 1}, session=session)
-        return {
-            each["execution"]
-            for each in found.batch_size(len(executions) + 1).to_list()
-            if each.get("execution") == executions[each["_id"]]
-        }
+        found = by_ids(self._tasks, executions, ["execution"], session)
+        return {each["execution"] for each in found if each.get("execution") == executions[each["_id"]]}
 
     def commit(self, changes: Sequence[tuple[Task, Change]], now: datetime, session: Session = None) -> set[ObjectId]:
         """Write each change if its task is still as it was read; the ids of those that were written.
