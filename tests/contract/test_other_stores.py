@@ -227,6 +227,17 @@ def test_whoever_comes_after_a_worker_is_told_too_and_nobody_else(forget: Forget
     assert forget.tell(replacing, TODAY + timedelta(minutes=2)) == []
 
 
+def test_what_another_process_has_noted_is_told_a_few_seconds_late(db: Db) -> None:
+    now = 0.0
+    here, elsewhere = ForgetStore(db, lambda: now), ForgetStore(db)
+    worker, task = {"_id": ObjectId()}, ObjectId()
+    assert here.tell(worker, TODAY) == []
+    elsewhere.note([Directory(worker=worker["_id"], task=task)], TODAY)
+    assert here.tell(worker, TODAY) == []
+    now = 5.1
+    assert here.tell(worker, TODAY) == [str(task)]
+
+
 def test_the_directory_of_a_task_that_is_there_again_stays(forget: ForgetStore, db: Db) -> None:
     worker, task = {"_id": ObjectId()}, ObjectId()
     forget.note([Directory(worker=worker["_id"], task=task)], TODAY)

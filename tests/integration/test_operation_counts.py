@@ -16,7 +16,9 @@ from banyan.config import Leases, Models, ServerSettings
 from banyan.models.checker import Checker
 from banyan.queue.context import Context
 from banyan.queue.hub import Hub
+from banyan.storage import reading
 from banyan.storage.mongo import Storage
+from banyan.storage.reading import Reader
 from tests.integration.conftest import Api
 
 Document = dict[str, Any]
@@ -277,3 +279,17 @@ def test_the_answer_to_a_claim_is_small(provider: Api, node: Node) -> None:
     each = (many - one) / MANY
     assert nothing <= BYTES_OF_A_CLAIM
     assert max(one - nothing, each) <= BYTES_OF_A_TASK
+
+
+def test_all_of_very_many_documents_are_not_counted_one_by_one(
+    context: Context, commands: Commands, provider: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = post(provider, [{}] * 5)
+    reader = Reader(context.storage.db, 10.0)
+    for most, counted in ((5, "aggregate tasks"), (4, "count tasks")):
+        monkeypatch.setattr(reading, "_COUNTED", most)
+        commands.sent.clear()
+        assert reader.count("tasks", {}) == len(ids)
+        assert commands.sent[-1] == counted
+        assert reader.count("tasks", {"state": "running"}) == 0
+        assert commands.sent[-1] == "aggregate tasks"

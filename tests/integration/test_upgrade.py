@@ -20,6 +20,7 @@ from banyan.queue.hub import Hub
 from banyan.queue.rescue import rescue
 from banyan.storage import backup
 from banyan.storage.mongo import Storage
+from banyan.storage.tasks import HELD_INDEX
 from banyan.storage.upgrade import SCHEMA_VERSION, Step, upgrade, version_of
 from tests.integration.conftest import Api
 from tests.support.queue import SimulatedWorker
@@ -80,6 +81,18 @@ def test_what_happened_in_an_old_version_can_be_read(context: Context, ann: Api)
     assert [(each["attempt"], each["exit_status"]) for each in history] == [(1, failed), (2, failed)]
     samples = ann.get("/memory_usage", query_string={"where": f'{{"task": "{parent["_id"]}"}}'}).get_json()["_items"]
     assert sorted(sample["resident_memory_bytes"] for sample in samples) == [1000, 2000, 3000]
+
+
+def test_an_index_that_tells_more_now_replaces_its_older_form(mongo_uri: str, database_name: str) -> None:
+    older = Storage.open(mongo_uri, database_name)
+    there = {"worker": {"$exists": True}}
+    older.db["tasks"].create_index([("worker", 1), ("execution", 1)], name="held", partialFilterExpression=there)
+    older.db["meta"].insert_one({"_id": "schema", "version": 2})
+    older.close()
+    storage = Storage.connect(mongo_uri, database_name)
+    assert storage.db["tasks"].index_information()["held"]["key"] == HELD_INDEX
+    assert version_of(storage.db) == SCHEMA_VERSION
+    storage.close()
 
 
 def test_work_of_an_old_version_goes_on(context: Context, ann: Api, old_worker: Api) -> None:
