@@ -3,9 +3,10 @@
 import asyncio
 import time
 
+from bench.processes import cpu_seconds
 from bench.question import OURS, Answer, Question, Size, Target
 from bench.simulated_workers import HEARTBEAT_SECONDS, crowd, idle
-from bench.stage import DURABILITY, Scene, cpu_seconds, pss_bytes, stage, tree_of
+from bench.stage import DURABILITY, Scene, pss_bytes, stage
 
 WORKERS = 1000
 SETTLE_SECONDS = 5.0
@@ -29,13 +30,13 @@ async def _watched(scene: Scene, repetitions: int) -> dict[str, list[float]]:
     try:
         await asyncio.sleep(SETTLE_SECONDS)
         for _ in range(repetitions):
-            watched = {OURS: server.processes(), DATABASE: tree_of(scene.stage.mongo.process.pid)}
-            before = {name: cpu_seconds(processes) for name, processes in watched.items()}
+            watched = {OURS: server.process.pid, DATABASE: scene.stage.mongo.process.pid}
+            before = {name: cpu_seconds(pid) for name, pid in watched.items()}
             begun = time.monotonic()
             await asyncio.sleep(HEARTBEAT_SECONDS)
             passed = time.monotonic() - begun
-            for name, processes in watched.items():
-                series[name].append(100 * (cpu_seconds(processes) - before[name]) / passed)
+            for name, pid in watched.items():
+                series[name].append(100 * (cpu_seconds(pid) - before[name]) / passed)
             series[MEMORY].append(pss_bytes(server.processes()) / 1e6)
         return series
     finally:

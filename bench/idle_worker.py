@@ -3,11 +3,10 @@
 import os
 import sys
 import time
-from pathlib import Path
 
-from banyan import child
+from bench.processes import cpu_seconds, running
 from bench.question import OURS, Answer, Question, Size, Target
-from bench.stage import STOP_SECONDS, Scene, cpu_seconds, pss_bytes, stage, tree_of
+from bench.stage import Scene, pss_bytes, stage, tree_of
 
 SETTLE_SECONDS = 5.0
 CPU = "percent of one core"
@@ -27,33 +26,22 @@ def _watched(scene: Scene, repetitions: int, seconds: float) -> Answer:
     (directory / "no-models").mkdir()
     command = [sys.executable, "-m", "banyan", "worker", "--url", scene.servers[0].url, "--token-file", str(token)]
     command += ["--workdir", str(directory / "work"), "--models", str(directory / "no-models")]
-    process = child.spawn(command, log=directory / "worker.log", env=_environment())
-    try:
-        _wait_until_registered(scene, directory / "worker.log")
+    log = directory / "worker.log"
+    with running(command, log=log, ready=scene.storage.workers.in_states, env=_environment()) as process:
         time.sleep(SETTLE_SECONDS)
         memory, used = [], []
         for _ in range(repetitions):
             tree = tree_of(process.pid)
-            before, begun = cpu_seconds(tree), time.monotonic()
+            before, begun = cpu_seconds(process.pid), time.monotonic()
             time.sleep(seconds)
-            used.append(100 * (cpu_seconds(tree) - before) / (time.monotonic() - begun))
+            used.append(100 * (cpu_seconds(process.pid) - before) / (time.monotonic() - begun))
             memory.append(pss_bytes(tree) / 1e6)
         details = {"processes": len(tree), "seconds": seconds}
         return Answer(unit="", series={OURS: memory, CPU: used}, details=details)
-    finally:
-        child.stop(process, seconds=STOP_SECONDS)
 
 
 def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("BANYAN_")}
-
-
-def _wait_until_registered(scene: Scene, log: Path) -> None:
-    deadline = time.monotonic() + 60.0
-    while not scene.storage.workers.in_states():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"the worker did not register:\n{log.read_text()}")
-        time.sleep(0.05)
 
 
 QUESTION = Question(

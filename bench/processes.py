@@ -28,12 +28,13 @@ def running(
     log: Path,
     ready: Callable[[], object] = lambda: True,
     env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process, once `ready` is true; it is stopped with its children at the end of the block.
 
     SetupError with the end of its log when it ends before it is ready, or does not get ready.
     """
-    process = child.spawn(command, log=log, env=env)
+    process = child.spawn(command, log=log, env=env, pass_fds=pass_fds)
     try:
         deadline = time.monotonic() + _START_SECONDS
         while not ready():

@@ -7,22 +7,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psutil
 
-from banyan import child
 from banyan.client import Client
 from banyan.errors import BanyanError
 from banyan.storage import embedded
 from banyan.storage.mongo import Storage
+from bench.processes import cpu_seconds, running
 
 DURABILITY = "majority write concern, journaled, one mongod"
-READY_SECONDS = 60.0
-STOP_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +52,15 @@ class Stage:
         """A database with so many servers, each of one process with the default settings but for `settings`."""
         credentials = self.directory / f"{database}.json"
         with ExitStack() as stack:
-            running = []
+            started = []
             for number in range(servers):
                 log = self.directory / f"{database}-{number}.log"
                 environment = {"BANYAN_MONGO__URI": self.mongo.uri, "BANYAN_MONGO__DATABASE": database}
-                process, port = _start_server(log, credentials, environment | dict(settings or {}))
-                stack.callback(child.stop, process, seconds=STOP_SECONDS)
-                running.append(Server(process=process, port=port))
-                _wait_for(running[-1], log)
+                started.append(stack.enter_context(_server(log, credentials, environment | dict(settings or {}))))
             storage = Storage.open(self.mongo.uri, database)
             stack.callback(storage.close)
             tokens: dict[str, str] = json.loads(credentials.read_text())
-            yield Scene(stage=self, servers=running, tokens=tokens, storage=storage)
+            yield Scene(stage=self, servers=started, tokens=tokens, storage=storage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,50 +87,45 @@ def stage(cache_gigabytes: float = 0.5) -> Iterator[Stage]:
         yield Stage(directory=Path(name), mongo=mongo)
 
 
-def _start_server(log: Path, credentials: Path, settings: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], int]:
+@contextmanager
+def _server(log: Path, credentials: Path, settings: Mapping[str, str]) -> Iterator[Server]:
+    """A server with these settings on a free port, once it answers."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("BANYAN_")}
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+        port = int(listener.getsockname()[1])
         command = [sys.executable, "-m", "banyan", "server", "--fd", str(listener.fileno())]
         command += ["--credentials", str(credentials)]
-        process = child.spawn(command, log=log, env=inherited | dict(settings), pass_fds=[listener.fileno()])
-        return process, int(listener.getsockname()[1])
 
+        def answers() -> bool:
+            listener.close()  # it is the server's now; if that dies, nobody waits for it
+            with Client(f"http://127.0.0.1:{port}", "") as stranger, suppress(BanyanError):
+                return bool(stranger.health())
+            return False
 
-def _wait_for(server: Server, log: Path) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    with Client(server.url, "") as stranger:
-        while True:
-            try:
-                stranger.health()
-            except BanyanError as error:
-                if server.process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"the server did not get ready ({error}):\n{log.read_text()}") from error
-                time.sleep(0.05)
-            else:
-                return
+        environment = inherited | dict(settings)
+        with running(command, log=log, ready=answers, env=environment, pass_fds=[listener.fileno()]) as process:
+            yield Server(process=process, port=port)
 
 
 @contextmanager
 def noted_cores(scene: Scene, seen: list[dict[str, float]]) -> Iterator[None]:
     """Add to `seen` how many cores each part kept busy while the block ran."""
-    parts = {"servers": [process for server in scene.servers for process in server.processes()]}
-    parts |= {"mongod": tree_of(scene.stage.mongo.process.pid), "simulated workers": [psutil.Process()]}
-    before, begun = {name: cpu_seconds(processes) for name, processes in parts.items()}, time.monotonic()
+    before, begun = _cpu_seconds(scene), time.monotonic()
     yield
     passed = time.monotonic() - begun
-    seen.append({name: (cpu_seconds(processes) - before[name]) / passed for name, processes in parts.items()})
+    seen.append({name: (seconds - before[name]) / passed for name, seconds in _cpu_seconds(scene).items()})
+
+
+def _cpu_seconds(scene: Scene) -> dict[str, float]:
+    servers = sum(cpu_seconds(server.process.pid) for server in scene.servers)
+    mongod = cpu_seconds(scene.stage.mongo.process.pid)
+    return {"servers": servers, "mongod": mongod, "simulated workers": time.process_time()}
 
 
 def tree_of(pid: int) -> list[psutil.Process]:
     """A process and all that came from it."""
     main = psutil.Process(pid)
     return [main, *main.children(recursive=True)]
-
-
-def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
-    """What these processes have used so far."""
-    times = [process.cpu_times() for process in processes]
-    return float(sum(each.user + each.system for each in times))
 
 
 def pss_bytes(processes: Sequence[psutil.Process]) -> int:
