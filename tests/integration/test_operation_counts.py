@@ -268,6 +268,18 @@ def test_no_command_of_a_hot_path_looks_at_more_than_it_needs(context: Context, 
     assert wasteful == {}
 
 
+def test_the_counts_of_all_tasks_are_read_from_an_index_alone(context: Context, provider: Api, node: Node) -> None:
+    post(provider, [{}] * MANY)
+    node.end(node.claim(FEW))
+    with profiled(context.storage, filter={"ns": f"{context.storage.db.name}.tasks"}) as seen:
+        assert provider.get("/statistics").get_json()["total"] == 1 + MANY
+        assert provider.get("/metrics").status_code == 200
+    counts = "IXSCAN { state: 1, queue: 1, exit_status: 1 }", 0
+    ends = "IXSCAN { _updated: 1, _id: 1 }", 1 + FEW
+    looked_at = [(each["planSummary"], each["docsExamined"]) for each in seen]
+    assert looked_at == [counts, ("COUNT_SCAN { _id: 1 }", 0), ends, ends, counts]
+
+
 def _needless(command: Document) -> tuple[str, int]:
     """How many index keys or documents a command looked at beyond what it returned or changed."""
     looked_at = max(command.get("keysExamined", 0), command.get("docsExamined", 0))
