@@ -37,7 +37,7 @@ class Wanted:
     """Whether it waits if there is nothing, and is woken then."""
 
 
-_Entry = tuple[float, ObjectId, ObjectId, Document]
+_Entry = tuple[float, bytes, ObjectId, Document]
 """A candidate behind its rank."""
 
 

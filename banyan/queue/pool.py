@@ -98,6 +98,6 @@ class Pool:
         return found, len(found) < limit
 
 
-def rank(task: Document) -> tuple[float, ObjectId]:
+def rank(task: Document) -> tuple[float, bytes]:
     """Within its queue: higher priority first, then older."""
-    return -task["priority"], task["order"]
+    return -task["priority"], task["order"].binary
