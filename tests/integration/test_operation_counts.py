@@ -186,16 +186,16 @@ def test_a_post_sends_as_much_for_a_long_list_as_for_a_short_one(sent: Sent, pro
 
 
 def test_a_claim_sends_as_much_for_many_tasks_as_for_few(sent: Sent, provider: Api, node: Node) -> None:
-    with sent.as_the_table_says("claim, with nothing there"):
-        assert node.claim(1) == []
-    with sent.as_the_table_says("claim, and wait in vain once more"):
-        assert node.claim(1, wait=0.01) == []
     for number in (1, FEW, MANY):
         post(provider, [{}] * number)
         with sent.as_the_table_says("claim one task" if number == 1 else "claim several tasks"):
             granted = node.claim(number)
         assert len(granted) == number
         node.end(granted)
+    with sent.as_the_table_says("claim, with nothing there"):
+        assert node.claim(1) == []
+    with sent.as_the_table_says("claim, and wait in vain once more"):
+        assert node.claim(1, wait=0.01) == []
 
 
 def test_claims_that_come_together_send_as_much_as_one_and_a_reading_of_each_class(
