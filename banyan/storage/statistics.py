@@ -50,7 +50,7 @@ def count_queues(reader: Reader) -> dict[str, dict[str, int]]:
 def _groups(reader: Reader, where: Mapping[str, Any]) -> list[Document]:
     """The number of tasks of each state, queue and exit status; that of all is read from an index alone."""
     key = {"state": "$state", "queue": "$queue", "exit_status": "$exit_status"}
-    pipeline = [{"$match": where}, {"$group": {"_id": key, "count": {"$sum": 1}}}]
+    pipeline: list[Document] = [{"$match": where}, {"$group": {"_id": key, "count": {"$sum": 1}}}]
     return reader.aggregate("tasks", pipeline, hint=None if where else "monitor")
 
 
