@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -174,7 +174,7 @@ def folded(stacks: Iterable[str]) -> Document:
         if mine := [frame for frame in frames if _package(frame) in OURS]:
             own[mine[-1]] += count
             seen.update(dict.fromkeys(mine, count))
-            handed.update(dict.fromkeys(pairwise(mine), count))
+            handed.update(dict.fromkeys(combinations(mine, 2), count))
     samples = packages.total()
     dull = {outer for (outer, inner), count in handed.items() if outer != inner and count >= _SAME * seen[outer]}
     dull |= {frame for frame in seen if own[frame] < seen[frame] and seen[frame] > _NEARLY_ALL * samples}

@@ -72,9 +72,9 @@ def profiles(line: Line) -> list[tuple[str, list[tuple[str, str, str]]]]:
 
 
 def _title(line: Line, part: str, profile: Mapping[str, Any]) -> str:
-    packages = ", ".join(f"{name} {share:.0%}" for name, share in profile["packages"].items())
+    packages = "".join(f", {name} {share:.0%}" for name, share in profile["packages"].items())
     return (
-        f"{line.name}: the {part}'s time in Python ({profile['samples']:,} samples: {packages}) by functions, "
+        f"{line.name}: the {part}'s time in Python ({profile['samples']:,} samples{packages}) by functions, "
         "with all that they call, and alone with libraries"
     )
 

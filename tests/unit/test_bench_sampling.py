@@ -50,7 +50,7 @@ def test_only_so_many_functions_are_told() -> None:
 
 def test_a_profile_stands_below_the_line_that_does_not_hold() -> None:
     ((title, functions),) = table.profiles(profiled({"server": folded(STACKS)}))
-    assert title.startswith("q: the server's time in Python (100 samples: banyan 65%, pymongo 30%, <string> 5%)")
+    assert title.startswith("q: the server's time in Python (100 samples, banyan 65%, pymongo 30%, <string> 5%)")
     assert functions[0] == ("60%", "20%", "_claim (banyan/queue/claim.py)")
 
 
@@ -70,7 +70,7 @@ def test_a_work_that_cannot_be_profiled_says_why_and_fails_nothing(capsys: pytes
 
 def test_the_processes_that_do_the_work_are_found_and_not_those_that_watch_over_them() -> None:
     """A process and its child with the same command line, as gunicorn's are."""
-    fork = "import os, signal; child = os.fork(); print(child or os.getpid(), flush=True); signal.pause()"
+    fork = "import os, signal; child = os.fork(); child and print(child, flush=True); signal.pause()"
     command = [sys.executable, "-c", fork]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:

@@ -246,7 +246,7 @@ def test_the_page_shows_the_profile_beneath_the_line_that_does_not_hold(tmp_path
     text = written(tmp_path, line(slow, SOON, why="w"), line(None, HALF, error="it broke"))
     shown = text.partition("- q does not hold: w\n")[2].partition("- q was not measured: it broke\n")[0]
     assert shown == (
-        "\nq: the server's time in Python (1,234 samples: pymongo 50%) by functions, with all that they call, and "
+        "\nq: the server's time in Python (1,234 samples, pymongo 50%) by functions, with all that they call, and "
         "alone with libraries:\n\n"
         "| with all | alone | function |\n| --: | --: | --- |\n| 40% | 10% | `claim (banyan/queue/claim.py)` |\n\n"
     )
