@@ -179,7 +179,10 @@ class _Candidates:
 
     def _find(self, key: str, count: int) -> list[Document]:
         wanted = self._wanted
-        return self._pool.best(key, count, self.suits, wanted.worker["_id"], wanted.timeout_seconds)
+        found = self._pool.best(key, count, self.suits, wanted.worker["_id"], wanted.timeout_seconds)
+        if len(found) < count and self._pool.chosen(key):
+            self._choice.missed = True
+        return found
 
     def _push(self, task: Document) -> None:
         self._seen.add(task["_id"])
