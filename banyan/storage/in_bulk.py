@@ -81,25 +81,16 @@ def _one(write: Write) -> UpdateOne:
 
 def _together(group: Sequence[Write]) -> Iterator[UpdateMany]:
     """Updates for writes with the same guard, which clear the same fields."""
-    ids: list[ObjectId] = []
-    values: list[RawBSONDocument] = []
-    size = 0
-    for write in group:
-        encoded = bson.encode(write.fields)
-        if ids and size + len(encoded) > UPDATE_BYTES:
-            yield _many(group[0], ids, values)
-            ids, values, size = [], [], 0
-        ids.append(write.id)
-        values.append(RawBSONDocument(encoded))
-        size += len(encoded)
-    yield _many(group[0], ids, values)
-
-
-def _many(like: Write, ids: Sequence[ObjectId], values: Sequence[RawBSONDocument]) -> UpdateMany:
-    name, value = like.guard
-    place = {"$indexOfArray": [{"$literal": ids}, "$_id"]}
-    own = {"$arrayElemAt": [{"$literal": values}, place]}
+    values = bson.encode({"$literal": [write.fields for write in group]})
+    if len(values) > UPDATE_BYTES and len(group) > 1:
+        half = len(group) // 2
+        yield from _together(group[:half])
+        yield from _together(group[half:])
+        return
+    ids = [write.id for write in group]
+    own = {"$arrayElemAt": [RawBSONDocument(values), {"$indexOfArray": [{"$literal": ids}, "$_id"]}]}
     stages: list[Mapping[str, Any]] = [{"$replaceWith": {"$mergeObjects": ["$$ROOT", own]}}]
-    if like.cleared:
-        stages.append({"$unset": list(like.cleared)})
-    return UpdateMany({"_id": {"$in": ids}, name: value}, stages, hint=_BY_ID)
+    if group[0].cleared:
+        stages.append({"$unset": list(group[0].cleared)})
+    name, value = group[0].guard
+    yield UpdateMany({"_id": {"$in": ids}, name: value}, stages, hint=_BY_ID)
