@@ -51,8 +51,9 @@ class Place:
                 OSError, ValueError, AttributeError
             ):  # the disk is full, which is seen later, or it is closed
                 stream.flush()
-        for number in range(3):
-            _redirect(os.devnull, os.O_RDWR, number)
+        _redirect(os.devnull, os.O_RDWR, 0)
+        for number in (1, 2):
+            os.dup2(0, number)
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
         ignore_signals()
