@@ -82,6 +82,12 @@ def ignore_signals() -> None:
         signal.signal(number, _nothing)
 
 
+def end_copies(pid: int) -> None:
+    """A process that a model has forked and let go on does not become a second host: `pid` is that of the host."""
+    if os.getpid() != pid:
+        os._exit(1)
+
+
 def let_forks_be_ordinary() -> None:
     """Let processes that a model forks heed signals, also one that comes the moment they are there."""
     os.register_at_fork(
