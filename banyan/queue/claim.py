@@ -88,13 +88,16 @@ def _claim(context: Context, ask: Ask, waiter: Waiter, actor: Actor | None) -> N
     context.storage.forget.done(worker, ask.forgotten)
     # An older claim may wait here, and in another server if the worker has not heard its answer.
     context.hub.worker(worker_id, but=waiter, everywhere=bool(ask.unanswered))
-    held = context.storage.tasks.holdings(worker_id)
+    idle = context.quiet.holds_nothing(worker_id, worker.get("claim_request"), ask.request)
+    held = {} if idle else context.storage.tasks.holdings(worker_id)
     replayed, on_their_way = _sort_out(context, worker, ask, held)
     if replayed:
         return News(tasks=replayed)
     if on_their_way:
         ask = _without(context, ask, on_their_way)
-    return _wait(context, worker, ask, waiter, _news(context, worker, ask, held))
+    news = _wait(context, worker, ask, waiter, _news(context, worker, ask, held))
+    context.quiet.note(worker_id, ask.request, holds_nothing=not held and not news.tasks)
+    return news
 
 
 def _wait(context: Context, worker: Document, ask: Ask, waiter: Waiter, news: News) -> News:
@@ -139,7 +142,7 @@ def _could_take(context: Context, worker: Document, ask: Ask) -> Callable[[str],
 
 
 def _enter(context: Context, worker_id: ObjectId, ask: Ask, actor: Actor | None) -> Document | None:
-    """Renew the lease and become the newest claim; the worker, or None if a later claim has come already."""
+    """Renew the lease and become the newest claim; the worker as it was before, None if a later claim has come."""
     now = context.now()
     fields: Document = {"claim_request": ask.request, "free": ask.free.to_document(), "held_count": len(ask.held)}
     if ask.draining:
@@ -225,6 +228,7 @@ def _granted(context: Context, worker: Document, ask: Ask) -> list[Document]:
         ahead=ask.ahead,
         request=ask.request,
         timeout_seconds=_seconds_left(worker, context.now()),
+        patient=ask.wait_seconds > 0,
     )
     return grants_of(context, grant(context, wanted))
 

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from banyan.config import ServerSettings
 from banyan.domain.matching import TaskClass
 from banyan.domain.shares import Shares
 from banyan.models.checker import Checker
-from banyan.queue.heads import Heads
 from banyan.queue.hub import Hub
-from banyan.queue.taken import Taken
+from banyan.queue.quiet import Quiet
+from banyan.queue.together import Together
 from banyan.storage.mongo import Storage
 
 
@@ -47,8 +48,8 @@ class Context:
     settings: ServerSettings
     shares: Shares = field(default_factory=Shares)
     classes: Classes = field(default_factory=Classes)
-    taken: Taken = field(default_factory=Taken)
-    heads: Heads = field(default_factory=Heads)
+    claims: Together[Any, Any] = field(default_factory=Together)
+    quiet: Quiet = field(default_factory=Quiet)
     models: Checker = field(default_factory=Checker)
 
     def now(self) -> datetime:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from bson import ObjectId
@@ -13,76 +14,117 @@ from banyan.domain.transitions import Change, Claim, decide
 from banyan.errors import Conflict, IllegalTransition
 from banyan.queue.choose import Choice, Wanted, choose
 from banyan.queue.context import Context
+from banyan.queue.pool import Pool
 from banyan.storage.mongo import Session
+from banyan.storage.references import plain
 from banyan.storage.tasks import view
 from banyan.storage.workers import ACTIVE
 
 Document = dict[str, Any]
 
 _ROUNDS = 50
+_MOST_CROWDED = 5
+
+_Pick = tuple[Wanted, Document]
+"""A claim and a task that was chosen for it."""
 
 
 def grant(context: Context, wanted: Wanted) -> list[Document]:
     """Make the best fitting tasks the worker's; their documents as they are now, each with a fresh `execution`.
 
-    Tasks that other claims took first are replaced by others; nothing is promised beyond what is returned.
+    What comes at the same time is chosen and written together.
     """
-    with context.heads.claiming():
-        for crowd in range(_ROUNDS):
-            with context.taken.taking() as taking:
-                choice = choose(context, wanted, taking, min(crowd, 5))
-                granted = _claim(context, wanted, choice) if choice.tasks else []
-                taking.grant(document["_id"] for document in granted)
-            if granted or not (choice.tasks or choice.missed):
-                return granted
-    return []
+    granted: list[Document] = context.claims(partial(grant_all, context), wanted)
+    return granted
 
 
-def _claim(context: Context, wanted: Wanted, choice: Choice) -> list[Document]:
-    """Write the claims; those that were written, as documents, with their attempts recorded."""
-    chosen = choice.tasks
-    limited = {name: choice.limits[name] for name in {task["queue"] for task in chosen} if name in choice.limits}
-    if not limited:
-        return _write(context, wanted, chosen, None)
-    return context.storage.transaction(
-        lambda session: _write(context, wanted, _within(context, limited, chosen, session), session)
-    )
+def grant_all(context: Context, claims: Sequence[Wanted]) -> list[list[Document]]:
+    """What each of several claims gets, in order; those that come first choose first.
+
+    Tasks that claims of other servers took first are replaced by others; nothing is promised beyond what is returned.
+    """
+    granted: list[list[Document]] = [[] for _ in claims]
+    left, crowd = list(enumerate(claims)), 0
+    for _ in range(_ROUNDS):
+        pool = _pool(context, [wanted for _, wanted in left], crowd)
+        choices = [choose(context, wanted, pool, crowd) for _, wanted in left]
+        written = _claim(context, pool, [(wanted, choice) for (_, wanted), choice in zip(left, choices, strict=True)])
+        again = []
+        for (index, wanted), choice, documents in zip(left, choices, written, strict=True):
+            granted[index] = documents
+            if not documents and (choice.tasks or choice.missed):
+                again.append((index, wanted))
+                crowd = min(pool.crowd + bool(choice.tasks), _MOST_CROWDED)
+        if not again:
+            break
+        left = again
+    return granted
 
 
-def _within(
-    context: Context, limited: Mapping[str, int], chosen: Sequence[Document], session: Session
-) -> list[Document]:
+def _pool(context: Context, claims: Sequence[Wanted], crowd: int) -> Pool:
+    patient = all(wanted.patient for wanted in claims)
+    heads = context.quiet.heads(context.hub.generation, context.storage.tasks.class_heads, patient=patient)
+    demand = sum(max(wanted.max_tasks, 1) + sum(wanted.ahead.values()) for wanted in claims)
+    return Pool(context, heads, demand, crowd)
+
+
+def _claim(context: Context, pool: Pool, chosen: Sequence[tuple[Wanted, Choice]]) -> list[list[Document]]:
+    """Write the claims; for each the tasks that were written, as documents, with their attempts recorded."""
+    granted: list[Document] = []
+    unlimited: list[_Pick] = []
+    for wanted, choice in chosen:
+        picks = [(wanted, task) for task in choice.tasks]
+        limits = {task["queue"]: pool.limits[task["queue"]] for task in choice.tasks if task["queue"] in pool.limits}
+        if limits:
+            granted += _write_within(context, limits, picks)
+        else:
+            unlimited += picks
+    granted += _write(context, unlimited, None)
+    by_id = {document["_id"]: document for document in granted}
+    return [[by_id[task["_id"]] for task in choice.tasks if task["_id"] in by_id] for _, choice in chosen]
+
+
+def _write_within(context: Context, limits: Mapping[str, int], picks: Sequence[_Pick]) -> list[Document]:
+    """Write a claim in queues with limits, one such claim after the other."""
+
+    def write(session: Session) -> list[Document]:
+        return _write(context, _within(context, limits, picks, session), session)
+
+    return context.storage.transaction(write)
+
+
+def _within(context: Context, limits: Mapping[str, int], picks: Sequence[_Pick], session: Session) -> list[_Pick]:
     """Those of the chosen tasks that their queues' limits allow now; other claims in these queues wait."""
     room = {}
-    for queue, limit in limited.items():
+    for queue, limit in limits.items():
         context.storage.queues.touch(queue, session)
         room[queue] = limit - context.storage.tasks.running_in(queue, session)
     taken: Counter[str] = Counter()
     kept = []
-    for task in chosen:
+    for wanted, task in picks:
         taken[task["queue"]] += 1
         if task["queue"] not in room or taken[task["queue"]] <= room[task["queue"]]:
-            kept.append(task)
+            kept.append((wanted, task))
     return kept
 
 
-def _write(context: Context, wanted: Wanted, chosen: Sequence[Document], session: Session | None) -> list[Document]:
+def _write(context: Context, picks: Sequence[_Pick], session: Session | None) -> list[Document]:
     now = context.now()
-    worker = wanted.worker
     changes: list[tuple[Task, Change]] = []
-    documents = {task["_id"]: task for task in chosen}
-    for document in chosen:
+    picked = {task["_id"]: (wanted, task) for wanted, task in picks}
+    for wanted, document in picks:
         task = view(document)
-        change = decide(task, Claim(ObjectId(), worker["_id"], wanted.request), now)
+        change = decide(task, Claim(ObjectId(), wanted.worker["_id"], wanted.request), now)
         if change is not None:
             changes.append((task, change))
     if not changes:
         return []
     written = context.storage.tasks.commit(changes, now, session)
-    granted = [
-        {**documents[task.id], **change.fields, "state": change.state} for task, change in changes if task.id in written
-    ]
-    context.storage.executions.begin([attempt(document, worker) for document in granted], session)
+    granted = plain(
+        {**picked[task.id][1], **change.fields, "state": change.state} for task, change in changes if task.id in written
+    )
+    attempts = [attempt(document, picked[document["_id"]][0].worker) for document in granted]
+    context.storage.executions.begin(attempts, session)
     return _still_ours(context, granted, session)
 
 

@@ -259,27 +259,29 @@ class TaskStore:
             )
 
     def class_heads(self, session: Session = None) -> list[Document]:
-        """The best claimable task of every class; costs one step for each class, not for each task."""
+        """The best claimable task of every class, not `plain` yet; costs one step for each class, not for each task."""
         order = dict(_CLAIM_INDEX)
         pipeline: list[Mapping[str, Any]] = [
             {"$match": {"class_key": {"$gt": ""}}},
             {"$sort": order},
             {"$group": {"_id": "$class_key", "head": {"$first": "$$ROOT"}}},
         ]
-        return plain(d["head"] for d in self._tasks.aggregate(pipeline, hint="claim", session=session))
+        return [d["head"] for d in self._tasks.aggregate(pipeline, hint="claim", session=session)]
 
     def claimable(
-        self, class_key: str, worker: ObjectId, limit: int, max_timeout: float | None = None
+        self, class_key: str, worker: ObjectId | None, limit: int, max_timeout: float | None = None
     ) -> list[Document]:
-        """The best claimable tasks of a class, whole, without those that are to avoid `worker`.
+        """The best claimable tasks of a class, not `plain` yet; with `worker` without those that are to avoid it.
 
         Of large ones only as many as one reply of MongoDB holds (16 MiB), and at least one.
         With `max_timeout` (seconds) only those that surely end within it.
         """
-        where: Document = {"class_key": class_key, "avoid": {"$ne": worker}}
+        where: Document = {"class_key": class_key}
+        if worker is not None:
+            where["avoid"] = {"$ne": worker}
         if max_timeout is not None:
             where["timeout"] = {"$lte": max_timeout}
-        return plain(self._tasks.find(where).sort(_CLAIM_INDEX[1:]).hint("claim").batch_size(limit).limit(-limit))
+        return self._tasks.find(where).sort(_CLAIM_INDEX[1:]).hint("claim").batch_size(limit).limit(-limit).to_list()
 
     def held_by(self, worker: ObjectId, session: Session = None) -> list[Document]:
         """Views of the running tasks that a worker holds, with when and by which request they were claimed."""

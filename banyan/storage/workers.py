@@ -59,7 +59,7 @@ class WorkerStore:
         number: int | None = None,
         owner: str | None = None,
     ) -> Document | None:
-        """Note that a worker was heard of; the worker, or None if it is lost, gone or unknown.
+        """Note that a worker was heard of; the worker as it was before, or None if it is lost, gone or unknown.
 
         `number` is that of a claim: None also if the worker has sent a later one. With `owner`: if it is another's.
         """
@@ -70,11 +70,7 @@ class WorkerStore:
         if number is not None:
             where["$or"] = [{"claim_number": {"$exists": False}}, {"claim_number": {"$lte": number}}]
             seen["claim_number"] = number
-        return self._heard.find_one_and_update(
-            where,
-            {"$set": seen},
-            return_document=ReturnDocument.AFTER,
-        )
+        return self._heard.find_one_and_update(where, {"$set": seen})
 
     def silent_since(self, before: datetime) -> list[ObjectId]:
         """Workers that count as alive and were last heard of before `before`."""

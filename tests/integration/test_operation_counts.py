@@ -10,12 +10,17 @@ from itertools import count
 from typing import Any, ClassVar
 
 import pytest
+from bson import ObjectId
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from banyan.config import Leases, Models, ServerSettings
+from banyan.domain.matching import Offer
 from banyan.models.checker import Checker
+from banyan.queue.choose import Wanted
 from banyan.queue.context import Context
+from banyan.queue.grant import grant_all
 from banyan.queue.hub import Hub
+from banyan.queue.quiet import Quiet
 from banyan.storage import reading
 from banyan.storage.mongo import Storage
 from banyan.storage.reading import Reader
@@ -25,6 +30,10 @@ Document = dict[str, Any]
 
 FEW, MANY = 2, 100
 """A path sends the same commands for both, where the table does not say otherwise."""
+
+CLASSES = 5
+SPARE_KEYS = 2
+"""A command may look at so many more index keys for each class, id or value that it asks for than it has use for."""
 
 _ASKED = "findAndModify workers, find tasks, aggregate tasks"
 _TOLD = "find workers, find executions, update executions"
@@ -38,11 +47,13 @@ SENT: dict[str, str] = {
     "post one task": "find queues, insert tasks",
     "post a list": "find queues, insert tasks, commitTransaction",
     "claim, with nothing there": _ASKED,
-    "claim, and wait in vain": _ASKED,
+    "claim, and wait in vain once more": "findAndModify workers",
     "claim one task": f"{_ASKED}, find queues, update tasks, insert executions, find tasks",
     "claim several tasks": f"{_ASKED}, find queues, find tasks, update tasks, insert executions, find tasks",
-    "claim one task, while others take the best": (
-        f"{_ASKED}, find queues, find tasks, update tasks, insert executions, find tasks"
+    "many claims of one task at once": (
+        "aggregate tasks, find queues, "
+        + "find tasks, " * CLASSES
+        + "update tasks, insert executions, find tasks, aggregate tasks"
     ),
     "report starts": f"{_TOLD}, update tasks, find tasks",
     "report ends": f"{_ENDED}, {_ANSWERED}",
@@ -53,10 +64,6 @@ SENT: dict[str, str] = {
 
 BYTES_OF_A_CLAIM, BYTES_OF_A_TASK = 60, 320
 """What an answer to a claim may have at most, and for each task with a short command besides."""
-
-CLASSES = 5
-SPARE_KEYS = 2
-"""A command may look at so many more index keys for each class, id or value that it asks for than it has use for."""
 
 
 class Commands(CommandListener):
@@ -92,10 +99,10 @@ def commands() -> Commands:
 
 @pytest.fixture
 def context(mongo_uri: str, database_name: str, settings: ServerSettings, commands: Commands) -> Iterator[Context]:
-    """One whose commands are noted, and whose hub says nothing to other servers."""
+    """One whose commands are noted, whose hub says nothing to other servers, and that forgets nothing with time."""
     storage = Storage.connect(mongo_uri, database_name, [commands])
     hub, models = Hub(storage), Checker(settings.models, settings.posting.check_seconds)
-    yield Context(storage=storage, hub=hub, settings=settings, models=models)
+    yield Context(storage=storage, hub=hub, settings=settings, models=models, quiet=Quiet(lambda: 0.0))
     hub.close()
     models.close()
     storage.close()
@@ -110,7 +117,8 @@ class Node:
         self._api = api
         self._requests = count()
         body = {"name": "node", "resources": self.RESOURCES, "capabilities": ["shell"]}
-        self._url = f"/workers/{self._call('/workers', body)['_id']}"
+        self.id = ObjectId(self._call("/workers", body)["_id"])
+        self._url = f"/workers/{self.id}"
         self.bytes = 0
 
     def _call(self, path: str, body: Document) -> Document:
@@ -178,28 +186,33 @@ def test_a_post_sends_as_much_for_a_long_list_as_for_a_short_one(sent: Sent, pro
 
 
 def test_a_claim_sends_as_much_for_many_tasks_as_for_few(sent: Sent, provider: Api, node: Node) -> None:
-    with sent.as_the_table_says("claim, with nothing there"):
-        assert node.claim(1) == []
-    with sent.as_the_table_says("claim, and wait in vain"):
-        assert node.claim(1, wait=0.01) == []
     for number in (1, FEW, MANY):
         post(provider, [{}] * number)
         with sent.as_the_table_says("claim one task" if number == 1 else "claim several tasks"):
             granted = node.claim(number)
         assert len(granted) == number
         node.end(granted)
+    with sent.as_the_table_says("claim, with nothing there"):
+        assert node.claim(1) == []
+    with sent.as_the_table_says("claim, and wait in vain once more"):
+        assert node.claim(1, wait=0.01) == []
 
 
-def test_a_claim_that_comes_late_reads_once_more_and_not_once_for_each_class(
+def test_claims_that_come_together_send_as_much_as_one_and_a_reading_of_each_class(
     context: Context, sent: Sent, provider: Api, node: Node
 ) -> None:
     post(provider, [{"requested_resources": {"cores": 1 + n % CLASSES}} for n in range(2 * CLASSES)])
-    with context.taken.taking() as others:
-        for head in sorted(context.storage.tasks.class_heads(), key=lambda head: head["order"]):
-            assert others.take(head)
-        with sent.as_the_table_says("claim one task, while others take the best"):
-            granted = node.claim(1)
-    assert len(granted) == 1
+    worker = context.storage.workers.load(node.id)
+    assert worker is not None
+    offer = Offer.of(worker)
+    claims = [
+        Wanted(worker=worker, offer=offer, free=offer.total, max_tasks=1, ahead={}, request=str(number))
+        for number in range(2 * CLASSES + 1)
+    ]
+    with sent.as_the_table_says("many claims of one task at once"):
+        granted = grant_all(context, claims)
+    assert [len(each) for each in granted] == [1] * 2 * CLASSES + [0]
+    assert len({task["_id"] for each in granted for task in each}) == 2 * CLASSES
 
 
 def test_a_report_sends_as_much_for_many_attempts_as_for_few(sent: Sent, provider: Api, node: Node) -> None:

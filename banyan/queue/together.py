@@ -1,0 +1,95 @@
+"""Doing at once what several callers ask at the same time: while one round runs, those who come wait for the next."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+Asked = TypeVar("Asked")
+Told = TypeVar("Told")
+_Act = Callable[[Sequence[Asked]], Sequence[Told]]
+
+_MOST = 64
+"""So many are in one round: more would make the first of them wait for the last."""
+_PATIENCE_SECONDS = 1.0
+"""Nobody waits longer for the round before, for that may wait for a MongoDB that is away."""
+
+
+class _Call(Generic[Asked, Told]):
+    """One caller, who is called either to hear the answer or to lead the next round."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self.called = threading.Event()
+        self.answer: Told | None = None
+        self.error: BaseException | None = None
+        self.done = False
+
+    def told(self) -> Told:
+        if self.error is not None:
+            raise self.error
+        return self.answer  # type: ignore[return-value]  # it is done, so there is one
+
+
+class Together(Generic[Asked, Told]):
+    """Answers calls round by round; a call that comes alone is a round of its own, and waits for nobody."""
+
+    def __init__(self, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+        self._patience_seconds = patience_seconds
+        self._lock = threading.Lock()
+        self._waiting: list[_Call[Asked, Told]] = []
+        self._running = False
+
+    def __call__(self, act: _Act[Asked, Told], asked: Asked) -> Told:
+        """What `act`, the same for all calls, answers to this; it is asked for a whole round, and answers in order.
+
+        What it raises is raised to every caller of the round.
+        """
+        call: _Call[Asked, Told] = _Call(asked)
+        with self._lock:
+            self._waiting.append(call)
+            leads, self._running = not self._running, True
+        if not leads:
+            self._wait(act, call)
+            if call.done:
+                return call.told()
+        self._lead(act)
+        return call.told()
+
+    def _wait(self, act: _Act[Asked, Told], call: _Call[Asked, Told]) -> None:
+        """Until it is answered, or to lead a round: the next one, or one of its own if that takes too long."""
+        if call.called.wait(self._patience_seconds):
+            return
+        with self._lock:
+            alone = call in self._waiting and not call.called.is_set()
+            if alone:
+                self._waiting.remove(call)
+        if alone:
+            _answer(act, [call])
+        else:
+            call.called.wait()
+
+    def _lead(self, act: _Act[Asked, Told]) -> None:
+        with self._lock:
+            round, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+        try:
+            _answer(act, round)
+        finally:
+            with self._lock:
+                if self._waiting:
+                    self._waiting[0].called.set()
+                else:
+                    self._running = False
+
+
+def _answer(act: _Act[Asked, Told], calls: Sequence[_Call[Asked, Told]]) -> None:
+    try:
+        for call, answer in zip(calls, act([call.asked for call in calls]), strict=True):
+            call.answer = answer
+    except BaseException as error:
+        for call in calls:
+            call.error = error
+        raise
+    finally:
+        for call in calls:
+            call.done = True
+            call.called.set()
