@@ -16,7 +16,7 @@ from worker.events import Allocation
 
 LANE_SECONDS = 0.05
 """How much expected work a lane may hold beyond its first task."""
-MAX_LANE = 32
+MAX_LANE = 100
 
 
 @dataclass(slots=True, kw_only=True)
