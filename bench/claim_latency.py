@@ -139,8 +139,7 @@ QUESTION = Question(
     ),
     measure=measure,
     why=(
-        "a claim is seven commands to MongoDB, two of them confirmed on its disk: about 4 ms of CPU in the server and "
-        "as much in MongoDB, with other programs beside them; so 200 a second need nearly two cores, which server, "
-        "MongoDB and what measures them share. The cores that each took are in cores_used"
+        "a claim is seven commands to MongoDB, two of them confirmed on its disk; five of them are shared with the claims "
+        "that come at the same time. Server, MongoDB and what measures them share the cores (cores_used)"
     ),
 )

@@ -59,7 +59,6 @@ QUESTION = Question(
     ),
     measure=measure,
     why=(
-        "each of the 50 claims a second renews a lease and looks at what is held and what can be claimed, in a thread "
-        "of its own; these three commands to MongoDB are most of it"
+        "each of the 50 claims a second is a request of its own, in a thread of its own, and renews a lease in MongoDB"
     ),
 )

@@ -20,7 +20,7 @@ from banyan.domain.resources import Resources
 from banyan.errors import BadRequest, Conflict, Invalid
 from banyan.queue import register as registering
 from banyan.queue.claim import Ask, claim
-from banyan.queue.report import Report, records_of, report
+from banyan.queue.report import Report, records_of, report_together
 from banyan.wire import MAX_RESULT_BYTES, dumps, parse_date
 
 Document = dict[str, Any]
@@ -110,7 +110,7 @@ def report_attempts(worker_id: ObjectId) -> Document:
     records = records_of(context(), {each["execution"] for each in (*said, *seen)})
     samples = _known(seen, skew, records)
     _hear_of(worker)
-    answer = report(context(), reports, records)
+    answer = report_together(context(), reports, records)
     context().storage.memory.add(samples, context().now())
     return {
         "accepted": answer.accepted,

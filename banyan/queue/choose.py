@@ -93,9 +93,8 @@ class _Candidates:
         return (head for head in heads if self._wanted.offer.accepts(self._pool.class_of(head)))
 
     def heads(self) -> list[Document]:
-        """The best tasks of all classes that fit, unless they are chosen."""
-        found = (head for queue in self._offered for head in self._fitting(self._pool.heads[queue]))
-        return [head for head in found if self._pool.has(head)]
+        """The best tasks of all classes that fit, also those that were chosen."""
+        return [head for queue in self._offered for head in self._fitting(self._pool.heads[queue])]
 
     def scatter(self, count: int) -> None:
         """Offer any tasks of a few classes, any of those whose best tasks are among the first `count`."""
@@ -179,7 +178,10 @@ class _Candidates:
 
     def _find(self, key: str, count: int) -> list[Document]:
         wanted = self._wanted
-        return self._pool.best(key, count, self.suits, wanted.worker["_id"], wanted.timeout_seconds)
+        found = self._pool.best(key, count, self.suits, wanted.worker["_id"], wanted.timeout_seconds)
+        if len(found) < count and self._pool.chosen(key):
+            self._choice.missed = True
+        return found
 
     def _push(self, task: Document) -> None:
         self._seen.add(task["_id"])
@@ -217,7 +219,7 @@ def _reserve(context: Context, wanted: Wanted, task: Document) -> bool:
 
 def _fill_ahead(candidates: _Candidates, wanted: Wanted, choice: Choice, pool: Pool) -> None:
     """Queue more tasks at the worker, but none before one of another class that it could run and that comes first."""
-    heads = candidates.heads()
+    heads = [head for head in candidates.heads() if pool.has(head)]
     others = [head for head in heads if head["class_key"] not in wanted.ahead and _could_run(wanted, head)]
     for key, count in wanted.ahead.items():
         for task in candidates.ahead(key, count):

@@ -60,6 +60,10 @@ class Pool:
         """Whether nobody has chosen the task."""
         return task["_id"] not in self._chosen
 
+    def chosen(self, class_key: str) -> int:
+        """How many tasks of a class were chosen."""
+        return self._counts[class_key]
+
     def choose(self, task: Document) -> bool:
         """Take the task out; False if somebody has."""
         if not self.has(task):

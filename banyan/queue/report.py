@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from bson import ObjectId
@@ -41,6 +42,10 @@ class Answer:
     accepted: list[ObjectId]
     stale: list[ObjectId]
 
+    def of(self, executions: Collection[ObjectId]) -> "Answer":
+        """The part that is about these attempts."""
+        return Answer(*([id for id in ids if id in executions] for ids in (self.accepted, self.stale)))
+
 
 def report(context: Context, reports: Sequence[Report], records: Mapping[ObjectId, Document] | None = None) -> Answer:
     """Take in reports whose attempt tokens were checked; repeating one changes nothing.
@@ -62,6 +67,37 @@ def report(context: Context, reports: Sequence[Report], records: Mapping[ObjectI
     refused = set(stale)
     accepted = [each.execution for each in known if each.execution not in refused]
     return Answer(list(dict.fromkeys(accepted)), list(dict.fromkeys(stale)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """The reports of one worker, and the records of their attempts."""
+
+    reports: Sequence[Report]
+    records: Mapping[ObjectId, Document]
+
+    @property
+    def executions(self) -> set[ObjectId]:
+        return {each.execution for each in self.reports}
+
+
+def report_together(context: Context, reports: Sequence[Report], records: Mapping[ObjectId, Document]) -> Answer:
+    """What `report` answers; what comes at the same time is written together."""
+    answer: Answer = context.reports(partial(_report_all, context), _Request(reports, records))
+    return answer
+
+
+def _report_all(context: Context, requests: Sequence[_Request]) -> list[Answer]:
+    executions = [execution for request in requests for execution in request.executions]
+    if len(set(executions)) < len(executions):  # two may say different things of one attempt
+        return [report(context, request.reports, request.records) for request in requests]
+    context.storage.reach.require()
+    answer = report(
+        context,
+        [each for request in requests for each in request.reports],
+        {id: record for request in requests for id, record in request.records.items()},
+    )
+    return [answer.of(request.executions) for request in requests]
 
 
 def records_of(context: Context, executions: Collection[ObjectId]) -> dict[ObjectId, Document]:

@@ -21,8 +21,12 @@ class _Call(Generic[Asked, Told]):
         self.asked = asked
         self.called = threading.Event()
         self.answer: Told | None = None
-        self.error: BaseException | None = None
+        self.error: Exception | None = RuntimeError("the round ended without an answer")
         self.done = False
+
+    def end(self) -> None:
+        self.done = True
+        self.called.set()
 
     def told(self) -> Told:
         if self.error is not None:
@@ -33,8 +37,13 @@ class _Call(Generic[Asked, Told]):
 class Together(Generic[Asked, Told]):
     """Answers calls round by round; a call that comes alone is a round of its own, and waits for nobody."""
 
-    def __init__(self, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+    def __init__(self, patience_seconds: float = _PATIENCE_SECONDS, *, apart: bool = False) -> None:
+        """With `apart` the calls of a round that fails are asked again one by one: none fails for another one's fault.
+
+        Otherwise all of them hear of the error.
+        """
         self._patience_seconds = patience_seconds
+        self._apart = apart
         self._lock = threading.Lock()
         self._waiting: list[_Call[Asked, Told]] = []
         self._running = False
@@ -42,7 +51,7 @@ class Together(Generic[Asked, Told]):
     def __call__(self, act: _Act[Asked, Told], asked: Asked) -> Told:
         """What `act`, the same for all calls, answers to this; it is asked for a whole round, and answers in order.
 
-        What it raises is raised to every caller of the round.
+        Raises what it raised.
         """
         call: _Call[Asked, Told] = _Call(asked)
         with self._lock:
@@ -50,9 +59,8 @@ class Together(Generic[Asked, Told]):
             leads, self._running = not self._running, True
         if not leads:
             self._wait(act, call)
-            if call.done:
-                return call.told()
-        self._lead(act)
+        if not call.done:
+            self._lead(act)
         return call.told()
 
     def _wait(self, act: _Act[Asked, Told], call: _Call[Asked, Told]) -> None:
@@ -65,6 +73,7 @@ class Together(Generic[Asked, Told]):
                 self._waiting.remove(call)
         if alone:
             _answer(act, [call])
+            call.end()
         else:
             call.called.wait()
 
@@ -73,7 +82,12 @@ class Together(Generic[Asked, Told]):
             round, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
         try:
             _answer(act, round)
+            if self._apart and len(round) > 1 and round[0].error is not None:
+                for call in round:
+                    _answer(act, [call])
         finally:
+            for call in round:
+                call.end()
             with self._lock:
                 if self._waiting:
                     self._waiting[0].called.set()
@@ -84,12 +98,7 @@ class Together(Generic[Asked, Told]):
 def _answer(act: _Act[Asked, Told], calls: Sequence[_Call[Asked, Told]]) -> None:
     try:
         for call, answer in zip(calls, act([call.asked for call in calls]), strict=True):
-            call.answer = answer
-    except BaseException as error:
+            call.answer, call.error = answer, None
+    except Exception as error:  # noqa: BLE001  # each of them raises it
         for call in calls:
             call.error = error
-        raise
-    finally:
-        for call in calls:
-            call.done = True
-            call.called.set()

@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
+from banyan.domain.matching import Offer
 from banyan.domain.resources import Resources
 from banyan.errors import Conflict
 from banyan.queue.cancel import cancel
+from banyan.queue.choose import Wanted, choose
 from banyan.queue.claim import claim
 from banyan.queue.context import Context
 from banyan.queue.delete import delete
 from banyan.queue.explain import explain
+from banyan.queue.grant import grant_all
+from banyan.queue.pool import Pool
 from banyan.queue.register import change_state, leave, register
 from banyan.queue.report import Report, report
 from banyan.queue.rescue import complete_reports, expire_leases, rescue
@@ -38,6 +42,16 @@ def asking(context: Context, worker: SimulatedWorker) -> bool:
     return "claim_request" in (context.storage.workers.load(worker.id) or {})
 
 
+def wants(context: Context, worker: SimulatedWorker, max_tasks: int = 1) -> Wanted:
+    """A claim of the worker with all that it has free, as it comes into a round."""
+    document = context.storage.workers.load(worker.id)
+    assert document is not None
+    offer = Offer.of(document)
+    return Wanted(
+        worker=document, offer=offer, free=offer.total, max_tasks=max_tasks, ahead={}, request=str(ObjectId())
+    )
+
+
 def attempts(context: Context, id: ObjectId) -> list[dict[str, Any]]:
     return context.storage.executions.of_task(id)
 
@@ -55,6 +69,39 @@ def test_priority_is_respected_across_classes(context: Context) -> None:
     worker = SimulatedWorker(context, resources={"cores": 2})
     order = [worker.claim(1).tasks[0]["_id"] for _ in ids]
     assert order == [ids[1], ids[2], ids[3], ids[0]]
+
+
+def test_claims_of_one_round_each_get_the_next_best_task(context: Context) -> None:
+    wanted = [(1, 0), (2, 5), (1, 3), (2, 1), (1, 3)]
+    ids = post(context, *[task(priority=p, requested_resources={"cores": c}) for c, p in wanted])
+    workers = [SimulatedWorker(context, resources={"cores": 2}) for _ in range(len(ids) + 1)]
+    granted = grant_all(context, [wants(context, worker) for worker in workers])
+    assert [[each["_id"] for each in got] for got in granted] == [[ids[n]] for n in (1, 2, 4, 3, 0)] + [[]]
+
+
+def test_claims_of_one_round_share_the_room_of_a_queue_with_a_limit(context: Context) -> None:
+    context.storage.db["queues"].update_one({"name": "default"}, {"$set": {"max_running": 3}})
+    post(context, *[task() for _ in range(10)])
+    granted = grant_all(context, [wants(context, SimulatedWorker(context), 2) for _ in range(3)])
+    assert [len(got) for got in granted] == [2, 1, 0]
+
+
+def test_claims_of_one_round_each_get_tasks_that_their_worker_may_have(context: Context) -> None:
+    ids = post(context, *[task() for _ in range(4)])
+    workers = [SimulatedWorker(context) for _ in range(2)]
+    avoided = {"_id": {"$in": ids[:3]}}
+    context.storage.db["tasks"].update_many(avoided, {"$set": {"avoid": [workers[0].id]}})
+    granted = grant_all(context, [wants(context, worker, 2) for worker in workers])
+    assert [[each["_id"] for each in got] for got in granted] == [[ids[3]], ids[:2]]
+
+
+def test_in_a_crowd_of_servers_each_claim_of_a_round_gets_some_other_task(context: Context) -> None:
+    ids = post(context, *[task() for _ in range(9)])
+    claims = [wants(context, SimulatedWorker(context)) for _ in range(8)]
+    pool = Pool(context, context.storage.tasks.class_heads(), len(claims), crowd=1)
+    chosen = [each["_id"] for wanted in claims for each in choose(context, wanted, pool, 1).tasks]
+    assert len(set(chosen)) == len(claims)
+    assert set(chosen) <= set(ids)
 
 
 def test_only_what_fits_together_is_granted(context: Context) -> None:

@@ -83,6 +83,17 @@ def test_an_error_is_raised_to_all_of_its_round_and_to_nobody_else(act: Act) -> 
     assert together(act, 4) == 8
 
 
+def test_where_calls_are_independent_only_the_one_that_is_wrong_hears_of_it(act: Act) -> None:
+    together: Together[int, int] = Together(LONG_SECONDS, apart=True)
+    with ThreadPoolExecutor(4) as pool:
+        first, wrong, *others = start(pool, together, act, 1, -1, 3, 4)
+        act.go.release(5)
+        assert [call.result(LONG_SECONDS) for call in (first, *others)] == [2, 6, 8]
+        with pytest.raises(ValueError, match="a bad number"):
+            wrong.result(LONG_SECONDS)
+    assert act.rounds == [[1], [-1, 3, 4], [-1], [3], [4]]
+
+
 def test_who_has_waited_long_for_the_round_before_goes_alone(act: Act) -> None:
     together: Together[int, int] = Together(patience_seconds=0.01)
     with ThreadPoolExecutor(2) as pool:
