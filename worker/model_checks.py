@@ -3,12 +3,14 @@
 It is told `("check", number, [(inputs, jobid, workdir), ..])`: these tasks have numbers from `number` on, and their
 inputs are JSON. Which one it has begun it tells in memory (`banyan.models.check_progress`), for a message would wake
 the server. It answers `("fault", number, {..})` at once for each at fault, with `exception`, `error` (one line) and
-`traceback`, and `("checked", number)` at the end: it comes so far as their directory stays empty.
+`traceback`, and `("checked", number)` with the number of the last one. It looks at one at least, and goes on as long as
+their directory stays empty and others do not wait for long.
 """
 
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +22,9 @@ from banyan.models.loading import Model
 from banyan.models.task_spec import Task_spec
 from banyan.models.traces import last_line, name_of, text_of
 from worker.host_place import end_copies
+
+TURN_SECONDS = 0.1
+"""After so long it looks at no further task, because others may want to ask."""
 
 
 class Checks:
@@ -39,8 +44,10 @@ class Checks:
 
     def _check(self, first: int, tasks: Sequence[tuple[bytes, str, str | None]]) -> int:
         """The number of the last one that was looked at; the first one's directory is empty."""
+        until = time.monotonic() + TURN_SECONDS
         for number, (inputs, jobid, workdir) in enumerate(tasks, first):
-            if number > first and workdir is not None and not is_empty(workdir):
+            fit = workdir is None or is_empty(workdir)
+            if number > first and (not fit or time.monotonic() > until):
                 return number - 1
             self._progress.begin(number)
             fault = self._fault(Task_spec(json.loads(inputs), workdir, jobid))

@@ -92,10 +92,10 @@ class CheckHost:
     def check(self, jobs: Sequence[Job], workdir: str | None, start_seconds: float, seconds: float) -> list[str | None]:
         """Let the model build its graphs; what it says against each of the jobs, or None.
 
-        Those that are to have a directory get `workdir`, which is empty. The answer ends early, but after one job at
-        the least, where the next one would not find it so. Raises `Refused` when the model cannot be loaded, does not
-        come to an end in time or takes the process with it, and then the process is to be closed; `Unavailable` when
-        the machine is to blame.
+        Those that are to have a directory get `workdir`, which is empty. The answer may end early, but after one job
+        at the least: where the next one would not find it so, and after a while. Raises `Refused` when the model
+        cannot be loaded, does not come to an end in time or takes the process with it, and then the process is to be
+        closed; `Unavailable` when the machine is to blame.
         """
         if not self._ready:
             self._start(start_seconds)

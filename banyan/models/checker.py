@@ -21,7 +21,7 @@ log = logging.getLogger("banyan.models")
 
 MAX_TOGETHER = 100
 MAX_TOGETHER_BYTES = 1 << 20
-"""Of how many tasks, and of how large ones, a model is told at once; others that ask wait so long."""
+"""Of how many tasks, and of how large ones, a model is told at once."""
 MAX_HOSTS = 4
 """How many models stay loaded in each server process; the one that was used last goes last."""
 
