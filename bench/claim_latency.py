@@ -139,7 +139,7 @@ QUESTION = Question(
     ),
     measure=measure,
     why=(
-        "a claim is seven commands to MongoDB, two of them confirmed on its disk; five of them are shared with the claims "
-        "that come at the same time. Server, MongoDB and what measures them share the cores (cores_used)"
+        "a claim is seven commands to MongoDB, two of them confirmed on its disk; five of them are shared with the "
+        "claims that come at the same time. Server, MongoDB and what measures them share the cores (cores_used)"
     ),
 )
