@@ -93,6 +93,14 @@ def files_of(top: int, max_entries: float = math.inf) -> Iterator[tuple[str, os.
                     waiting.append((*steps, name))
 
 
+def is_empty(path: str) -> bool:
+    """Whether this is a directory with nothing in it."""
+    try:
+        return not os.listdir(path)
+    except OSError:
+        return False
+
+
 def remove(path: str) -> None:
     """Remove a directory with all that is beneath it, however deep, as far as that is possible."""
     with contextlib.suppress(OSError):

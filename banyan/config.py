@@ -189,7 +189,7 @@ class Models(Section):
     scheduler: Literal["threads", "processes", "synchronous", "distributed"] = "threads"
     cluster: str = ""
     dask: Plain = {}
-    host_max_tasks: int = Field(default=1000, ge=0)
+    host_max_tasks: int = Field(default=10_000, ge=0)
     host_idle_seconds: Annotated[Seconds, Some] = 300.0
     host_start_seconds: Annotated[Seconds, Some] = 120.0
 

@@ -79,8 +79,8 @@ QUESTION = Question(
     ),
     measure=measure,
     why=(
-        "both cores are busy all the time, so that the CPU time of a call decides: Dask's own work for a graph of one "
-        "node, and a durable record of each step, which neither peer keeps"
+        "both cores are busy nearly all the time, so that the CPU time of a call decides: what Dask does to build a "
+        "graph of one node, and a durable record of each step, which neither peer keeps"
     ),
     again=once(lambda: _ours([]), _PROFILED, _WARM_UP),
 )

@@ -79,7 +79,8 @@ class Workplace:
 
     def cwd(self, grant: Grant) -> str:
         """Where the task runs."""
-        return os.path.join(self.layout.work(grant) or tempfile.gettempdir(), grant.document.get("directory") or "")
+        work, directory = self.layout.work(grant) or tempfile.gettempdir(), grant.document.get("directory")
+        return os.path.join(work, directory) if directory else work
 
     def environment(self, grant: Grant, allocation: Allocation) -> dict[str, str]:
         """The variables that do not name this very attempt."""

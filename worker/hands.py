@@ -1,7 +1,7 @@
 """Doing what the core wants, and telling it in its own words what the supervisor says."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -86,10 +86,13 @@ class Hands:
         """Do this."""
         self._does[type(action)](action)
 
-    def hear(self, answers: Iterable[tuple[Any, ...]]) -> Iterator[Event]:
-        """What the supervisor's answers mean."""
-        for kind, *rest in answers:
-            event = self._hears[kind](*rest)
+    def hear(self, answers: Sequence[tuple[Any, ...]]) -> Iterator[Event]:
+        """What the supervisor's answers mean. The start of a task whose end is among them is not worth telling."""
+        ended = {key for kind, key, *_ in answers if kind == "exited"}
+        for kind, key, *rest in answers:
+            if kind == "started" and key in ended:
+                continue
+            event = self._hears[kind](key, *rest)
             if event is not None:
                 yield event
 

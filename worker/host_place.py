@@ -51,8 +51,9 @@ class Place:
                 OSError, ValueError, AttributeError
             ):  # the disk is full, which is seen later, or it is closed
                 stream.flush()
-        for number in range(3):
-            _redirect(os.devnull, os.O_RDWR, number)
+        _redirect(os.devnull, os.O_RDWR, 0)
+        for number in (1, 2):
+            os.dup2(0, number)
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
         ignore_signals()
@@ -79,6 +80,12 @@ def ignore_signals() -> None:
     """A host is ended by SIGKILL alone. Handlers that do nothing, for what is ignored stays ignored in programs."""
     for number in _IGNORED:
         signal.signal(number, _nothing)
+
+
+def end_copies(pid: int) -> None:
+    """A process that a model has forked and let go on does not become a second host: `pid` is that of the host."""
+    if os.getpid() != pid:
+        os._exit(1)
 
 
 def let_forks_be_ordinary() -> None:

@@ -15,26 +15,31 @@ class Usage:
     def __init__(self, others: Collection[int]) -> None:
         self._others = others
         self._exact = all([reset_peak("self"), *(reset_peak(pid) for pid in others)])
-        self._children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self._cpu_seconds = self._cpu()
+        self._own, self._children, self._ticks = self._used()
 
     def end(self) -> tuple[int, bool, float]:
         """The peak of memory in bytes, whether it is exact, and the seconds of CPU.
 
         It is not exact once children have ended: the kernel tells the largest of all that this process has ever had.
         """
-        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        own, children, ticks = self._used()
         peak = peak_bytes("self") + sum(peak_bytes(pid) for pid in self._others)
-        if ended.ru_maxrss > self._children.ru_maxrss:
-            peak = max(peak, ended.ru_maxrss * 1024)
-        alone = ended.ru_utime + ended.ru_stime == self._children.ru_utime + self._children.ru_stime
-        return peak, self._exact and alone, max(0.0, self._cpu() - self._cpu_seconds)
+        if children.ru_maxrss > self._children.ru_maxrss:
+            peak = max(peak, children.ru_maxrss * 1024)
+        ended = _seconds(children) - _seconds(self._children)
+        seconds = _seconds(own) - _seconds(self._own) + ended + (ticks - self._ticks) / _TICKS
+        return peak, self._exact and not ended, max(0.0, seconds)
 
-    def _cpu(self) -> float:
-        return cpu_seconds() + sum(cpu_ticks(pid) for pid in self._others) / _TICKS
+    def _used(self) -> tuple[resource.struct_rusage, resource.struct_rusage, int]:
+        """By this process, by its children that have ended, by the others in ticks."""
+        own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+        return own, children, sum(cpu_ticks(pid) for pid in self._others)
 
 
 def cpu_seconds() -> float:
     """The CPU time of this process so far, and of its children that have ended."""
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    return _seconds(resource.getrusage(resource.RUSAGE_SELF)) + _seconds(resource.getrusage(resource.RUSAGE_CHILDREN))
+
+
+def _seconds(usage: resource.struct_rusage) -> float:
+    return usage.ru_utime + usage.ru_stime

@@ -58,23 +58,25 @@ class Hosts:
 
     # What is wanted of them
 
+    def give(self, lane: int, key: str, hosted: "Any") -> bool:
+        """Give a task to an idle host of its pool; whether there is one."""
+        pool, _, what = hosted
+        host = self._fitting(pool, what["memory_limit_bytes"])
+        if host is None:
+            return False
+        self._idle.remove(host)
+        host.job = Job(key, lane, host.pid, 0.0, hosted=what)
+        self._begin(host, host.job)
+        return True
+
     def start(
         self, lane: int, key: str, argv: list[str], env: list[str], hosted: "Any", streams: tuple[int, int, int]
     ) -> None:
-        """Give a task to an idle host of its pool, or to a new one, which begins it once it is ready; OSError.
-
-        The first words of a new host go to `streams`.
-        """
+        """Start a host, which begins the task once it is ready; OSError. Its first words go to `streams`."""
         pool, setup, what = hosted
-        host = self._fitting(pool, what["memory_limit_bytes"])
-        if host is not None:
-            self._idle.remove(host)
-        else:
-            host = self._spawn(pool, argv, env, streams)
-            host.send("setup", setup)
+        host = self._spawn(pool, argv, env, streams)
+        host.send("setup", setup)
         host.job = Job(key, lane, host.pid, 0.0, hosted=what)
-        if host.ready:
-            self._begin(host, host.job)
 
     def _fitting(self, pool: str, memory_limit_bytes: int | None) -> "Host | None":
         """An idle host of the pool, but none that would take much of the task's memory for what others have left."""

@@ -27,6 +27,7 @@ class ModelExecutor:
         self._sources = sources
         self._dask = json.loads(json.dumps(settings.dask, default=str))
         self._versions: dict[str, tuple[float, str]] = {}
+        self._newest: tuple[list[Any], str] = ([], "")
         self.capabilities = [f"model:{name}" for name in sources]
 
     @property
@@ -86,7 +87,9 @@ class ModelExecutor:
             "cores": threads,
         }
         parts = [source.name, self._version(source), threads, environment]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(), setup
+        if self._newest[0] != parts:  # many tasks in a row are of one pool
+            self._newest = parts, hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return self._newest[1], setup
 
     def _version(self, source: Source) -> str:
         seen, version = self._versions.get(source.name, (0.0, ""))

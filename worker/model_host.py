@@ -11,8 +11,7 @@ answers in JSON, for whoever hears it must not trust the model that runs here:
   exact, cpu_seconds, leaving)`. The outcome has `result` (JSON) or `result_file`, or `exception` and `error` (and
   `died` if a process of the scheduler has), or `broken` (the machine's fault). `leaving` says that something of the
   task could not be ended, and the host therefore ends itself.
-- `("check", number, {..})`: `inputs`, `jobid`, `workdir`. Calls `model.task` alone, and answers `("checked", number,
-  None)`, or with `exception`, `error` (one line) and `traceback` in the place of None.
+- where the setup has `progress`, it only checks tasks for the server instead (`worker.model_checks`).
 """
 
 import ctypes
@@ -21,20 +20,21 @@ import os
 import resource
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
 from banyan import frames
 from banyan.models.cancel import Cancel, Memory
+from banyan.models.check_progress import Progress
 from banyan.models.computing import BadTask, Scheduler, Unreachable, prepare, scheduler
 from banyan.models.loading import Model, Unfit, load
 from banyan.models.results import BadResult, encode, keep
 from banyan.models.task_spec import Task_spec
-from banyan.models.traces import last_line, name_of, shortened, text_of
-from worker.host_place import Place, ignore_signals, let_forks_be_ordinary
+from banyan.models.traces import name_of, shortened, text_of
+from worker.host_place import Place, end_copies, ignore_signals, let_forks_be_ordinary
 from worker.host_usage import Usage, cpu_seconds
+from worker.model_checks import Checks
 from worker.offspring import PR_SET_CHILD_SUBREAPER
 
 _PR_SET_PDEATHSIG = 1
@@ -60,41 +60,23 @@ class Host:
         self._pid = os.getpid()
 
     def serve(self, messages: Callable[[], list[tuple[Any, ...]]]) -> None:
-        """Do what is asked until nobody asks any more."""
+        """Run what is asked until nobody asks any more."""
         while asked := messages():
-            for kind, number, what in asked:
-                if kind == "check":
-                    self._answer("checked", number, self._check(what))
-                elif not self._run(number, what):
+            for _, number, what in asked:
+                if not self._run(number, what):
                     return
-
-    def _check(self, what: Document) -> Document | None:
-        os.chdir(what["workdir"] or tempfile.gettempdir())
-        spec = Task_spec(what["inputs"], what["workdir"], what["jobid"])
-        try:
-            prepare(self._model, spec, Cancel([0], 1, name=what["jobid"]))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the post is refused for it
-            return {"exception": name_of(error), "error": last_line(error), "traceback": text_of(error)}
-        finally:
-            self._end_copies()
-        return None
 
     def _run(self, number: int, what: Document) -> bool:
         """Run a task and tell its end; whether the host is as good as new."""
         usage = Usage(self._place.kept)
         cancel = Cancel([0], number) if self._memory is None else self._memory.flag(number, what["jobid"])
         outcome = self._place.enter(what) or self._outcome(what, cancel)
-        self._end_copies()
+        end_copies(self._pid)
         cancel.set(True)  # whoever of this task still runs is to stop
         settled = self._scheduler.settle(what["grace_seconds"])
         tidy = self._place.leave() and settled
         self._answer("ended", number, outcome, *usage.end(), not tidy)
         return tidy
-
-    def _end_copies(self) -> None:
-        """A process that the model has forked and let go on does not become a second host."""
-        if os.getpid() != self._pid:
-            os._exit(1)
 
     def _outcome(self, what: Document, cancel: Cancel) -> Document:
         if what["fault"] is not None:
@@ -112,12 +94,14 @@ class Host:
             return {"exception": name_of(error), "error": text_of(error, note)}
 
 
-def _set_up(answer: Answer, memory: Memory | None, setup: Mapping[str, Any]) -> Host | None:
+def _set_up(answer: Answer, memory: Memory | None, setup: Mapping[str, Any]) -> Host | Checks | None:
     try:
         model = load(setup)
         ready = scheduler(setup, model.worker_callback)
         if model.worker_callback is not None:
             _call_back(model.worker_callback)
+        if "progress" in setup:
+            return Checks(answer, model, Progress(setup["progress"]))
         return Host(answer, memory, model, ready)
     except Unfit as error:
         answer("unfit", error.exception, str(error))

@@ -29,6 +29,11 @@ class Starter:
     def __init__(self) -> None:
         self._user: User | None = None
 
+    @property
+    def for_another(self) -> bool:
+        """Whether jobs belong to another user, who cannot make the files of their streams."""
+        return self._user is not None
+
     def limit(self, umask: int, core_bytes: int, user: "User | None") -> None:
         """From now on all jobs have this umask, core dumps up to this size, and belong to this user (None: to us)."""
         self._user = user

@@ -55,7 +55,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-FLUSH_SECONDS = 0.01
+FLUSH_SECONDS = 0.02
 """How long answers may wait for company while there is more to do."""
 SWEEP_SECONDS = 2.0
 """How long the end of a job waits for processes that take their time to die."""
@@ -187,6 +187,8 @@ class Supervisor:
         opened: list[int] = []
         stage = "output"
         self._busy.add(lane)
+        if hosted is not None and not self._starter.for_another and self._hosts.give(lane, key, hosted):
+            return None  # it opens the streams itself
         try:
             opened.extend(map(self._starter.open_output, (stdout, stderr)))
             if stdin is not None:
@@ -194,6 +196,8 @@ class Supervisor:
             streams = (opened[2] if stdin is not None else self._null, opened[0], opened[1])
             if hosted is not None:
                 stage = "host"
+                if self._starter.for_another and self._hosts.give(lane, key, hosted):
+                    return None
                 return self._hosts.start(lane, key, argv, env, hosted, streams)
             started = time.time()
             pid = self._starter.start(argv, env, streams, cwd, procs)

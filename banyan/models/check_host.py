@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,24 +16,32 @@ import psutil
 from banyan import frames
 from banyan.child import default_environment
 from banyan.errors import Unavailable
-from banyan.models import host
+from banyan.models import check_progress, host
 from banyan.models.finding import Source
 
 _END_SECONDS = 5.0
 _MAX_CHARACTERS = 2000
+_NONSENSE = "the process that called its task answered nonsense"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What a model is asked about: its inputs, the task's id, an empty directory or None."""
+    """What a model is asked about: the inputs as JSON, the task's id, whether it is to have a directory."""
 
-    inputs: Mapping[str, Any]
+    inputs: bytes
     jobid: str
-    workdir: str | None
+    workdir: bool
 
 
 class Refused(Exception):
-    """The process could not be used, or is of no use any more; the text says why the task is refused."""
+    """The process could not be used, or is of no use any more; the text says why a task is refused.
+
+    `before` has what was said against the tasks that it was asked about before that one, None for nothing.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.before: list[str | None] = []
 
 
 class CheckHost:
@@ -51,6 +59,7 @@ class CheckHost:
         self._unpacker = frames.Unpacker(frames.foreign)
         self._heard: list[tuple[Any, ...]] = []
         self._line, theirs = socket.socketpair()
+        self._progress = check_progress.create()
         try:
             self._process = subprocess.Popen(
                 host.command(theirs.fileno()),
@@ -59,17 +68,19 @@ class CheckHost:
                 stderr=None,
                 env=default_environment() | dict.fromkeys(_ONE_THREAD, "1"),
                 cwd="/",
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), self._progress],
                 start_new_session=True,
                 umask=0o022,
             )
         except OSError:
             self._line.close()
+            os.close(self._progress)
             raise
         finally:
             theirs.close()
         named = {name: getattr(source, name) for name in ("name", "module", "attribute", "directory")}
-        self._setup = named | {"dask": dict(dask), "cores": 1, "scheduler": "synchronous", "cluster": ""}
+        how = {"dask": dict(dask), "cores": 1, "scheduler": "synchronous", "cluster": "", "progress": self._progress}
+        self._setup = named | how
 
     @property
     def alive(self) -> bool:
@@ -78,22 +89,47 @@ class CheckHost:
             return False
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
-    def check(self, job: Job, start_seconds: float, seconds: float) -> str | None:
-        """Let the model build its graph; what it says against the job, or None.
+    def check(self, jobs: Sequence[Job], workdir: str | None, start_seconds: float, seconds: float) -> list[str | None]:
+        """Let the model build its graphs; what it says against each of the jobs, or None.
 
-        Raises `Refused` when the model cannot be loaded, does not come to an end in time or takes the process with it,
-        and then the process is to be closed; `Unavailable` when the machine is to blame.
+        Those that are to have a directory get `workdir`, which is empty. The answer may end early, but after one job
+        at the least: where the next one would not find it so, and after a while. Raises `Refused` when the model
+        cannot be loaded, does not come to an end in time or takes the process with it, and then the process is to be
+        closed; `Unavailable` when the machine is to blame.
         """
         if not self._ready:
             self._start(start_seconds)
-        self.checks += 1
-        what = {"inputs": dict(job.inputs), "jobid": job.jobid, "workdir": job.workdir}
+        first, faults = self.checks + 1, dict[int, str]()
         try:
-            _, _, fault = self._answer(("check", self.checks, what), seconds)
+            self.checks = self._ask(first, jobs, workdir, seconds, faults)
+        except Refused as refused:
+            newest = check_progress.read(self._progress)[1]
+            refused.before = [faults.get(number) for number in range(first, min(newest, first + len(jobs) - 1))]
+            raise
+        return [faults.get(number) for number in range(first, self.checks + 1)]
+
+    def _ask(self, first: int, jobs: Sequence[Job], workdir: str | None, seconds: float, faults: dict[int, str]) -> int:
+        """Put what the model says against the jobs, which are numbered from `first` on, into `faults`; the last one."""
+        asked = time.monotonic()
+
+        def deadline() -> float:
+            begun, number = check_progress.read(self._progress)
+            return (begun if number >= first else asked) + seconds
+
+        numbers = range(first, first + len(jobs))
+        try:
+            what = [(job.inputs, job.jobid, workdir if job.workdir else None) for job in jobs]
+            self._say(("check", first, what), seconds)
+            while True:
+                kind, number, *fault = self._answer(deadline)
+                if kind not in ("fault", "checked") or number not in numbers:
+                    raise self._refused(_NONSENSE)
+                if kind == "checked":
+                    return int(number)
+                faults[number] = _shortened(f"{self.source.name}: {_said(fault[0])}")
         except TimeoutError as error:
             text = f"task did not return within {seconds:g} s (posting.check_seconds); leave long work to the graph"
             raise self._refused(text) from error
-        return None if fault is None else _shortened(f"{self.source.name}: {_said(fault)}")
 
     def kill(self) -> None:
         """Kill the process with all that it has started; whoever waits for its answer learns of it."""
@@ -115,10 +151,13 @@ class CheckHost:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
         self._line.close()
+        os.close(self._progress)
 
     def _start(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
         try:
-            kind, *said = self._answer(("setup", self._setup), seconds)
+            self._say(("setup", self._setup), seconds)
+            kind, *said = self._answer(lambda: deadline)
         except TimeoutError as error:
             raise self._refused(f"it could not be imported within {seconds:g} s (models.host_start_seconds)") from error
         if kind == "broken":
@@ -127,25 +166,31 @@ class CheckHost:
             raise self._refused(f"it cannot be loaded: {str(said[1]).rstrip().splitlines()[-1]}")
         self._ready = True
 
-    def _answer(self, message: tuple[Any, ...], seconds: float) -> tuple[Any, ...]:
-        """Ask, and wait for the answer; TimeoutError, or `Refused` if the process dies."""
-        deadline = time.monotonic() + seconds
-        try:
-            self._line.settimeout(seconds)
+    def _say(self, message: tuple[Any, ...], seconds: float) -> None:
+        """Tell it this; a process that is dead is noticed when its answer is waited for."""
+        self._line.settimeout(seconds)
+        with contextlib.suppress(ConnectionError):
             self._line.sendall(frames.pack([message]))
+
+    def _answer(self, deadline: Callable[[], float]) -> tuple[Any, ...]:
+        """The next answer; TimeoutError once the deadline, which may move, is over, `Refused` if the process dies."""
+        try:
             while not self._heard:
-                self._line.settimeout(max(deadline - time.monotonic(), 0.001))
-                data = self._line.recv(frames.READ_BYTES)
-                if not data:
-                    break
-                self._heard += self._unpacker.feed(data)
+                left = deadline() - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                self._line.settimeout(left)
+                with contextlib.suppress(TimeoutError):
+                    if not (data := self._line.recv(frames.READ_BYTES)):
+                        break
+                    self._heard += self._unpacker.feed(data)
         except (ConnectionError, frames.Nonsense):
             self._heard.clear()
         if not self._heard:
             raise self._refused(f"the process that called its task {self._end()}")
         heard = self._heard.pop(0)
         if not _is_sound(heard):
-            raise self._refused("the process that called its task answered nonsense")
+            raise self._refused(_NONSENSE)
         return heard
 
     def _end(self) -> str:
@@ -167,10 +212,9 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 def _is_sound(heard: Sequence[Any]) -> bool:
     """Whether it is something that a host says; a model can make it say anything."""
     kind, *said = heard
-    if kind == "checked":
-        fault = said[1] if len(said) == 2 else False
-        return fault is None or (isinstance(fault, dict) and {"exception", "error"} <= fault.keys())
-    return len(said) == {"ready": 2, "unfit": 2, "broken": 1}.get(str(kind))
+    if kind == "fault":
+        return len(said) == 2 and isinstance(said[1], dict) and {"exception", "error"} <= said[1].keys()
+    return len(said) == {"ready": 2, "unfit": 2, "broken": 1, "checked": 1}.get(str(kind))
 
 
 def _has_descriptor(stream: Any) -> bool:

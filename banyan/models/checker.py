@@ -1,12 +1,11 @@
 """The posting check: the server calls a model's `task` before it takes a task, in processes that can be killed."""
 
 import logging
-import os
 import queue
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -16,9 +15,13 @@ from banyan.config import Models
 from banyan.errors import Unavailable
 from banyan.models.check_host import CheckHost, Job, Refused
 from banyan.models.finding import Source, find, offered
+from banyan.wire import dumps
 
 log = logging.getLogger("banyan.models")
 
+MAX_TOGETHER = 100
+MAX_TOGETHER_BYTES = 1 << 20
+"""Of how many tasks, and of how large ones, a model is told at once."""
 MAX_HOSTS = 4
 """How many models stay loaded in each server process; the one that was used last goes last."""
 
@@ -68,7 +71,7 @@ class Checker:
             offered(faulty)
         return found
 
-    def check(self, source: Source, questions: Iterable[Question]) -> list[str | None]:
+    def check(self, source: Source, questions: Sequence[Question]) -> list[str | None]:
         """What the model says against each of the tasks, in order, None for nothing.
 
         Once it could not be asked any more (it hangs, dies or cannot be loaded), which is told for that task, the
@@ -78,10 +81,10 @@ class Checker:
         faults: list[str | None] = []
         lost = False
         with _Workdirs() as workdirs:
-            for question in questions:
-                fault, lost = (None, True) if lost else self._ask(source, version, question, workdirs)
-                faults.append(fault)
-        return faults
+            while len(faults) < len(questions) and not lost:
+                said, lost = self._ask(source, version, _together(questions, len(faults)), workdirs)
+                faults += said
+        return faults + [None] * (len(questions) - len(faults))
 
     def close(self) -> None:
         """Kill all processes; checks that are under way end, and no other one begins."""
@@ -99,22 +102,24 @@ class Checker:
         if self._keeper is not None:
             self._keeper.join()
 
-    def _ask(self, source: Source, version: str, question: Question, workdirs: "_Workdirs") -> tuple[str | None, bool]:
-        """The fault, and whether the model is lost."""
+    def _ask(
+        self, source: Source, version: str, jobs: Sequence[Job], workdirs: "_Workdirs"
+    ) -> tuple[list[str | None], bool]:
+        """What is said against the first of the jobs, at least against one, and whether the model is lost."""
         slot = self._slot(source.name)
         with slot.lock:
             slot.used = time.monotonic()
             host = self._host(slot, source, version)
-            directory = workdirs.empty() if question.workdir else None
-            job = Job(inputs=question.inputs, jobid=question.jobid, workdir=directory)
+            most = self._settings.host_max_tasks - host.checks if self._settings.host_max_tasks else len(jobs)
+            workdir = workdirs.empty() if any(job.workdir for job in jobs) else None
             try:
-                return host.check(job, self._settings.host_start_seconds, self._seconds), False
+                return host.check(jobs[:most], workdir, self._settings.host_start_seconds, self._seconds), False
             except Refused as refused:
                 _empty(slot)
                 if self._closed:
                     raise Unavailable(_STOPPING) from refused
-                log.warning("task %s is refused: %s", question.jobid, refused)
-                return str(refused), True
+                log.warning("task %s is refused: %s", jobs[len(refused.before)].jobid, refused)
+                return [*refused.before, str(refused)], True
             except Unavailable:
                 _empty(slot)
                 raise
@@ -178,6 +183,18 @@ class Checker:
                 slot.lock.release()
 
 
+def _together(questions: Sequence[Question], start: int) -> list[Job]:
+    """Those of the questions from `start` on that are asked at once."""
+    jobs: list[Job] = []
+    size = 0
+    for question in questions[start : start + MAX_TOGETHER]:
+        jobs.append(Job(inputs=dumps(question.inputs), jobid=question.jobid, workdir=question.workdir))
+        size += len(jobs[-1].inputs)
+        if size > MAX_TOGETHER_BYTES:
+            break
+    return jobs
+
+
 def _empty(slot: _Slot) -> None:
     if slot.host is not None:
         slot.host.close()
@@ -202,7 +219,7 @@ class _Workdirs:
 
     def empty(self) -> str:
         """A directory; the one that was given last, if nothing was left in it, as nearly always."""
-        if self._last is None or not _is_empty(self._last):
+        if self._last is None or not beneath.is_empty(self._last):
             self._drop()
             self._last = tempfile.mkdtemp(prefix="banyan-check-")
         return self._last
@@ -211,10 +228,3 @@ class _Workdirs:
         if self._last is not None:
             beneath.remove(self._last)
             self._last = None
-
-
-def _is_empty(directory: str) -> bool:
-    try:
-        return not os.listdir(directory)
-    except OSError:
-        return False

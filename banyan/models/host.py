@@ -1,5 +1,6 @@
 """How a host process is started; the program itself is `worker.model_host`."""
 
+import functools
 import sys
 from pathlib import Path
 
@@ -12,5 +13,9 @@ def command(*descriptors: int) -> list[str]:
     It inherits `descriptors`: its end of a socket on which it is told what to do and, unless it only checks, the memory
     of its cancellations (`banyan.models.cancel.create`).
     """
-    root = str(Path(__file__).resolve().parents[2])
-    return [sys.executable, "-P", "-c", _PROGRAM, root, *map(str, descriptors)]
+    return [sys.executable, "-P", "-c", _PROGRAM, _root(), *map(str, descriptors)]
+
+
+@functools.cache
+def _root() -> str:
+    return str(Path(__file__).resolve().parents[2])

@@ -6,7 +6,6 @@ from typing import Any
 from banyan.models.checker import Question
 from banyan.models.finding import Source
 from banyan.queue.context import Context
-from banyan.wire import dumps, loads
 
 Document = dict[str, Any]
 Faults = list[dict[str, object]]
@@ -33,7 +32,7 @@ def posting_faults(context: Context, tasks: Sequence[Document], only: Collection
         source = known.get(name)
         if source is not None and source.fault is None:
             asked = [i for i in indexes if not tasks[i].get("input_refs") and (only is None or i in only)]
-            said = context.models.check(source, (_question(tasks[i]) for i in asked))
+            said = context.models.check(source, [_question(tasks[i]) for i in asked])
             told = {index: text for index, text in zip(asked, said, strict=True) if text is not None}
         else:
             told = dict.fromkeys(indexes, _unknown(name, known)) if context.settings.posting.check == "required" else {}
@@ -43,8 +42,7 @@ def posting_faults(context: Context, tasks: Sequence[Document], only: Collection
 
 
 def _question(task: Document) -> Question:
-    inputs = loads(dumps(task.get("inputs") or {}))  # MongoDB's own kinds of numbers become plain ones
-    return Question(inputs=inputs, jobid=str(task["_id"]), workdir=task.get("workdir") != "none")
+    return Question(inputs=task.get("inputs") or {}, jobid=str(task["_id"]), workdir=task.get("workdir") != "none")
 
 
 def _unknown(name: str, known: Mapping[str, Source]) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from banyan.config import Models
 from banyan.errors import Unavailable
-from banyan.models.checker import MAX_HOSTS, Checker, Question
+from banyan.models.checker import MAX_HOSTS, MAX_TOGETHER, Checker, Question
 from tests.support.models import SUM, write_models
 from tests.support.waiting import eventually, processes_with
 
@@ -141,6 +141,42 @@ def test_a_model_that_takes_its_process_with_it_refuses_the_task_and_the_rest_is
         None,
     ]
     assert ask(checker, "die", {}) == ["die: the process that called its task ended (exit code 3)"]
+
+
+def test_of_many_tasks_the_one_that_kills_the_process_is_blamed_and_those_before_it_have_their_faults(
+    checker_of: Make,
+) -> None:
+    checker = checker_of(
+        seconds=2.0,
+        m="""
+        if spec.inputs["do"] == "hang":
+            time.sleep(1000)
+        if spec.inputs["do"] == "die":
+            os._exit(3)
+        if spec.inputs["do"] == "raise":
+            raise ValueError(spec.jobid)
+        return delayed(dict)()
+        """,
+    )
+    good, bad = [{"do": ""}] * MAX_TOGETHER, {"do": "raise"}
+    for last, text in (
+        ("die", "the process that called its task ended (exit code 3)"),
+        ("hang", "task did not return within 2 s (posting.check_seconds); leave long work to the graph"),
+    ):
+        number = len(good) + 1
+        assert ask(checker, "m", *good, {"do": ""}, bad, {"do": ""}, bad, {"do": last}, bad) == [
+            *[None] * number,
+            f"m: ValueError: job-{number}",
+            None,
+            f"m: ValueError: job-{number + 2}",
+            f"m: {text}",
+            None,
+        ]
+
+
+def test_each_task_of_a_list_has_the_whole_time_to_itself(checker_of: Make) -> None:
+    checker = checker_of(seconds=3.0, nap="time.sleep(spec.inputs['seconds'])\nreturn delayed(dict)()")
+    assert ask(checker, "nap", *[{"seconds": 1.2}] * 4) == [None] * 4
 
 
 def test_a_model_that_hangs_is_killed_with_its_subprocesses(checker_of: Make, tmp_path: Path) -> None:
