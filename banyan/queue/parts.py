@@ -106,7 +106,7 @@ def _make(context: Context, submission: Document) -> None:
             context.storage.tasks.mark_parents(parents, session)
         gone = set(part.parents) - parents.keys()
         context.storage.edges.insert([_orphaned(edge) if edge.parent in gone else edge for edge in part.edges], session)
-        context.storage.tasks.insert_encoded(part.tasks, session)
+        context.storage.tasks.insert(part.tasks, session)
         if submission["next"] + 1 == submission["count"]:
             counts = context.storage.edges.pending_counts(submission["children"], session)
             context.storage.tasks.set_pending(counts, session)

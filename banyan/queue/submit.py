@@ -91,7 +91,7 @@ def _store_whole(
 
     def write(session: Session | None) -> list[ObjectId]:
         ended = join(context, joining, actor, context.now(), session) if joining.edges else []
-        context.storage.tasks.insert_encoded(stored, session)
+        context.storage.tasks.insert(stored, session)
         context.storage.edges.insert(joining.edges, session=session)
         if joining.children:
             context.storage.tasks.set_pending(context.storage.edges.pending_counts(joining.children, session), session)

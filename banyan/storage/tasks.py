@@ -103,14 +103,10 @@ class TaskStore:
         create("name", name="name", partialFilterExpression={"name": {"$exists": True}})
         create("tags", name="tags", partialFilterExpression={"tags": {"$exists": True}})
 
-    def insert(self, documents: Sequence[Document], session: Session = None) -> None:
-        """Store new tasks; raises the driver's duplicate key error when an `_id` is taken."""
-        self._tasks.insert_many(documents, session=session)
-
-    def insert_encoded(self, documents: Sequence[bytes], session: Session = None) -> None:
-        """The same for tasks that are BSON already (`encoded`)."""
-        if documents:
-            self._tasks.insert_many([RawBSONDocument(each) for each in documents], session=session)
+    def insert(self, tasks: Sequence[bytes], session: Session = None) -> None:
+        """Store new tasks (`encoded`); raises the driver's duplicate key error when an `_id` is taken."""
+        if tasks:
+            self._tasks.insert_many([RawBSONDocument(each) for each in tasks], session=session)
 
     def load(self, ids: Iterable[ObjectId], session: Session = None) -> dict[ObjectId, Task]:
         """The tasks with these ids, by id; missing ones are left out."""

@@ -88,11 +88,16 @@ def test_what_was_accepted_and_rests_is_interrupted_and_what_never_was_is_remain
     assert parts.interrupted(NOW + timedelta(seconds=1)) == []
 
 
+def store_points(db: Db, sweep: ObjectId, count: int) -> None:
+    points = [{"_id": ObjectId(), "sweep": sweep, "index": index, "state": "available"} for index in range(count)]
+    TaskStore(db).insert([encoded(point) for point in points])
+
+
 def test_tasks_of_a_sweep_are_read_in_batches_by_index(db: Db, sweeps: SweepStore) -> None:
     sweep, other = ObjectId(), ObjectId()
-    tasks = TaskStore(db)
-    tasks.insert([{"_id": ObjectId(), "sweep": sweep, "index": index, "state": "available"} for index in range(1500)])
-    tasks.insert([{"_id": ObjectId(), "sweep": other, "index": 0, "state": "available"}, {"_id": ObjectId()}])
+    store_points(db, sweep, 1500)
+    store_points(db, other, 1)
+    db["tasks"].insert_one({"_id": ObjectId()})
     ended = list(sweeps.indexes(each["_id"] for each in db["tasks"].find(points_of(sweep)).sort("_id")))[::2]
     db["tasks"].update_many({"_id": {"$in": ended}}, {"$set": {"state": "terminated"}})
     batches = list(sweeps.batches(sweep, {}))
@@ -107,9 +112,9 @@ def test_tasks_of_a_sweep_are_read_in_batches_by_index(db: Db, sweeps: SweepStor
 
 def test_a_batch_may_be_changed_before_the_next_is_read(db: Db, sweeps: SweepStore) -> None:
     sweep = ObjectId()
-    TaskStore(db).insert([{"_id": ObjectId(), "sweep": sweep, "index": index, "state": "a"} for index in range(1500)])
+    store_points(db, sweep, 1500)
     seen = 0
-    for batch in sweeps.batches(sweep, {"state": "a"}):
+    for batch in sweeps.batches(sweep, {"state": "available"}):
         db["tasks"].update_many({"_id": {"$in": batch}}, {"$set": {"state": "b"}})
         seen += len(batch)
     assert seen == 1500

@@ -9,7 +9,7 @@ from pymongo.database import Database
 
 from banyan.domain.task import State, Task
 from banyan.domain.transitions import Cancel, Change, Claim, End, Release, decide
-from banyan.storage.tasks import TaskStore, first_fields, view
+from banyan.storage.tasks import TaskStore, encoded, first_fields, view
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 WORKER = ObjectId()
@@ -30,7 +30,7 @@ def add(tasks: TaskStore, **fields: Any) -> Task:
     if document["state"] == "inactive":
         task = view(document)
         document |= first_fields(task, changed(task, Release()))
-    tasks.insert([document])
+    tasks.insert([encoded(document)])
     return tasks.load([id])[id]
 
 

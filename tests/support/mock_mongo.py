@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
+import bson
 import mongomock
-from mongomock import collection
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from mongomock import collection, database
 from pymongo.database import Database
 
 Result = TypeVar("Result")
@@ -26,6 +29,17 @@ class _Cursor(collection.Cursor):
         return list(self)
 
 
+class _Collection(collection.Collection):
+    """The driver takes documents that are BSON already."""
+
+    def insert_many(self, documents: Any, *arguments: Any, **more: Any) -> Any:
+        plain = [bson.decode(each.raw, _CODEC) if isinstance(each, RawBSONDocument) else each for each in documents]
+        return super().insert_many(plain, *arguments, **more)  # type: ignore[no-untyped-call]
+
+
+_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
+
+
 class _Session:
     """Does at once what a transaction does, and undoes nothing."""
 
@@ -45,8 +59,9 @@ class _Session:
 def mock_database() -> Database[dict[str, Any]]:
     """An empty database in memory; its transactions undo nothing."""
     vars(collection).update(BulkOperationBuilder=_Operations, Cursor=_Cursor)
+    vars(database).update(Collection=_Collection)
     mongomock.ignore_feature("session")
     client: Any = mongomock.MongoClient(tz_aware=True)
     client.start_session = _Session
-    database: Database[dict[str, Any]] = client["banyan"]
-    return database
+    mock: Database[dict[str, Any]] = client["banyan"]
+    return mock
