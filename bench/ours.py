@@ -102,12 +102,13 @@ def wait_until_ended(client: Client, where: Document, count: int, most_pause: fl
     are not foreseen.
     """
     condition = {**where, "state": {"$in": ["terminated", "cancelled"]}}
-    begun = time.monotonic()
+    begun = none = time.monotonic()
     while (ended := client.tasks(condition, projection=["state"], max_results=1).total) < count:
-        passed = time.monotonic() - begun
-        if passed > _LONGEST_SECONDS:
-            raise Incomplete(f"{ended} of {count} tasks have ended after {passed:.0f} s")
-        remaining = passed * (count - ended) / ended if ended else _LEAST_PAUSE
+        now = time.monotonic()
+        if now - begun > _LONGEST_SECONDS:
+            raise Incomplete(f"{ended} of {count} tasks have ended after {now - begun:.0f} s")
+        none = none if ended else now
+        remaining = (now - none) * (count - ended) / ended if ended else (now - begun) / 2
         time.sleep(min(max(remaining / 2, _LEAST_PAUSE), most_pause))
 
 
