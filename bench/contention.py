@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from bench.question import OURS, Answer, Question, Size, Target
 from bench.simulated_workers import SimulatedWorker, crowd
 from bench.stage import DURABILITY, Scene, stage
+from bench.turns import Watch
 
 SERVERS = 2
 WORKERS = 50
@@ -45,6 +46,11 @@ def measure(size: Size) -> Answer:
         },
         details={"tasks": tasks, "claims": [tally.full + tally.empty for tally, _ in tallies]},
     )
+
+
+def _again(watch: Watch) -> None:
+    with stage() as here, here.scene("contention", servers=SERVERS) as scene, watch:
+        asyncio.run(_emptied(scene, 3_000))
 
 
 async def _emptied(scene: Scene, tasks: int) -> tuple[_Tally, float]:
@@ -87,4 +93,5 @@ QUESTION = Question(
     ),
     targets=(Target(text="under 5% empty", at_most=5.0),),
     measure=measure,
+    again=_again,
 )

@@ -18,6 +18,7 @@ from bench.noop_models import MODELS, models
 from bench.processes import eventually
 from bench.progress import say
 from bench.question import Answer, Question, Size, Target
+from bench.turns import Watch
 
 Document = dict[str, Any]
 
@@ -49,6 +50,15 @@ def measure(size: Size) -> Answer:
         series={name: [_MILLI * each for each in seconds] for name, seconds in series.items()},
         details={"calls_in_host": _CALLS[size]},
     )
+
+
+def _again(watch: Watch) -> None:
+    with models("--cores", "2") as banyan:
+        _cold(banyan.client)
+        with watch:
+            for _ in range(50):
+                _post_to_end(banyan.client)
+                _to_flag(banyan.client)
 
 
 def _task(do: str, **fields: Any) -> Document:
@@ -164,4 +174,5 @@ QUESTION = Question(
         Target(text="cancelled to its end, one that does not", series=DEAF),
     ),
     measure=measure,
+    again=_again,
 )

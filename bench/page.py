@@ -1,6 +1,6 @@
 """The part of `docs/performance.md` that is made from results: table, plots, what it ran on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from banyan.errors import SetupError
@@ -38,8 +38,12 @@ def _around(text: str, page: Path) -> tuple[str, str]:
 def _part(session: Session, drawn: list[Line]) -> Iterator[str]:
     yield f"{_where(session)}\n"
     yield table.markdown(session)
-    for remark in table.remarks(session):
-        yield f"- {remark}"
+    for line in session.lines:
+        for remark in table.remarks(line):
+            yield f"- {remark}"
+        for title, functions in table.profiles(line):
+            yield f"\n{title}:\n"
+            yield _functions(functions)
     yield "\n### What each line measures\n"
     for line in session.lines:
         yield f"**{line.name}**: {line.text}. {line.conditions}.\n"
@@ -47,6 +51,11 @@ def _part(session: Session, drawn: list[Line]) -> Iterator[str]:
             yield f"![{line.name}]({PLOTS}/{line.name}.svg)\n"
     yield "### Versions\n"
     yield ", ".join(f"{name} {version}" for name, version in sorted(session.versions.items())) + "\n"
+
+
+def _functions(rows: Sequence[tuple[str, str, str]]) -> str:
+    body = [("with all", "alone", "function"), ("--:", "--:", "---"), *((a, b, f"`{name}`") for a, b, name in rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in body) + "\n"
 
 
 def _where(session: Session) -> str:

@@ -6,6 +6,10 @@ from enum import StrEnum
 from statistics import median
 from typing import Any
 
+from bench.turns import Watch
+
+Again = Callable[[Watch], object]
+
 OURS = "banyan"
 
 
@@ -69,3 +73,5 @@ class Question:
     """Measures ours, the peers and the floors in turns. Whatever is missing in a run is an error, never a figure."""
     why: str = ""
     """What keeps the line from holding where it does not; shown only then."""
+    again: Again | None = None
+    """Does some seconds of ours once more, warm and under the watch, for a profile; nothing is measured."""

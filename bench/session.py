@@ -15,6 +15,7 @@ from bench.errors import Incomplete
 from bench.machine import machine, revision, versions
 from bench.progress import say
 from bench.question import Answer, Question, Size, Target
+from bench.sampling import profile_of
 
 _FORMAT = 1
 _SOURCES = Path(__file__).parent.parent
@@ -101,9 +102,12 @@ def _asked(question: Question, size: Size) -> Line:
         traceback.print_exc()
     if fault:
         say(f"  not measured: {fault}")
-    seconds = round(time.monotonic() - begun, 1)
     shared = {name: getattr(question, name) for name in ("name", "text", "conditions", "targets", "why")}
-    return Line(**shared, answer=answer, error=fault, seconds=seconds)
+    line = Line(**shared, answer=answer, error=fault)
+    if answer is not None and question.again is not None and line.holds() is False:
+        say("  it does not hold: once more, for a profile")
+        line = replace(line, answer=replace(answer, details={**answer.details, "profile": profile_of(question.again)}))
+    return replace(line, seconds=round(time.monotonic() - begun, 1))
 
 
 def _told(line: Line) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The table: for each target its floor or peer, ours, the ratio, and whether it holds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from bench.question import OURS, Target
 from bench.session import Line, Session
@@ -39,7 +40,11 @@ def text(session: Session) -> str:
     widths = [max(len(row[i]) for row in table) for i in range(len(_HEAD))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*lines, *remarks(session)]) + "\n"
+    for line in session.lines:
+        lines += remarks(line)
+        for title, functions in profiles(line):
+            lines += ["", f"  {title}", *(f"  {share:>6}  {own:>6}  {name}" for share, own, name in functions), ""]
+    return "\n".join(lines) + "\n"
 
 
 def markdown(session: Session) -> str:
@@ -48,17 +53,43 @@ def markdown(session: Session) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in body) + "\n"
 
 
-def remarks(session: Session) -> list[str]:
-    """A sentence for each series that is missing, each line that failed, and each that does not hold."""
-    said = []
-    for line in session.lines:
-        if line.error:
-            said.append(f"{line.name} was not measured: {line.error}")
-        for name, reason in missing(line).items():
-            said.append(f"{line.name} was measured without {name}: {reason}")
-        if line.holds() is False and (reasons := [each for each in (line.why, _spent(line)) if each]):
-            said.append(f"{line.name} does not hold: {'; '.join(reasons)}")
+def remarks(line: Line) -> list[str]:
+    """What there is to say of a line: that it failed, what is missing, why it does not hold."""
+    said = [f"{line.name} was not measured: {line.error}"] if line.error else []
+    said += [f"{line.name} was measured without {name}: {reason}" for name, reason in missing(line).items()]
+    if line.holds() is False and (reasons := [each for each in (line.why, _spent(line), _unseen(line)) if each]):
+        said.append(f"{line.name} does not hold: {'; '.join(reasons)}")
     return said
+
+
+def profiles(line: Line) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """For each part of ours a title and its functions: share with what each calls, share alone, name."""
+    profile = {part: each for part, each in _profile(line).items() if part != "missing"}
+    return [
+        (_title(line, part, each), [_shown(function) for function in each["functions"]])
+        for part, each in profile.items()
+    ]
+
+
+def _title(line: Line, part: str, profile: Mapping[str, Any]) -> str:
+    packages = "".join(f", {name} {share:.0%}" for name, share in profile["packages"].items())
+    return (
+        f"{line.name}: the {part}'s time in Python ({profile['samples']:,} samples{packages}) by functions, "
+        "with all that they call, and alone with libraries"
+    )
+
+
+def _shown(function: Mapping[str, Any]) -> tuple[str, str, str]:
+    return f"{function['share']:.0%}", f"{function['own']:.0%}", f"{function['name']} ({function['file']})"
+
+
+def _profile(line: Line) -> Mapping[str, Any]:
+    return line.answer.details.get("profile", {}) if line.answer else {}
+
+
+def _unseen(line: Line) -> str:
+    reason = _profile(line).get("missing")
+    return f"there is no profile of it: {reason}" if reason else ""
 
 
 def _spent(line: Line) -> str:

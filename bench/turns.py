@@ -68,6 +68,19 @@ class Turns:
         return {"tasks": self.counts, "missing": self.missing, "cpu_ms_a_task": self.cpu_ms}
 
 
+def once(
+    open_ours: Callable[[], AbstractContextManager[Run]], count: int, warm_up: int = 20
+) -> Callable[[Watch], None]:
+    """A run of so many tasks that nobody measures, under the watch that it is given."""
+
+    def again(watch: Watch) -> None:
+        with open_ours() as run:
+            run(warm_up, Watch())
+            run(count, watch)
+
+    return again
+
+
 def in_turns(contestants: Sequence[Contestant], settle: Callable[[], None] | None = None) -> Turns:
     """Start all of them, warm each up, and let them run one after the other, round by round.
 

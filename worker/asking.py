@@ -11,6 +11,10 @@ AT_ONCE = 256
 """How many tasks are asked for to start at once, at most."""
 AHEAD = 2_000
 """How many tasks are asked for ahead, at most."""
+FIRST = 128
+"""How many of them while next to nothing is here, at most: a short answer comes soon."""
+GROWTH = 3
+"""For how many times what is here the next answer may be, so that it comes before that has run out."""
 RECENT_SECONDS = 5.0
 """A class is asked ahead for while its tasks came or ended within this time."""
 PAUSE_SECONDS = 0.02
@@ -152,8 +156,9 @@ def _ahead(
     if seconds > ahead_seconds / 2:
         return {}  # enough is here
     share = (ahead_seconds - seconds) / max(1, len(recent))
+    most = min(AHEAD, max(FIRST, GROWTH * sum(queued.values())))
     wanted = {
-        key: min(AHEAD, _trust(count, side_by_side), math.floor(share * side_by_side / max(mean, 1e-4) + 1e-6))
+        key: min(most, _trust(count, side_by_side), math.floor(share * side_by_side / max(mean, 1e-4) + 1e-6))
         for key, (mean, side_by_side, count) in recent.items()
     }
     return {key: count for key, count in wanted.items() if count}

@@ -83,7 +83,7 @@ class Daemon:
         self._executors = Executors([ShellExecutor(place, groups), self._models])
         note = write_note if settings.log.level in ("debug", "info") else write_warning
         self._link = Link(server, self._spool, self.tell, note, lambda: datetime.now(UTC).isoformat())
-        self._watcher = Watcher(settings.usage.interval, lambda: self._spawner.pid, self.tell)
+        self._watcher = Watcher(settings.usage.interval, lambda: self._spawner.pids, self.tell)
         uploads = Uploads(
             server,
             layout,

@@ -8,6 +8,7 @@ their own.
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 
 from banyan.domain.resources import Resources
 from worker.allocation import Allocator
@@ -16,7 +17,7 @@ from worker.events import Allocation
 
 LANE_SECONDS = 0.05
 """How much expected work a lane may hold beyond its first task."""
-MAX_LANE = 100
+MAX_LANE = 64
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,7 +46,6 @@ class Lanes:
         self._lanes: dict[int, Lane] = {}
         self._of_class: dict[str, dict[int, Lane]] = {}
         self._members = 0
-        self._numbers = 0
 
     @property
     def free(self) -> Resources:
@@ -119,8 +119,8 @@ class Lanes:
         allocation = self.allocator.take(attempt.grant.resources)
         if allocation is None:
             return self._room(attempt.grant.task_class)
-        self._numbers += 1
-        lane = Lane(number=self._numbers, task_class=attempt.grant.task_class, allocation=allocation)
+        number = next(number for number in count() if number not in self._lanes)  # low: evenly among the supervisors
+        lane = Lane(number=number, task_class=attempt.grant.task_class, allocation=allocation)
         self._lanes[lane.number] = lane
         self._of_class.setdefault(lane.task_class, {})[lane.number] = lane
         return lane

@@ -1,4 +1,4 @@
-"""The worker's end of the pipe to its supervisor; see `supervisor` for what is said on it."""
+"""The worker's ends of the pipes to its supervisors; see `supervisor` for what is said on them."""
 
 import ctypes
 import os
@@ -14,6 +14,7 @@ from banyan import frames
 from banyan.errors import SetupError
 from worker.offspring import PR_SET_CHILD_SUBREAPER, children, kill, signal_group
 
+SUPERVISORS = 2
 START_SECONDS = 20.0
 """How long a supervisor may take to say hello on a busy machine."""
 
@@ -53,23 +54,116 @@ class Job(NamedTuple):
 
 
 class SupervisorDied(Exception):
-    """The supervisor is gone, and so are its tasks."""
+    """A supervisor is gone, and so are its tasks; those of the others have to go with it."""
 
 
 class Spawner:
-    """Starts the supervisor and speaks with it without ever blocking on the pipe.
+    """Starts the supervisors and speaks with them without ever blocking on a pipe.
 
-    SetupError if it cannot be started.
+    There are two, since the kernel holds up whoever spawns until the new process has a core to run on: as long as that
+    takes one of them, the other gives the next task to another core. A lane always has the same, and all hosts are the
+    first one's. SetupError if they cannot be started.
     """
 
-    def __init__(self) -> None:
-        # Should the supervisor be killed, its tasks' processes come to us, and we can kill them.
+    def __init__(self, count: int = SUPERVISORS) -> None:
+        # Should a supervisor be killed, its tasks' processes come to us, and we can kill them.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._others = set(children())
+        self._pipes = [Pipes() for _ in range(count)]
+        self._heard = select.epoll()
+        for pipes in self._pipes:
+            self._heard.register(pipes.answers_fileno, select.EPOLLIN)
+        self.pids = [pipes.hello() for pipes in self._pipes]
+
+    def fileno(self) -> int:
+        """Readable when answers have come."""
+        return self._heard.fileno()
+
+    @property
+    def backlog(self) -> bool:
+        """Whether commands wait for room in a pipe: call `push` when there is."""
+        return any(pipes.backlog for pipes in self._pipes)
+
+    def run(self, lane: int, key: str, job: Job) -> None:
+        """Have a job run after those that its lane already has."""
+        which = lane % len(self._pipes) if job.hosted is None else 0
+        self._pipes[which].say(("run", lane, key, tuple(job)))
+
+    def drop(self, key: str) -> None:
+        """Have a job forgotten that has not started."""
+        self._say_to_all(("drop", key))
+
+    def signal(self, key: str, number: int) -> None:
+        """Have a signal sent to the process group of a job."""
+        self._say_to_all(("signal", key, int(number)))
+
+    def limit(self, umask: int, core_bytes: int, user: tuple[int, int, list[int]] | None) -> None:
+        """Say what holds for all jobs that are given from now on; `user` is whose they shall be, if not ours."""
+        self._say_to_all(("limits", umask, core_bytes, user))
+
+    def keep_hosts(self, max_idle: int, max_tasks: int, idle_seconds: float, start_seconds: float) -> None:
+        """Say how host processes are kept (see `worker.hosts`)."""
+        self._say_to_all(("hosts", max_idle, max_tasks, idle_seconds, start_seconds))
+
+    def _say_to_all(self, command: tuple[Any, ...]) -> None:
+        for pipes in self._pipes:
+            pipes.say(command)
+
+    def push(self) -> None:
+        """Send what was said; what a pipe does not take now waits. SupervisorDied if one does not listen."""
+        for pipes in self._pipes:
+            pipes.push()
+
+    def answers(self) -> list[tuple[Any, ...]]:
+        """What the supervisors have said since; SupervisorDied if one says nothing any more."""
+        found: list[tuple[Any, ...]] = []
+        died: SupervisorDied | None = None
+        for pipes in self._pipes:
+            try:
+                found += pipes.answers()
+            except SupervisorDied as error:
+                died = error
+        if died is not None and not found:
+            raise died
+        return found
+
+    def close(self) -> None:
+        """Let the supervisors kill what they still have, and wait until they are gone."""
+        for pipes in self._pipes:
+            pipes.close_commands()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while not all(map(_gone, self.pids)) and time.monotonic() < deadline:
+            select.select([], [], [], 0.005)
+        self._close_answers()
+
+    def clean_up(self, groups: Iterable[int]) -> None:
+        """After SupervisorDied: kill the process groups of all tasks, and every process that is ours or came to us."""
+        for group in groups:
+            signal_group(group, 9)
+        for pipes in self._pipes:
+            pipes.close_commands()
+        self._close_answers()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while (left := set(children()) - self._others) and time.monotonic() < deadline:
+            for pid in left:
+                kill(pid)
+                _gone(pid)
+            select.select([], [], [], 0.005)
+
+    def _close_answers(self) -> None:
+        self._heard.close()
+        for pipes in self._pipes:
+            pipes.close_answers()
+
+
+class Pipes:
+    """One supervisor, which begins with this, and the pipes to and from it. SetupError if it cannot be started."""
+
+    def __init__(self) -> None:
         self._unsent = bytearray()
         self._received = frames.Unpacker()
         self._pending: list[tuple[Any, ...]] = []
-        process = subprocess.Popen(
+        self._process = subprocess.Popen(
             [sys.executable, *_SMALL, "-c", _PROGRAM, str(Path(__file__).resolve().parent.parent)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -77,47 +171,39 @@ class Spawner:
             cwd="/",
             bufsize=0,
         )
-        if process.stdin is None or process.stdout is None:
+        if self._process.stdin is None or self._process.stdout is None:
             raise SetupError("the supervisor has no pipes")
-        self._commands, self._answers = process.stdin, process.stdout
-        process.wait()  # it has left a child of its own
+        self._commands, self._answers = self._process.stdin, self._process.stdout
         os.set_blocking(self._commands.fileno(), False)
         os.set_blocking(self._answers.fileno(), False)
-        self.pid = self._hello()
 
-    def fileno(self) -> int:
+    @property
+    def answers_fileno(self) -> int:
         """Readable when answers have come."""
         return self._answers.fileno()
 
     @property
-    def commands_fileno(self) -> int:
-        """To be watched for writing while `backlog` is true."""
-        return self._commands.fileno()
-
-    @property
     def backlog(self) -> bool:
-        """Whether commands wait for room in the pipe: call `push` when there is."""
+        """Whether commands wait for room in the pipe."""
         return bool(self._unsent)
 
-    def run(self, lane: int, key: str, job: Job) -> None:
-        """Have a job run after those that its lane already has."""
-        self._pending.append(("run", lane, key, tuple(job)))
+    def hello(self) -> int:
+        """Wait until it is ready; its process id."""
+        self._process.wait()  # it has left a child of its own
+        deadline = time.monotonic() + START_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            select.select([self._answers], [], [], left)
+            try:
+                said = self.answers()
+            except SupervisorDied as error:
+                raise SetupError("the supervisor ended at once; its message stands above") from error
+            if said:
+                return int(said[0][1])
+        raise SetupError(f"the supervisor did not start within {START_SECONDS:g} s")
 
-    def drop(self, key: str) -> None:
-        """Have a job forgotten that has not started."""
-        self._pending.append(("drop", key))
-
-    def signal(self, key: str, number: int) -> None:
-        """Have a signal sent to the process group of a job."""
-        self._pending.append(("signal", key, int(number)))
-
-    def limit(self, umask: int, core_bytes: int, user: tuple[int, int, list[int]] | None) -> None:
-        """Say what holds for all jobs that are given from now on; `user` is whose they shall be, if not ours."""
-        self._pending.append(("limits", umask, core_bytes, user))
-
-    def keep_hosts(self, max_idle: int, max_tasks: int, idle_seconds: float, start_seconds: float) -> None:
-        """Say how host processes are kept (see `worker.hosts`)."""
-        self._pending.append(("hosts", max_idle, max_tasks, idle_seconds, start_seconds))
+    def say(self, command: tuple[Any, ...]) -> None:
+        """Have this sent by the next `push`."""
+        self._pending.append(command)
 
     def push(self) -> None:
         """Send what was said; what the pipe does not take now waits. SupervisorDied if nobody listens."""
@@ -133,7 +219,7 @@ class Spawner:
             raise SupervisorDied from error
 
     def answers(self) -> list[tuple[Any, ...]]:
-        """What the supervisor has said since; SupervisorDied if it says nothing any more."""
+        """What it has said since; SupervisorDied if it says nothing any more."""
         found: list[tuple[Any, ...]] = []
         while True:
             try:
@@ -146,38 +232,13 @@ class Spawner:
             if len(data) < frames.READ_BYTES:
                 return found
 
-    def close(self) -> None:
-        """Let the supervisor kill what it still has, and wait until it is gone."""
+    def close_commands(self) -> None:
+        """It hears nothing more: it kills what it has, and goes."""
         self._commands.close()
-        deadline = time.monotonic() + CLOSE_SECONDS
-        while not _gone(self.pid) and time.monotonic() < deadline:
-            select.select([], [], [], 0.005)
-        self._answers.close()
 
-    def clean_up(self, groups: Iterable[int]) -> None:
-        """After SupervisorDied: kill the process groups of its tasks and every orphan that came to us."""
-        for group in groups:
-            signal_group(group, 9)
-        self._commands.close()
+    def close_answers(self) -> None:
+        """Nothing more is heard of it."""
         self._answers.close()
-        deadline = time.monotonic() + CLOSE_SECONDS
-        while (left := set(children()) - self._others) and time.monotonic() < deadline:
-            for pid in left:
-                kill(pid)
-                _gone(pid)
-            select.select([], [], [], 0.005)
-
-    def _hello(self) -> int:
-        deadline = time.monotonic() + START_SECONDS
-        while (left := deadline - time.monotonic()) > 0:
-            select.select([self._answers], [], [], left)
-            try:
-                said = self.answers()
-            except SupervisorDied as error:
-                raise SetupError("the supervisor ended at once; its message stands above") from error
-            if said:
-                return int(said[0][1])
-        raise SetupError(f"the supervisor did not start within {START_SECONDS:g} s")
 
 
 def _gone(pid: int) -> bool:

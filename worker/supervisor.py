@@ -55,7 +55,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-FLUSH_SECONDS = 0.01
+FLUSH_SECONDS = 0.02
 """How long answers may wait for company while there is more to do."""
 SWEEP_SECONDS = 2.0
 """How long the end of a job waits for processes that take their time to die."""

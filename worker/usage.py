@@ -7,7 +7,7 @@ interval are not looked at, so short ones cost nothing here.
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -73,8 +73,8 @@ def _process(pid: int) -> Process | None:
     )
 
 
-def trees(table: Mapping[int, Process], roots: Mapping[int, str], reaper: int) -> dict[str, list[Process]]:
-    """The processes of each task. `roots` maps the tasks' first processes to tasks, `reaper` inherits orphans.
+def trees(table: Mapping[int, Process], roots: Mapping[int, str], reapers: Collection[int]) -> dict[str, list[Process]]:
+    """The processes of each task. `roots` maps the tasks' first processes to tasks; `reapers` inherit orphans.
 
     A process belongs to a task if its session, its parent or, for an orphan, its environment says so.
     """
@@ -82,7 +82,7 @@ def trees(table: Mapping[int, Process], roots: Mapping[int, str], reaper: int) -
     for process in table.values():
         children.setdefault(process.parent, []).append(process)
     waiting = [(process, roots[process.session]) for process in table.values() if process.session in roots]
-    for orphan in children.get(reaper, ()):
+    for orphan in (each for reaper in reapers for each in children.get(reaper, ())):
         if orphan.session not in roots:
             task = owner(orphan.pid, {})
             if task is not None:
@@ -128,9 +128,9 @@ class _Seen:
 class Watcher:
     """Samples the watched tasks every `interval` seconds and tells what it saw."""
 
-    def __init__(self, interval: float, reaper: Callable[[], int], tell: Callable[[Event], None]) -> None:
+    def __init__(self, interval: float, reapers: Callable[[], Collection[int]], tell: Callable[[Event], None]) -> None:
         self._interval = interval
-        self._reaper = reaper
+        self._reapers = reapers
         self._tell = tell
         self._changed = threading.Condition()
         self._watched: dict[str, _Seen] = {}
@@ -177,7 +177,7 @@ class Watcher:
         return now - seen.at >= self._interval * 0.99
 
     def _look(self, tasks: list[_Seen], now: float) -> None:
-        found = trees(process_table(), {seen.task.pid: seen.task.execution for seen in tasks}, self._reaper())
+        found = trees(process_table(), {seen.task.pid: seen.task.execution for seen in tasks}, self._reapers())
         date = datetime.now(UTC)
         for seen in tasks:
             processes = found[seen.task.execution]

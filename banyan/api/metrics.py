@@ -10,12 +10,12 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from banyan.api.context import actor, context
+from banyan.api.context import actor
 from banyan.api.data import reader
 from banyan.api.routes import route
 from banyan.domain.roles import Role
 from banyan.errors import Forbidden
-from banyan.storage.statistics import count_tasks, count_workers
+from banyan.storage.statistics import count_queues, count_workers
 
 _KEY = "BANYAN_METRICS"
 _FRESH_SECONDS = 5.0
@@ -69,7 +69,7 @@ class _Queue(Collector):
 
 def _counted() -> list[GaugeMetricFamily]:
     tasks = GaugeMetricFamily("banyan_tasks", "Tasks by queue and state", labels=("queue", "state"))
-    for queue, states in count_tasks(reader(), {}, context().now())["queues"].items():
+    for queue, states in count_queues(reader()).items():
         for state, count in states.items():
             tasks.add_metric((queue, state), count)
     workers = GaugeMetricFamily("banyan_workers", "Workers by state", labels=("state",))

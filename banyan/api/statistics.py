@@ -20,7 +20,11 @@ Document = dict[str, Any]
     summary="Counts, waits, run times, memory and rates of tasks, and the workers by state",
 )
 def statistics() -> Document:
-    """Counts of all matching tasks; distributions over the newest 100,000 of them that ran and ended."""
+    """Counts of all matching tasks; distributions over the newest 100,000 of them that ran and ended.
+
+    Without a filter the distributions are those of the newest 10,000 that have ended, as far as they ran. `measured` is
+    how many tasks they rest on.
+    """
     return figures(both(parse_where("tasks", request.args.get("where")), visible("tasks")))
 
 

@@ -81,9 +81,12 @@ class Audit:
             settle(context, advance(context, ready, exact=True))
 
     def _note_drift(self, children: Sequence[ObjectId]) -> None:
-        """A difference may be a settlement under way: it counts if it is still the same at the next look."""
-        exact = self._context.storage.edges.pending_counts(children)
-        shown = self._context.storage.tasks.documents(children, ["pending_dependency_count"])
+        """A difference may be a settlement under way: it counts if it is still the same at the next look.
+
+        Children that wait for very many parents are left until they wait for fewer.
+        """
+        exact = self._context.storage.edges.few_pending(children)
+        shown = self._context.storage.tasks.documents(exact, ["pending_dependency_count"])
         told = {id: document.get("pending_dependency_count", 0) for id, document in shown.items()}
         self._drifted = {id: (told[id], exact[id]) for id in told if told[id] != exact[id]}
 

@@ -15,7 +15,7 @@ from banyan.storage.mongo import Session
 
 _EDGES = 1000
 _PARENTS = 500
-_COUNTED = 1000
+_COUNTED = 100
 _ROUNDS = 20
 
 
@@ -61,10 +61,10 @@ def _mark(context: Context, edges: Sequence[Edge], parents: dict[ObjectId, Task]
 
 def _advance_all(context: Context, parents: Sequence[ObjectId]) -> list[ObjectId]:
     ended: list[ObjectId] = []
-    last: ObjectId | None = None
-    while edges := context.storage.edges.of_parents(parents, after=last, limit=_EDGES):
+    last: Edge | None = None
+    while edges := context.storage.edges.page_of_parents(parents, last, _EDGES):
         ended += advance(context, [edge.child for edge in edges], exact=True)
-        last = edges[-1].id
+        last = edges[-1]
     return ended
 
 
@@ -72,7 +72,8 @@ def advance(context: Context, children: Sequence[ObjectId], *, exact: bool = Fal
     """Promote or cancel those inactive children whose edges say so; those that ended by it and are parents.
 
     `children` names a child once for each edge that was settled just now; with `exact` the number of pending
-    dependencies that readers see is corrected whatever it was.
+    dependencies that readers see is corrected whatever it was, unless it is large: then it is `audit` that does it
+    once it no longer is.
     """
     ended: list[ObjectId] = []
     settled = Counter(children)
@@ -90,8 +91,8 @@ def advance(context: Context, children: Sequence[ObjectId], *, exact: bool = Fal
 class _Look:
     """One look at children of which some edges (`settled` says how many) were settled.
 
-    Where it is shown to be small, the number of edges that they still wait for is counted each time. A large one is
-    lowered instead, for counting it again and again would cost its square.
+    Where it is shown to be small, and is, the number of edges that they still wait for is counted each time. A large
+    one is lowered instead, for counting it again and again would cost its square.
     """
 
     context: Context
@@ -106,7 +107,7 @@ class _Look:
         """What there is to know of these children's edges."""
         edges = self.context.storage.edges
         few = [id for id, task in tasks.items() if self.exact or task.pending <= _COUNTED]
-        counts = edges.pending_counts(few, session) if few else {}
+        counts = edges.few_pending(few, session)
         many = [id for id in tasks if id not in counts]
         self.seen.update(tasks)
         self.counts.update(counts)
@@ -135,7 +136,7 @@ class _Look:
         """Show it of the others too; those (with their edges) that were changed by someone else in between."""
         tasks = self.context.storage.tasks
         large = {id: self.settled[id] for id in self.seen if self._count(id) is None}
-        if large:
+        if large and not self.exact:
             tasks.discount(large)
         others = [(task, self._count(id)) for id, task in self.seen.items() if id not in applied.changed]
         counts = [(task, count) for task, count in others if count is not None and count != task.pending]

@@ -12,6 +12,11 @@ from banyan.domain.continuations import Edge
 Document = dict[str, Any]
 Session = ClientSession | None
 
+FEW = 1000
+"""A child that waits for as many parents is not counted any more where many are counted again and again."""
+
+_BY_CHILD = {"child": 1, "settled": 1, "satisfied": 1}
+
 
 class EdgeStore:
     """Edges by parent and by child; each carries what became of it in `settled`."""
@@ -23,7 +28,7 @@ class EdgeStore:
         """Create the indexes that settling and reading rest on."""
         self._edges.create_index([("parent", 1), ("child", 1)], unique=True, name="edge")
         self._edges.create_index([("parent", 1), ("settled", 1)], name="parent")
-        self._edges.create_index([("child", 1), ("settled", 1), ("satisfied", 1)], name="child")
+        self._edges.create_index(list(_BY_CHILD.items()), name="child")
 
     def insert(self, edges: Sequence[Edge], session: Session = None) -> None:
         """Store new edges; raises the driver's duplicate key error when one is there already."""
@@ -48,17 +53,25 @@ class EdgeStore:
     def unsettled(self, parents: Iterable[ObjectId], limit: int, session: Session = None) -> list[Edge]:
         """Edges of these parents that are not settled yet."""
         where = {"parent": {"$in": list(parents)}, "settled": False}
-        return [edge_of(d) for d in self._edges.find(where, session=session).limit(limit)]
+        # By the other index of parents it would look at all that were settled before.
+        return [edge_of(d) for d in self._edges.find(where, session=session).hint("parent").limit(limit)]
 
-    def of_parents(
-        self, parents: Iterable[ObjectId], session: Session = None, after: ObjectId | None = None, limit: int = 0
-    ) -> list[Edge]:
-        """All edges of these parents; with `limit` a page of them in the order of their ids, after `after`."""
-        where: Document = {"parent": {"$in": list(parents)}}
+    def of_parents(self, parents: Iterable[ObjectId], session: Session = None) -> list[Edge]:
+        """All edges of these parents."""
+        return [edge_of(d) for d in self._edges.find({"parent": {"$in": list(parents)}}, session=session)]
+
+    def page_of_parents(self, parents: Sequence[ObjectId], after: Edge | None, limit: int) -> list[Edge]:
+        """Some edges of these parents in the order of parents and children, after `after`; none at the end."""
         if after is not None:
-            where["_id"] = {"$gt": after}
-        found = self._edges.find(where, session=session)
-        return [edge_of(d) for d in (found.sort("_id").limit(limit) if limit else found)]
+            same = {"parent": after.parent, "child": {"$gt": after.child}}
+            if edges := self._by_parent(same, limit):
+                return edges
+            parents = [id for id in parents if id > after.parent]
+        return self._by_parent({"parent": {"$in": list(parents)}}, limit)
+
+    def _by_parent(self, where: Document, limit: int) -> list[Edge]:
+        found = self._edges.find(where).sort([("parent", 1), ("child", 1)]).hint("edge")
+        return [edge_of(d) for d in found.limit(limit)]
 
     def page(self, after: ObjectId | None, limit: int) -> list[Edge]:
         """Some of all edges in the order of their ids, after `after`."""
@@ -93,7 +106,7 @@ class EdgeStore:
         """Which of the children have an edge that is not settled; one index step for each child, not each edge."""
         pipeline: list[Document] = [
             {"$match": {"child": {"$in": list(children)}, "settled": False}},
-            {"$sort": {"child": 1, "settled": 1, "satisfied": 1}},
+            {"$sort": _BY_CHILD},
             {"$group": {"_id": "$child", "first": {"$first": "$settled"}}},
         ]
         return {d["_id"] for d in self._edges.aggregate(pipeline, session=session)}
@@ -102,19 +115,47 @@ class EdgeStore:
         """Which of the children have an edge at all."""
         pipeline: list[Document] = [
             {"$match": {"child": {"$in": list(children)}}},
-            {"$sort": {"child": 1, "settled": 1, "satisfied": 1}},
+            {"$sort": _BY_CHILD},
             {"$group": {"_id": "$child", "first": {"$first": "$settled"}}},
         ]
         return {d["_id"] for d in self._edges.aggregate(pipeline)}
 
     def broken(self, children: Sequence[ObjectId], session: Session = None) -> dict[ObjectId, ObjectId]:
-        """Which of the children have an edge that can no longer be satisfied, and a parent to blame."""
-        where = {"child": {"$in": list(children)}, "settled": True, "satisfied": False}
-        found = self._edges.find(where, {"child": 1, "parent": 1}, session=session)
-        return {d["child"]: d["parent"] for d in found}
+        """Which of the children have an edge that can no longer be satisfied, and a parent to blame.
+
+        One index step for each child, as `waiting`.
+        """
+        pipeline: list[Document] = [
+            {"$match": {"child": {"$in": list(children)}, "settled": True, "satisfied": False}},
+            {"$sort": _BY_CHILD},
+            {"$group": {"_id": "$child", "parent": {"$first": "$parent"}}},
+        ]
+        return {d["_id"]: d["parent"] for d in self._edges.aggregate(pipeline, session=session)}
+
+    def few_pending(self, children: Iterable[ObjectId], session: Session = None) -> dict[ObjectId, int]:
+        """The exact number of unsettled edges of each child that has fewer than `FEW`; the others are left out.
+
+        No command looks at more edges than that.
+        """
+        counts: dict[ObjectId, int] = {}
+        left = sorted(children)
+        while left:
+            pipeline: list[Document] = [
+                {"$match": {"child": {"$in": left}, "settled": False}},
+                {"$sort": _BY_CHILD},
+                {"$limit": FEW},
+                {"$group": {"_id": "$child", "count": {"$sum": 1}}},
+            ]
+            found = {d["_id"]: d["count"] for d in self._edges.aggregate(pipeline, session=session)}
+            if sum(found.values()) < FEW:
+                return counts | {id: found.get(id, 0) for id in left}
+            last = max(found)  # it may have more than the limit let through
+            counts |= {id: found.get(id, 0) for id in left if id < last}
+            left = [id for id in left if id > last or (id == last and found[id] < FEW)]
+        return counts
 
     def pending_counts(self, children: Iterable[ObjectId], session: Session = None) -> dict[ObjectId, int]:
-        """The exact number of unsettled edges of each child."""
+        """The exact number of unsettled edges of each child, however many."""
         ids = list(children)
         counts = dict.fromkeys(ids, 0)
         pipeline: list[Document] = [

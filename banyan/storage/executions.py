@@ -11,6 +11,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
 from banyan.storage.by_ids import by_ids
+from banyan.storage.in_bulk import Write, change_each
 from banyan.storage.reach import only_duplicates
 from banyan.storage.references import plain
 
@@ -62,17 +63,11 @@ class ExecutionStore:
         if not ends:
             return set()
         mark = ObjectId()
-        result = self._executions.bulk_write(
-            [
-                UpdateOne(
-                    {"_id": execution, "time_terminated": None},
-                    {"$set": {**fields, "last_update": now, "ended_by": mark}},
-                )
-                for execution, fields in ends.items()
-            ],
-            ordered=False,
-        )
-        if result.matched_count == len(ends):
+        writes = [
+            Write(id=id, guard=("time_terminated", None), fields={**fields, "last_update": now, "ended_by": mark})
+            for id, fields in ends.items()
+        ]
+        if change_each(self._executions, writes) == len(ends):
             return set(ends)
         found = self._executions.find({"_id": {"$in": list(ends)}, "ended_by": mark}, {"_id": 1})
         return {d["_id"] for d in found}

@@ -86,9 +86,12 @@ class Reader:
                 return about
         return self._db[collection].count_documents(where, maxTimeMS=self._max_time_ms)
 
-    def aggregate(self, collection: str, pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:
-        """The answer of an aggregation."""
-        return list(self._db[collection].aggregate(pipeline, maxTimeMS=self._max_time_ms, allowDiskUse=True))
+    def aggregate(
+        self, collection: str, pipeline: Sequence[Mapping[str, Any]], hint: str | None = None
+    ) -> list[Document]:
+        """The answer of an aggregation; `hint` names the index that it shall use."""
+        how: Document = {"maxTimeMS": self._max_time_ms, "allowDiskUse": True} | ({"hint": hint} if hint else {})
+        return list(self._db[collection].aggregate(pipeline, **how))
 
     def continuations(self, parents: Iterable[ObjectId]) -> dict[ObjectId, list[ObjectId]]:
         """The children of each parent that are not cancelled, at most `MAX_LINKS` of each."""

@@ -4,37 +4,27 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from bson import ObjectId
+
 from banyan.storage.reading import Reader
 
 Document = dict[str, Any]
 
-NEWEST = 100_000
-"""Waits, run times and memory are those of so many attempts at most, the newest ones."""
+NEWEST, NEWEST_OF_ALL = 100_000, 10_000
+"""Waits, run times and memory are those of so many tasks at most, the newest that match, or that have ended at all."""
 
 RATE_SECONDS = 60
 
 
 def count_tasks(reader: Reader, where: Mapping[str, Any], now: datetime) -> Document:
-    """How many tasks there are by state, by queue and state, and by exit status, and what the last minute saw."""
-    since = now - timedelta(seconds=RATE_SECONDS)
-    groups = reader.aggregate(
-        "tasks",
-        [
-            {"$match": where},
-            {
-                "$group": {
-                    "_id": {"state": "$state", "queue": "$queue", "exit_status": "$exit_status"},
-                    "count": {"$sum": 1},
-                    "submitted": {"$sum": {"$cond": [{"$gte": ["$_created", since]}, 1, 0]}},
-                    "ended": {"$sum": {"$cond": [{"$gte": ["$time_terminated", since]}, 1, 0]}},
-                }
-            },
-        ],
-    )
+    """How many tasks there are by state, by queue and state, and by exit status, and what the last minute saw.
+
+    What was submitted is told by the time in a task's id.
+    """
     states: dict[str, int] = {}
     queues: dict[str, dict[str, int]] = {}
     exits: dict[str, int] = {}
-    for group in groups:
+    for group in _groups(reader, where):
         key, count = group["_id"], group["count"]
         _add(states, key["state"], count)
         _add(queues.setdefault(key["queue"], {}), key["state"], count)
@@ -45,31 +35,58 @@ def count_tasks(reader: Reader, where: Mapping[str, Any], now: datetime) -> Docu
         "states": states,
         "queues": queues,
         "exit_statuses": exits,
-        "rates": {
-            "submitted_per_minute": sum(group["submitted"] for group in groups),
-            "ended_per_minute": sum(group["ended"] for group in groups),
-        },
+        "rates": _rates(reader, where, now),
+    }
+
+
+def count_queues(reader: Reader) -> dict[str, dict[str, int]]:
+    """How many tasks there are by queue and state."""
+    queues: dict[str, dict[str, int]] = {}
+    for group in _groups(reader, {}):
+        _add(queues.setdefault(group["_id"]["queue"], {}), group["_id"]["state"], group["count"])
+    return queues
+
+
+def _groups(reader: Reader, where: Mapping[str, Any]) -> list[Document]:
+    """The number of tasks of each state, queue and exit status; that of all is read from an index alone."""
+    key = {"state": "$state", "queue": "$queue", "exit_status": "$exit_status"}
+    pipeline: list[Document] = [{"$match": where}, {"$group": {"_id": key, "count": {"$sum": 1}}}]
+    return reader.aggregate("tasks", pipeline, hint=None if where else "monitor")
+
+
+def _rates(reader: Reader, where: Mapping[str, Any], now: datetime) -> Document:
+    """Each is a range of an index, as long as the minute was busy."""
+    minute = timedelta(seconds=RATE_SECONDS)
+    # An id that a client has made up may be of any time, also one that is to come.
+    ids = {"$gte": ObjectId.from_datetime(now - minute), "$lt": ObjectId.from_datetime(now + minute)}
+    ended = {"_updated": {"$gte": now - minute}, "time_terminated": {"$gte": now - minute}}
+    return {
+        "submitted_per_minute": reader.count("tasks", {"$and": [dict(where), {"_id": ids}]}),
+        "ended_per_minute": reader.count("tasks", {"$and": [dict(where), ended]}),
     }
 
 
 def measure_tasks(reader: Reader, where: Mapping[str, Any]) -> Document:
-    """How long the newest ended tasks waited and ran, and what memory they took: min, median, p95, max."""
+    """How long ended tasks waited and ran, and what memory they took: min, median, p95, max.
+
+    `measured` is the number of tasks that this rests on. They are the newest that match; without a filter those of
+    the newest ends, so that nothing else is looked at.
+    """
     seconds = {"$divide": [{"$subtract": ["$time_started", "$time_available"]}, 1000]}
     ran = {"$divide": [{"$subtract": ["$time_terminated", "$time_started"]}, 1000]}
-    rows = reader.aggregate(
-        "tasks",
-        [
-            {
-                "$match": {
-                    "$and": [dict(where), {"time_started": {"$type": "date"}, "time_terminated": {"$type": "date"}}]
-                }
-            },
-            {"$sort": {"_id": -1}},
-            {"$limit": NEWEST},
-            {"$project": {"_id": 0, "wait": seconds, "run": ran, "peak": "$peak_memory_bytes"}},
-        ],
-    )
+    started = {"time_started": {"$type": "date"}, "time_terminated": {"$type": "date"}}
+    newest: list[Document] = [
+        {"$match": {"time_terminated": {"$exists": True}}},
+        {"$sort": {"_updated": -1, "_id": -1}},
+        {"$limit": NEWEST_OF_ALL},
+        {"$match": started},
+    ]
+    if where:
+        newest = [{"$match": {"$and": [dict(where), started]}}, {"$sort": {"_id": -1}}, {"$limit": NEWEST}]
+    shown = {"$project": {"_id": 0, "wait": seconds, "run": ran, "peak": "$peak_memory_bytes"}}
+    rows = reader.aggregate("tasks", [*newest, shown], hint=None if where else "ended")
     return {
+        "measured": len(rows),
         "wait_seconds": summary([row["wait"] for row in rows if row.get("wait") is not None]),
         "run_seconds": summary([row["run"] for row in rows if row.get("run") is not None]),
         "peak_memory_bytes": summary([row["peak"] for row in rows if row.get("peak") is not None]),

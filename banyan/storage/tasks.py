@@ -14,6 +14,7 @@ from pymongo.database import Database
 from banyan.domain.task import LIVE, State, Task
 from banyan.domain.transitions import Change
 from banyan.storage.by_ids import by_ids
+from banyan.storage.in_bulk import Write, change_each
 from banyan.storage.references import plain
 
 Document = dict[str, Any]
@@ -142,10 +143,9 @@ class TaskStore:
         if not changes:
             return set()
         revision = new_revision()
-        writes = [UpdateOne(_guard(task), _update(task, change, revision, now)) for task, change in changes]
-        result = self._tasks.bulk_write(writes, ordered=False, session=session)
+        writes = [_write(task, change, revision, now) for task, change in changes]
         ids = {task.id for task, _ in changes}
-        if result.matched_count == len(writes):
+        if change_each(self._tasks, writes, session) == len(writes):
             return ids
         written = self._tasks.find({"_id": {"$in": list(ids)}, "_etag": revision}, {"_id": 1}, session=session)
         return {document["_id"] for document in written}
@@ -393,8 +393,12 @@ def first_fields(task: Task, change: Change) -> Document:
     return {name: value for name, value in _changed_fields(task, change).items() if value is not None}
 
 
-def _update(task: Task, change: Change, revision: str, now: datetime) -> Document:
-    return _set_and_unset({**_changed_fields(task, change), "_etag": revision, "_updated": now})
+def _write(task: Task, change: Change, revision: str, now: datetime) -> Write:
+    changed = _changed_fields(task, change)
+    fields = {name: value for name, value in changed.items() if value is not None}
+    fields |= {"_etag": revision, "_updated": now}
+    cleared = tuple(name for name, value in changed.items() if value is None)
+    return Write(id=task.id, guard=("_etag", task.revision), fields=fields, cleared=cleared)
 
 
 def _changed_fields(task: Task, change: Change) -> Document:

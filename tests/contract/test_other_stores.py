@@ -9,7 +9,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from banyan.domain.continuations import Edge
-from banyan.storage.edges import EdgeStore
+from banyan.storage.edges import FEW, EdgeStore
 from banyan.storage.executions import ExecutionStore
 from banyan.storage.forget import Directory, ForgetStore
 from banyan.storage.memory import MemoryStore
@@ -125,11 +125,26 @@ def test_an_end_of_an_earlier_life_settles_nothing(edges: EdgeStore) -> None:
 
 
 def test_edges_are_read_in_pages(edges: EdgeStore) -> None:
-    parent = ObjectId()
-    edges.insert([Edge(parent=parent, child=ObjectId()) for _ in range(5)])
-    first = edges.of_parents([parent], limit=3)
-    rest = edges.of_parents([parent], after=first[-1].id, limit=3)
-    assert len({edge.id for edge in first + rest}) == 5
+    parents = sorted(ObjectId() for _ in range(3))
+    mine = [Edge(parent=parent, child=ObjectId()) for parent in parents for _ in range(4)]
+    edges.insert(mine)
+    read, last = [], None
+    while page := edges.page_of_parents(parents[1:], last, 3):
+        assert len(page) <= 3
+        read += page
+        last = page[-1]
+    assert read == mine[4:]
+
+
+def test_children_with_few_parents_are_counted_and_those_with_many_left_out(edges: EdgeStore) -> None:
+    fewest, none, many, last = sorted(ObjectId() for _ in range(4))
+    number = {fewest: 1, none: 0, many: FEW, last: 2}
+    mine = [Edge(parent=ObjectId(), child=child) for child, count in number.items() for _ in range(count)]
+    edges.insert(mine)
+    assert edges.few_pending(number) == {fewest: 1, none: 0, last: 2}
+    edges.settle(mine[1:2], True)
+    assert edges.few_pending(number) == {fewest: 1, none: 0, many: FEW - 1, last: 2}
+    assert edges.few_pending([]) == {}
 
 
 def test_who_ends_an_attempt_first_is_right(executions: ExecutionStore) -> None:

@@ -11,6 +11,8 @@ WRITES = frozenset(
     "find_one_and_update find_one_and_replace find_one_and_delete upload_from_stream commit_transaction".split()
 )
 """The driver's methods that write."""
+FUNCTIONS = frozenset({"change_each"})
+"""The storage's own functions that write for several stores."""
 PREPARING = frozenset({"prepare"})
 """Run at each start, in no use case of their own: the scenario `start` passes them."""
 
@@ -55,13 +57,13 @@ def sites() -> dict[str, set[str]]:
 
 
 def _calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
-    """Every call of a method, with the qualified name of the function that it is in."""
+    """Every call of a method or of one of `FUNCTIONS`, with the qualified name of the function that it is in."""
     yield from _calls_below(ast.parse(path.read_text()), "")
 
 
 def _calls_below(node: ast.AST, place: str) -> Iterator[tuple[str, ast.Call]]:
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
+        if isinstance(child, ast.Call) and (isinstance(child.func, ast.Attribute) or _method(child) in FUNCTIONS):
             yield place, child
         yield from _calls_below(child, _place(node, child, place))
 
@@ -76,7 +78,7 @@ def _place(node: ast.AST, child: ast.AST, place: str) -> str:
 
 
 def _method(call: ast.Call) -> str:
-    return call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else str(getattr(call.func, "id", ""))
 
 
 def _writing_methods() -> set[str]:
@@ -84,11 +86,11 @@ def _writing_methods() -> set[str]:
     calls: dict[str, set[str]] = {}
     for path in (PACKAGE / "storage").glob("*.py"):
         for place, call in _calls(path):
-            if _method(call) in WRITES or _of_a_store(call):
+            if _method(call) in WRITES | FUNCTIONS or _of_a_store(call):
                 calls.setdefault(place.partition(".<locals>")[0], set()).add(_method(call))
     found: set[str] = set()
     while True:
-        names = {each.rpartition(".")[2] for each in found} | WRITES
+        names = {each.rpartition(".")[2] for each in found} | WRITES | FUNCTIONS
         more = {place for place, called in calls.items() if called & names and "." in place}
         if more == found:
             return {each for each in found if each.rpartition(".")[2] not in PREPARING} | {"Storage.transaction"}

@@ -183,7 +183,7 @@ def test_statistics_count_and_measure(context: Context, provider: Api) -> None:
     ended = [
         {"_id": ObjectId(), "state": "terminated", "queue": "default", "exit_status": "success", "tags": ["a"]}
         | {"time_available": now.replace(microsecond=0), "time_started": now.replace(microsecond=0)}
-        | {"time_terminated": now.replace(microsecond=1000 * i), "peak_memory_bytes": i, "_created": now}
+        | {"time_terminated": now.replace(microsecond=1000 * i), "peak_memory_bytes": i, "_updated": now}
         for i in range(101)
     ]
     context.storage.db["tasks"].insert_many(ended)
@@ -197,7 +197,18 @@ def test_statistics_count_and_measure(context: Context, provider: Api) -> None:
     assert counted["wait_seconds"] == {"min": 0, "median": 0, "p95": 0, "max": 0}
     assert counted["run_seconds"] == {"min": 0, "median": 0.05, "p95": 0.095, "max": 0.1}
     assert counted["peak_memory_bytes"] == {"min": 0, "median": 50, "p95": 95, "max": 100}
+    assert counted["measured"] == 101
     assert counted["rates"] == {"submitted_per_minute": 103, "ended_per_minute": 101}
+    before = now - timedelta(hours=1)
+    context.storage.db["tasks"].update_one({"_id": ended[0]["_id"]}, {"$set": {"_updated": before}})
+    for moment in (before, now + timedelta(hours=1)):
+        id = {"_id": str(ObjectId.from_datetime(moment))}
+        assert provider.post("/tasks", {"command": "true", **id}).status_code == 201
+    counted = provider.get("/statistics").get_json()
+    assert (counted["total"], counted["rates"]) == (105, {"submitted_per_minute": 103, "ended_per_minute": 100})
+    of_some = provider.get('/statistics?where={"tags": "a"}').get_json()
+    assert (of_some["total"], of_some["measured"]) == (102, 101)
+    assert of_some["rates"] == {"submitted_per_minute": 102, "ended_per_minute": 100}
     assert provider.get('/statistics?where={"tags": "a", "state": "inactive"}').get_json()["total"] == 1
     assert provider.get('/statistics?where={"nothing": 1}').status_code == 400
 

@@ -16,11 +16,13 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 from banyan.config import Leases, Models, ServerSettings
 from banyan.domain.matching import Offer
 from banyan.models.checker import Checker
+from banyan.queue.audit import Audit
 from banyan.queue.choose import Wanted
 from banyan.queue.context import Context
 from banyan.queue.grant import grant_all
 from banyan.queue.hub import Hub
 from banyan.queue.quiet import Quiet
+from banyan.queue.settle import settle
 from banyan.storage import reading
 from banyan.storage.mongo import Storage
 from banyan.storage.reading import Reader
@@ -41,7 +43,7 @@ _ENDED = f"{_TOLD}, find tasks, update tasks"
 _ANSWERED = "find queues, find workers, find tasks"
 _SETTLED = (
     "find tasks, find continuations, find tasks, update continuations, find tasks, aggregate continuations, "
-    "find continuations, update tasks, find continuations, update tasks"
+    "aggregate continuations, update tasks, find continuations, update tasks"
 )
 SENT: dict[str, str] = {
     "post one task": "find queues, insert tasks",
@@ -64,6 +66,9 @@ SENT: dict[str, str] = {
 
 BYTES_OF_A_CLAIM, BYTES_OF_A_TASK = 60, 320
 """What an answer to a claim may have at most, and for each task with a short command besides."""
+
+STEP, GRAPH = 2_500, 3_000
+"""What a command may look at while graphs are settled, and how many edges meet in one task then."""
 
 
 class Commands(CommandListener):
@@ -241,6 +246,22 @@ def test_settling_sends_as_much_for_many_edges_as_for_few(sent: Sent, provider: 
         node.end(node.claim(1))
 
 
+@pytest.mark.parametrize("end", [{"exit_status": "success"}, {"exit_status": "failure (exit code 1)"}])
+def test_no_step_of_settling_grows_with_the_graph(context: Context, provider: Api, node: Node, end: Document) -> None:
+    """Of a parent with many children and a barrier with many parents, with rescue and audit looking on."""
+    parents = [post(provider, [{}] * GRAPH), post(provider, [{"priority": 1}])]
+    post(provider, [{"dependencies": parents[0]}, *[{"dependencies": parents[1]}] * GRAPH])
+    audit = Audit(context)
+    with profiled(context.storage, filter={"keysExamined": {"$gt": STEP}}) as seen:
+        while granted := node.claim(1_000):
+            node.report(granted, **end)
+            audit.look()
+        for ids in parents:
+            settle(context, map(ObjectId, ids), thorough=True)
+    assert seen == []
+    assert context.storage.tasks.count({"state": "inactive"}) == 0
+
+
 def test_no_command_of_a_hot_path_looks_at_more_than_it_needs(context: Context, provider: Api, node: Node) -> None:
     """Among many tasks that wait, and many that have ended."""
     post(provider, [{}] * MANY)
@@ -259,6 +280,18 @@ def test_no_command_of_a_hot_path_looks_at_more_than_it_needs(context: Context, 
     assert wasteful == {}
 
 
+def test_the_counts_of_all_tasks_are_read_from_an_index_alone(context: Context, provider: Api, node: Node) -> None:
+    post(provider, [{}] * MANY)
+    node.end(node.claim(FEW))
+    with profiled(context.storage, filter={"ns": f"{context.storage.db.name}.tasks"}) as seen:
+        assert provider.get("/statistics").get_json()["total"] == 1 + MANY
+        assert provider.get("/metrics").status_code == 200
+    counts = "IXSCAN { state: 1, queue: 1, exit_status: 1 }", 0
+    ends = "IXSCAN { _updated: 1, _id: 1 }", 1 + FEW
+    looked_at = [(each["planSummary"], each["docsExamined"]) for each in seen]
+    assert looked_at == [counts, ("COUNT_SCAN { _id: 1 }", 0), ends, ends, counts]
+
+
 def _needless(command: Document) -> tuple[str, int]:
     """How many index keys or documents a command looked at beyond what it returned or changed."""
     looked_at = max(command.get("keysExamined", 0), command.get("docsExamined", 0))
@@ -271,10 +304,10 @@ def _shown(command: Document) -> str:
 
 
 @contextmanager
-def profiled(storage: Storage) -> Iterator[list[Document]]:
-    """What MongoDB did in the block, in the list at its end."""
+def profiled(storage: Storage, **only: Any) -> Iterator[list[Document]]:
+    """What MongoDB did in the block, in the list at its end; with `filter` only what matches that."""
     seen: list[Document] = []
-    storage.db.command("profile", 2)
+    storage.db.command("profile", 1 if only else 2, **only)
     yield seen
     storage.db.command("profile", 0)
     seen += storage.db["system.profile"].find({"op": {"$in": ["query", "command", "update", "remove", "getmore"]}})

@@ -67,6 +67,22 @@ def test_an_exit_code_and_a_signal_are_told(jobs: Answers) -> None:
     assert (jobs.text("code"), jobs.text("code", "err")) == ("out\n", "err\n")
 
 
+def test_a_lane_goes_on_while_another_one_is_busy(jobs: Answers) -> None:
+    for lane in (1, 2, 3):
+        jobs.run(f"long{lane}", "sleep", "60", lane=lane)
+    for lane in (4, 5):
+        jobs.run(f"short{lane}", "true", lane=lane)
+        jobs.run(f"shorter{lane}", "true", lane=lane)
+    for lane in (4, 5):
+        jobs.get("exited", f"shorter{lane}")
+    jobs.spawner.drop("shorter4")
+    jobs.spawner.signal("long1", signal.SIGTERM)
+    jobs.spawner.signal("long2", signal.SIGTERM)
+    jobs.spawner.push()
+    assert {jobs.get("exited", f"long{lane}")[5] for lane in (1, 2)} == {int(signal.SIGTERM)}
+    assert not [answer for answer in jobs.heard if answer[:2] == ("exited", "long3")]
+
+
 def test_the_jobs_of_a_lane_run_one_after_another(jobs: Answers) -> None:
     for number in range(5):
         jobs.run(f"job{number}", "sh", "-c", f"echo {number} >> order; sleep 0.02; echo {number} >> order")
@@ -196,15 +212,17 @@ def test_nothing_is_left_when_the_worker_is_gone(jobs: Answers, mark: str) -> No
     jobs.spawner.close()
     assert processes_with(mark) == []
     assert time.monotonic() - began < 5
-    assert not Path(f"/proc/{jobs.spawner.pid}").exists()
+    assert not [pid for pid in jobs.spawner.pids if Path(f"/proc/{pid}").exists()]
 
 
-def test_nothing_is_left_when_the_supervisor_is_killed(tmp_path: Path, mark: str) -> None:
+@pytest.mark.parametrize("which", [0, 1])
+def test_nothing_is_left_when_a_supervisor_is_killed(tmp_path: Path, mark: str, which: int) -> None:
     jobs = Answers(tmp_path)
     jobs.run("job", "sh", "-c", "setsid sleep 60 & sleep 60", env=(f"MARK={mark}",))
-    pid = jobs.get("started", "job")[2]
-    eventually(lambda: len(processes_with(mark)) >= 3)
-    os.kill(jobs.spawner.pid, signal.SIGKILL)
+    jobs.run("other", "sh", "-c", "setsid sleep 60 & sleep 60", lane=2, env=(f"MARK={mark}",))
+    groups = [jobs.get("started", key)[2] for key in ("job", "other")]
+    eventually(lambda: len(processes_with(mark)) >= 6)
+    os.kill(jobs.spawner.pids[which], signal.SIGKILL)
 
     def died() -> bool:
         try:
@@ -214,8 +232,9 @@ def test_nothing_is_left_when_the_supervisor_is_killed(tmp_path: Path, mark: str
         return False
 
     eventually(died)
-    jobs.spawner.clean_up([pid])
+    jobs.spawner.clean_up(groups)
     eventually(lambda: not processes_with(mark), show=lambda: processes_with(mark))
+    assert not [pid for pid in jobs.spawner.pids if Path(f"/proc/{pid}").exists()]
 
 
 def test_true_is_not_charged_with_the_size_of_a_large_process(jobs: Answers) -> None:
@@ -251,8 +270,7 @@ def test_many_jobs_with_large_environments_pass_the_pipes(jobs: Answers) -> None
         jobs.spawner.run(1, f"job{number}", Job(["true"], [PATH, *large], "/", None, "/dev/null", "/dev/null"))
     jobs.spawner.push()
     while jobs.spawner.backlog:
-        select.select([], [jobs.spawner.commands_fileno], [], 5)
         jobs.spawner.push()
-        jobs.listen(0)
+        jobs.listen(0.005)
     jobs.get("exited", "job39")
     assert sum(each[0] == "exited" for each in jobs.heard) == 40

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,15 +102,14 @@ def test_the_table_says_what_could_not_be_measured() -> None:
     without_peer = line(answer(banyan=[100]), TWICE)
     failed = line(None, HALF, error="it broke")
     assert [row.cells()[-1] for row in table.rows(session(without_peer, failed))] == ["not measured", "not measured"]
-    assert table.remarks(session(without_peer, failed)) == [
-        "q was measured without peer: it is not installed",
-        "q was not measured: it broke",
-    ]
+    assert table.remarks(without_peer) == ["q was measured without peer: it is not installed"]
+    assert table.remarks(failed) == ["q was not measured: it broke"]
 
 
 def test_a_reason_is_shown_only_where_a_line_does_not_hold() -> None:
     slow, fast = Answer(unit="ms", series={OURS: [30]}), Answer(unit="ms", series={OURS: [3]})
-    assert table.remarks(session(line(slow, SOON, why="w"), line(fast, SOON, why="w"))) == ["q does not hold: w"]
+    assert table.remarks(line(slow, SOON, why="w")) == ["q does not hold: w"]
+    assert table.remarks(line(fast, SOON, why="w")) == []
 
 
 def test_a_line_that_does_not_hold_tells_where_the_time_went() -> None:
@@ -118,7 +118,7 @@ def test_a_line_that_does_not_hold_tells_where_the_time_went() -> None:
         "cpu_ms_a_task": {OURS: [1.5], "peer": [2]},
     }
     slow = Answer(unit="ms", series={OURS: [30]}, details={"tasks": {OURS: 100}, **spent})
-    assert table.remarks(session(line(slow, SOON))) == [
+    assert table.remarks(line(slow, SOON)) == [
         "q does not hold: ms of CPU time a task: banyan 1.50, peer 2.00 (of ours: mongod 1.00, server 0.50)"
     ]
 
@@ -190,6 +190,29 @@ def test_a_peer_that_is_not_installed_is_told_and_left_out() -> None:
     assert turns.counts == {"a": 100}
 
 
+def test_a_question_is_asked_once_more_for_a_profile_only_if_it_does_not_hold(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    profiled = []
+
+    def again(watch: Watch) -> None:
+        profiled.append(watch)
+
+    questions = [
+        replace(asked("slow", answer(banyan=[1], peer=[1])), again=again),
+        replace(asked("fast", answer(banyan=[2], peer=[1])), again=again),
+        replace(asked("broken", ValueError("no")), again=again),
+        asked("unprofiled", answer(banyan=[1], peer=[1])),
+    ]
+    lines = measure(questions, Size.QUICK).lines
+    assert len(profiled) == 1
+    assert ["profile" in each.answer.details for each in lines if each.answer] == [True, False, False]
+
+
+def test_whatever_has_a_target_can_be_profiled() -> None:
+    assert [each.name for each in QUESTIONS if each.targets and each.again is None] == []
+
+
 def test_questions_have_names_of_their_own() -> None:
     assert len({each.name for each in QUESTIONS}) == len(QUESTIONS)
     assert named("echo").name == "echo"
@@ -214,6 +237,19 @@ def test_the_page_gets_table_plots_and_machine_between_its_markers(tmp_path: Pat
     assert "- q was not measured: it broke" in text
     assert "![q](plots/q.svg)" in text
     assert text.endswith("<!-- measured: end -->\n\nThe rest.\n")
+
+
+def test_the_page_shows_the_profile_beneath_the_line_that_does_not_hold(tmp_path: Path) -> None:
+    function = {"name": "claim", "file": "banyan/queue/claim.py", "share": 0.4, "own": 0.1}
+    profile = {"server": {"samples": 1234, "packages": {"pymongo": 0.5}, "functions": [function]}}
+    slow = Answer(unit="ms", series={OURS: [30]}, details={"profile": profile})
+    text = written(tmp_path, line(slow, SOON, why="w"), line(None, HALF, error="it broke"))
+    shown = text.partition("- q does not hold: w\n")[2].partition("- q was not measured: it broke\n")[0]
+    assert shown == (
+        "\nq: the server's time in Python (1,234 samples, pymongo 50%) by functions, with all that they call, and "
+        "alone with libraries:\n\n"
+        "| with all | alone | function |\n| --: | --: | --- |\n| 40% | 10% | `claim (banyan/queue/claim.py)` |\n\n"
+    )
 
 
 def test_the_same_results_make_the_same_page_and_plots(tmp_path: Path) -> None:

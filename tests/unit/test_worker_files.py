@@ -118,7 +118,7 @@ def test_a_tree_is_found_by_parents_and_by_sessions() -> None:
         process(30, 10, 30),  # task b
         process(40, 1, 40),  # somebody else
     ]
-    found = trees({each.pid: each for each in table}, {20: "a", 30: "b"}, reaper=10)
+    found = trees({each.pid: each for each in table}, {20: "a", 30: "b"}, reapers=[10])
     assert {task: sorted(each.pid for each in processes) for task, processes in found.items()} == {
         "a": [20, 21, 22, 23],
         "b": [30],

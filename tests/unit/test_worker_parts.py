@@ -88,9 +88,9 @@ def test_tasks_that_may_be_long_have_a_lane_of_their_own(mean_seconds: float | N
 
 
 def test_very_short_tasks_share_lanes_evenly_up_to_a_limit() -> None:
-    lanes, placed = lanes_with(1000, 0.0001)
+    lanes, placed = lanes_with(1000, 0.0005)
     assert len(placed) == 2 * MAX_LANE
-    assert _sizes(lanes) == {1: MAX_LANE, 2: MAX_LANE}
+    assert _sizes(lanes) == {0: MAX_LANE, 1: MAX_LANE}
 
 
 def _sizes(lanes: Lanes) -> dict[int, int]:
@@ -108,6 +108,17 @@ def test_a_lane_returns_its_resources_with_its_last_task() -> None:
     assert lanes.free.millicores == 0
     assert lanes.leave(attempts[1], 11.0) == 10.0
     assert (lanes.free.millicores, lanes.idle, lanes.backlog) == (1000, True, False)
+
+
+def test_a_new_lane_has_the_lowest_number_that_is_free() -> None:
+    lanes = Lanes(lambda task_class: None)
+    lanes.allocator.resize(cores(3), ())
+    attempts = [Attempt(grant=grant(name), received=0.0) for name in ("a", "b", "c", "d")]
+    for attempt in attempts:
+        lanes.wait(attempt)
+    assert [attempt.lane for attempt in lanes.fill()] == [0, 1, 2]
+    lanes.leave(attempts[1], 1.0)
+    assert [attempt.lane for attempt in lanes.fill()] == [1]
 
 
 # Asking
@@ -135,11 +146,17 @@ def test_nothing_is_asked_ahead_when_run_times_are_unknown_or_long() -> None:
 
 def test_about_two_seconds_of_work_are_asked_ahead() -> None:
     assert asked(experienced(0.5)).ahead == {"class": 8}
-    assert asked(experienced(0.01)).ahead == {"class": 400}
-    assert asked(experienced(0.000001)).ahead == {"class": 2000}
+    assert asked(experienced(0.02)).ahead == {"class": 128}
+    assert asked(experienced(0.001), queued={"class": 900}).ahead == {"class": 2000}
     assert asked(experienced(0.01), queued={"class": 150}).ahead == {"class": 250}
     assert asked(experienced(0.01), queued={"class": 250}).ahead == {}
     assert asked(experienced(0.01), now=6.0).ahead == {}
+
+
+def test_a_worker_that_has_little_asks_for_little_so_that_the_answer_comes_soon() -> None:
+    assert asked(experienced(0.001)).ahead == {"class": 128}
+    assert asked(experienced(0.001), queued={"class": 20}).ahead == {"class": 128}
+    assert asked(experienced(0.001), queued={"class": 150}).ahead == {"class": 450}
 
 
 def test_few_runs_are_not_trusted_with_many_tasks() -> None:

@@ -1,0 +1,96 @@
+"""Changing many documents at once, each under a guard of its own, as the hot paths do."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import bson
+from bson import ObjectId
+from bson.raw_bson import RawBSONDocument
+from pymongo import UpdateMany, UpdateOne
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.errors import AutoReconnect, BulkWriteError, PyMongoError, ServerSelectionTimeoutError
+
+Document = dict[str, Any]
+
+MANY = 8
+"""So many documents that are guarded alike are worth one update for all of them."""
+UPDATE_BYTES = 1 << 20
+"""So large one update is at most, unless a single document asks for more."""
+
+_WTIMEOUT = 64
+_BY_ID = {"_id": 1}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """Fields of a document to set and to clear, if the field that the guard names still has the guard's value."""
+
+    id: ObjectId
+    guard: tuple[str, str | None]
+    fields: Mapping[str, Any]
+    cleared: tuple[str, ...] = ()
+
+
+def change_each(collection: Collection[Document], writes: Sequence[Write], session: ClientSession | None = None) -> int:
+    """Do each of the writes whose guard holds, in one round trip; how many these were.
+
+    Those with equal guards become one update that gives each document its own values: it costs MongoDB half as much as
+    one for each, and is guarded as strictly. The driver never repeats such an update after the primary was lost; so the
+    writes are then done one by one, and what the first try had done already does not count: look for it.
+    """
+    operations = list(_operations(writes))
+    try:
+        return collection.bulk_write(operations, ordered=False, session=session).matched_count
+    except (AutoReconnect, BulkWriteError) as error:
+        repeated_by_others = session is not None or len(operations) == len(writes)
+        if repeated_by_others or not _primary_lost(error):
+            raise
+        return _one_by_one(collection, writes)
+
+
+def _one_by_one(collection: Collection[Document], writes: Sequence[Write]) -> int:
+    return collection.bulk_write([_one(write) for write in writes], ordered=False).matched_count
+
+
+def _primary_lost(error: PyMongoError) -> bool:
+    """Whether there was a primary, and it went in the middle of this."""
+    if isinstance(error, BulkWriteError):
+        faults = (error.details or {}).get("writeConcernErrors", ())
+        return bool(faults) and all(fault.get("code") != _WTIMEOUT for fault in faults)
+    return not isinstance(error, ServerSelectionTimeoutError)
+
+
+def _operations(writes: Sequence[Write]) -> Iterator[UpdateOne | UpdateMany]:
+    groups: dict[tuple[tuple[str, str | None], tuple[str, ...]], list[Write]] = {}
+    for write in writes:
+        groups.setdefault((write.guard, write.cleared), []).append(write)
+    for group in groups.values():
+        if len(group) < MANY:
+            yield from map(_one, group)
+        else:
+            yield from _together(group)
+
+
+def _one(write: Write) -> UpdateOne:
+    name, value = write.guard
+    cleared = {"$unset": dict.fromkeys(write.cleared, 1)} if write.cleared else {}
+    return UpdateOne({"_id": write.id, name: value}, {"$set": write.fields, **cleared})
+
+
+def _together(group: Sequence[Write]) -> Iterator[UpdateMany]:
+    """Updates for writes with the same guard, which clear the same fields."""
+    values = bson.encode({"$literal": [write.fields for write in group]})
+    if len(values) > UPDATE_BYTES and len(group) > 1:
+        half = len(group) // 2
+        yield from _together(group[:half])
+        yield from _together(group[half:])
+        return
+    ids = [write.id for write in group]
+    own = {"$arrayElemAt": [RawBSONDocument(values), {"$indexOfArray": [{"$literal": ids}, "$_id"]}]}
+    stages: list[Mapping[str, Any]] = [{"$replaceWith": {"$mergeObjects": ["$$ROOT", own]}}]
+    if group[0].cleared:
+        stages.append({"$unset": list(group[0].cleared)})
+    name, value = group[0].guard
+    yield UpdateMany({"_id": {"$in": ids}, name: value}, stages, hint=_BY_ID)
