@@ -13,7 +13,7 @@ AHEAD = 2_000
 """How many tasks are asked for ahead, at most."""
 FIRST = 128
 """How many of them while next to nothing is here, at most: a short answer comes soon."""
-GROWTH = 3
+GROWTH = 2
 """For how many times what is here the next answer may be, so that it comes before that has run out."""
 RECENT_SECONDS = 5.0
 """A class is asked ahead for while its tasks came or ended within this time."""

@@ -147,7 +147,7 @@ def test_nothing_is_asked_ahead_when_run_times_are_unknown_or_long() -> None:
 def test_about_two_seconds_of_work_are_asked_ahead() -> None:
     assert asked(experienced(0.5)).ahead == {"class": 8}
     assert asked(experienced(0.02)).ahead == {"class": 128}
-    assert asked(experienced(0.001), queued={"class": 900}).ahead == {"class": 2000}
+    assert asked(experienced(0.0005), queued={"class": 1500}).ahead == {"class": 2000}
     assert asked(experienced(0.01), queued={"class": 150}).ahead == {"class": 250}
     assert asked(experienced(0.01), queued={"class": 250}).ahead == {}
     assert asked(experienced(0.01), now=6.0).ahead == {}
@@ -156,7 +156,7 @@ def test_about_two_seconds_of_work_are_asked_ahead() -> None:
 def test_a_worker_that_has_little_asks_for_little_so_that_the_answer_comes_soon() -> None:
     assert asked(experienced(0.001)).ahead == {"class": 128}
     assert asked(experienced(0.001), queued={"class": 20}).ahead == {"class": 128}
-    assert asked(experienced(0.001), queued={"class": 150}).ahead == {"class": 450}
+    assert asked(experienced(0.001), queued={"class": 150}).ahead == {"class": 300}
 
 
 def test_few_runs_are_not_trusted_with_many_tasks() -> None:
