@@ -17,7 +17,7 @@ from worker.events import Allocation
 
 LANE_SECONDS = 0.05
 """How much expected work a lane may hold beyond its first task."""
-MAX_LANE = 64
+MAX_LANE = 100
 
 
 @dataclass(slots=True, kw_only=True)

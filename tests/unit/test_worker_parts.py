@@ -88,7 +88,7 @@ def test_tasks_that_may_be_long_have_a_lane_of_their_own(mean_seconds: float | N
 
 
 def test_very_short_tasks_share_lanes_evenly_up_to_a_limit() -> None:
-    lanes, placed = lanes_with(1000, 0.0005)
+    lanes, placed = lanes_with(1000, 0.0001)
     assert len(placed) == 2 * MAX_LANE
     assert _sizes(lanes) == {0: MAX_LANE, 1: MAX_LANE}
 
