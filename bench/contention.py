@@ -33,7 +33,7 @@ class _Tally:
 
 def measure(size: Size) -> Answer:
     """All workers claim one task at a time and report it at once, until nothing is left."""
-    tasks, repetitions = (1000, 3) if size is Size.QUICK else (10_000, 5)
+    tasks, repetitions = (1000, 3) if size is Size.QUICK else (10_000, 3)
     with stage() as here, here.scene("contention", servers=SERVERS) as scene:
         tallies = [asyncio.run(_emptied(scene, tasks)) for _ in range(repetitions)]
     if any(tally.twice or len(tally.seen) != tasks for tally, _ in tallies):

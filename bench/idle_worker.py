@@ -16,7 +16,7 @@ CPU = "percent of one core"
 
 def measure(size: Size) -> Answer:
     """Memory and CPU of an idle worker and its supervisor."""
-    repetitions, seconds = (3, 10.0) if size is Size.QUICK else (5, 60.0)
+    repetitions, seconds = (3, 10.0) if size is Size.QUICK else (5, 30.0)
     with stage() as here, here.scene("worker") as scene:
         return _watched(scene, repetitions, seconds, nullcontext())
 

@@ -185,7 +185,8 @@ def folded(stacks: Iterable[str]) -> Document:
 
 
 def _package(frame: str) -> str:
-    return frame.rpartition(" (")[2].removesuffix(")").partition("/")[0].removesuffix(".py")
+    first = frame.rpartition(" (")[2].removesuffix(")").partition("/")[0].removesuffix(".py")
+    return first.strip("<>").removeprefix("frozen ")  # code that was made at run time, or with the interpreter
 
 
 def _without_line(frame: str) -> str:

@@ -14,7 +14,7 @@ TASKS_AT_ONCE = 8
 
 def measure(size: Size) -> Answer:
     """One server, then two, then four, in turns; the workers are spread over them as by a balancer."""
-    seconds, turns = (4.0, 2) if size is Size.QUICK else (20.0, 5)
+    seconds, turns = (4.0, 2) if size is Size.QUICK else (20.0, 3)
     rates: dict[str, list[float]] = {_name(count): [] for count in SERVERS}
     used: dict[str, list[dict[str, float]]] = {_name(count): [] for count in SERVERS}
     with stage() as here, ExitStack() as stack:

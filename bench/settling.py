@@ -72,7 +72,7 @@ _SHAPES: dict[str, Callable[[int], _Graph]] = {"a parent": _fan, "a barrier": _b
 
 def measure(size: Size) -> Answer:
     """Each shape small and large in turns; then once more with MongoDB's profiler on, for the largest step."""
-    large, turns = (2_400, 2) if size is Size.QUICK else (10_000, 5)
+    large, turns = (2_400, 2) if size is Size.QUICK else (10_000, 3)
     sizes = large // _TIMES, large
     series: dict[str, list[float]] = {OURS: []}
     details: dict[str, Any] = {"sizes": sizes, "microseconds_per_edge": {}, "keys_in_the_largest_step": {}}

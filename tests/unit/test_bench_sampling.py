@@ -31,7 +31,7 @@ def profiled(profile: dict[str, object]) -> Line:
 def test_functions_are_told_with_what_they_call_and_those_that_only_hand_on_are_not() -> None:
     told = folded(STACKS)
     assert told["samples"] == 100
-    assert told["packages"] == {"banyan": 0.65, "pymongo": 0.3, "<string>": 0.05}
+    assert told["packages"] == {"banyan": 0.65, "pymongo": 0.3, "string": 0.05}
     assert [tuple(each.values()) for each in told["functions"]] == [
         ("_claim", "banyan/queue/claim.py", 0.6, 0.2),
         ("renew", "banyan/storage/workers.py", 0.4, 0.4),
@@ -50,7 +50,7 @@ def test_only_so_many_functions_are_told() -> None:
 
 def test_a_profile_stands_below_the_line_that_does_not_hold() -> None:
     ((title, functions),) = table.profiles(profiled({"server": folded(STACKS)}))
-    assert title.startswith("q: the server's time in Python (100 samples, banyan 65%, pymongo 30%, <string> 5%)")
+    assert title.startswith("q: the server's time in Python (100 samples, banyan 65%, pymongo 30%, string 5%)")
     assert functions[0] == ("60%", "20%", "_claim (banyan/queue/claim.py)")
 
 
