@@ -111,18 +111,20 @@ def offer(
     experience: Experience,
     slots: Callable[[Resources], int],
     *,
+    here: int,
     ahead_seconds: float,
     room: int | None,
     now: float,
 ) -> Offer:
     """What to ask for now.
 
-    `queued` says how many tasks of which class wait here, `slots` tells how many tasks fit side by side, `room` is how
-    many tasks may be taken at all (None: any number).
+    `queued` says how many tasks of which class wait here, `slots` tells how many tasks fit side by side, `here` counts
+    all that have not ended, `room` is how many tasks may be taken at all (None: any number).
     """
     limit = AT_ONCE if room is None else min(AT_ONCE, room)
     at_once = limit if free.millicores > 0 and not queued else 0
-    ahead = _ahead(queued, experience, slots, ahead_seconds, now)
+    most = min(AHEAD, max(FIRST, GROWTH * here))
+    ahead = _ahead(queued, experience, slots, most, ahead_seconds, now)
     if room is not None:
         ahead = {key: min(count, room - at_once) for key, count in ahead.items() if room > at_once}
     floor = replace(
@@ -140,6 +142,7 @@ def _ahead(
     queued: Mapping[str, int],
     experience: Experience,
     slots: Callable[[Resources], int],
+    most: int,
     ahead_seconds: float,
     now: float,
 ) -> dict[str, int]:
@@ -156,7 +159,6 @@ def _ahead(
     if seconds > ahead_seconds / 2:
         return {}  # enough is here
     share = (ahead_seconds - seconds) / max(1, len(recent))
-    most = min(AHEAD, max(FIRST, GROWTH * sum(queued.values())))
     wanted = {
         key: min(most, _trust(count, side_by_side), math.floor(share * side_by_side / max(mean, 1e-4) + 1e-6))
         for key, (mean, side_by_side, count) in recent.items()

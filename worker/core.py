@@ -201,6 +201,7 @@ class Core:
             self._tasks.lanes.queued,
             self._tasks.experience,
             self._tasks.lanes.allocator.slots,
+            here=len(self._tasks.attempts),
             ahead_seconds=self._limits.ask_ahead_seconds,
             room=self._room,
             now=self._turn.now,

@@ -1,5 +1,6 @@
 """The production server: gunicorn with threads, so that a thousand held claims cost a thread each and nothing else."""
 
+import gc
 import logging
 import os
 import resource
@@ -35,6 +36,8 @@ _KEEPALIVE_SECONDS = 75
 _SILENT_SECONDS = 120
 _RETRY_SECONDS = 1.0
 _SPARE_CONNECTIONS = 1000
+_NEW_OBJECTS = 50_000
+"""So many come before the next search for cycles: lists of tasks have as many that are none, and each search costs."""
 
 
 def serve(settings: ServerSettings, credentials: Path | None = None, listen_fd: int | None = None) -> None:
@@ -72,6 +75,7 @@ def build(settings: ServerSettings) -> Any:
     context.hub.start()
     app.config[RESCUER_KEY] = Rescuer(context)
     app.config[RESCUER_KEY].start()
+    gc.set_threshold(_NEW_OBJECTS, *gc.get_threshold()[1:])
     return app
 
 

@@ -93,7 +93,10 @@ class Template:
 
 def text_of(value: Any) -> str:
     """A value as a command is given it: a text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else _as_json(value)
+
+
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _pieces(text: str, names: set[str]) -> list[tuple[str, str | None]]:

@@ -39,25 +39,27 @@ EDGE_BYTES = 1700
 _REMAINS = timedelta(hours=2)
 
 
-def weight(sizes: Iterable[int], edges: int) -> int:
-    """Bytes in the cache of a transaction that writes tasks of these sizes and so many edges."""
-    return sum(size + TASK_BYTES for size in sizes) + edges * EDGE_BYTES
+def weight(stored: Iterable[bytes], edges: int) -> int:
+    """Bytes in the cache of a transaction that writes these tasks and so many edges."""
+    return sum(len(task) + TASK_BYTES for task in stored) + edges * EDGE_BYTES
 
 
 def submit_in_parts(
     context: Context,
     unit: ObjectId,
     tasks: Sequence[Document],
-    sizes: Sequence[int],
+    stored: Sequence[bytes],
     joining: Joining,
     actor: Actor,
     record: Callable[[Session], None],
+    part_bytes: int = PART_BYTES,
 ) -> None:
-    """Store new tasks with their edges as the submission `unit`; `record` is called in the transaction that accepts it.
+    """Store new tasks (`stored` is their BSON) with their edges as the submission `unit`.
 
-    What raises before that leaves nothing; afterwards all of it will be there, whatever happens to this process.
+    `record` is called in the transaction that accepts it. What raises before that leaves nothing; afterwards all of it
+    will be there, whatever happens to this process.
     """
-    split = Split(tasks, sizes, joining.edges)
+    split = Split(tasks, stored, joining.edges, part_bytes)
     try:
         for number, part in enumerate(split.parts):
             context.storage.parts.put_aside(unit, number, part)
@@ -141,12 +143,13 @@ class Split:
     """
 
     def __init__(
-        self, tasks: Sequence[Document], sizes: Sequence[int], edges: Sequence[Edge], part_bytes: int = PART_BYTES
+        self, tasks: Sequence[Document], stored: Sequence[bytes], edges: Sequence[Edge], part_bytes: int = PART_BYTES
     ) -> None:
         self.first: list[Edge] = []
         self.parts: list[Part] = []
         self._place = {task["_id"]: index for index, task in enumerate(tasks)}
         self._tasks: list[Document] = []
+        self._stored: list[bytes] = []
         self._edges: list[Edge] = []
         self._weight = 0
         self._most = part_bytes
@@ -155,8 +158,10 @@ class Split:
             for edge in edges_at.get(index, ()):
                 self._make_room(EDGE_BYTES)
                 self._edges.append(edge)
-            self._make_room(sizes[index] + TASK_BYTES)
-            self._tasks.append(_marked(task))
+            self._make_room(len(stored[index]) + TASK_BYTES)
+            marked = _marked(task)
+            self._tasks.append(marked)
+            self._stored.append(stored[index] if marked is task else encoded(marked))
         self._cut()
 
     def _placed(self, edges: Sequence[Edge]) -> dict[int, list[Edge]]:
@@ -183,14 +188,19 @@ class Split:
         if not self._tasks and not self._edges:
             return
         older = {edge.parent for edge in self._edges if edge.parent not in self._place}
-        self.parts.append(part_of(self._tasks, self._edges, list(older)))
-        self._tasks, self._edges, self._weight = [], [], 0
+        self.parts.append(part_of(self._tasks, self._stored, self._edges, list(older)))
+        self._tasks, self._stored, self._edges, self._weight = [], [], [], 0
 
 
-def part_of(tasks: Sequence[Document], edges: Sequence[Edge] = (), parents: Sequence[ObjectId] = ()) -> Part:
-    """A part with these new tasks."""
+def part_of(
+    tasks: Sequence[Document],
+    stored: Sequence[bytes],
+    edges: Sequence[Edge] = (),
+    parents: Sequence[ObjectId] = (),
+) -> Part:
+    """A part with these new tasks (`stored` is their BSON)."""
     return Part(
-        tasks=encoded(tasks),
+        tasks=stored,
         edges=edges,
         parents=parents,
         claimable=claimable(tasks),

@@ -20,7 +20,7 @@ from banyan.queue.inputs import add_defaults, fault_of_refs, implied_edges
 from banyan.queue.posting import Faults, posting_faults
 from banyan.queue.settle import settle
 from banyan.storage.mongo import Session
-from banyan.storage.tasks import encoded_bytes, first_fields, new_revision, view
+from banyan.storage.tasks import encoded, first_fields, new_revision, view
 
 Document = dict[str, Any]
 Record = Callable[[Session | None, list[Document]], None]
@@ -56,9 +56,9 @@ def submit(
     edges += implied_edges(tasks, edges, actor)
     given = {document["_id"]: index for index, document in enumerate(documents) if "_id" in document}
     _raise(_faults(context, tasks, edges, given))
-    sizes = _sizes(context, tasks)
-    _raise(posting_faults(context, tasks, check))
     _start(tasks, edges, now)
+    stored = _encoded(context, tasks)
+    _raise(posting_faults(context, tasks, check))
     joining = Joining.of(edges, [task["_id"] for task in tasks])
     answers = [_answer(task) for task in tasks]
 
@@ -66,11 +66,13 @@ def submit(
         if record is not None:
             record(session, answers)
 
-    if parts.weight(sizes, len(edges)) > parts.WHOLE_BYTES:
-        parts.submit_in_parts(context, unit or ObjectId(), tasks, sizes, joining, actor, recorded)
+    if parts.weight(stored, len(edges)) > parts.WHOLE_BYTES:
+        parts.submit_in_parts(context, unit or ObjectId(), tasks, stored, joining, actor, recorded)
         return answers
     alone = len(tasks) == 1 and not edges and record is None
-    ended = _store_whole(context, tasks, joining, actor, None if alone else recorded)
+    ended = _store_whole(context, stored, joining, actor, None if alone else recorded)
+    context.hub.work(parts.claimable(tasks))
+    ended += parts.ended_parents(tasks)
     if not ended:
         return answers
     settle(context, ended)
@@ -80,16 +82,16 @@ def submit(
 
 def _store_whole(
     context: Context,
-    tasks: Sequence[Document],
+    stored: Sequence[bytes],
     joining: Joining,
     actor: Actor,
     record: Callable[[Session | None], None] | None,
 ) -> list[ObjectId]:
-    """Store tasks and edges in one transaction, or without any if there is nothing to `record`; the ended parents."""
+    """Store tasks and edges in one transaction, or without any if there is nothing to `record`; older ended parents."""
 
     def write(session: Session | None) -> list[ObjectId]:
         ended = join(context, joining, actor, context.now(), session) if joining.edges else []
-        context.storage.tasks.insert(tasks, session=session)
+        context.storage.tasks.insert_encoded(stored, session)
         context.storage.edges.insert(joining.edges, session=session)
         if joining.children:
             context.storage.tasks.set_pending(context.storage.edges.pending_counts(joining.children, session), session)
@@ -97,21 +99,24 @@ def _store_whole(
             record(session)
         return ended
 
-    ended = write(None) if record is None else context.storage.transaction(write)
-    context.hub.work(parts.claimable(tasks))
-    return ended + parts.ended_parents(tasks)
+    return write(None) if record is None else context.storage.transaction(write)
 
 
 def _fresh(documents: Sequence[Document], actor: Actor, now: datetime) -> list[Document]:
     classes: dict[str, str] = {}
+    seen: dict[tuple[int, ...], str] = {}  # tasks of a sweep share the very objects
     new = {"owner": actor.name, "_created": now, "_updated": now, "_etag": new_revision()}
     new |= {"retry_count": 0, "abandoned_count": 0, "attempt_count": 0}
     tasks = []
     for document in documents:
         task = {"_id": ObjectId(), **document, **new, "order": ObjectId()}
         if task.get("command") is not None or task.get("model") is not None:
-            needs = repr([task.get(name) for name in CLASS_FIELDS])
-            task["task_class"] = classes.get(needs) or classes.setdefault(needs, TaskClass.of(task).key)
+            needs = [task.get(name) for name in CLASS_FIELDS]
+            same = tuple(map(id, needs))
+            if same not in seen:
+                text = repr(needs)
+                seen[same] = classes.get(text) or classes.setdefault(text, TaskClass.of(task).key)
+            task["task_class"] = seen[same]
         tasks.append(task)
     return tasks
 
@@ -151,31 +156,31 @@ def _faults(context: Context, tasks: Sequence[Document], edges: Sequence[Edge], 
     return faults
 
 
-def check_size(task: Document) -> int:
-    """The size of a task in bytes; raises `TooLarge` for one that MongoDB could not hold with its results."""
+def check_size(task: Document) -> bytes:
+    """A task as it is stored; raises `TooLarge` for one that MongoDB could not hold with its results."""
     return check_bytes(task, f"task {task['_id']} has")
 
 
-def check_bytes(document: Mapping[str, Any], what: str) -> int:
-    """The size of a document; raises `TooLarge`, with `what` ("task X has") in its text, if no task could hold it."""
-    size = encoded_bytes(document)
-    if size > MAX_TASK_BYTES:
-        raise TooLarge(f"{what} {size} bytes, at most {MAX_TASK_BYTES}; pass large data as files")
-    return size
+def check_bytes(document: Mapping[str, Any], what: str) -> bytes:
+    """A document as it is stored; raises `TooLarge` if no task could hold it, `what` being "task X has" in its text."""
+    stored = encoded(document)
+    if len(stored) > MAX_TASK_BYTES:
+        raise TooLarge(f"{what} {len(stored)} bytes, at most {MAX_TASK_BYTES}; pass large data as files")
+    return stored
 
 
-def _sizes(context: Context, tasks: Sequence[Document]) -> list[int]:
+def _encoded(context: Context, tasks: Sequence[Document]) -> list[bytes]:
     limit = context.settings.limits.max_submission_bytes
-    sizes: list[int] = []
+    stored: list[bytes] = []
     total = 0
     for task in tasks:
-        sizes.append(check_size(task))
-        total += sizes[-1]
+        stored.append(check_size(task))
+        total += len(stored[-1])
         if total > limit:
-            reason = f"{len(sizes)} of the tasks have {total} bytes, all together may have {limit}"
+            reason = f"{len(stored)} of the tasks have {total} bytes, all together may have {limit}"
             what = "pass large data as files, or submit less at once"
             raise TooLarge(f"{reason} (limits.max_submission_bytes); {what}")
-    return sizes
+    return stored
 
 
 def unknown_queue(name: str, known: set[str]) -> str:

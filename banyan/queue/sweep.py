@@ -91,10 +91,11 @@ def make(
 def _tasks(context: Context, plan: Plan, sweep: ObjectId) -> list[Document]:
     title = plan.kept.get("name") or plan.kept.get("model")
     common = {name: value for name, value in plan.shared.items() if name not in ("command", "inputs")}
-    commands = _commands(context, plan)
+    points = [{**plan.inputs, **point} for point in plan.points]
+    commands = _commands(context, plan, points)
     tasks = []
-    for index, point in enumerate(plan.points):
-        task = {**common, "_id": ObjectId(), "sweep": sweep, "index": index, "inputs": {**plan.inputs, **point}}
+    for index, inputs in enumerate(points):
+        task = {**common, "_id": ObjectId(), "sweep": sweep, "index": index, "inputs": inputs}
         if title:
             task["name"] = f"{title}[{index}]"
         if commands:
@@ -103,7 +104,7 @@ def _tasks(context: Context, plan: Plan, sweep: ObjectId) -> list[Document]:
     return tasks
 
 
-def _commands(context: Context, plan: Plan) -> list[Command]:
+def _commands(context: Context, plan: Plan, points: Sequence[Point]) -> list[Command]:
     """The command of each point; none for a model."""
     if plan.template is None:
         return []
@@ -112,11 +113,11 @@ def _commands(context: Context, plan: Plan) -> list[Command]:
     commands: list[Command] = []
     faults: list[Document] = []
     size = 0
-    for index, point in enumerate(plan.points):
-        command, reasons = _command(plan, template, point, index)
+    for index, inputs in enumerate(points):
+        command, reasons = _command(plan, template, inputs, index)
         commands.append(command)
         faults.append({"command": reasons} if reasons else {})
-        size += sum(map(len, command))
+        size += len(command) if isinstance(command, str) else sum(map(len, command))
         if size > limit:
             raise TooLarge(f"the commands are longer than {limit} bytes together (limits.max_submission_bytes)")
     if any(faults):
@@ -124,9 +125,9 @@ def _commands(context: Context, plan: Plan) -> list[Command]:
     return commands
 
 
-def _command(plan: Plan, template: Template, point: Point, index: int) -> tuple[Command, str]:
+def _command(plan: Plan, template: Template, inputs: Point, index: int) -> tuple[Command, str]:
     try:
-        command = template.fill({**plan.inputs, **point}, index)
+        command = template.fill(inputs, index)
     except ValueError as error:
         return "", str(error)
     return command, ", ".join(plan.check_command(command))

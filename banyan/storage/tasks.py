@@ -72,14 +72,9 @@ def view(document: Mapping[str, Any]) -> Task:
     )
 
 
-def encoded(documents: Iterable[Mapping[str, Any]]) -> list[bytes]:
-    """Documents as MongoDB keeps them."""
-    return [bson.encode(document) for document in documents]
-
-
-def encoded_bytes(document: Mapping[str, Any]) -> int:
-    """How large a document is in MongoDB."""
-    return len(bson.encode(document))
+def encoded(document: Mapping[str, Any]) -> bytes:
+    """A document as MongoDB keeps it."""
+    return bson.encode(document)
 
 
 def new_revision() -> str:

@@ -37,7 +37,7 @@ def aside(parts: PartStore, count: int) -> tuple[ObjectId, list[Part]]:
     submission = ObjectId()
     made = [
         Part(
-            tasks=encoded([{"_id": ObjectId(), "name": f"task {number}", "inputs": {"c.x": number, "": None}}]),
+            tasks=[encoded({"_id": ObjectId(), "name": f"task {number}", "inputs": {"c.x": number, "": None}})],
             edges=[Edge(parent=ObjectId(), child=ObjectId(), on="any", owner="alice")],
             parents=[ObjectId()],
             claimable={"k": 1},

@@ -125,7 +125,7 @@ def test_a_new_lane_has_the_lowest_number_that_is_free() -> None:
 
 
 def asked(experience: Experience, now: float = 0.0, queued: dict[str, int] | None = None, **kwargs: Any) -> Offer:
-    values: dict[str, Any] = {"ahead_seconds": 2.0, "room": None}
+    values: dict[str, Any] = {"ahead_seconds": 2.0, "room": None, "here": 1000}
     return offer(cores(2), queued or {}, experience, lambda wanted: 2, now=now, **(values | kwargs))
 
 
@@ -146,17 +146,17 @@ def test_nothing_is_asked_ahead_when_run_times_are_unknown_or_long() -> None:
 
 def test_about_two_seconds_of_work_are_asked_ahead() -> None:
     assert asked(experienced(0.5)).ahead == {"class": 8}
-    assert asked(experienced(0.02)).ahead == {"class": 128}
-    assert asked(experienced(0.0005), queued={"class": 1500}).ahead == {"class": 2000}
+    assert asked(experienced(0.01)).ahead == {"class": 400}
+    assert asked(experienced(0.000001)).ahead == {"class": 2000}
     assert asked(experienced(0.01), queued={"class": 150}).ahead == {"class": 250}
     assert asked(experienced(0.01), queued={"class": 250}).ahead == {}
     assert asked(experienced(0.01), now=6.0).ahead == {}
 
 
 def test_a_worker_that_has_little_asks_for_little_so_that_the_answer_comes_soon() -> None:
-    assert asked(experienced(0.001)).ahead == {"class": 128}
-    assert asked(experienced(0.001), queued={"class": 20}).ahead == {"class": 128}
-    assert asked(experienced(0.001), queued={"class": 150}).ahead == {"class": 300}
+    assert asked(experienced(0.001), here=0).ahead == {"class": 128}
+    assert asked(experienced(0.001), here=30).ahead == {"class": 128}
+    assert asked(experienced(0.001), here=130).ahead == {"class": 260}
 
 
 def test_few_runs_are_not_trusted_with_many_tasks() -> None:

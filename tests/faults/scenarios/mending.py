@@ -13,6 +13,7 @@ from banyan.queue.context import Context
 from banyan.queue.parts import part_of
 from banyan.queue.rescue import rescue
 from banyan.storage.parts import Part
+from banyan.storage.tasks import encoded
 from tests.faults.scenarios.scenario import Document, Scenario, empty, family, outcome
 from tests.faults.scenarios.steering import QUOTA, failed_sweep, sweep_of_three
 from tests.faults.scenarios.submitting import COMMAND, KEY
@@ -79,8 +80,8 @@ def _accepted_parts(context: Context) -> Document:
     new = task(tags=["new"]) | {"_id": id, "owner": "alice", "order": ObjectId(), "_etag": "1", "attempt_count": 0}
     key = TaskClass.of(new).key
     new |= {"pending_dependency_count": 0, "class_key": key, "task_class": key}
-    context.storage.parts.put_aside(unit, 0, part_of([new]))
-    context.storage.parts.put_aside(unit, 1, part_of([{**new, "_id": ObjectId()}]))
+    for number, each in enumerate([new, {**new, "_id": ObjectId()}]):
+        context.storage.parts.put_aside(unit, number, part_of([each], [encoded(each)]))
     context.storage.parts.accept(unit, 2, [], context.now())
     return {}
 

@@ -9,14 +9,18 @@ from banyan.domain.matching import TaskClass
 from banyan.errors import Invalid
 from banyan.queue.context import Context
 from banyan.queue.graph import Joining
-from banyan.queue.parts import PART_BYTES, submit_in_parts
+from banyan.queue.parts import EDGE_BYTES, TASK_BYTES, submit_in_parts
 from banyan.queue.submit import submit
+from banyan.storage.tasks import encoded
 from tests.faults.scenarios.scenario import Document, Scenario, empty, outcome
 from tests.support.crashing import Server
 from tests.support.queue import ALICE, SimulatedWorker, post, task
 
 KEY = {"Idempotency-Key": "once"}
 COMMAND = {"command": "true", "state": "available"}
+
+_PART_BYTES = 2 * TASK_BYTES + EDGE_BYTES
+"""A part has one small task and its edges."""
 
 
 def _with_parents(context: Context) -> Document:
@@ -60,7 +64,8 @@ def _submit_parts(server: Server, state: Document) -> None:
         each["task_class"] = TaskClass.of(each).key
     tasks[0] |= {"state": "available", "class_key": tasks[0]["task_class"]}
     joining = Joining.of(edges, new)
-    submit_in_parts(context, ObjectId(), tasks, [PART_BYTES - 10_000] * 3, joining, ALICE, lambda session: None)
+    stored = [encoded(each) for each in tasks]
+    submit_in_parts(context, ObjectId(), tasks, stored, joining, ALICE, lambda session: None, _PART_BYTES)
 
 
 def _abandoned_parts(server: Server, state: Document) -> None:
@@ -68,15 +73,8 @@ def _abandoned_parts(server: Server, state: Document) -> None:
     new = ObjectId()
     joining = Joining.of([Edge(parent=new, child=state["ended"])], [new])
     with suppress(Invalid):
-        submit_in_parts(
-            server.context,
-            ObjectId(),
-            [task() | {"_id": new, "pending_dependency_count": 0}],
-            [1],
-            joining,
-            ALICE,
-            lambda session: None,
-        )
+        only = task() | {"_id": new, "pending_dependency_count": 0}
+        submit_in_parts(server.context, ObjectId(), [only], [encoded(only)], joining, ALICE, lambda session: None)
 
 
 def _submit_alone(server: Server, state: Document) -> None:
