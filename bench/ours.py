@@ -2,8 +2,8 @@
 
 import json
 import os
+import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ from typing import Any
 
 from banyan.client import Client
 from bench.errors import Incomplete
+from bench.places import fresh_place
 from bench.processes import cpu_seconds, running
 
 Document = dict[str, Any]
@@ -58,27 +59,27 @@ class Ours:
 
 @contextmanager
 def up(*options: str, env: Mapping[str, str] | None = None) -> Iterator[Ours]:
-    """`banyan up OPTIONS` on a free port, with all its data in a directory that is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="banyan-bench-") as name:
-        home = Path(name)
-        data, log = home / "data", home / "up.log"
-        command = [sys.executable, "-m", "banyan", "up", "--json", "--port", "0", "--data", str(data), *options]
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(_OTHERS)}
-        environment = {**kept, "HOME": name, **(env or {})}
-        with running(command, log=log, ready=lambda: _ready(log), env=environment):
-            told = _ready(log)
-            with (
-                Client(told["url"], told["provider_token"]) as client,
-                Client(told["url"], told["admin_token"]) as admin,
-            ):
-                yield Ours(
-                    client=client,
-                    client_token=told["provider_token"],
-                    admin=admin,
-                    mongo_uri=told["mongo_uri"],
-                    pids=told["pids"],
-                    data=data,
-                )
+    """`banyan up OPTIONS` on a free port; what its tasks leave is there until this program ends."""
+    home = fresh_place()
+    data, log = home / "data", home / "up.log"
+    command = [sys.executable, "-m", "banyan", "up", "--json", "--port", "0", "--data", str(data), *options]
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(_OTHERS)}
+    environment = {**kept, "HOME": str(home), **(env or {})}
+    with running(command, log=log, ready=lambda: _ready(log), env=environment):
+        told = _ready(log)
+        with (
+            Client(told["url"], told["provider_token"]) as client,
+            Client(told["url"], told["admin_token"]) as admin,
+        ):
+            yield Ours(
+                client=client,
+                client_token=told["provider_token"],
+                admin=admin,
+                mongo_uri=told["mongo_uri"],
+                pids=told["pids"],
+                data=data,
+            )
+    shutil.rmtree(data / "mongo", ignore_errors=True)  # few files, and large
 
 
 def _ready(log: Path) -> Document:
@@ -102,12 +103,13 @@ def wait_until_ended(client: Client, where: Document, count: int, most_pause: fl
     are not foreseen.
     """
     condition = {**where, "state": {"$in": ["terminated", "cancelled"]}}
-    begun = time.monotonic()
+    begun = none = time.monotonic()
     while (ended := client.tasks(condition, projection=["state"], max_results=1).total) < count:
-        passed = time.monotonic() - begun
-        if passed > _LONGEST_SECONDS:
-            raise Incomplete(f"{ended} of {count} tasks have ended after {passed:.0f} s")
-        remaining = passed * (count - ended) / ended if ended else _LEAST_PAUSE
+        now = time.monotonic()
+        if now - begun > _LONGEST_SECONDS:
+            raise Incomplete(f"{ended} of {count} tasks have ended after {now - begun:.0f} s")
+        none = none if ended else now
+        remaining = (now - none) * (count - ended) / ended if ended else (now - begun) / 2
         time.sleep(min(max(remaining / 2, _LEAST_PAUSE), most_pause))
 
 

@@ -2,9 +2,7 @@
 
 import io
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from importlib.util import find_spec
@@ -13,6 +11,7 @@ from typing import Any
 
 from bench.errors import Incomplete, Missing
 from bench.peers.hyperqueue_cluster import READY
+from bench.places import fresh_place
 from bench.processes import running
 from bench.turns import Run, Watch
 
@@ -24,28 +23,20 @@ def commands() -> Iterator[Run]:
     """Commands per second: one job with a task for each `echo I`, from its submission to its end."""
     if find_spec("hyperqueue") is None:
         raise Missing("HyperQueue is not installed: pip install -c requirements.lock -e '.[bench]'")
-    with tempfile.TemporaryDirectory(prefix="banyan-bench-") as name:
-        home = Path(name)
-        server = home / "server"
-        server.mkdir()
-        command = [
-            sys.executable,
-            "-m",
-            "bench.peers.hyperqueue_cluster",
-            str(server),
-            str(len(os.sched_getaffinity(0))),
-        ]
-        with running(command, log=home / "hyperqueue.log", ready=(server / READY).exists):
-            from hyperqueue import Client
+    home = fresh_place()
+    server = home / "server"
+    server.mkdir()
+    command = [sys.executable, "-m", "bench.peers.hyperqueue_cluster", str(server), str(len(os.sched_getaffinity(0)))]
+    with running(command, log=home / "hyperqueue.log", ready=(server / READY).exists):
+        from hyperqueue import Client
 
-            client = Client(server)
-            yield lambda count, watch: _run(client, home / "job", count, watch)
+        client = Client(server)
+        yield lambda count, watch: _run(client, fresh_place(), count, watch)
 
 
 def _run(client: Any, place: Path, count: int, watch: Watch) -> float:
     from hyperqueue import Job
 
-    place.mkdir()
     with watch:
         job = Job(default_workdir=place)
         for number in range(count):
@@ -53,7 +44,6 @@ def _run(client: Any, place: Path, count: int, watch: Watch) -> float:
         with redirect_stderr(io.StringIO()):  # it draws its progress
             client.wait_for_jobs([client.submit(job)])
     written = {int(each.stem): each.read_text() for each in place.glob("*.stdout")}
-    shutil.rmtree(place)
     if written != {number: f"{number}\n" for number in range(count)}:
         raise Incomplete(f"HyperQueue: the stdout of {count} tasks was expected, of {len(written)} it is there")
     return count / watch.seconds

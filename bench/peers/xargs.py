@@ -3,12 +3,11 @@
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from bench.errors import Incomplete, Missing
+from bench.places import fresh_place
 from bench.turns import Run, Watch
 
 NAME = "xargs"
@@ -23,13 +22,13 @@ def commands() -> Iterator[Run]:
 
 
 def _run(count: int, watch: Watch) -> float:
-    with tempfile.TemporaryDirectory(prefix="banyan-bench-") as name:
-        numbers = "".join(f"{number}\n" for number in range(count))
-        cores = str(len(os.sched_getaffinity(0)))
-        command = ["xargs", "-P", cores, "-n", "1", "/bin/sh", "-c", 'echo "$0" > "$0.stdout"']
-        with watch:
-            subprocess.run(command, input=numbers, text=True, cwd=name, check=True)
-        written = {int(each.stem): each.read_text() for each in Path(name).glob("*.stdout")}
+    place = fresh_place()
+    numbers = "".join(f"{number}\n" for number in range(count))
+    cores = str(len(os.sched_getaffinity(0)))
+    command = ["xargs", "-P", cores, "-n", "1", "/bin/sh", "-c", 'echo "$0" > "$0.stdout"']
+    with watch:
+        subprocess.run(command, input=numbers, text=True, cwd=place, check=True)
+    written = {int(each.stem): each.read_text() for each in place.glob("*.stdout")}
     if written != {number: f"{number}\n" for number in range(count)}:
         raise Incomplete(f"xargs: {count} files with their number were expected")
     return count / watch.seconds
