@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 from bson import ObjectId
@@ -109,7 +110,7 @@ def _fresh(documents: Sequence[Document], actor: Actor, now: datetime) -> list[D
     new |= {"retry_count": 0, "abandoned_count": 0, "attempt_count": 0}
     tasks = []
     for document in documents:
-        task = {"_id": ObjectId(), **document, **new, "order": ObjectId()}
+        task = {"_id": document.get("_id") or ObjectId(), **document, **new, "order": ObjectId()}
         if task.get("command") is not None or task.get("model") is not None:
             needs = [task.get(name) for name in CLASS_FIELDS]
             same = tuple(map(id, needs))
@@ -123,6 +124,8 @@ def _fresh(documents: Sequence[Document], actor: Actor, now: datetime) -> list[D
 
 def _edges(task: Document, actor: Actor) -> list[Edge]:
     """Take the edges out of a new task."""
+    if "dependencies" not in task and "continuations" not in task:
+        return []
     parents = task.pop("dependencies", None) or []
     children = task.pop("continuations", None) or []
     edges = [Edge(parent=p["task"], child=task["_id"], on=p["on"], owner=actor.name) for p in parents]
@@ -158,15 +161,20 @@ def _faults(context: Context, tasks: Sequence[Document], edges: Sequence[Edge], 
 
 def check_size(task: Document) -> bytes:
     """A task as it is stored; raises `TooLarge` for one that MongoDB could not hold with its results."""
-    return check_bytes(task, f"task {task['_id']} has")
-
-
-def check_bytes(document: Mapping[str, Any], what: str) -> bytes:
-    """A document as it is stored; raises `TooLarge` if no task could hold it, `what` being "task X has" in its text."""
-    stored = encoded(document)
+    stored = encoded(task)
     if len(stored) > MAX_TASK_BYTES:
-        raise TooLarge(f"{what} {len(stored)} bytes, at most {MAX_TASK_BYTES}; pass large data as files")
+        raise _too_large(f"task {task['_id']} has", len(stored))
     return stored
+
+
+def check_bytes(document: Mapping[str, Any], what: str) -> None:
+    """Raise `TooLarge`, with `what` ("X has") in its text, for a document that is larger than a task may be."""
+    if (size := len(encoded(document))) > MAX_TASK_BYTES:
+        raise _too_large(what, size)
+
+
+def _too_large(what: str, size: int) -> TooLarge:
+    return TooLarge(f"{what} {size} bytes, at most {MAX_TASK_BYTES}; pass large data as files")
 
 
 def _encoded(context: Context, tasks: Sequence[Document]) -> list[bytes]:
@@ -219,4 +227,7 @@ def _released(document: Document, now: datetime) -> Document:
 
 
 def _answer(task: Document) -> Document:
-    return {name: task[name] for name in _ANSWERED}
+    return dict(zip(_ANSWERED, _answered(task), strict=True))
+
+
+_answered = itemgetter(*_ANSWERED)
