@@ -102,9 +102,10 @@ async def _turn(scene: Scene, seconds: float) -> list[float]:
 async def open_load(workers: Sequence[SimulatedWorker], per_second: float, seconds: float) -> list[float]:
     """Claims that come at a steady rate, however long the answers take; the milliseconds of each since it was due.
 
-    A worker that has ten tasks reports that all have ended before it claims again. What has no answer soon after the
-    last claim was due counts as if it had come then.
+    A worker that has ten tasks reports that all have ended before it claims again; the first time it has fewer, so that
+    reports come at a steady rate, too. What has no answer soon after the last claim was due counts as if it had come then.
     """
+    enough = {worker: 1 + number % TASKS_IN_A_REPORT for number, worker in enumerate(workers)}
     free: asyncio.Queue[SimulatedWorker] = asyncio.Queue()
     for worker in workers:
         free.put_nowait(worker)
@@ -120,8 +121,9 @@ async def open_load(workers: Sequence[SimulatedWorker], per_second: float, secon
         if not await worker.claim():
             raise RuntimeError("a claim came back empty although tasks were there")
         latencies[number] = loop.time() - dues[number]
-        if len(worker.held) >= TASKS_IN_A_REPORT:
+        if len(worker.held) >= enough[worker]:
             await worker.report()
+            enough[worker] = TASKS_IN_A_REPORT
         free.put_nowait(worker)
 
     claims = [asyncio.create_task(one(number)) for number in range(len(dues))]
