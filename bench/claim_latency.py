@@ -103,7 +103,7 @@ async def open_load(workers: Sequence[SimulatedWorker], per_second: float, secon
     """Claims that come at a steady rate, however long the answers take; the milliseconds of each since it was due.
 
     A worker that has ten tasks reports that all have ended before it claims again; the first time it has fewer, so that
-    reports come at a steady rate, too. What has no answer soon after the last claim was due counts as if it had come then.
+    reports come at a steady rate, too. What has no answer soon after the last claim counts as if it had come then.
     """
     enough = {worker: 1 + number % TASKS_IN_A_REPORT for number, worker in enumerate(workers)}
     free: asyncio.Queue[SimulatedWorker] = asyncio.Queue()
