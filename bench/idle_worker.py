@@ -15,7 +15,7 @@ CPU = "percent of one core"
 
 
 def measure(size: Size) -> Answer:
-    """Memory and CPU of an idle worker and its supervisor."""
+    """Memory and CPU of an idle worker and its supervisors."""
     repetitions, seconds = (3, 10.0) if size is Size.QUICK else (5, 30.0)
     with stage() as here, here.scene("worker") as scene:
         return _watched(scene, repetitions, seconds, nullcontext())
@@ -55,7 +55,7 @@ def _environment() -> dict[str, str]:
 QUESTION = Question(
     name="idle-worker",
     text="an idle worker without models: what its processes take",
-    conditions="1 server, 1 real worker and its supervisor, connected, no tasks; heartbeat 20 s; PSS of both processes",
+    conditions="1 server, 1 real worker and its two supervisors, connected, no tasks; heartbeat 20 s; PSS of all three",
     targets=(
         Target(text="under 60 MB", at_most=60.0),
         Target(text="under 0.5 percent of a core", series=CPU, at_most=0.5),

@@ -74,8 +74,8 @@ class Sampled(Watch):
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             home = Path(stack.enter_context(TemporaryDirectory(prefix="banyan-bench-")))
-            program = _program()
-            for part, processes in _ours().items():
+            ours, program = _ours(), _program()
+            for part, processes in ours.items():
                 spies = [_Spy(program, process.pid, home / str(process.pid)) for process in processes]
                 self._spies[part] = spies
                 for spy in spies:

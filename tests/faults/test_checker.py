@@ -44,7 +44,7 @@ class Defect:
 
 NO_FENCE = Defect(
     changes=(
-        ("banyan/storage/executions.py", '{"_id": execution, "time_terminated": None},\n', '{"_id": execution},\n'),
+        ("banyan/storage/executions.py", 'guard=("time_terminated", None)', 'guard=("_id", id)'),
         (
             "banyan/queue/report.py",
             'in ends.items() if records[id].get("time_terminated") is None}',
