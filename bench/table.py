@@ -63,8 +63,8 @@ def remarks(line: Line) -> list[str]:
 
 
 def profiles(line: Line) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """For each part of ours a title and its functions: share with what each calls, share alone, name."""
-    profile = {part: each for part, each in _profile(line).items() if part != "missing"}
+    """For each part of ours that did something a title and its functions: share with all calls, share alone, name."""
+    profile = {part: each for part, each in _profile(line).items() if part != "missing" and each["functions"]}
     return [
         (_title(line, part, each), [_shown(function) for function in each["functions"]])
         for part, each in profile.items()
