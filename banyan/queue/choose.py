@@ -58,12 +58,12 @@ class Choice:
         self.slots -= 1
 
 
-def choose(context: Context, wanted: Wanted, pool: Pool, crowd: int) -> Choice:
-    """Choose among the classes that fit; in a `crowd` of servers not always the first tasks."""
+def choose(context: Context, wanted: Wanted, pool: Pool) -> Choice:
+    """Choose among the classes that fit; in a crowd of servers not always the first tasks."""
     choice = Choice(wanted.free, wanted.max_tasks)
     candidates = _Candidates(wanted, pool, choice)
-    if crowd:
-        candidates.scatter(4**crowd)
+    if pool.crowd:
+        candidates.scatter(4**pool.crowd)
     _fill(context, wanted, candidates, choice, pool)
     if wanted.ahead and not choice.reserving:
         _fill_ahead(candidates, wanted, choice, pool)

@@ -49,6 +49,7 @@ class Context:
     shares: Shares = field(default_factory=Shares)
     classes: Classes = field(default_factory=Classes)
     claims: Together[Any, Any] = field(default_factory=Together)
+    """Rounds of what claims want (`grant`), and of reports (`report_together`)."""
     reports: Together[Any, Any] = field(default_factory=lambda: Together(apart=True))
     quiet: Quiet = field(default_factory=Quiet)
     models: Checker = field(default_factory=Checker)

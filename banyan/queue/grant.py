@@ -47,7 +47,7 @@ def grant_all(context: Context, claims: Sequence[Wanted]) -> list[list[Document]
     left, crowd = list(enumerate(claims)), 0
     for _ in range(_ROUNDS):
         pool = _pool(context, [wanted for _, wanted in left], crowd)
-        choices = [choose(context, wanted, pool, crowd) for _, wanted in left]
+        choices = [choose(context, wanted, pool) for _, wanted in left]
         written = _claim(context, pool, [(wanted, choice) for (_, wanted), choice in zip(left, choices, strict=True)])
         again = []
         for (index, wanted), choice, documents in zip(left, choices, written, strict=True):

@@ -10,7 +10,7 @@ parent.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -61,17 +61,15 @@ def submit_in_parts(
     """
     split = Split(tasks, stored, joining.edges, part_bytes)
     try:
-        count = 0
-        for part in split.cut():
-            context.storage.parts.put_aside(unit, count, part)
-            count += 1
+        for number, part in enumerate(split.parts):
+            context.storage.parts.put_aside(unit, number, part)
 
         def accept(session: Session) -> None:
             now = context.now()
             parents = check_ends(context, joining, actor, now, session)
             context.storage.tasks.touch([child for child in joining.children if child in parents], session)
             context.storage.edges.insert(split.first, session)
-            context.storage.parts.accept(unit, count, joining.children, now, session)
+            context.storage.parts.accept(unit, len(split.parts), joining.children, now, session)
             record(session)
 
         context.storage.transaction(accept)
@@ -139,7 +137,7 @@ def _orphaned(edge: Edge) -> Edge:
 
 
 class Split:
-    """A submission that is cut into parts where one would become too heavy; tasks keep their order.
+    """A submission cut into `parts` where one would become too heavy; tasks keep their order.
 
     `first` are the edges that are to be there from the acceptance on.
     """
@@ -148,26 +146,23 @@ class Split:
         self, tasks: Sequence[Document], stored: Sequence[bytes], edges: Sequence[Edge], part_bytes: int = PART_BYTES
     ) -> None:
         self.first: list[Edge] = []
-        self._given, self._given_bytes = tasks, stored
+        self.parts: list[Part] = []
         self._place = {task["_id"]: index for index, task in enumerate(tasks)}
         self._tasks: list[Document] = []
         self._stored: list[bytes] = []
         self._edges: list[Edge] = []
         self._weight = 0
         self._most = part_bytes
-        self._edges_at = self._placed(edges)
-
-    def cut(self) -> Iterator[Part]:
-        """The parts in their order."""
-        for index, (task, stored) in enumerate(zip(self._given, self._given_bytes, strict=True)):
-            for edge in self._edges_at.get(index, ()):
-                yield from self._full(EDGE_BYTES)
+        edges_at = self._placed(edges)
+        for index, task in enumerate(tasks):
+            for edge in edges_at.get(index, ()):
+                self._make_room(EDGE_BYTES)
                 self._edges.append(edge)
-            yield from self._full(len(stored) + TASK_BYTES)
+            self._make_room(len(stored[index]) + TASK_BYTES)
             marked = _marked(task)
             self._tasks.append(marked)
-            self._stored.append(stored if marked is task else encoded(marked))
-        yield from self._rest()
+            self._stored.append(stored[index] if marked is task else encoded(marked))
+        self._cut()
 
     def _placed(self, edges: Sequence[Edge]) -> dict[int, list[Edge]]:
         """Before which task each edge comes, but for those that come first."""
@@ -184,19 +179,17 @@ class Split:
                 edges_at[min(self._place[end] for end in (edge.parent, edge.child) if end in self._place)].append(edge)
         return edges_at
 
-    def _full(self, size_bytes: int) -> Iterable[Part]:
-        """The part so far, if so much more does not fit into it."""
-        full = self._rest() if self._weight + size_bytes > self._most else ()
+    def _make_room(self, size_bytes: int) -> None:
+        if self._weight + size_bytes > self._most:
+            self._cut()
         self._weight += size_bytes
-        return full
 
-    def _rest(self) -> Sequence[Part]:
+    def _cut(self) -> None:
         if not self._tasks and not self._edges:
-            return ()
+            return
         older = {edge.parent for edge in self._edges if edge.parent not in self._place}
-        part = part_of(self._tasks, self._stored, self._edges, list(older))
+        self.parts.append(part_of(self._tasks, self._stored, self._edges, list(older)))
         self._tasks, self._stored, self._edges, self._weight = [], [], [], 0
-        return (part,)
 
 
 def part_of(

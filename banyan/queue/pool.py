@@ -30,23 +30,22 @@ class Pool:
         self._chosen: set[ObjectId] = set()
         self._counts: Counter[str] = Counter()
         self._read: dict[str, tuple[Sequence[Document], bool]] = {}
-        self.queues: Mapping[str, Document] = self._storage.queues.all() if heads else {}
+        queues: Mapping[str, Document] = self._storage.queues.all() if heads else {}
         waiting = {head["queue"] for head in heads}
         context.shares.rest(waiting)
-        limits = {name: self.queues[name]["max_running"] for name in waiting & self.queues.keys()}
+        limits = {name: queues[name]["max_running"] for name in waiting & queues.keys()}
         self.limits: dict[str, int] = {name: limit for name, limit in limits.items() if limit is not None}
         """How many tasks of a queue may run at once, for queues that have such a limit."""
         self._room = {name: limit - self._storage.tasks.running_in(name) for name, limit in self.limits.items()}
-        self.weights = {name: float(queue["weight"]) for name, queue in self.queues.items()}
+        self.weights = {name: float(queue["weight"]) for name, queue in queues.items()}
         self.classes = {head["class_key"]: context.classes.of(head) for head in heads}
-        self.heads: dict[str, list[Document]] = {name: [] for name in waiting if self._is_open(name)}
+        self.heads: dict[str, list[Document]] = {
+            name: [] for name in waiting & queues.keys() if not queues[name]["paused"]
+        }
         """The best task of each class by queue, best first; those of queues that are paused are left out."""
         for head in sorted(heads, key=rank):
             if head["queue"] in self.heads:
                 self.heads[head["queue"]].append(head)
-
-    def _is_open(self, queue: str) -> bool:
-        return queue in self.queues and not self.queues[queue]["paused"]
 
     def class_of(self, task: Document) -> TaskClass:
         """The class of a claimable task."""

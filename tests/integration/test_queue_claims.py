@@ -99,7 +99,7 @@ def test_in_a_crowd_of_servers_each_claim_of_a_round_gets_some_other_task(contex
     ids = post(context, *[task() for _ in range(9)])
     claims = [wants(context, SimulatedWorker(context)) for _ in range(8)]
     pool = Pool(context, context.storage.tasks.class_heads(), len(claims), crowd=1)
-    chosen = [each["_id"] for wanted in claims for each in choose(context, wanted, pool, 1).tasks]
+    chosen = [each["_id"] for wanted in claims for each in choose(context, wanted, pool).tasks]
     assert len(set(chosen)) == len(claims)
     assert set(chosen) <= set(ids)
 
