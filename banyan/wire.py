@@ -6,9 +6,10 @@ the units, is imported only when a text is read: it costs a fifth of a second an
 
 import json
 import math
+import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import format_datetime, parsedate_to_datetime
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import Any
 
 MAX_INTEGER = 2**63 - 1
@@ -96,24 +97,69 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_date(text: object) -> datetime:
-    """The UTC time of `Tue, 02 Apr 2013 10:29:13 GMT` (or of an ISO 8601 text); ValueError otherwise."""
+    """The UTC time of `Tue, 02 Apr 2013 10:29:13 GMT`, `Tue, 02 Apr 2013 12:29:13 +0200` or `2013-04-02T10:29:13Z`.
+
+    A text is read whole and means one moment: its zone is GMT, UTC, Z or an offset, its weekday fits the day, nothing
+    is left over. ISO 8601 without a zone is UTC, and a day alone is its midnight. ValueError says what is not exact.
+    """
     problem = f"{text!r} is not a date; write it as 'Tue, 02 Apr 2013 10:29:13 GMT'"
-    if not isinstance(text, str):
+    parts = (_HTTP_DATE.fullmatch(text) or _ISO_DATE.fullmatch(text)) if isinstance(text, str) else None
+    if parts is None:
         raise ValueError(problem)
     try:
-        date = _read_date(text)
-        return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
+        return _date_of(parts.groupdict())
     except (ValueError, OverflowError) as error:
-        raise ValueError(problem) from error
+        raise ValueError(f"{problem} ({error})") from error
 
 
-def _read_date(text: str) -> datetime:
-    if text[:4].isdigit() and text[4:5] == "-":
-        return datetime.fromisoformat(text)
-    try:
-        return parsedate_to_datetime(text)
-    except ValueError:
-        return datetime.fromisoformat(text)
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_HTTP_DATE = re.compile(
+    rf"(?:(?P<weekday>{'|'.join(_WEEKDAYS)}), )?(?P<day>[0-9]{{1,2}}) (?P<month>{'|'.join(_MONTHS)})"
+    r" (?P<year>[0-9]{2,4}) (?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2}))?(?: (?P<zone>\S+))?"
+)
+_ISO_DATE = re.compile(
+    r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"
+    r"(?:[Tt ](?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})(?:\.(?P<fraction>[0-9]{1,9}))?)?"
+    r"(?: ?(?P<zone>[A-Za-z+-]\S*))?)?"
+)
+_OFFSET = re.compile(r"([+-])([0-9]{2}):?([0-9]{2})")
+
+
+def _date_of(parts: dict[str, str | None]) -> datetime:
+    year, month = parts["year"] or "", parts["month"] or ""
+    if len(year) != 4:
+        raise ValueError(f"the year {year} needs four digits")
+    if parts["second"] == "60":
+        raise ValueError("a leap second cannot be kept; seconds end at 59")
+    iso = month not in _MONTHS
+    date = datetime(
+        int(year),
+        int(month) if iso else _MONTHS.index(month) + 1,
+        int(parts["day"] or 0),
+        int(parts["hour"] or 0),
+        int(parts["minute"] or 0),
+        int(parts["second"] or 0),
+        int((parts.get("fraction") or "0").ljust(6, "0")[:6]),
+        tzinfo=UTC if iso and parts["zone"] is None else _zone_of(parts["zone"]),
+    )
+    weekday = parts.get("weekday")
+    if weekday and weekday != _WEEKDAYS[date.weekday()]:
+        raise ValueError(f"that day is a {_WEEKDAYS[date.weekday()]}, not a {weekday}")
+    return date.astimezone(UTC)
+
+
+def _zone_of(text: str | None) -> timezone:
+    if text in ("GMT", "UTC", "Z", "z"):
+        return UTC
+    offset = _OFFSET.fullmatch(text or "")
+    if offset is None:
+        given = f"the zone {text!r} is not exact" if text else "it has no zone"
+        raise ValueError(f"{given}; end it with GMT or an offset such as +0100")
+    sign, hours, minutes = offset.groups()
+    if int(hours) > 23 or int(minutes) > 59:
+        raise ValueError(f"there is no offset {text}")
+    return timezone(timedelta(hours=int(hours), minutes=int(minutes)) * (-1 if sign == "-" else 1))
 
 
 def format_date(date: datetime) -> str:

@@ -81,19 +81,13 @@ def _to_input_ref(name: str, value: object) -> dict[str, Any]:
 
 def to_date(value: object) -> datetime:
     """A UTC time."""
-    if isinstance(value, datetime):
-        return value
-    try:
-        return parse_date(value)
-    except (OverflowError, TypeError, IndexError) as error:
-        raise ValueError(f"{value!r} is not a date between the years 1 and 9999") from error
+    return value if isinstance(value, datetime) else parse_date(value)
 
 
 def to_expiry(value: object) -> datetime | timedelta:
     """When a token ends: a UTC time, or how long from now."""
     if isinstance(value, (datetime, timedelta)):
         return value
-    problem = f"{value!r} is neither a duration such as '30d' nor a date such as '2030-01-31'"
     try:
         return timedelta(seconds=parse_duration(value))
     except (ValueError, OverflowError):
@@ -101,7 +95,7 @@ def to_expiry(value: object) -> datetime | timedelta:
     try:
         return to_date(value)
     except ValueError as error:
-        raise ValueError(problem) from error
+        raise ValueError(f"it is neither a duration such as '30d' nor a date: {error}") from error
 
 
 def to_capability(value: object) -> str:

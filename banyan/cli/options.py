@@ -24,7 +24,9 @@ Scratch = Annotated[str | None, typer.Option(help="Disk space to reserve, such a
 MaxRetries = Annotated[int | None, typer.Option(help="How often to try again after a failure.")]
 RetryDelay = Annotated[str | None, typer.Option(help="Wait before a retry, such as 30s; it doubles.")]
 Timeout = Annotated[str | None, typer.Option(help="Stop it after this time, such as 90s or 2h.")]
-NotBefore = Annotated[str | None, typer.Option(help="Not earlier than, such as 'Tue, 02 Apr 2030 10:29:13 GMT'.")]
+NotBefore = Annotated[
+    str | None, typer.Option(help="Not earlier than, such as '2030-04-02T10:29:13+02:00'; UTC without an offset.")
+]
 After = Annotated[
     list[str] | None,
     typer.Option(metavar="ID[:failure|:any]", help="Start when this task has succeeded (failed, ended)."),
