@@ -1,15 +1,15 @@
 """How settings are gathered from their sources, so that all faults can be told at once."""
 
-import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from banyan.errors import SetupError
+from banyan.spelling import closest
 
 PREFIX = "BANYAN_"
 FOREIGN_VARIABLES = frozenset(
@@ -88,8 +88,7 @@ def _from_environment(
             *sections, key = own[name]
             _merge(values, _nested(sections, {key: _decoded(model, own[name], environ[name])}))
         elif name.startswith(PREFIX) and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            faults.append(f"{name}: there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+            faults.append(f"{name}: {_no_such_setting(name, sorted(known), '__')}")
     return values
 
 
@@ -125,10 +124,17 @@ def _merge(below: Values, above: Mapping[str, Any]) -> None:
 def _reason(model: type[BaseModel], fault: Mapping[str, Any]) -> str:
     if fault["type"] == "extra_forbidden":
         keys = [".".join(path) for _, path in variables(model)]
-        near = difflib.get_close_matches(".".join(map(str, fault["loc"])), keys, n=1)
-        return "there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
+        return _no_such_setting(".".join(map(str, fault["loc"])), keys, ".")
     if fault["type"] == "tuple_type":
         return 'should be a list, such as ["a", "b"]; in a variable, a JSON list'
     if fault["type"] == "dict_type":
         return 'should be a table, such as {a = "b"}; in a variable, a JSON object'
     return str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+
+
+def _no_such_setting(name: str, known: Sequence[str], separator: str) -> str:
+    """What is said of an unknown key or variable: one that is alike, or the one that is called so in its section."""
+    key = name.removeprefix(PREFIX).rpartition(separator)[2]
+    same = [each for each in known if key and each.rpartition(separator)[2] == key]
+    near = closest(name, known) or (same[0] if len(same) == 1 else None)
+    return "there is no such setting" + (f"; did you mean {near}?" if near else "")

@@ -1,12 +1,14 @@
 """What a validator found wrong, in sentences: `{"field": "reason"}`, nested as the document is."""
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import cerberus.errors as kinds
 
+from banyan.api.field_names import unknown_field
 from banyan.api.validator import Validator
+from banyan.domain.task import STATE_WORDS
+from banyan.spelling import suggestion
 
 Issues = dict[str, object]
 
@@ -18,7 +20,6 @@ _SENTENCES = {
     kinds.MAX_LENGTH.code: "is too long: {0}, at most {rule}",
     kinds.MIN_VALUE.code: "must be at least {rule}",
     kinds.MAX_VALUE.code: "must be at most {rule}",
-    kinds.UNALLOWED_VALUE.code: "is {0!r}; it must be one of {rule}",
     kinds.COERCION_FAILED.code: "{0}",
     kinds.CUSTOM.code: "{0}",
 }
@@ -88,19 +89,17 @@ def _place(issues: Issues, path: list[str], reason: object) -> None:
 
 def _sentence(error: Any, schema: Mapping[str, Any], suggest: bool) -> str:
     if error.code == kinds.UNKNOWN_FIELD.code:
-        return _unknown(error.document_path, schema) if suggest else "unknown field"
+        if not suggest:
+            return "unknown field"
+        return unknown_field(tuple(str(step) for step in error.document_path), error.value, schema)
     if error.code == kinds.BAD_TYPE.code:
         wanted = [error.constraint] if isinstance(error.constraint, str) else error.constraint
         return f"must be {' or '.join(_TYPES[each] for each in wanted)}"
     if error.code == kinds.REGEX_MISMATCH.code:
         return f"is {error.value!r}; it may have letters, digits and . _ - + @ : and must not begin with a dot"
+    if error.code == kinds.UNALLOWED_VALUE.code:
+        near = suggestion(str(error.value), error.constraint, STATE_WORDS) or ";"
+        return f"is {error.value!r}{near} it must be one of {', '.join(map(str, error.constraint))}"
     rule = error.constraint
     rule = ", ".join(str(each) for each in rule) if isinstance(rule, list) else rule
     return _SENTENCES.get(error.code, "is not valid").format(*error.info, rule=rule)
-
-
-def _unknown(path: tuple[object, ...], schema: Mapping[str, Any]) -> str:
-    for step in path[:-1]:
-        schema = schema.get(str(step), {}).get("schema", {})
-    close = get_close_matches(str(path[-1])[:MAX_NAME], list(schema), n=1)
-    return f"unknown field; did you mean {close[0]!r}?" if close else "unknown field"

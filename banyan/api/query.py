@@ -8,9 +8,12 @@ from typing import Any
 
 from banyan.api.bodies import read_json
 from banyan.api.coercion import to_date, to_id
+from banyan.api.field_names import unknown_path
 from banyan.api.schema import RESOURCES
 from banyan.api.schema.kinds import Rules
+from banyan.domain.task import STATE_WORDS
 from banyan.errors import BadRequest
+from banyan.spelling import suggestion, unknown
 from banyan.wire import parse_duration, parse_size, unstorable
 
 Filter = dict[str, Any]
@@ -83,7 +86,7 @@ class _Scope:
             return _FREE
         rules = self._schema.get(first) or AUTOMATIC.get(first)
         if rules is None:
-            raise self.refusal(path, f"{self.resource} has no such field")
+            raise self.refusal(path, self._unknown(path))
         if "virtual" in rules.get("meta", {}):
             raise self.refusal(path, f"it is put together when it is read; {rules['meta']['virtual']}")
         for step in rest:
@@ -98,8 +101,11 @@ class _Scope:
             return meta["items"] if step.isdecimal() else self._step(meta["items"], step, path)
         inner = rules.get("schema", {}).get(step)
         if inner is None:
-            raise self.refusal(path, f"{self.resource} has no such field")
+            raise self.refusal(path, self._unknown(path))
         return dict(inner)
+
+    def _unknown(self, path: str) -> str:
+        return f"{self.resource} has no such field{unknown_path(path, self._schema or {})}"
 
     def refusal(self, path: str, reason: str) -> BadRequest:
         """The error that names the field."""
@@ -141,8 +147,10 @@ def _operators(scope: _Scope, rules: Rules, value: Mapping[str, Any], path: str,
             except ValueError as error:
                 raise scope.refusal(path, f"{name} {error}") from error
         else:
-            known = ", ".join(sorted([*_COMPARISONS, *_OPERATORS]))
-            raise scope.refusal(path, f"{name!r} is not an operator that is allowed here; there are {known}")
+            known = sorted([*_COMPARISONS, *_OPERATORS])
+            near = suggestion(name, known)
+            reason = f"{name!r} is not an operator that is allowed here{near or ';'} there are {', '.join(known)}"
+            raise scope.refusal(path, reason)
     if "$options" in result and "$regex" not in result:
         raise scope.refusal(path, "$options belongs to a $regex")
     return result
@@ -158,11 +166,19 @@ def _literal(scope: _Scope, rules: Rules, value: Any, path: str) -> Any:
         return _literal_object(scope, rules, value, path)
     convert = _CONVERSIONS.get(meta.get("items", rules).get("coerce", rules.get("coerce", "")))
     if convert is None:
+        _check_allowed(scope, meta.get("items", rules), value, path)
         return value
     try:
         return convert(value)
     except ValueError as error:
         raise scope.refusal(path, str(error)) from error
+
+
+def _check_allowed(scope: _Scope, rules: Rules, value: Any, path: str) -> None:
+    """Refuse a word that the field never has, as in `{"state": "runing"}`, which would match nothing."""
+    allowed = rules.get("allowed")
+    if allowed is not None and isinstance(value, str) and value not in allowed:
+        raise scope.refusal(path, unknown(path.rpartition(".")[2], value, allowed, STATE_WORDS))
 
 
 def _literal_object(scope: _Scope, rules: Rules, value: dict[str, Any], path: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from banyan.api.routes import ADMIN, route
 from banyan.api.schema.workers import QUEUE
 from banyan.api.validation import validated_changes
 from banyan.errors import Conflict, Invalid, NotFound, PreconditionFailed
+from banyan.spelling import unknown
 
 Document = dict[str, Any]
 
@@ -44,9 +45,10 @@ def change_queue(name: str) -> Document:
     if changes.get("name", name) != name:
         raise Invalid({"name": "a queue keeps its name"})
     queues = context().storage.queues
-    known = queues.all().get(name)
+    there = queues.all()
+    known = there.get(name)
     if known is None:
-        raise NotFound(f"there is no queue {name!r}")
+        raise NotFound(unknown("queue", name, there))
     wanted = if_match()
     if wanted is not None and wanted != known["_etag"]:
         raise PreconditionFailed(f"queue {name!r} was changed meanwhile; read it again")

@@ -11,6 +11,7 @@ from banyan.api.bodies import read_json
 from banyan.api.query import AUTOMATIC, field_rules
 from banyan.api.schema import RESOURCES
 from banyan.errors import BadRequest
+from banyan.spelling import suggestion
 
 LISTING = ("where", "projection", "sort", "max_results", "page", "embedded")
 """The query parameters of a list of documents."""
@@ -138,7 +139,8 @@ def refuse_unknown(args: MultiDict[str, str], known: Iterable[str]) -> None:
     for name, values in args.lists():
         if name not in names:
             there = f"there are {', '.join(names)}" if names else "there are none"
-            raise BadRequest(f"unknown query parameter {name!r}; {there}")
+            near = suggestion(name, names) or ";"
+            raise BadRequest(f"unknown query parameter {name!r}{near} {there}")
         if len(values) > 1:
             raise BadRequest(f"the query parameter {name!r} is given twice")
 
@@ -151,4 +153,5 @@ def _check_embedded(resource: str, text: str) -> None:
     for field in value:
         if field not in possible:
             there = f"there are {', '.join(possible)}" if possible else f"{resource} has none"
-            raise BadRequest(f"embedded: {field!r} cannot be embedded; {there}")
+            near = suggestion(field, possible) or ";"
+            raise BadRequest(f"embedded: {field!r} cannot be embedded{near} {there}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from banyan.api.checks import command as faults_of_command
 from banyan.api.context import context
+from banyan.api.placeholders import check_placeholders
 from banyan.api.validation import checker
 from banyan.domain.sampling import MAX_SEED, Range, sample
 from banyan.domain.sweeps import Command, Point, Template, grid_points, grid_size, names_of
@@ -104,7 +105,10 @@ def _validated(
     if template is not None:
         task.pop("inputs", None)
         try:
-            task["command"] = Template(template, names).fill(first, 0)
+            parsed = Template(template, names)
+            if issues := check_placeholders(body, parsed, names):
+                raise Invalid(issues)
+            task["command"] = parsed.fill(first, 0)
         except ValueError as error:
             raise Invalid({"points": {"0": {"command": str(error)}}}) from error
     barrier = body.get("barrier")

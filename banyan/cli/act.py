@@ -10,6 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from banyan.cli.connection import connect
+from banyan.cli.names import check_matched
 from banyan.cli.output import print_json, screen
 from banyan.errors import BanyanError
 
@@ -48,7 +49,10 @@ def cancel(
     if bool(ids) == (where is not None):
         raise typer.BadParameter("give ids, or --where", param_hint="ID")
     if where is not None:
-        answer = connect().update_where(read_filter(where) or {}, {"state": "cancelled"})
+        client, chosen = connect(), read_filter(where) or {}
+        answer = client.update_where(chosen, {"state": "cancelled"})
+        if not answer["matched"]:
+            check_matched(client, chosen)
         if as_json:
             print_json(answer)
         else:

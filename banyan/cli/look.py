@@ -12,6 +12,7 @@ from rich.text import Text
 from banyan.cli import output
 from banyan.cli.act import AsJson, Id, read_filter
 from banyan.cli.connection import connect
+from banyan.cli.names import check_matched, check_state
 
 if TYPE_CHECKING:
     from banyan.client import Document, Stream
@@ -28,13 +29,6 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _check_state(state: str) -> None:
-    from banyan.domain.task import State
-
-    if state not in list(State):
-        raise typer.BadParameter(f"there is no state {state!r}; there are: {', '.join(State)}")
-
-
 def list_tasks(
     where: Annotated[str | None, typer.Option(metavar="JSON", help='Filter, such as \'{"name": "a"}\'.')] = None,
     state: Annotated[str | None, typer.Option(help="Only tasks in this state.")] = None,
@@ -46,9 +40,12 @@ def list_tasks(
 ) -> None:
     """List tasks, the newest first."""
     if state is not None:
-        _check_state(state)
+        check_state(state)
     chosen = (read_filter(where) or {}) | ({"state": state} if state else {}) | ({"queue": queue} if queue else {})
-    found = connect().tasks(chosen, sort, None if as_json else _LISTED, count, page)
+    client = connect()
+    found = client.tasks(chosen, sort, None if as_json else _LISTED, count, page)
+    if not found.total:
+        check_matched(client, chosen, "--queue" if queue else "--where")
     if as_json:
         output.print_json(found.items)
         return

@@ -12,6 +12,7 @@ import typer
 from banyan.cli import options, output
 from banyan.cli.act import AsJson, waited
 from banyan.cli.connection import connect
+from banyan.spelling import listed, suggestion
 
 if TYPE_CHECKING:
     from banyan.client import Client
@@ -105,8 +106,10 @@ def note_if_nobody_has(client: "Client", model: str) -> None:
     """Say on stderr when no worker can run a model now, so that its tasks wait."""
     known = {each["name"]: each for each in client.models()}
     if not known.get(model, {}).get("workers"):
-        there = ", ".join(name for name, each in known.items() if each["workers"]) or "none"
-        print(f"banyan: no worker has a model {model!r} now (there are: {there}); it waits for one", file=sys.stderr)
+        there = [name for name, each in known.items() if each["workers"]]
+        near = suggestion(model, there) or ";"
+        text = f"no worker has a model {model!r} now{near} it waits for one (there are: {listed(there)})"
+        print(f"banyan: {text}", file=sys.stderr)
 
 
 def _print_result(client: "Client", task: str) -> None:

@@ -13,6 +13,7 @@ from banyan.cli import output
 from banyan.cli.act import AsJson, Id, read_filter
 from banyan.cli.connection import connect
 from banyan.cli.look import attempts_table
+from banyan.cli.names import check_matched
 
 if TYPE_CHECKING:
     from banyan.client import Document
@@ -60,7 +61,10 @@ def stats(
     as_json: AsJson = False,
 ) -> None:
     """Show counts, waits, run times, memory and rates."""
-    answer = connect().statistics(read_filter(where))
+    client, chosen = connect(), read_filter(where)
+    answer = client.statistics(chosen)
+    if chosen and not answer.get("total"):
+        check_matched(client, chosen)
     if as_json:
         output.print_json(answer)
     else:

@@ -9,6 +9,7 @@ import typer
 from banyan.cli import output, sweep_submit, sweep_view
 from banyan.cli.act import AsJson, Id, read_filter
 from banyan.cli.connection import connect
+from banyan.cli.names import check_matched
 from banyan.cli.sweep_wait import failed, wait_for
 from banyan.errors import IllegalTransition
 
@@ -38,7 +39,10 @@ def list_sweeps(
     as_json: AsJson = False,
 ) -> None:
     """List sweeps, the newest first, and how far they are."""
-    found = connect().sweeps(read_filter(where), "-_id", _LISTED, count, page)
+    client, chosen = connect(), read_filter(where)
+    found = client.sweeps(chosen, "-_id", _LISTED, count, page)
+    if chosen and not found.total:
+        check_matched(client, chosen)
     if as_json:
         output.print_json(found.items)
         return

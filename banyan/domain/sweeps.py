@@ -57,6 +57,16 @@ class Template:
         known = {*names, INDEX}
         self._is_text = isinstance(command, str)
         self._words = [_pieces(word, known) for word in ([command] if isinstance(command, str) else command)]
+        self.used = frozenset(name for pieces in self._words for _, name in pieces if name is not None)
+        """The names that stand in the command."""
+
+    def unknown(self) -> list[str]:
+        """Names in braces that look like placeholders and are no names of inputs; each once, in order.
+
+        `${NAME}` is the shell's, and braces around anything but one word are the program's.
+        """
+        literals = (literal for pieces in self._words for literal, _ in pieces)
+        return list(dict.fromkeys(found for literal in literals for found in _PLACEHOLDER.findall(literal)))
 
     def fill(self, point: Mapping[str, Any], index: int) -> Command:
         """The command of a point; ValueError when it uses a name that this point does not have, or grows too long."""
@@ -116,6 +126,7 @@ def _pieces(text: str, names: set[str]) -> list[tuple[str, str | None]]:
 
 
 _BRACE = re.compile("[{}]")
+_PLACEHOLDER = re.compile(r"(?<![$\\{])\{([A-Za-z_][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)*)\}(?!\})")
 _MAX_LOOKS = 1_000_000
 
 

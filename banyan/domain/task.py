@@ -25,6 +25,15 @@ ENDED = frozenset({State.TERMINATED, State.CANCELLED})
 LIVE = frozenset({State.RUNNING, State.PENDING_CANCELLATION})
 """States in which a worker holds an attempt."""
 
+STATE_WORDS = {
+    **dict.fromkeys(("pending", "blocked", "held"), "inactive"),
+    **dict.fromkeys(("queued", "waiting", "ready", "submitted"), "available"),
+    **dict.fromkeys(("assigned", "claimed", "started", "executing", "active"), "running"),
+    **dict.fromkeys(("done", "finished", "completed", "ended", "succeeded", "success", "failed"), "terminated"),
+    **dict.fromkeys(("aborted", "killed", "revoked"), "cancelled"),
+}
+"""Words that people use for states, and the state that each is here."""
+
 SUCCESS = "success"
 CANCELLED = "cancelled"
 WORKER_UNREACHABLE = "abandoned (worker unreachable)"

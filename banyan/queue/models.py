@@ -6,6 +6,7 @@ from typing import Any
 from banyan.errors import NotFound, PreconditionFailed
 from banyan.queue.context import Context
 from banyan.queue.submit import check_bytes
+from banyan.spelling import suggestion
 from banyan.storage.models import NONE_YET
 
 Document = dict[str, Any]
@@ -48,9 +49,11 @@ def models(context: Context) -> list[Document]:
 
 def model(context: Context, name: str) -> Document:
     """One of `models`; raises `NotFound`."""
-    found = next((each for each in models(context) if each["name"] == name), None)
+    known = {each["name"]: each for each in models(context)}
+    found = known.get(name)
     if found is None:
-        raise NotFound(f"no worker has a model {name!r}, nor does the server; GET /models lists those that there are")
+        near = suggestion(name, known) or ";"
+        raise NotFound(f"no worker has a model {name!r}, nor does the server{near} GET /models lists all")
     return found
 
 

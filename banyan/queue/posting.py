@@ -6,6 +6,7 @@ from typing import Any
 from banyan.models.checker import Question
 from banyan.models.finding import Source
 from banyan.queue.context import Context
+from banyan.spelling import listed, suggestion
 
 Document = dict[str, Any]
 Faults = list[dict[str, object]]
@@ -48,5 +49,6 @@ def _question(task: Document) -> Question:
 def _unknown(name: str, known: Mapping[str, Source]) -> str:
     if name in known:
         return f"model {name!r} cannot be used on the server: {known[name].fault}"
-    there = ", ".join(sorted(each for each, source in known.items() if source.fault is None)) or "none"
-    return f"the server has no model {name!r} to check this task with (posting.check); it has: {there}"
+    there = [each for each, source in known.items() if source.fault is None]
+    near = suggestion(name, there) or ";"
+    return f"the server has no model {name!r} to check this task with (posting.check){near} it has: {listed(there)}"

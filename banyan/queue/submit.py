@@ -20,6 +20,7 @@ from banyan.queue.graph import Joining, describe_cycle, join
 from banyan.queue.inputs import add_defaults, fault_of_refs, implied_edges
 from banyan.queue.posting import Faults, posting_faults
 from banyan.queue.settle import settle
+from banyan.spelling import unknown
 from banyan.storage.mongo import Session
 from banyan.storage.tasks import encoded, first_fields, new_revision, view
 
@@ -193,7 +194,7 @@ def _encoded(context: Context, tasks: Sequence[Document]) -> list[bytes]:
 
 def unknown_queue(name: str, known: set[str]) -> str:
     """The fault of naming a queue that does not exist."""
-    return f"there is no queue {name!r}; there are: {', '.join(sorted(known))}"
+    return unknown("queue", name, known)
 
 
 def _raise(faults: Faults) -> None:

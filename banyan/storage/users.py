@@ -17,6 +17,7 @@ from pymongo.errors import DuplicateKeyError
 
 from banyan.domain.roles import Role
 from banyan.errors import Invalid, NotFound
+from banyan.spelling import unknown
 from banyan.storage.reach import transact
 
 Document = dict[str, Any]
@@ -126,8 +127,12 @@ class UserStore:
     def _known(self, name: str, session: ClientSession) -> Document:
         found = self._users.find_one({"name": name}, session=session)
         if found is None:
-            raise _unknown(name)
+            raise self._unknown(name, session)
         return found
+
+    def _unknown(self, name: str, session: ClientSession | None = None) -> NotFound:
+        known = [d["name"] for d in self._users.find({}, {"name": 1}, session=session)]
+        return NotFound(unknown("user", name, known))
 
     def _retire(self, user: Document, now: datetime, session: ClientSession) -> None:
         change = {"$setOnInsert": {"time": now}}
@@ -141,7 +146,7 @@ class UserStore:
         """What may be shown of a user; NotFound if there is none."""
         found = self._users.find_one({"name": name}, {"digest": 0})
         if found is None:
-            raise _unknown(name)
+            raise self._unknown(name)
         return found
 
     def by_token(self, token: str) -> User | None:
@@ -179,7 +184,3 @@ def _changed(role: Role, token: str, now: datetime, expires: datetime | None = N
 
 def _user(document: Document) -> User:
     return User(name=document["name"], role=Role(document["role"]), expires=document.get("expires"))
-
-
-def _unknown(name: str) -> NotFound:
-    return NotFound(f"there is no user {name!r}")

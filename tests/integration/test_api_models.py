@@ -130,7 +130,8 @@ class TestRequired:
         refused = provider.post("/tasks", [{"model": "ad"}, {"model": "broken"}, {"command": "true"}])
         unknown, broken, command = refused.get_json()["_items"]
         assert unknown["_issues"] == {
-            "model": "the server has no model 'ad' to check this task with (posting.check); it has: add, die, hang"
+            "model": "the server has no model 'ad' to check this task with (posting.check); "
+            "did you mean 'add'? it has: add, die, hang"
         }
         assert broken["_issues"] == {
             "model": "model 'broken' cannot be used on the server: broken.py, line 1: invalid syntax"

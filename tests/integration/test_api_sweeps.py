@@ -115,9 +115,9 @@ def test_tasks_may_begin_inactive_held_or_after_others(provider: Api, context: C
     parent = provider.post("/tasks", {"command": "true", "state": "available"}).get_json()["_id"]
     child = provider.post("/tasks", {"command": "true"}).get_json()["_id"]
     for fields in ({"state": "inactive"}, {"dependencies": [parent], "continuations": [child]}):
-        sweep = posted(provider, command="true", grid={"x": [1, 2]}, **fields)["_id"]
+        sweep = posted(provider, command="true {x}", grid={"x": [1, 2]}, **fields)["_id"]
         assert progress(provider, sweep)["states"] == {"inactive": 2}
-    held = posted(provider, command="true", grid={"x": [1, 2]}, hold=True)["_id"]
+    held = posted(provider, command="true {x}", grid={"x": [1, 2]}, hold=True)["_id"]
     assert {task["hold"] for task in tasks_of(provider, held)} == {True}
     assert SimulatedWorker(context).run_all() == 4, "the parent, its two children, and theirs"
 
@@ -145,7 +145,7 @@ def test_a_barrier_waits_for_all_points_however_they_end(provider: Api, context:
 
 
 def test_a_barrier_without_a_command_only_marks_the_end(provider: Api, context: Context) -> None:
-    answer = posted(provider, command="true", grid={"x": [1, 2]}, barrier={})
+    answer = posted(provider, command="true {x}", grid={"x": [1, 2]}, barrier={})
     SimulatedWorker(context).run_all()
     barrier = provider.get(f"/tasks/{answer['barrier']}").get_json()
     assert (barrier["name"], barrier["exit_status"]) == ("barrier", "success")
@@ -160,20 +160,36 @@ def test_a_barrier_without_a_command_only_marks_the_end(provider: Api, context: 
         ({"grid": {"x": [1]}}, "command", "either a 'command' or a 'model'"),
         ({"command": "a", "model": "b", "grid": {"x": [1]}}, "command", "either a 'command' or a 'model'"),
         ({"command": "a"}, "grid", "there is none of them"),
-        ({"command": "a", "grid": {"x": [1]}, "points": [{}]}, "grid", "not 'grid' and 'points'"),
+        ({"command": "a {x}", "grid": {"x": [1]}, "points": [{}]}, "grid", "not 'grid' and 'points'"),
         ({"command": "a", "grid": {}}, "grid", "must name at least one input"),
-        ({"command": "a", "grid": {"x": []}}, "grid", "'x' must be a list of at least one value"),
-        ({"command": "a", "grid": {"x": 1}}, "grid", "'x' must be a list"),
+        ({"command": "a {x}", "grid": {"x": []}}, "grid", "'x' must be a list of at least one value"),
+        ({"command": "a {x}", "grid": {"x": 1}}, "grid", "'x' must be a list"),
         ({"command": "a", "grid": {"a\0": [1]}}, "grid", "NUL"),
         ({"command": "a", "points": []}, "points", "at least one point"),
         ({"command": "a", "points": [{}, 1]}, "points", "point 1 must be an object"),
         ({"command": "a", "points": [{"x": 2**64}]}, "points", "64 bits"),
-        ({"command": " ", "grid": {"x": [1]}}, "command", "must not be empty"),
-        ({"command": "a", "grid": {"x": [1]}, "state": "running"}, "state", "must be one of inactive, available"),
-        ({"command": "a", "grid": {"x": [1]}, "index": 1}, "index", "unknown field"),
-        ({"command": "a", "grid": {"x": [1]}, "priority": "high"}, "priority", "whole number"),
-        ({"command": "a", "grid": {"x": [1, 2]}, "queue": "none"}, "queue", "there is no queue 'none'"),
-        ({"command": "a", "grid": {"x": [1]}, "dependencies": ["5" * 24]}, "dependencies", "there is no task"),
+        ({"command": "{x} ", "points": [{"x": " "}], "directory": ""}, "directory", "must have at least"),
+        (
+            {"command": "echo {y} {x}", "grid": {"x": [1]}},
+            "command",
+            "{y} is no input of this sweep; there are: index, x",
+        ),
+        ({"command": ["echo", "{lamda}"], "grid": {"lambda": [1]}}, "command", "did you mean {lambda}?"),
+        ({"command": "f '{y}'", "points": [{}]}, "command", "left alone with blanks inside: { y }"),
+        ({"command": "{x}.{indx}.txt", "grid": {"x": [1]}}, "command", "did you mean {index}?"),
+        ({"command": "a", "grid": {"x": [1]}}, "grid", "the command never uses {x}"),
+        ({"command": "a {x}", "grid": {"x": [1], "y": [1]}, "stdin": "{y}"}, "grid", "in 'stdin' nothing is replaced"),
+        ({"command": "{x}", "grid": {"x": [1]}, "inputs": {"n": 1}}, "inputs", "the command never uses {n}"),
+        (
+            {"command": "{index}", "samples": {"method": "sobol", "count": 1, "inputs": {"x": [0, 1]}}},
+            "samples",
+            "the command never uses {x}",
+        ),
+        ({"command": "a {x}", "grid": {"x": [1]}, "state": "running"}, "state", "must be one of inactive, available"),
+        ({"command": "a {x}", "grid": {"x": [1]}, "index": 1}, "index", "unknown field"),
+        ({"command": "a {x}", "grid": {"x": [1]}, "priority": "high"}, "priority", "whole number"),
+        ({"command": "a {x}", "grid": {"x": [1, 2]}, "queue": "none"}, "queue", "there is no queue 'none'"),
+        ({"command": "a {x}", "grid": {"x": [1]}, "dependencies": ["5" * 24]}, "dependencies", "there is no task"),
         (
             {"command": "a", "samples": {"method": "sobol", "count": 0, "inputs": {"x": [0, 1]}}},
             "samples",
@@ -181,9 +197,9 @@ def test_a_barrier_without_a_command_only_marks_the_end(provider: Api, context: 
         ),
         ({"command": "a", "samples": {"method": "sobol", "count": 1, "inputs": {"x": [1, 0]}}}, "samples", "less than"),
         ({"command": "a", "samples": {"method": "grid", "count": 1, "inputs": {"x": [0, 1]}}}, "samples", "one of"),
-        ({"command": "a", "grid": {"x": [1]}, "barrier": {"comand": "b"}}, "barrier", "did you mean 'command'"),
-        ({"command": "a", "grid": {"x": [1]}, "barrier": {"inputs": {}}}, "barrier", "inputs need a 'model'"),
-        ({"command": "a", "grid": {"x": [1]}, "barrier": {"queue": "none"}}, "barrier", "there is no queue"),
+        ({"command": "a {x}", "grid": {"x": [1]}, "barrier": {"comand": "b"}}, "barrier", "did you mean 'command'"),
+        ({"command": "a {x}", "grid": {"x": [1]}, "barrier": {"inputs": {}}}, "barrier", "inputs need a 'model'"),
+        ({"command": "a {x}", "grid": {"x": [1]}, "barrier": {"queue": "none"}}, "barrier", "there is no queue"),
         ({"model": "m", "grid": {"x": [1]}, "input_refs": {"x": {"task": "5" * 24}}}, "input_refs", "give it once"),
     ],
 )
@@ -195,9 +211,17 @@ def test_what_is_wrong_is_named_and_nothing_is_made(
     assert reason in json.dumps(found, ensure_ascii=False)
 
 
+def test_braces_that_are_the_programs_own_are_left_alone(provider: Api) -> None:
+    words = ["awk", "{ print $1 }", "{ y }", "${HOME}", "{{y}}", "{}", "{1,2}", '{"a": 1}', "a{2}", "{x}"]
+    sweep = posted(provider, command=words, points=[{"x": 1, "column": 2}])["_id"]
+    assert tasks_of(provider, sweep)[0]["command"] == [*words[:-1], "1"]
+    sweep = posted(provider, command=["echo", "{braces}"], inputs={"braces": "{y}"}, points=[{}])["_id"]
+    assert tasks_of(provider, sweep)[0]["command"] == ["echo", "{y}"]
+
+
 def test_points_with_too_many_parents_together_are_refused(provider: Api) -> None:
     parents = [str(ObjectId()) for _ in range(501)]
-    answer = provider.post("/sweeps", {"command": "a", "grid": {"x": [1] * 1000}, "dependencies": parents})
+    answer = provider.post("/sweeps", {"command": "a {x}", "grid": {"x": [1] * 1000}, "dependencies": parents})
     assert answer.status_code == 413
     assert "put one group between" in answer.get_json()["_error"]["message"]
 
@@ -225,14 +249,14 @@ class TestLimits:
     @pytest.mark.parametrize(
         ("sweep", "reason"),
         [
-            ({"command": "a", "grid": {"x": [1] * 4, "y": [1] * 4}}, "16 points, at most 10"),
+            ({"command": "a {x} {y}", "grid": {"x": [1] * 4, "y": [1] * 4}}, "16 points, at most 10"),
             ({"command": "a", "points": [{}] * 11}, "11 points, at most 10"),
             (
                 {"command": "a", "samples": {"method": "sobol", "count": 11, "inputs": {"x": [0, 1]}}},
                 "11 points, at most 10",
             ),
-            ({"command": "a" * 3000, "grid": {"x": [1] * 10}}, "the commands are longer than 20000 bytes"),
-            ({"command": "a", "inputs": {"y": "x" * 3000}, "grid": {"x": [1] * 10}}, "all together may have 20000"),
+            ({"command": "a" * 3000 + "{x}", "grid": {"x": [1] * 10}}, "the commands are longer than 20000 bytes"),
+            ({"model": "a", "inputs": {"y": "x" * 3000}, "grid": {"x": [1] * 10}}, "all together may have 20000"),
             ({"command": "a", "grid": {"x" * 3000: [1] * 10}}, "the inputs of 10 points have 30070 bytes"),
         ],
     )
@@ -243,7 +267,7 @@ class TestLimits:
         assert answer.status_code == 413
         assert reason in answer.get_json()["_error"]["message"]
         assert provider.get("/tasks").get_json()["_meta"]["total"] == 0
-        assert posted(provider, command="a", grid={"x": [1] * 10})["count"] == 10
+        assert posted(provider, command="a {x}", grid={"x": [1] * 10})["count"] == 10
 
 
 # Reading
@@ -275,7 +299,7 @@ def test_a_task_shows_its_sweep_and_a_sweep_its_barrier(provider: Api) -> None:
 
 
 def test_progress_counts_states_and_ends(provider: Api, context: Context) -> None:
-    sweep = posted(provider, command="true", grid={"x": list(range(8))})["_id"]
+    sweep = posted(provider, command="true {x}", grid={"x": list(range(8))})["_id"]
     ends = {"succeeded": 0, "failed": 0, "cancelled": 0, "deleted": 0}
     assert progress(provider, sweep) == ends | {"count": 8, "states": {"available": 8}, "fraction": 0.0}
     worker = SimulatedWorker(context)
@@ -291,7 +315,7 @@ def test_progress_counts_states_and_ends(provider: Api, context: Context) -> Non
 
 
 def test_the_etag_of_a_sweep_changes_with_its_tasks(provider: Api) -> None:
-    sweep = posted(provider, command="true", grid={"x": [1, 2]})["_id"]
+    sweep = posted(provider, command="true {x}", grid={"x": [1, 2]})["_id"]
     etag = provider.get(f"/sweeps/{sweep}").headers["ETag"]
     assert provider.get(f"/sweeps/{sweep}", headers={"If-None-Match": etag}).status_code == 304
     provider.post(f"/tasks/{tasks_of(provider, sweep)[0]['_id']}/cancel")
@@ -302,7 +326,7 @@ def test_the_etag_of_a_sweep_changes_with_its_tasks(provider: Api) -> None:
 
 def test_statistics_are_those_of_its_tasks(provider: Api, context: Context) -> None:
     sweep = posted(provider, **GRID, barrier={})["_id"]
-    posted(provider, command="true", grid={"x": [1]})
+    posted(provider, command="true {x}", grid={"x": [1]})
     SimulatedWorker(context).run_all()
     where = json.dumps({"sweep": sweep})
     own, same = (
@@ -313,7 +337,7 @@ def test_statistics_are_those_of_its_tasks(provider: Api, context: Context) -> N
 
 
 def test_results_are_a_table_in_the_order_of_the_index(provider: Api, context: Context) -> None:
-    sweep = posted(provider, command="true", grid={"x": [3, 1, 2], "n": ["a,b\r\n"]})["_id"]
+    sweep = posted(provider, command="true {x} {n}", grid={"x": [3, 1, 2], "n": ["a,b\r\n"]})["_id"]
     worker = SimulatedWorker(context)
     worker.claim()
     first, second, third = sorted(worker.held, key=lambda id: worker.held[id]["index"])
@@ -335,7 +359,7 @@ def test_results_are_a_table_in_the_order_of_the_index(provider: Api, context: C
 
 
 def test_results_that_are_no_objects_or_in_files_have_a_column(provider: Api, context: Context) -> None:
-    sweep = posted(provider, command="true", grid={"x": [1, 2, 3]})["_id"]
+    sweep = posted(provider, command="true {x}", grid={"x": [1, 2, 3]})["_id"]
     worker = SimulatedWorker(context)
     worker.claim()
     left: list[dict[str, Any]] = [{"result": [1, 2]}, {"result_file": "r.json"}, {}]
@@ -349,7 +373,7 @@ def test_results_that_are_no_objects_or_in_files_have_a_column(provider: Api, co
 
 
 def test_results_of_many_tasks_are_complete(provider: Api) -> None:
-    sweep = posted(provider, command="true", grid={"x": list(range(1001))})["_id"]
+    sweep = posted(provider, command="true {x}", grid={"x": list(range(1001))})["_id"]
     rows = table(provider, sweep)
     assert [(row[0], row[4]) for row in rows[1:]] == [(str(index), str(index)) for index in range(1001)]
 
@@ -362,7 +386,7 @@ def test_an_unknown_format_is_refused(provider: Api) -> None:
 
 
 def test_a_deleted_task_leaves_a_gap_and_nothing_else(provider: Api, context: Context) -> None:
-    answer = posted(provider, command="true", grid={"x": [1, 2, 3]}, barrier={})
+    answer = posted(provider, command="true {x}", grid={"x": [1, 2, 3]}, barrier={})
     sweep = answer["_id"]
     SimulatedWorker(context).run_all()
     gone = tasks_of(provider, sweep)[1]["_id"]

@@ -220,6 +220,6 @@ def test_a_sweep_from_its_submission_to_its_deletion(alice: Client, worker: Hand
 
 
 def test_waiting_for_a_sweep_ends_with_the_timeout(alice: Client) -> None:
-    made = alice.submit_sweep({"command": "true", "grid": {"x": [1, 2]}})
+    made = alice.submit_sweep({"command": "true {x}", "grid": {"x": [1, 2]}})
     with pytest.raises(TimeoutError, match="0 of 2 tasks have ended"):
         alice.wait_sweep(made["_id"], timeout=0.01)

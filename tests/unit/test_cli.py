@@ -165,6 +165,38 @@ def test_explain_prints_the_summary_and_each_further_reason(serve: Serve, capsys
     assert capsys.readouterr().out == "it is held\n  - queue q is paused\n"
 
 
+QUEUES = items({"name": "default"}, {"name": "gpu"})
+MODELS = items({"name": "sum"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answers", "said"),
+    [
+        (["list", "--queue", "gpus"], [items(), QUEUES], "--queue: there is no queue 'gpus'; did you mean 'gpu'?"),
+        (["list", "--where", '{"queue": {"$in": ["gpu", "nope"]}}'], [items(), QUEUES], "no queue 'nope'; there are:"),
+        (["list", "--where", '{"model": "smu"}'], [items(), MODELS], "no model 'smu'; there are: sum"),
+        (["list", "--state", "runing"], [], "there is no state 'runing'; did you mean 'running'?"),
+        (["list", "--state", "done"], [], "did you mean 'terminated'?"),
+        (["cancel", "--where", '{"queue": "gp"}'], [Said(200, {"matched": 0, "updated": 0}), QUEUES], "queue 'gp'"),
+        (["stats", "--where", '{"queue": "defualt"}'], [Said(200, {"total": 0}), QUEUES], "did you mean 'default'?"),
+        (["sweep", "list", "--where", '{"queue": "x"}'], [items(), QUEUES], "there is no queue 'x'"),
+    ],
+)
+def test_a_name_that_does_not_exist_is_told_with_the_one_that_was_meant(
+    serve: Serve, capsys: pytest.CaptureFixture[str], arguments: list[str], answers: list[Said], said: str
+) -> None:
+    serve(*answers)
+    assert run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert (out, said in err) == ("", True), err
+
+
+def test_an_empty_queue_is_no_mistake(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    serve(items(), QUEUES)
+    assert run(["list", "--queue", "gpu"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_cancel_goes_on_after_an_unknown_task_and_says_so(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     unknown = Said(404, {"_status": "ERR", "_error": {"code": 404, "message": "there is no such task"}})
     serve(unknown, Said(200, {"_id": OTHER, "state": "cancelled"}))

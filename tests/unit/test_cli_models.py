@@ -120,7 +120,7 @@ def test_run_wait_tells_the_error_on_stderr_and_exits_1(serve: Serve, capsys: py
 def test_run_wait_says_that_no_worker_has_the_model(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     serve(POSTED, items(SUM, SUM | {"name": "x", "workers": []}), items(ended("cancelled")), items())
     assert run(["run", "x", "--wait"]) == 1
-    assert "no worker has a model 'x' now (there are: sum); it waits for one" in capsys.readouterr().err
+    assert "no worker has a model 'x' now; it waits for one (there are: sum)" in capsys.readouterr().err
 
 
 def test_a_refused_run_names_the_model_and_its_words(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

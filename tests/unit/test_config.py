@@ -67,6 +67,18 @@ def test_all_faults_of_all_sources_are_told_at_once(tmp_path: Path) -> None:
     ]
 
 
+def test_a_setting_is_found_without_its_section(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("port = 1\nnothing_like_it = 2\n")
+    with pytest.raises(SetupError) as caught:
+        load_server_settings(config=file, environ={"BANYAN_PORT": "3"})
+    assert str(caught.value).splitlines()[1:] == [
+        "  BANYAN_PORT: there is no such setting; did you mean BANYAN_SERVER__PORT?",
+        "  port: there is no such setting; did you mean server.port?",
+        "  nothing_like_it: there is no such setting",
+    ]
+
+
 def test_variables_of_the_client_the_tasks_and_the_other_program_are_left_alone() -> None:
     environ = {
         "BANYAN_URL": "http://127.0.0.1:1",

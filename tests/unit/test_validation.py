@@ -147,6 +147,16 @@ def test_any_name_stands_in_free_fields() -> None:
         ("attempt_count", 0, "unknown field"),
         ("_etag", "x", "unknown field"),
         ("nmae", "x", "did you mean 'name'"),
+        ("cores", 2, 'belongs to \'requested_resources\': {"requested_resources": {"cores": 2}}'),
+        ("memory", "1 GiB", '{"requested_resources": {"memory": "1 GiB"}}'),
+        ("gpu_memory", 1, "belongs to 'requested_resources'"),
+        ("custom", {"licence": 1}, '{"requested_resources": {"custom": {"licence": 1}}}'),
+        ("core", 2, "did you mean 'cores'?"),
+        ("cpus", 2, "did you mean 'cores'?"),
+        ("depends_on", [], "did you mean 'dependencies'?"),
+        ("max_retries", 1, "did you mean 'max_retry_count'?"),
+        ("state", "runing", "did you mean 'running'?"),
+        ("state", "queued", "did you mean 'available'?"),
         ("stdin", 5, "a text"),
     ],
 )
@@ -170,7 +180,9 @@ def test_a_wrong_value_is_named_with_the_reason(field: str, value: object, told:
         ({"gpu_compute_capability": "new"}, "not a compute capability"),
         ({"custom": {"x": -1}}, "amount"),
         ({"custom": {"x": float("nan")}}, "amount"),
-        ({"cpus": 1}, "unknown field"),
+        ({"cpus": 1}, "unknown field; did you mean 'cores'?"),
+        ({"priority": 1}, "it belongs to the top level"),
+        ({"licence": 1}, '{"requested_resources": {"custom": {"licence": 1}}}'),
     ],
 )
 def test_wrong_resources_are_named_inside(resources: dict[str, object], told: str) -> None:
@@ -285,3 +297,8 @@ def test_free_fields_are_kept_unchanged_or_refused(metadata: dict[str, Any]) -> 
     except Invalid:
         return
     assert repr(kept) == repr(metadata)
+
+
+@pytest.mark.parametrize("name", ["runing", "fraction", "wholly_unlike", "progres"])
+def test_nothing_is_suggested_that_is_unlike_or_may_not_be_set(name: str) -> None:
+    assert issues(**{name: 1}) == {name: "unknown field"}
