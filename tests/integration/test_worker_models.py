@@ -159,6 +159,7 @@ def test_numbers_and_arrays_become_json(tmp_path: Path) -> None:
         "floats": [math.inf, -math.inf],
         "long": [0.5, [2.0]],
         "colour": {"red": "red"},
+        "status": 200,
         "inner": {"c.x": 7, "$ref": [1, None], "": "empty", "\N{DECIDUOUS TREE}": True},
     }
 

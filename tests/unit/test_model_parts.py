@@ -115,8 +115,12 @@ def test_anything_like_a_mapping_is_one() -> None:
 def test_a_cycle_is_no_result() -> None:
     cycle: dict[str, Any] = {}
     cycle["inner"] = cycle
-    with pytest.raises(BadResult, match="nested deeper"):
+    with pytest.raises(BadResult, match="contains itself"):
         encode(cycle)
+    pair: dict[str, Any] = {}
+    pair |= {"left": [pair], "right": (pair,)}
+    with pytest.raises(BadResult, match=r"result\['left'\]\[0\]: it contains itself"):
+        encode(pair)
 
 
 def test_a_lone_surrogate_is_no_text() -> None:

@@ -5,6 +5,7 @@ An ordinary model: it imports nothing of the queue.
 
 import concurrent.futures
 import enum
+import http
 import multiprocessing
 import os
 import signal
@@ -86,6 +87,7 @@ def give(spec, cancel):
             "floats": np.array([np.inf, -np.inf]),
             "long": [np.longdouble(0.5), np.array([np.longdouble(2)])],
             "colour": {Colour.RED: Colour.RED},
+            "status": http.HTTPStatus.OK,
             "inner": {"c.x": np.int64(7), "$ref": (1, None), "": "empty", "\N{DECIDUOUS TREE}": True},
         },
     }[spec.inputs["value"]]
