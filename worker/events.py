@@ -189,12 +189,16 @@ class Exited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotStarted:
-    """A task could not be started: the machine's fault (`reason`), or its own (`exit_code`)."""
+    """A task could not be started: the machine's fault (`reason`), or its own (`exit_code`).
+
+    `exit_status` is given where the exit code does not tell all.
+    """
 
     execution: str
     time_terminated: datetime
     reason: str
     exit_code: int | None = None
+    exit_status: str | None = None
     collected: Document = field(default_factory=dict)
 
 

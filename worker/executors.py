@@ -5,6 +5,7 @@
 
 import errno
 import os
+import shlex
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,6 +13,8 @@ from typing import Protocol
 
 from banyan.child import default_environment
 from banyan.domain.matching import SHELL
+from banyan.domain.programs import too_long
+from banyan.domain.task import TOO_LONG
 from worker.account import Account
 from worker.capacity import free_bytes
 from worker.cgroups import MemoryGroups
@@ -27,12 +30,22 @@ _SHELL = "/bin/sh"
 
 
 class CannotStart(Exception):
-    """A task cannot be started: the program's own fault if there is an `exit_code`, else the machine's."""
+    """A task cannot be started: the program's own fault if there is an `exit_code`, else the machine's.
 
-    def __init__(self, reason: str, exit_code: int | None = None) -> None:
+    `exit_status` is given where the exit code does not tell all.
+    """
+
+    def __init__(self, reason: str, exit_code: int | None = None, exit_status: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.exit_code = exit_code
+        self.exit_status = exit_status
+
+    @classmethod
+    def too_long(cls, number: int) -> "CannotStart | None":
+        """The fault of a task whose arguments and variables the kernel does not take, if this `errno` says so."""
+        text = "the command and its environment are longer than the kernel of this worker takes"
+        return cls(text, NOT_EXECUTABLE, TOO_LONG) if number == errno.E2BIG else None
 
 
 class Executor(Protocol):
@@ -73,7 +86,14 @@ class Workplace:
             self.layout.make(grant)
             if not grant.document.get("stdin"):
                 return None
-            return self.layout.put_stdin(grant, grant.document["stdin"].encode(errors="surrogatepass"))
+            return self.layout.put(grant, "stdin", grant.document["stdin"])
+        except OSError as error:
+            raise CannotStart(f"no work directory: {error}") from error
+
+    def line_from_file(self, grant: Grant, line: str) -> str:
+        """A line for the shell that does what one does that is too long for an argument; CannotStart."""
+        try:
+            return f". {shlex.quote(self.layout.put(grant, 'command', line))}"
         except OSError as error:
             raise CannotStart(f"no work directory: {error}") from error
 
@@ -157,7 +177,11 @@ class ShellExecutor:
     def _argv(self, grant: Grant) -> tuple[list[str], str | None]:
         """What to run, and which control group the supervisor has to put it into, where the task may not do that."""
         command = grant.document["command"]
-        argv = [_SHELL, "-c", command] if isinstance(command, str) else list(command)
+        if isinstance(command, str):
+            line = self._place.line_from_file(grant, command) if too_long(command) else command
+            argv = [_SHELL, "-c", line]
+        else:
+            argv = list(command)
         if self._groups is None or grant.memory_limit_bytes is None:
             return argv, None
         try:
@@ -171,11 +195,14 @@ class ShellExecutor:
         """Who is to blame: a missing program or directory is the task's fault, the rest is the machine's."""
         document = grant.document
         by_shell = isinstance(document["command"], str)
-        if stage == "directory" and document.get("directory"):
+        fault = CannotStart.too_long(number)
+        if fault is not None:
+            reason = fault.reason
+        elif stage == "directory" and document.get("directory"):
             reason, code = f"{document['directory']}: {os.strerror(number)}", NOT_EXECUTABLE
         elif stage == "command" and number in (errno.ENOENT, errno.ENOTDIR) and not by_shell:
             reason, code = f"{document['command'][0]}: command not found", NOT_FOUND
-        elif stage == "command" and (number in (errno.E2BIG, errno.EINVAL) or (number in _UNFIT and not by_shell)):
+        elif stage == "command" and (number == errno.EINVAL or (number in _UNFIT and not by_shell)):
             reason, code = f"{_SHELL if by_shell else document['command'][0]}: {os.strerror(number)}", NOT_EXECUTABLE
         else:
             return CannotStart(f"no shell: {text}" if stage == "command" and by_shell else f"{stage}: {text}")
@@ -184,7 +211,7 @@ class ShellExecutor:
             open(f"{self._place.layout.logs(grant)}/stderr", "a", encoding="utf-8", errors="replace") as file,
         ):
             file.write(f"banyan: {reason}\n")
-        return CannotStart(reason, code)
+        return fault or CannotStart(reason, code)
 
     def collect(self, grant: Grant, outcome: Document | None = None) -> Document:
         """What every task leaves, the result that it wrote, and whether the kernel enforced its memory."""

@@ -206,6 +206,7 @@ class Hands:
             time_terminated=datetime.now(UTC),
             reason=error.reason,
             exit_code=error.exit_code,
+            exit_status=error.exit_status,
             collected=collected,
         )
 

@@ -3,6 +3,7 @@
 ::
 
     <root>/<task>/<attempt>/stdout, stderr, stdin
+    <root>/<task>/<attempt>/command         a line for the shell that is too long for an argument
     <root>/<task>/<attempt>/progress.json, result.json: what the task says
     <root>/<task>/<attempt>/work/           the work directory, unless
     <root>/<task>/work/                     it is the task's, and survives retries
@@ -73,13 +74,13 @@ class Layout:
             os.chmod(path, mode)
             os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
-    def put_stdin(self, grant: Grant, data: bytes) -> str:
-        """Keep what the task is to read as its standard input; where that is."""
-        path = f"{self.logs(grant)}/stdin"
+    def put(self, grant: Grant, name: str, text: str) -> str:
+        """Keep a text that the task is to read, such as its standard input; where that is."""
+        path = f"{self.logs(grant)}/{name}"
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
             if self._account is not None:
                 os.fchown(file.fileno(), self._account.uid, self._account.gid)
-            file.write(data)
+            file.write(text.encode(errors="surrogatepass"))
         return path
 
     def clear(self, grant: Grant) -> None:

@@ -100,8 +100,8 @@ class ModelExecutor:
         return version
 
     def refused(self, grant: Grant, stage: str, number: int, text: str) -> CannotStart:
-        """Only the machine can be to blame."""
-        return CannotStart(f"{'model host' if stage == 'host' else stage}: {text}")
+        """The machine is to blame, but for an environment that is too long."""
+        return CannotStart.too_long(number) or CannotStart(f"{'model host' if stage == 'host' else stage}: {text}")
 
     def collect(self, grant: Grant, outcome: Document | None = None) -> Document:
         """What every task leaves, the result or the error that the host told, and how it ended as marks."""

@@ -19,7 +19,9 @@ from typing import Any
 
 from banyan import wire
 from banyan.config import WorkerSettings
+from banyan.domain.programs import bytes_of_environment, command_faults, environment_faults, total_faults
 from banyan.domain.resources import Resources
+from banyan.domain.task import SUCCESS, TOO_LONG
 from banyan.errors import SetupError
 from banyan.worker_calls import Stream
 from worker.actions import Note
@@ -150,8 +152,12 @@ class TasksFile:
         return line.resources.missing(self._capacity)
 
     def _end(self, line: Line, report: Document) -> None:
-        success = report["exit_status"] == "success"
-        if not success and 0 < line.attempt <= line.document.get("max_retry_count", 0):
+        success = report["exit_status"] == SUCCESS
+        if (
+            not success
+            and report["exit_status"] != TOO_LONG
+            and 0 < line.attempt <= line.document.get("max_retry_count", 0)
+        ):
             self._waiting.append(line)
             return
         self.ended += 1
@@ -258,7 +264,16 @@ def _check_program(document: Document) -> None:
             raise ValueError("model must be the name of a model, without a command beside it")
         if not isinstance(document.get("inputs", {}), dict):
             raise ValueError("inputs must be an object")
-    elif not isinstance(command, str) and not (
-        isinstance(command, list) and command and all(isinstance(word, str) for word in command)
-    ):
-        raise ValueError("command must be a text, or a list of texts that is not empty")
+    elif faults := list(command_faults(command)):
+        raise ValueError(f"command {faults[0]}")
+    _check_environment(command, document.get("env"))
+
+
+def _check_environment(command: str | list[str] | None, environment: Any) -> None:
+    """Raise ValueError unless a kernel can take both."""
+    if not isinstance(environment, dict | None):
+        raise ValueError("env must be an object")
+    if faults := list(environment_faults(environment)):
+        raise ValueError(f"env: {faults[0]}")
+    for name, fault in total_faults(command, bytes_of_environment(environment)).items():
+        raise ValueError(f"{name}: {fault}")

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from banyan.domain.programs import command_faults, environment_faults, path_fault
 from banyan.domain.sampling import MAX_INPUTS, Range
-from banyan.domain.sweeps import MAX_COMMAND
 
 _MAX_NAMES = 1000
 _MAX_TEXT = 1000
@@ -16,17 +16,11 @@ def no_nul(value: object) -> Iterator[str]:
         yield "must not contain NUL bytes"
 
 
-def command(value: Any) -> Iterator[str]:
-    """A text for the shell, or a list of texts that is run as it is."""
-    words = value if isinstance(value, list) else [value]
-    if not all(isinstance(word, str) for word in words):
-        yield "must be a text or a list of texts"
-    elif not words or not words[0].strip():
-        yield "must not be empty; leave it out for a task that only groups others"
-    elif any("\0" in word for word in words):
-        yield "must not contain NUL bytes"
-    elif sum(map(len, words)) > MAX_COMMAND:
-        yield f"is longer than {MAX_COMMAND} characters; put the data into 'stdin' or into a file"
+def path(value: object) -> Iterator[str]:
+    """A path that a file can have."""
+    yield from no_nul(value)
+    if isinstance(value, str) and (fault := path_fault(value)):
+        yield fault
 
 
 def texts(value: object) -> Iterator[str]:
@@ -36,7 +30,7 @@ def texts(value: object) -> Iterator[str]:
 
 
 def names_to_texts(value: object) -> Iterator[str]:
-    """An object such as `env`."""
+    """An object such as `requires`."""
     if not isinstance(value, dict):
         return
     yield from _faults_of_names(value)
@@ -116,7 +110,9 @@ def _is_text(value: object) -> bool:
 
 CHECKS: dict[str, Callable[[object], Iterator[str]]] = {
     "no_nul": no_nul,
-    "command": command,
+    "command": command_faults,
+    "environment": environment_faults,
+    "path": path,
     "texts": texts,
     "names_to_texts": names_to_texts,
     "names_to_amounts": names_to_amounts,

@@ -11,6 +11,7 @@ from banyan.api.query import AUTOMATIC
 from banyan.api.routes import ROUTES, Route, route
 from banyan.api.schema import RESOURCES
 from banyan.api.selection import ITEM, LISTING
+from banyan.domain.programs import MAX_STRING_BYTES
 
 Document = dict[str, Any]
 
@@ -36,7 +37,12 @@ _NAMES: Document = {"minLength": 1, "maxLength": 1000, "pattern": r"^[^=\x00]+$"
 _CHECKED: dict[str, Document] = {
     "no_nul": {"pattern": _NO_NUL},
     "texts": {"items": {"type": "string", "minLength": 1, "maxLength": 1000, "pattern": r"^[^\x00]+$"}},
+    "path": {"pattern": _NO_NUL},
     "names_to_texts": {"propertyNames": _NAMES, "additionalProperties": {"type": "string", "pattern": _NO_NUL}},
+    "environment": {
+        "propertyNames": _NAMES,
+        "additionalProperties": {"type": "string", "pattern": _NO_NUL, "maxLength": MAX_STRING_BYTES},
+    },
     "names_to_amounts": {
         "propertyNames": _NAMES,
         "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1e9},

@@ -1,13 +1,13 @@
 """Reading the body of `POST /sweeps`: which points it stands for, and what their tasks share, all of it checked."""
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from banyan.api.checks import command as faults_of_command
 from banyan.api.context import context
 from banyan.api.placeholders import check_placeholders
 from banyan.api.validation import checker
+from banyan.domain.programs import bytes_of_environment, command_faults, total_faults
 from banyan.domain.sampling import MAX_SEED, Range, sample
 from banyan.domain.sweeps import Command, Point, Template, grid_points, grid_size, names_of
 from banyan.errors import Invalid, TooLarge
@@ -51,8 +51,19 @@ def plan_of(body: Document) -> Plan:
         points=points,
         names=names,
         barrier=barrier,
-        check_command=faults_of_command,
+        check_command=_command_check(body.get("env")),
     )
+
+
+def _command_check(environment: dict[str, str] | None) -> Callable[[Any], Iterator[str]]:
+    """What tells the faults of a point's command, alone and together with the environment."""
+    environment_bytes = bytes_of_environment(environment)
+
+    def faults(command: Any) -> Iterator[str]:
+        found = list(command_faults(command))
+        yield from found or total_faults(command, environment_bytes).values()
+
+    return faults
 
 
 def _check(body: Document) -> None:

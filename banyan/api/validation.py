@@ -17,6 +17,7 @@ from banyan.api.compiled import Compiled
 from banyan.api.faults import explain, shortened
 from banyan.api.schema import RESOURCES
 from banyan.api.validator import MAX_FAULTS, Validator
+from banyan.domain.programs import bytes_of_environment, total_faults
 from banyan.errors import Invalid, TooLarge
 from banyan.wire import bad_name, unstorable
 
@@ -158,6 +159,8 @@ def check_task(task: Mapping[str, Any]) -> Issues:
             issues["input_refs"] = "they need a 'model' to go to; a command reads its parents' results by HTTP"
     elif both := sorted((task.get("inputs") or {}).keys() & (task.get("input_refs") or {}).keys()):
         issues["input_refs"] = f"{both[0]!r} is given in 'inputs' too; give it once"
+    if task.get("env") or isinstance(task.get("command"), list):
+        issues |= total_faults(task.get("command"), bytes_of_environment(task.get("env")))
     return issues
 
 

@@ -9,6 +9,7 @@ from eve.io.mongo.validation import Validator as EveValidator
 from eve.validation import Validator as EveBaseValidator
 
 from banyan.api import checks, coercion
+from banyan.domain.programs import command_faults, environment_faults
 from banyan.wire import parse_duration, parse_size
 
 MAX_FAULTS = 25
@@ -70,7 +71,13 @@ class Validator(EveValidator):
         self._tell(field, checks.no_nul(value))
 
     def _check_with_command(self, field: str, value: object) -> None:
-        self._tell(field, checks.command(value))
+        self._tell(field, command_faults(value))
+
+    def _check_with_environment(self, field: str, value: object) -> None:
+        self._tell(field, environment_faults(value))
+
+    def _check_with_path(self, field: str, value: object) -> None:
+        self._tell(field, checks.path(value))
 
     def _check_with_texts(self, field: str, value: object) -> None:
         self._tell(field, checks.texts(value))

@@ -8,13 +8,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
+from banyan.domain.programs import MAX_COMMAND
+
 Point = dict[str, Any]
 """The inputs of one task by name."""
 
 Command = str | list[str]
-
-MAX_COMMAND = 1_000_000
-"""How many characters a command may have."""
 
 INDEX = "index"
 """The name that stands for the number of the point in a command template, unless an input has it."""

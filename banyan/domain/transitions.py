@@ -17,6 +17,7 @@ running                Cancel                                   pending_cancella
 running                End with success                         terminated
 running                End with a failure, retries left         available, after the retry delay
 running                End with a failure, none left            terminated
+running                End, too long for the kernel             terminated, whatever retries are left
 running                End, abandoned or the machine to blame   available; after the fifth: terminated
 running                End, the model's host process died       the same, but no worker is avoided for it
 pending_cancellation   End with success                         terminated
@@ -33,7 +34,18 @@ from typing import Any
 
 from bson import ObjectId
 
-from banyan.domain.task import CANCELLED, ENDED, HOST_DIED, LIVE, SUCCESS, State, Task, is_abandoned, is_worker_failure
+from banyan.domain.task import (
+    CANCELLED,
+    ENDED,
+    HOST_DIED,
+    LIVE,
+    SUCCESS,
+    TOO_LONG,
+    State,
+    Task,
+    is_abandoned,
+    is_worker_failure,
+)
 from banyan.errors import IllegalTransition, StaleAttempt
 
 MAX_LOSSES = 5
@@ -206,7 +218,7 @@ def _again(task: Task, now: datetime, **fields: Any) -> Change:
 def _end(task: Task, event: End, now: datetime) -> Change:
     if is_worker_failure(event.exit_status) or is_abandoned(event.exit_status):
         return _lose(task, event, now)
-    if event.exit_status == SUCCESS or task.retry_count >= task.max_retry_count:
+    if event.exit_status in (SUCCESS, TOO_LONG) or task.retry_count >= task.max_retry_count:
         return _terminated(event.exit_status, now)
     again: dict[str, Any] = {"retry_count": task.retry_count + 1}
     if task.retry_delay > 0:

@@ -226,6 +226,18 @@ def test_points_with_too_many_parents_together_are_refused(provider: Api) -> Non
     assert "put one group between" in answer.get_json()["_error"]["message"]
 
 
+def test_points_whose_commands_no_kernel_takes_are_named(provider: Api) -> None:
+    long, wide = {"x": "y" * 131_072}, {"x": "ü" * 65_536}
+    found = issues(provider, command=["echo", "{x}"], points=[{"x": "a"}, long, wide, {"x": "y" * 131_071}])
+    assert set(found["points"]) == {"1", "2"}
+    assert "word 1 has 131072 bytes" in found["points"]["1"]["command"]
+    env = {f"A{n}": "x" * 130_000 for n in range(15)}
+    found = issues(provider, command=["echo", "{x}"], env=env, points=[{"x": "a"}, {"x": "y" * 100_000}])
+    assert set(found["points"]) == {"1"}
+    assert "command and environment have" in found["points"]["1"]["command"]
+    posted(provider, command="echo {x}", points=[{"x": "a"}, long, wide])
+
+
 def test_points_that_do_not_fit_the_template_are_named(provider: Api) -> None:
     found = issues(
         provider, command=["{prog}", "{x}"], points=[{"prog": "a", "x": 1}, {"prog": "a"}, {"prog": "", "x": 1}]

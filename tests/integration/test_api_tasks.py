@@ -59,6 +59,20 @@ def test_fields_change_while_inactive_and_not_once_released(provider: Api) -> No
     assert provider.patch(f"/tasks/{task}", {"priority": 3, "tags": ["a"]}).status_code == 200
 
 
+def test_a_change_to_what_no_kernel_takes_is_refused(provider: Api) -> None:
+    env = {f"A{n}": "x" * 130_000 for n in range(9)}
+    task = provider.post("/tasks", {"command": ["true"], "env": env}).get_json()["_id"]
+    for change, field in (
+        ({"command": ["echo", "x" * 140_000]}, "command"),
+        ({"command": ["echo", *["x" * 130_000] * 7]}, "env"),
+        ({"env": {"A": "x" * 140_000}}, "env"),
+        ({"directory": "x" * 256}, "directory"),
+    ):
+        refused = provider.patch(f"/tasks/{task}", change)
+        assert (refused.status_code, list(refused.get_json()["_issues"])) == (422, [field])
+    assert provider.patch(f"/tasks/{task}", {"command": "x" * 1_000_000}).status_code == 200
+
+
 def test_an_illegal_transition_names_the_state_and_what_is_allowed(provider: Api) -> None:
     task = provider.post("/tasks", RELEASED).get_json()["_id"]
     refused = provider.patch(f"/tasks/{task}", {"state": "terminated"})

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from banyan.domain.programs import ENTRY_BYTES, MAX_STRING_BYTES, MAX_TOTAL_BYTES, bytes_of_environment, total_faults
+from banyan.domain.task import TOO_LONG
 from banyan.errors import Conflict, Forbidden, Invalid, SetupError, Unavailable
 from tests.support.fake_server import FakeServer, work
 from tests.support.waiting import eventually, processes_with
@@ -48,6 +50,57 @@ def ends(root: Path, *tasks: dict[str, Any], **settings: Any) -> list[dict[str, 
 def test_exit_statuses(tmp_path: Path, task: dict[str, Any], exit_status: str, exit_code: int | None) -> None:
     (end,) = ends(tmp_path, task)
     assert (end["exit_status"], end.get("exit_code")) == (exit_status, exit_code)
+
+
+def test_a_line_that_is_too_long_for_an_argument_is_run_as_a_short_one_is(tmp_path: Path) -> None:
+    said = 'echo "$0 $# ${#long}"; cat; pwd; sh -c true; exit 7'
+    short, long, wide = ends(
+        tmp_path,
+        {"command": f"long=x; {said}", "stdin": "from stdin\n", "workdir": "task"},
+        {"command": f"long='{'x' * 500_000}'\n{said}", "stdin": "from stdin\n", "workdir": "task"},
+        {"command": f"long='{'ü' * 65_600}'; {said}", "stdin": "from stdin\n", "workdir": "task"},
+        cores=1,
+    )
+    for end in (short, long, wide):
+        assert (end["exit_status"], end["stderr_tail"]) == ("failure (exit code 7)", "")
+    assert short["stdout_tail"] == f"/bin/sh 0 1\nfrom stdin\n{tmp_path}/t1/work\n"
+    assert long["stdout_tail"] == f"/bin/sh 0 500000\nfrom stdin\n{tmp_path}/t2/work\n"
+    assert wide["stdout_tail"].endswith(f"\nfrom stdin\n{tmp_path}/t3/work\n")
+    assert [(tmp_path / f"t{number}/1/command").exists() for number in (1, 2, 3)] == [False, True, True]
+
+
+def test_the_longest_line_and_word_and_variable_that_the_server_takes_can_be_run(tmp_path: Path) -> None:
+    most = MAX_STRING_BYTES
+    variables = {f"V{n:02}": "x" * (most - len(f"V{n:02}=")) for n in range(14)}
+    variables["LAST"] = "x" * (
+        MAX_TOTAL_BYTES - 14 * (most + ENTRY_BYTES) - 6 * ENTRY_BYTES - len("LAST=/bin/sh-cecho ${#LAST}")
+    )
+    line = ["/bin/sh", "-c", "echo ${#LAST}"]
+    assert total_faults(line, bytes_of_environment(variables)) == {}
+    assert total_faults([*line, "", "", "xxx"], bytes_of_environment(variables)) != {}
+    at_most, in_all = ends(
+        tmp_path,
+        {"command": "echo " + "x" * (most - len("echo "))},
+        {"command": line, "env": variables},
+    )
+    assert (at_most["exit_status"], at_most["stdout_bytes"]) == ("success", most - len("echo ") + 1)
+    assert (in_all["exit_status"], in_all["stdout_tail"]) == ("success", f"{len(variables['LAST'])}\n")
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"command": ["echo", "x" * 140_000]},
+        {"command": "true", "env": {"A": "x" * 140_000}},
+        {"command": ["true"], "env": {f"A{n}": "x" * 100_000 for n in range(70)}},
+        {"command": "x" * 140_000, "env": {f"A{n}": "x" * 100_000 for n in range(70)}},
+    ],
+)
+def test_what_the_kernel_does_not_take_is_the_tasks_fault_and_no_machines(tmp_path: Path, task: dict[str, Any]) -> None:
+    (end,) = ends(tmp_path, task)
+    assert (end["exit_status"], end["exit_code"]) == (TOO_LONG, 126)
+    assert "longer than the kernel" in end["error"]
+    assert end["stderr_tail"] == f"banyan: {end['error']}\n"
 
 
 def test_what_the_task_said_is_in_its_report(tmp_path: Path) -> None:
@@ -414,7 +467,12 @@ def test_a_wrong_file_of_tasks_is_refused_with_all_its_faults(tmp_path: Path) ->
     worker = run_file(path, tmp_path / "root")
     _, err = worker.communicate(timeout=60)
     assert worker.returncode == 2
-    for fault in ("line 1: command must be", "line 2: Expecting value", "line 3: 'soon' is not", "line 4: colour"):
+    for fault in (
+        "line 1: command must not be empty",
+        "line 2: Expecting value",
+        "line 3: 'soon' is not",
+        "line 4: colour",
+    ):
         assert fault in err
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from banyan.beneath import regular_files
 from banyan.config import WorkerSettings
+from banyan.domain.task import TOO_LONG
 from banyan.errors import SetupError
 from banyan.storage.disk import Root, list_beneath, open_beneath
 from tests.support.fake_server import FakeServer, work
@@ -76,6 +77,18 @@ def test_it_may_write_where_it_should(place: Path) -> None:
     assert (end["progress"], end["result_file"]) == ({"fraction": 1}, "result.json")
     kept = place / "root/t1/1/work/result.json"
     assert (kept.stat().st_size, kept.stat().st_uid) == (70000, other_user().pw_uid)
+
+
+def test_a_line_that_is_too_long_for_an_argument_runs_as_the_other_user(place: Path) -> None:
+    long = "x" * 300_000
+    (end,) = ends(place, {"command": f"long={long}; echo $0 ${{#long}}; id -u; cat", "stdin": "from stdin"})
+    assert end["exit_status"] == "success"
+    assert end["stdout_tail"] == f"/bin/sh 300000\n{other_user().pw_uid}\nfrom stdin"
+
+
+def test_arguments_that_the_kernel_does_not_take_are_the_tasks_fault(place: Path) -> None:
+    (end,) = ends(place, {"command": ["echo", "x" * 140_000]})
+    assert end["exit_status"] == TOO_LONG
 
 
 def test_it_cannot_reach_what_is_roots(place: Path) -> None:

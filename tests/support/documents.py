@@ -110,6 +110,8 @@ def _checked(rules: Mapping[str, Any]) -> Values:
         "no_nul": st.from_regex(pattern, fullmatch=True).filter(_is_short) if pattern else text,
         "command": _NAME.map("echo {}".format) | st.lists(_TEXT, max_size=3).map(lambda words: ["echo", *words]),
         "texts": st.lists(_NAME, max_size=3),
+        "path": text,
+        "environment": st.dictionaries(_NAME, _TEXT, max_size=3),
         "names_to_texts": st.dictionaries(_NAME, _TEXT, max_size=3),
         "models": st.lists(st.builds(dict, name=_NAME) | st.builds(dict, name=_NAME, summary=_TEXT), max_size=3),
         "grid": st.dictionaries(_NAME, st.lists(json_values, min_size=1, max_size=3), min_size=1, max_size=3),

@@ -9,7 +9,7 @@ from bson import ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
 
-from banyan.domain.task import HOST_DIED, State, Task
+from banyan.domain.task import HOST_DIED, TOO_LONG, State, Task
 from banyan.domain.transitions import (
     MAX_LOSSES,
     Cancel,
@@ -139,6 +139,12 @@ def test_a_task_that_outlived_five_hosts_and_workers_is_failed() -> None:
     change = changed(running(abandoned_count=MAX_LOSSES - 1, host_deaths=3), End(EXECUTION, HOST_DIED))
     assert (change.state, change.fields["exit_status"]) == (State.TERMINATED, HOST_DIED)
     assert (change.fields["host_deaths"], change.fields["abandoned_count"]) == (4, MAX_LOSSES)
+
+
+def test_a_task_that_can_never_start_uses_no_retries() -> None:
+    change = changed(running(max_retry_count=3), End(EXECUTION, TOO_LONG))
+    assert (change.state, change.ended, change.fields["exit_status"]) == (State.TERMINATED, True, TOO_LONG)
+    assert "retry_count" not in change.fields
 
 
 def test_a_retry_waits_its_delay_and_is_not_claimable_before() -> None:

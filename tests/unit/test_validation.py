@@ -104,6 +104,23 @@ def test_any_name_stands_in_free_fields() -> None:
         ("command", [1], "list of texts"),
         ("command", 5, "a text or a list"),
         ("command", "a\0b", "NUL"),
+        ("command", ["a", "b\0"], "NUL"),
+        ("command", ["", "a"], "empty"),
+        ("command", ["echo", "x" * 131_072], "word 1 has 131072 bytes"),
+        ("command", ["echo", "ü" * 65_536], "word 1 has 131072 bytes"),
+        ("command", ["a" * 256], "its program has a name of 256 bytes"),
+        ("command", ["/a" * 2048], "its program is a path of 4096 bytes"),
+        ("command", ["echo", *["😀" * 32_000] * 16], "command and environment have"),
+        ("command", ["echo", *[""] * 300_000], "command and environment have"),
+        ("directory", "ü" * 128, "a name of 256 bytes"),
+        ("directory", "ü/" * 1400, "a path of 4200 bytes"),
+        ("directory", "a\0", "NUL"),
+        ("env", {"A": "x" * 131_070}, "'A' has 131072 bytes"),
+        ("env", {"A": "ü" * 65_536}, "'A' has"),
+        ("env", {"ü" * 1000: "x" * 129_072}, "has 131073 bytes"),
+        ("env", {f"A{n}": "x" * 131_000 for n in range(16)}, "command and environment have"),
+        ("env", {"A": "b\0"}, "NUL"),
+        ("env", {"A\0": "b"}, "NUL"),
         ("name", 5, "a text"),
         ("name", "x" * 1001, "too long"),
         ("queue", "a b", "letters"),
@@ -190,6 +207,22 @@ def test_wrong_resources_are_named_inside(resources: dict[str, object], told: st
     assert isinstance(found, dict)
     assert list(found) == list(resources)
     assert told in str(found)
+
+
+def test_what_a_kernel_just_takes_is_accepted() -> None:
+    longest = {"A": "x" * 131_069}
+    assert task(command="ü" * 1_000_000, env=longest)["env"] == longest
+    assert task(command=["echo", "x" * 131_071])["command"][1] == "x" * 131_071
+    assert task(command="x" * 1_000_000, env={f"A{n:02}": "x" * 131_000 for n in range(14)})["command"]
+    assert task(directory="/" + "ü" * 127)["directory"]
+
+
+def test_a_command_and_an_environment_are_counted_together() -> None:
+    words, variables = ["echo", *["x" * 130_000] * 7], {f"A{n}": "x" * 130_000 for n in range(9)}
+    assert task(command=words, env={})
+    assert task(command="echo", env=variables)
+    assert list(issues(command=words, env=variables)) == ["env"]
+    assert check_task({"command": words, "env": variables}).keys() == {"env"}
 
 
 def test_all_faults_are_listed_at_once() -> None:

@@ -11,6 +11,7 @@ import pytest
 from banyan.beneath import regular_files
 from banyan.config import Reserve, WorkerSettings
 from banyan.domain.resources import Resources
+from banyan.domain.task import TOO_LONG
 from banyan.errors import SetupError
 from tests.support.worker import grant
 from worker.capacity import Machine, capacity, machine
@@ -281,6 +282,16 @@ def test_a_file_of_tasks_hands_out_what_fits_and_retries(tmp_path: Path) -> None
     assert (done, tasks.failed, tasks.ended) == ([True], 1, 2)
 
 
+def test_a_task_of_a_file_that_can_never_start_is_not_retried(tmp_path: Path) -> None:
+    (tmp_path / "tasks").write_text('{"command": "a", "max_retry_count": 3}\n')
+    shown: list[dict[str, Any]] = []
+    tasks = TasksFile(read(tmp_path / "tasks"), shown.append)
+    tasks.register_worker({"resources": {"cores": 1}})
+    tasks.claim("w", {"request": "1", "resources": {"cores": 1}, "max_tasks": 9, "wait": 0})
+    tasks.report("w", {"reports": [{"execution": "000001.1", "exit_status": TOO_LONG}]})
+    assert shown == [{"_id": "000001", "exit_status": TOO_LONG, "attempts": 1}]
+
+
 def test_a_file_of_tasks_may_name_models(tmp_path: Path) -> None:
     path = tmp_path / "tasks"
     path.write_text('{"model": "sum", "inputs": {"c.x": 1}}\n{"command": "x"}\n')
@@ -296,6 +307,13 @@ def test_a_file_of_tasks_may_name_models(tmp_path: Path) -> None:
         ('{"model": 3}', "the name of a model"),
         ('{"model": "sum", "inputs": [1]}', "inputs must be an object"),
         ("{}", "command must be a text"),
+        ('{"command": []}', "command must not be empty"),
+        ('{"command": "a\\u0000"}', "command must not contain NUL"),
+        (f'{{"command": ["a", "{"x" * 140_000}"]}}', "command word 1 has 140000 bytes"),
+        (f'{{"command": "a", "env": {{"A": "{"x" * 140_000}"}}}}', "env: 'A' has 140002 bytes"),
+        ('{"command": "a", "env": {"A": 1}}', "env: the value of 'A' must be a text"),
+        ('{"command": "a", "env": {"A=B": "1"}}', "env: a name must have"),
+        ('{"command": "a", "env": []}', "env must be an object"),
     ],
 )
 def test_a_line_of_a_file_needs_one_program(tmp_path: Path, line: str, said: str) -> None:

@@ -78,8 +78,12 @@ GIVEN: dict[str, Rules] = {
     "model": optional(text(200, minlength=1)),
     "inputs": optional(free()),
     "input_refs": optional(INPUT_REFS),
-    "env": names_to("texts"),
-    "directory": described(optional(text(4000, minlength=1)), "run there instead of in the work directory"),
+    "env": described(
+        names_to("texts", check_with="environment"), "variables of 131,071 bytes each at most, as Linux takes them"
+    ),
+    "directory": described(
+        optional(text(4000, minlength=1, check_with="path")), "run there instead of in the work directory"
+    ),
     "stdin": optional({"type": "string", "maxlength": MAX_STDIN}),
     "workdir": {"type": "string", "allowed": ["attempt", "task", "none"], "default": "attempt"},
     "timeout": described(optional(duration(0.001)), "seconds, or a text such as '2h'"),
