@@ -145,6 +145,7 @@ class Quarantine(Section):
 
     after: int = Field(default=3, ge=0)
     seconds: Seconds = 600.0
+    avoid_seconds: Annotated[Seconds, Some] = 10.0
 
 
 class Rescue(Section):

@@ -54,6 +54,9 @@ MAX_LOSSES = 5
 MAX_RETRY_DELAY = 24 * 3600.0
 """Doubling stops here, in seconds."""
 
+MAX_AVOID_SECONDS = 300.0
+"""The longest pause before a worker is tried again for a task that it failed by its own fault."""
+
 
 @dataclass(frozen=True, slots=True)
 class Release:
@@ -146,7 +149,10 @@ def decide(task: Task, event: Event, now: datetime) -> Change | None:
         raise _refusal(task, event)
     if isinstance(event, (GiveBack, End)) and event.execution != task.execution:
         raise StaleAttempt(f"execution {event.execution}: it is no longer the attempt of task {task.id}")
-    return row(task, event, now)
+    change = row(task, event, now)
+    if change is not None and change.ended and task.avoid:
+        return replace(change, fields={**change.fields, "avoid_until": None})
+    return change
 
 
 def _release(task: Task, event: Release, now: datetime) -> Change | None:
@@ -244,9 +250,14 @@ def _lose(task: Task, event: End, now: datetime) -> Change:
     if losses["abandoned_count"] >= MAX_LOSSES:
         return _terminated(event.exit_status, now, **losses)
     machine_to_blame = is_worker_failure(event.exit_status) and event.exit_status != HOST_DIED
-    if machine_to_blame and task.worker is not None and task.worker not in task.avoid:
-        losses["avoid"] = [*task.avoid, task.worker]
+    if machine_to_blame and task.worker is not None:
+        losses["avoid"] = [*(worker for worker in task.avoid if worker != task.worker), task.worker]
     return _again(task, now, **losses)
+
+
+def avoid_seconds(first: float, losses: int) -> float:
+    """Seconds until a worker is tried again for a task that it failed by its own fault: doubled with each loss."""
+    return float(min(first * 2.0 ** min(losses - 1, 60), max(first, MAX_AVOID_SECONDS)))
 
 
 def _end_cancelled(task: Task, event: End, now: datetime) -> Change:
@@ -264,6 +275,7 @@ FRESH: Mapping[str, Any] = {
     "exit_status": None,
     "execution": None,
     "avoid": None,
+    "avoid_until": None,
     "progress": None,
     "result": None,
     "result_file": None,

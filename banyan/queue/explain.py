@@ -173,9 +173,11 @@ def _avoided(context: Context, task: Document, able: list[Document]) -> Document
         if worker["_id"] in attempts
     ]
     which = "the only worker that could run it has" if len(able) == 1 else "all workers that could run it have"
-    remedy = "mend that machine and start its worker again, or start another worker"
-    message = f"{which} failed it by the machine's own fault ({'; '.join(said)}); {remedy}"
-    return _reason("avoided", message, workers=[worker["_id"] for worker in able])
+    until = task.get("avoid_until")
+    again = f"tried there again after {format_date(until)}" if until and until > context.now() else "tried again soon"
+    remedy = "to have it run elsewhere, start another worker"
+    message = f"{which} failed it by the machine's own fault ({'; '.join(said)}); it is {again}; {remedy}"
+    return _reason("avoided", message, workers=[worker["_id"] for worker in able], again=until)
 
 
 def _closest(active: list[Document], lacking: dict[ObjectId, dict[str, tuple[Any, Any]]]) -> Document:

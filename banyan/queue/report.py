@@ -12,6 +12,7 @@ from banyan.domain.task import Task
 from banyan.domain.transitions import Change, End, GiveBack
 from banyan.errors import StaleAttempt
 from banyan.queue.apply import apply
+from banyan.queue.avoided import paused
 from banyan.queue.context import Context
 from banyan.queue.quarantine import judge
 from banyan.queue.settle import settle
@@ -146,6 +147,8 @@ def follow(context: Context, ended: Mapping[ObjectId, Document]) -> None:
         return End(task.execution, ended[task.execution]["exit_status"])
 
     def dressed(task: Task, change: Change) -> Change:
+        if "avoid" in change.fields:
+            return paused(context, change)
         return shown(change, ended[task.execution]) if task.execution is not None else change
 
     applied = apply(context, tasks, event_of, dressed)

@@ -18,6 +18,7 @@ from banyan.domain.task import State
 from banyan.domain.transitions import Due
 from banyan.queue.apply import apply
 from banyan.queue.audit import Audit
+from banyan.queue.avoided import try_avoided_again
 from banyan.queue.context import Context
 from banyan.queue.delete import finish_deletions, remove_remains
 from banyan.queue.parts import complete_interrupted
@@ -101,6 +102,7 @@ def mend(context: Context) -> None:
         finish_deletions,
         remove_remains,
         release_quarantined,
+        try_avoided_again,
         retain,
     ):
         _try(step.__name__, partial(step, context))

@@ -11,6 +11,7 @@ from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
+from banyan.domain.matching import CLASS_FIELDS
 from banyan.domain.task import LIVE, State, Task
 from banyan.domain.transitions import Change
 from banyan.storage.by_ids import by_ids
@@ -94,6 +95,7 @@ class TaskStore:
         create(_CLAIM_INDEX, name="claim", partialFilterExpression={"class_key": {"$exists": True}})
         create(HELD_INDEX, name="held", partialFilterExpression={"worker": {"$exists": True}})
         create("wake_at", name="wake", partialFilterExpression={"wake_at": {"$exists": True}})
+        create("avoid_until", name="avoid_until", partialFilterExpression={"avoid_until": {"$exists": True}})
         create("unsettled", name="unsettled", partialFilterExpression={"unsettled": True})
         create("unpromoted", name="unpromoted", partialFilterExpression={"unpromoted": True})
         create("leaving", name="leaving", partialFilterExpression={"leaving": True})
@@ -340,6 +342,17 @@ class TaskStore:
             {"class_key": {"$gt": ""}, "avoid": worker},
             {"$pull": {"avoid": worker}, "$set": {"_etag": new_revision()}},
         )
+
+    def avoiding(self, before: datetime, limit: int) -> list[Document]:
+        """Claimable tasks whose pause after a worker's failure ended `before`, as far as matching needs them."""
+        where = {"avoid_until": {"$lte": before}, "class_key": {"$exists": True}}
+        found = self._tasks.find(where, dict.fromkeys([*_VIEW, *CLASS_FIELDS, "timeout"], 1)).hint("avoid_until")
+        return plain(found.sort("avoid_until").limit(limit))
+
+    def keep_avoiding(self, tasks: Iterable[ObjectId], before: datetime, until: datetime) -> None:
+        """Look at these tasks again at `until`, because another worker could take them."""
+        where = {"_id": {"$in": list(tasks)}, "avoid_until": {"$lte": before}}
+        self._tasks.update_many(where, {"$set": {"avoid_until": until}})
 
     def reserve(self, task: ObjectId, worker: ObjectId, until: datetime, now: datetime) -> bool:
         """Let `worker` keep itself free for a wide task; False if another one does so already."""

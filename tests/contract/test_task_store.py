@@ -12,6 +12,7 @@ from banyan.domain.transitions import Cancel, Change, Claim, End, Release, decid
 from banyan.storage.tasks import TaskStore, encoded, first_fields, view
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
 WORKER = ObjectId()
 
 
@@ -53,6 +54,19 @@ def test_of_two_changes_decided_on_the_same_revision_one_is_written(tasks: TaskS
     assert tasks.commit([(task, first)], NOW) == {task.id}
     assert tasks.commit([(task, second)], NOW) == set()
     assert tasks.load([task.id])[task.id].state == State.RUNNING
+
+
+def test_a_claimable_task_whose_pause_is_over_is_found_until_it_is_to_be_looked_at_later(tasks: TaskStore) -> None:
+    due, later, gone = (add(tasks, timeout=5.0) for _ in range(3))
+    claim(tasks, gone)
+    for task, seconds in ((due, 0), (later, 1), (gone, 0)):
+        tasks.edit(tasks.load([task.id])[task.id], {"avoid": [WORKER], "avoid_until": NOW + SECOND * seconds}, NOW)
+    (found,) = tasks.avoiding(NOW, 10)
+    assert (found["_id"], found["avoid"], found["timeout"]) == (due.id, [WORKER], 5.0)
+    assert [each["_id"] for each in tasks.avoiding(NOW + SECOND, 10)] == [due.id, later.id]
+    assert [each["_id"] for each in tasks.avoiding(NOW + SECOND, 1)] == [due.id]
+    tasks.keep_avoiding([due.id, later.id], NOW, NOW + SECOND * 5)
+    assert [each["_id"] for each in tasks.avoiding(NOW + SECOND * 4, 10)] == [later.id], "which was not due"
 
 
 def test_a_batch_tells_which_of_its_changes_were_written(tasks: TaskStore) -> None:

@@ -1,17 +1,23 @@
 """Machines that fail one task after the other get no more, until someone or time lets them."""
 
+import threading
+import time
+
 import pytest
 from bson import ObjectId
 
 from banyan.queue.cancel import cancel
+from banyan.queue.claim import News
 from banyan.queue.context import Context
 from banyan.queue.explain import explain
 from banyan.queue.register import change_state
 from banyan.queue.report import Report, report
 from banyan.queue.rescue import rescue
+from banyan.wire import format_date
 from tests.integration.conftest import Api
 from tests.support.clock import moved
 from tests.support.queue import SimulatedWorker, context_of, post, states, task
+from tests.support.waiting import eventually
 
 BROKEN = "failure (worker: no work directory: [Errno 30] Read-only file system)"
 HOST_DIED = "failure (worker: model host died)"
@@ -168,10 +174,12 @@ def test_explain_says_what_helps_where_the_only_worker_has_failed_it(context: Co
     worker.end(DISK_FULL)
     (reason,) = explain(context, id)["reasons"]
     name = (context.storage.workers.load(worker.id) or {})["name"]
+    again = context.storage.tasks.documents([id])[id]["avoid_until"]
     assert reason["message"] == (
         f"the only worker that could run it has failed it by the machine's own fault ({name} on test: {DISK_FULL}); "
-        "mend that machine and start its worker again, or start another worker"
+        f"it is tried there again after {format_date(again)}; to have it run elsewhere, start another worker"
     )
+    assert (reason["again"], reason["workers"]) == (again, [worker.id])
     SimulatedWorker(context)
     assert explain(context, id)["reasons"][0]["reason"] == "waiting"
 
@@ -190,3 +198,97 @@ def test_quarantine_can_be_switched_off_or_left_to_people(context: Context) -> N
     assert state(lasting, worker) == "quarantined"
     change_state(lasting, worker.id, "active")
     assert state(lasting, worker) == "active"
+
+
+# Avoided for one task
+
+
+def test_the_only_worker_is_tried_again_after_pauses_that_grow_until_the_fifth_loss(
+    context: Context, worker: SimulatedWorker
+) -> None:
+    clock = moved(context.storage)
+    (id,) = post(context, task())
+    for pause in (10, 20, 40, 80):
+        assert [grant["_id"] for grant in worker.claim().tasks] == [id]
+        worker.end(BROKEN)
+        clock.seconds += pause - 2
+        context.storage.workers.renew(worker.id, context.now())
+        rescue(context)
+        assert worker.claim().tasks == [], f"before {pause} s are over"
+        clock.seconds += 4
+        rescue(context)
+    assert [grant["_id"] for grant in worker.claim().tasks] == [id]
+    worker.end(BROKEN)
+    document = context.storage.tasks.documents([id])[id]
+    assert (document["state"], document["exit_status"], document["retry_count"]) == ("terminated", BROKEN, 0)
+    assert "avoid_until" not in document
+
+
+def test_a_worker_is_not_tried_again_while_another_one_could_take_the_task(
+    context: Context, worker: SimulatedWorker
+) -> None:
+    clock = moved(context.storage)
+    (id,) = post(context, task(requires={"disk": "ssd"}))
+    with_disk = [SimulatedWorker(context, labels={"disk": "ssd"}) for _ in range(2)]
+    with_disk[0].claim()
+    with_disk[0].end(BROKEN)
+
+    def offered(seconds: float) -> bool:
+        clock.seconds += seconds
+        for each in with_disk:
+            context.storage.workers.renew(each.id, context.now())
+        rescue(context)
+        return bool(with_disk[0].claim().tasks)
+
+    assert not offered(11)
+    assert not offered(300)
+    change_state(context, with_disk[1].id, "draining")
+    assert offered(11), "the other one takes nothing more; one that does not fit does not count"
+    with_disk[0].end("success")
+    document = context.storage.tasks.documents([id])[id]
+    assert (document["exit_status"], "avoid_until" in document) == ("success", False)
+
+
+def test_of_several_that_failed_it_the_first_is_tried_again_and_then_the_next(context: Context) -> None:
+    clock = moved(context.storage)
+    (id,) = post(context, task())
+    both = [SimulatedWorker(context) for _ in range(2)]
+    for each in both:
+        assert [grant["_id"] for grant in each.claim().tasks] == [id]
+        each.end(BROKEN)
+    for first in (True, False):
+        clock.seconds += 100
+        for each in both:
+            context.storage.workers.renew(each.id, context.now())
+        rescue(context)
+        avoided = context.storage.tasks.documents([id])[id].get("avoid")
+        assert avoided == ([both[1].id] if first else None)
+        change_state(context, both[0].id, "draining")
+
+
+def test_a_claim_that_waits_is_woken_when_its_worker_is_tried_again(context: Context, worker: SimulatedWorker) -> None:
+    clock = moved(context.storage)
+    (id,) = post(context, task())
+    worker.claim()
+    worker.end(BROKEN)
+    news: list[News] = []
+    waiting = threading.Thread(target=lambda: news.append(worker.claim(wait_seconds=20.0)))
+    waiting.start()
+    eventually(lambda: (context.storage.workers.load(worker.id) or {}).get("claim_request"), show=lambda: news)
+    clock.seconds += 11
+    started = time.monotonic()
+    rescue(context)
+    waiting.join(timeout=30)
+    assert [grant["_id"] for grant in news[0].tasks] == [id]
+    assert time.monotonic() - started < 15, "it was not woken"
+
+
+def test_the_pause_can_be_set(context: Context) -> None:
+    long = context_of(context.storage, quarantine={"avoid_seconds": 1000})
+    worker = SimulatedWorker(long)
+    (id,) = post(long, task())
+    before = context.now()
+    worker.claim()
+    worker.end(BROKEN)
+    pause = (context.storage.tasks.documents([id])[id]["avoid_until"] - before).total_seconds()
+    assert 1000 <= pause < 1060

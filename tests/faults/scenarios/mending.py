@@ -129,6 +129,20 @@ def _quarantine_is_over(context: Context) -> Document:
     return {"id": id}
 
 
+def _pauses_are_over(context: Context) -> Document:
+    """Tasks that only one worker could take, which has failed them; one that another could take; one in a new life."""
+    alone, other = SimulatedWorker(context, capabilities=("model:m",)), SimulatedWorker(context)
+    only, shared, fresh = post(context, task(command=None, model="m"), task(), task())
+    for id, avoid in ((only, [other.id, alone.id]), (shared, [alone.id]), (fresh, None)):
+        fields = {"avoid_until": context.now()} | ({"avoid": avoid} if avoid else {})
+        context.storage.db["tasks"].update_one({"_id": id}, {"$set": fields})
+    return {"only": only, "other": other.id}
+
+
+def _tried_again(context: Context, state: Document) -> None:
+    assert context.storage.tasks.documents([state["only"]])[state["only"]]["avoid"] == [state["other"]]
+
+
 def _mess(context: Context) -> Document:
     """What no mark tells of: counts, edges, attempts and files that are wrong."""
     state = family(context)
@@ -219,6 +233,7 @@ SCENARIOS = [
     ),
     Scenario(name="give up the deletion of a sweep", prepare=_deletion_was_undone, act=_rescue, seconds=70),
     Scenario(name="end a quarantine", prepare=_quarantine_is_over, act=_rescue, seconds=1),
+    Scenario(name="try a worker again", prepare=_pauses_are_over, act=_rescue, check=_tried_again, seconds=2),
     Scenario(name="audit", prepare=_mess, act=_audit, check=_mended, seconds=3700),
     Scenario(
         name="take over a request",
