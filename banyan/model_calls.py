@@ -15,6 +15,10 @@ class ModelCalls(WorkerCalls):
         """The models that workers or the server have, by name, with `summary`, `defaults`, `workers`, `server`."""
         return list(self._act("GET", "models", tries=SAFE_TRIES)["_items"])
 
+    def model_helpers(self) -> list[Document]:
+        """Files and directories beside the server's models that are none: `name`, and `fault` with the reason."""
+        return list(self._act("GET", "models", tries=SAFE_TRIES)["helpers"])
+
     def model(self, name: str) -> Document:
         """One model; NotFound if nobody has it."""
         return self._act("GET", _path(name), tries=SAFE_TRIES)

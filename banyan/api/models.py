@@ -22,9 +22,13 @@ _NAME: dict[str, Rules] = {"name": {**GIVEN["model"], "nullable": False}}
 
 @route("GET", "/models", roles=ANYONE, summary="The models that workers or the server have")
 def list_models() -> Document:
-    """All of them by name, on one page: summary, default inputs, the living workers that have it."""
+    """All of them by name, on one page: summary, default inputs, the living workers that have it.
+
+    `helpers` are files and directories beside the server's models that are none, with the reason.
+    """
     found = modelling.models(context())
-    return {"_items": found, "_meta": {"page": 1, "max_results": len(found), "total": len(found)}}
+    meta = {"page": 1, "max_results": len(found), "total": len(found)}
+    return {"_items": found, "_meta": meta, "helpers": modelling.helpers(context())}
 
 
 @route("GET", "/models/<path:name>", roles=ANYONE, summary="One model")

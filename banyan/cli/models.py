@@ -130,18 +130,21 @@ def _print_result(client: "Client", task: str) -> None:
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the models that workers have, or that the server knows of."""
-    found = connect().models()
+    """List the models that workers have, or that the server knows of, and what is no model there, with the reason."""
+    client = connect()
+    found = client.models()
     if as_json:
         output.print_json(found)
         return
     rows = [
         (
             each["name"],
-            output.shortened(each.get("fault") or each["summary"], 80),
+            output.shortened(f"broken: {each['fault']}" if each.get("fault") else each["summary"], 120),
             ", ".join(worker["name"] for worker in each["workers"]) or "none",
             ", ".join(each["defaults"]),
         )
         for each in found
     ]
     output.screen().print(output.table(("NAME", "~SUMMARY", "~WORKERS", "~DEFAULT INPUTS"), rows))
+    for each in client.model_helpers():
+        output.screen().print(f"not a model: {each['fault']}", markup=False)

@@ -65,7 +65,7 @@ class Checker:
     def sources(self) -> dict[str, Source]:
         """All models that are found here now, also those with a `fault`, which the log tells of once."""
         found = find(self._settings.path)
-        faulty = {name: source for name, source in found.items() if source.fault is not None}
+        faulty = {name: source for name, source in found.items() if source.fault is not None and not source.helper}
         if faulty != self._told:
             self._told = faulty
             offered(faulty)

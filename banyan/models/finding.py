@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 log = logging.getLogger("banyan.models")
 
@@ -22,6 +23,9 @@ GROUP = "banyan.models"
 
 _RESERVED = frozenset({"banyan", "dask", "distributed", "numpy", "simsvc", "worker"})
 _MOST_FILES = 10_000
+_MOST_LOOKED_INTO = 100
+_INIT = "__init__.py"
+_TASK = "function task(spec, cancel)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +34,8 @@ class Source:
 
     `module` is what to import, `directory` an absolute path that goes onto `sys.path` (None for an entry point),
     `attribute` what an entry point names within the module, `summary` the first line of the module's docstring.
-    One with a `fault` is told of, but not offered.
+    One with a `fault` is told of, but not offered. A `helper` does not look like a model: its `fault` is for those who
+    ask for it by name.
     """
 
     name: str
@@ -39,6 +44,7 @@ class Source:
     directory: str | None = None
     summary: str = ""
     fault: str | None = None
+    helper: bool = False
 
     def version(self) -> str:
         """A text that changes when a file changes that the model may import from its directory; "" without one."""
@@ -56,13 +62,18 @@ def find(path: Sequence[str]) -> dict[str, Source]:
     """The models in the directories of `path`, first match first, then those of entry points, by name.
 
     Files without a top-level `task` (a function, an assignment, an import) are no models; directories that do not
-    exist are empty. What looks like a model and cannot be one is there with its `fault`.
+    exist are empty. What looks like a model and cannot be one is there with its `fault`, and so is what no model has
+    the name of, as a `helper`.
     """
     found: dict[str, Source] = {}
+    helpers: list[Source] = []
     for directory in path:
-        for source in _in_directory(Path(directory).expanduser().absolute()):
-            found.setdefault(source.name, source)
-    for source in _entry_points():
+        for source in _in_directory(str(Path(directory).expanduser().absolute())):
+            if source.helper:
+                helpers.append(source)
+            else:
+                found.setdefault(source.name, source)
+    for source in [*_entry_points(), *helpers]:
         found.setdefault(source.name, source)
     return found
 
@@ -70,30 +81,57 @@ def find(path: Sequence[str]) -> dict[str, Source]:
 def offered(found: Mapping[str, Source]) -> dict[str, Source]:
     """Those of them that have no fault; the others are told in the log."""
     for source in found.values():
-        if source.fault is not None:
+        if source.fault is not None and not source.helper:
             place = f" in {source.directory}" if source.directory is not None else ""
             log.warning("model %r%s is not offered: %s", source.name, place, source.fault)
     return {name: source for name, source in found.items() if source.fault is None}
 
 
-def _in_directory(directory: Path) -> Iterator[Source]:
+def _in_directory(directory: str) -> Iterator[Source]:
+    """What may be meant as a model there; of the same name a package goes before a file, as it does for Python."""
     try:
-        names = sorted(os.listdir(directory))
+        names = sorted(name for name in os.listdir(directory) if not name.startswith((".", "__")))
     except FileNotFoundError:
         return
     except OSError as error:
         log.warning("no models from %s: %s", directory, error.strerror)
         return
-    packages = [name for name in names if (directory / name / "__init__.py").is_file()]
-    files = [name[:-3] for name in names if name.endswith(".py") and name[:-3] not in packages]
-    for name in packages + files:
-        file = directory / name / "__init__.py" if name in packages else directory / f"{name}.py"
-        if name.startswith((".", "_")) or file.is_dir():
-            continue
-        summary, is_model, fault = _read(file)
-        if is_model or fault is not None:
-            fault = fault or _bad_name(name)
-            yield Source(name=name, module=name, directory=str(directory), summary=summary, fault=fault)
+    directories = [name for name in names if os.path.isdir(os.path.join(directory, name))]
+    packages = [name for name in directories if os.path.lexists(os.path.join(directory, name, _INIT))]
+    files = [name for name in names if name.endswith(".py") and name not in directories]
+    for name in packages:
+        yield _source(directory, name, os.path.join(directory, name, _INIT))
+    for name in files:
+        yield _source(directory, name.removesuffix(".py"), os.path.join(directory, name))
+    for name in directories:
+        if name not in packages and not name.startswith("_"):
+            yield from _bare_directory(directory, name)
+
+
+def _source(directory: str, name: str, file: str) -> Source:
+    summary, is_model, fault = _read(file)
+    shown = _shown(name)
+    how: dict[str, Any] = {"name": shown, "module": name, "directory": directory, "summary": summary}
+    if name.startswith("_"):
+        return Source(**how, fault="what begins with an underscore is no model; rename the file", helper=True)
+    if not is_model and fault is None:
+        what = f"{shown}/{_INIT}" if os.path.basename(file) == _INIT else f"{shown}.py"
+        return Source(**how, fault=f"{what} has no {_TASK} at its top level", helper=True)
+    return Source(**how, fault=fault or _bad_name(shown))
+
+
+def _bare_directory(directory: str, name: str) -> Iterator[Source]:
+    """A directory that is no package: one with a model in it was meant as one, one with other code is a helper."""
+    shown = _shown(name)
+    fault = f"the directory {shown} has no {_INIT} with a {_TASK}"
+    try:
+        files = sorted(each for each in os.listdir(os.path.join(directory, name)) if each.endswith(".py"))
+    except OSError as error:
+        files, fault = [], f"the directory {shown} cannot be read: {error.strerror}"
+        yield Source(name=shown, module=name, directory=directory, fault=fault)
+    if files:
+        has_model = any(_read(os.path.join(directory, name, each))[1] for each in files[:_MOST_LOOKED_INTO])
+        yield Source(name=shown, module=name, directory=directory, fault=fault, helper=not has_model)
 
 
 def _bad_name(name: str) -> str | None:
@@ -104,13 +142,13 @@ def _bad_name(name: str) -> str | None:
     return None
 
 
-def _read(file: Path) -> tuple[str, bool, str | None]:
+def _read(file: str) -> tuple[str, bool, str | None]:
     """Summary, whether it is a model, and what is wrong with it."""
     try:
-        status = file.stat()
-        return _parse(str(file), status.st_mtime_ns, status.st_size, status.st_ino)
+        status = os.stat(file)
+        return _parse(file, status.st_mtime_ns, status.st_size, status.st_ino)
     except OSError as error:
-        return "", False, f"{file.name} cannot be read: {error.strerror}"
+        return "", False, f"{_shown(file)} cannot be read: {error.strerror}"
 
 
 @lru_cache(maxsize=1000)
@@ -118,7 +156,7 @@ def _parse(file: str, *version: int) -> tuple[str, bool, str | None]:
     """What `_read` answers for a file as it is in this `version` of it."""
     with open(file, "rb") as opened:
         text = opened.read()
-    name = os.path.basename(file)
+    name = _shown(file)
     try:
         tree = ast.parse(text, filename=file)
     except SyntaxError as error:
@@ -128,6 +166,10 @@ def _parse(file: str, *version: int) -> tuple[str, bool, str | None]:
         return "", False, f"{name} cannot be parsed: {str(error) or type(error).__name__}"
     lines = (ast.get_docstring(tree) or "").splitlines()
     return lines[0].strip() if lines else "", _binds(tree.body, "task"), None
+
+
+def _shown(file: str) -> str:
+    return os.fsencode(os.path.basename(file)).decode(errors="backslashreplace")
 
 
 def _binds(body: Iterable[ast.stmt], name: str) -> bool:
@@ -187,7 +229,7 @@ def _entry_points() -> Iterator[Source]:
         try:
             file = _module_file(point.module)
             if file is not None and file.suffix == ".py":
-                summary, _, fault = _read(file)
+                summary, _, fault = _read(str(file))
         except ImportError:
             fault = f"its entry point names {point.value!r}, and there is no module {point.module!r}"
         yield Source(name=point.name, module=point.module, attribute=point.attr or None, summary=summary, fault=fault)

@@ -20,7 +20,7 @@ def models(context: Context) -> list[Document]:
     Each has `name`, `summary`, `defaults`, `workers` (`_id` and `name` of the living ones that have it), `server`
     (whether this server can check its tasks) and, where the server found a faulty one, `fault`.
     """
-    sources = context.models.sources()
+    sources = {name: source for name, source in context.models.sources().items() if not source.helper}
     kept = context.storage.models.load()
     having: dict[str, list[Document]] = {}
     summaries: dict[str, str] = {}
@@ -52,9 +52,16 @@ def model(context: Context, name: str) -> Document:
     known = {each["name"]: each for each in models(context)}
     found = known.get(name)
     if found is None:
-        near = suggestion(name, known) or ";"
-        raise NotFound(f"no worker has a model {name!r}, nor does the server{near} GET /models lists all")
+        helper = context.models.sources().get(name)
+        hint = f" ({helper.fault});" if helper is not None else suggestion(name, known) or ";"
+        raise NotFound(f"no worker has a model {name!r}, nor does the server{hint} GET /models lists all")
     return found
+
+
+def helpers(context: Context) -> list[Document]:
+    """What this server finds beside its models that is none, with the reason."""
+    found = context.models.sources()
+    return [{"name": name, "fault": found[name].fault} for name in sorted(found) if found[name].helper]
 
 
 def defaults(context: Context, name: str) -> tuple[Document, str]:

@@ -30,16 +30,32 @@ def posting_faults(context: Context, tasks: Sequence[Document], only: Collection
         return faults
     known = context.models.sources()
     for name, indexes in by_model.items():
+        looked_at = [i for i in indexes if only is None or i in only]
         source = known.get(name)
         if source is not None and source.fault is None:
-            asked = [i for i in indexes if not tasks[i].get("input_refs") and (only is None or i in only)]
+            asked = [i for i in looked_at if not tasks[i].get("input_refs")]
             said = context.models.check(source, [_question(tasks[i]) for i in asked])
-            told = {index: text for index, text in zip(asked, said, strict=True) if text is not None}
         else:
-            told = dict.fromkeys(indexes, _unknown(name, known)) if context.settings.posting.check == "required" else {}
-        for index, text in told.items():
-            faults[index]["model"] = text
+            asked, said = looked_at, [_unusable(context, name, known)] * len(looked_at)
+        for index, text in zip(asked, said, strict=True):
+            if text is not None:
+                faults[index]["model"] = text
     return faults
+
+
+def _unusable(context: Context, name: str, known: Mapping[str, Source]) -> str | None:
+    """Why no task may be posted with a model that the server cannot ask; None if it may be one of a worker's alone."""
+    source = known.get(name)
+    if source is None:
+        return _unknown(name, known) if context.settings.posting.check == "required" else None
+    if source.helper and context.settings.posting.check != "required" and _has_worker(context, name):
+        return None
+    return f"model {name!r} cannot be used on the server: {source.fault}"
+
+
+def _has_worker(context: Context, name: str) -> bool:
+    workers = context.storage.workers.in_states()
+    return any(f"model:{name}" in (worker.get("capabilities") or ()) for worker in workers)
 
 
 def _question(task: Document) -> Question:
@@ -47,8 +63,6 @@ def _question(task: Document) -> Question:
 
 
 def _unknown(name: str, known: Mapping[str, Source]) -> str:
-    if name in known:
-        return f"model {name!r} cannot be used on the server: {known[name].fault}"
     there = [each for each, source in known.items() if source.fault is None]
     near = suggestion(name, there) or ";"
     return f"the server has no model {name!r} to check this task with (posting.check){near} it has: {listed(there)}"

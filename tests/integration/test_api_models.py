@@ -65,8 +65,59 @@ def test_a_model_that_dies_refuses_the_post(provider: Api) -> None:
 
 
 def test_a_model_that_the_server_does_not_have_is_accepted_unchecked(provider: Api) -> None:
-    for name in ("elsewhere", "broken", "a/b c.🌳"):
+    for name in ("elsewhere", "a/b c.🌳"):
         assert provider.post("/tasks", {"model": name}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("broken", "broken.py, line 1: invalid syntax"),
+        ("c.x", "'c.x' cannot be imported; rename the file to letters, digits and underscores"),
+        ("my-model", "'my-model' cannot be imported; rename the file to letters, digits and underscores"),
+        ("random", "another module is called 'random'; rename the file"),
+        ("gone", "gone.py cannot be read: No such file or directory"),
+        ("latin", "latin.py"),
+        ("plant", "the directory plant has no __init__.py with a function task(spec, cancel)"),
+        ("parts", "parts.py has no function task(spec, cancel) at its top level"),
+        ("_hidden", "what begins with an underscore is no model; rename the file"),
+    ],
+)
+def test_a_model_that_the_server_finds_and_cannot_use_refuses_the_post(
+    provider: Api, admin: Api, tmp_path: Path, name: str, told: str
+) -> None:
+    models, text = tmp_path / "models", "def task(spec, cancel):\n    pass\n"
+    for file in ("c.x", "my-model", "random", "_hidden"):
+        (models / f"{file}.py").write_text(text)
+    (models / "gone.py").symlink_to("nowhere")
+    (models / "latin.py").write_bytes(b"task = '\xe9'\n")
+    (models / "plant").mkdir()
+    (models / "plant" / "main.py").write_text(text)
+    (models / "parts.py").write_text("x = 1\n")
+    for body in ({"model": name}, {"model": name, "inputs": {"x": 1}, "state": "available"}):
+        refused = provider.post("/tasks", body)
+        assert refused.status_code == 422
+        assert refused.get_json()["_issues"]["model"].startswith(f"model {name!r} cannot be used on the server: {told}")
+    assert total(provider) == 0
+    id = provider.post("/tasks", {"model": "add", "inputs": {"x": 1, "y": 1}}).get_json()["_id"]
+    assert provider.patch(f"/tasks/{id}", {"model": name}).status_code == 422
+    refused = provider.post("/sweeps", {"model": name, "grid": {"x": [1, 2]}})
+    assert (refused.status_code, told in refused.get_data(as_text=True)) == (422, True)
+    shown = provider.get("/models").get_json()
+    listed = {each["name"]: each.get("fault", "") for each in [*shown["_items"], *shown["helpers"]]}
+    assert listed[name].startswith(told)
+
+
+def test_a_helper_of_the_server_does_not_hide_a_workers_model_of_that_name(
+    provider: Api, worker: Api, tmp_path: Path
+) -> None:
+    (tmp_path / "models" / "parts.py").write_text("x = 1\n")
+    missing = provider.get("/models/parts")
+    assert (missing.status_code, "parts.py has no function task" in missing.get_data(as_text=True)) == (404, True)
+    assert provider.post("/tasks", {"model": "parts"}).status_code == 422
+    worker.post("/workers", {"name": "n", "resources": {"cores": 1}, "capabilities": ["model:parts"]})
+    assert provider.post("/tasks", {"model": "parts"}).status_code == 201
+    assert provider.get("/models/parts").status_code == 200
 
 
 def test_a_change_of_model_or_inputs_is_checked_too(provider: Api) -> None:

@@ -131,11 +131,14 @@ def test_a_refused_run_names_the_model_and_its_words(serve: Serve, capsys: pytes
 
 def test_models_are_listed(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     broken = {"name": "bad", "summary": "", "defaults": {}, "workers": [], "server": False, "fault": "bad.py, line 1"}
-    serve(items(SUM, broken))
+    helpers = [{"name": "parts", "fault": "parts.py has no [task]"}]
+    serve(items(SUM, broken), Said(200, {"_items": [], "helpers": helpers}))
     assert run(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["sum", "Add", "numbers.", "node1", "y"]
-    assert lines[2].split() == ["bad", "bad.py,", "line", "1", "none"]
+    assert lines[2].split() == ["bad", "broken:", "bad.py,", "line", "1", "none"]
+    assert lines[3:] == ["not a model: parts.py has no [task]"]
+    serve(items(SUM, broken))
     assert run(["models", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [SUM, broken]
 

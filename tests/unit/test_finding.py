@@ -23,7 +23,7 @@ def write(directory: Path, **files: str) -> str:
 
 
 def names(path: str) -> set[str]:
-    return {name for name, source in find([path]).items() if source.directory == path}
+    return {name for name, source in find([path]).items() if source.directory == path and not source.helper}
 
 
 def test_files_and_packages_are_models_by_their_names(tmp_path: Path) -> None:
@@ -122,6 +122,48 @@ def test_what_cannot_be_a_model_is_told_and_not_offered(tmp_path: Path, caplog: 
     with caplog.at_level(logging.WARNING, "banyan.models"):
         assert offered(found).keys() & {"good", *faults} == {"good"}
     assert f"model 'random' in {path} is not offered: {faults['random']}" in caplog.messages
+
+
+def test_what_no_model_has_the_name_of_is_a_helper_with_the_reason(tmp_path: Path) -> None:
+    path = write(tmp_path, parts="x = 1", tools__a="x = 1", _private=TASK, good=TASK)
+    (tmp_path / "box").mkdir()
+    (tmp_path / "box" / "__init__.py").write_text("x = 1")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "numbers.csv").write_text("1\n")
+    found = find([path])
+    assert {name: source.fault for name, source in found.items() if source.helper} == {
+        "parts": "parts.py has no function task(spec, cancel) at its top level",
+        "tools": "the directory tools has no __init__.py with a function task(spec, cancel)",
+        "box": "box/__init__.py has no function task(spec, cancel) at its top level",
+        "_private": "what begins with an underscore is no model; rename the file",
+    }
+    assert "data" not in found
+    later = write(tmp_path / "later", parts=TASK)
+    assert not find([path, later])["parts"].helper
+
+
+def test_a_directory_that_was_meant_as_a_package_is_told_of(tmp_path: Path) -> None:
+    path = write(tmp_path, plant__main=TASK, c=TASK, c__helper=TASK)
+    (tmp_path / "my-plant").mkdir()
+    (tmp_path / "my-plant" / "__init__.py").write_text(TASK)
+    (tmp_path / "lost").mkdir()
+    (tmp_path / "lost" / "__init__.py").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "c.x.py").write_text(TASK)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "__init__.py").mkdir()
+    (tmp_path / os.fsdecode(b"b\xff.py")).write_text(TASK)
+    found = find([path])
+    rename = "rename the file to letters, digits and underscores"
+    assert {name: source.fault for name, source in found.items() if source.directory and source.fault} == {
+        "plant": "the directory plant has no __init__.py with a function task(spec, cancel)",
+        "my-plant": f"'my-plant' cannot be imported; {rename}",
+        "lost": "__init__.py cannot be read: No such file or directory",
+        "c.x": f"'c.x' cannot be imported; {rename}",
+        "folder": "__init__.py cannot be read: Is a directory",
+        r"b\xff": rf"'b\\xff' cannot be imported; {rename}",
+    }
+    assert not any(source.helper for source in found.values())
+    assert found["c"].fault is None  # the file c.py: Python, too, takes it before a directory that is no package
 
 
 def test_an_edited_file_is_read_again(tmp_path: Path) -> None:
