@@ -160,6 +160,7 @@ def _facts(task: "Document", attempts: "list[Document]") -> Table:
         "waits for": f"{task['pending_dependency_count']} parents" if task.get("pending_dependency_count") else None,
         "held": "yes" if task.get("hold") else None,
         "not before": output.moment(task.get("not_before")),
+        "next attempt": output.moment(task.get("retry_at")) if task.get("state") == "available" else None,
         "continuations": "\n".join(str(child) for child in task.get("continuations") or ()),
         "created": output.moment(task.get("_created")),
         "started": output.moment(task.get("time_started")),

@@ -73,6 +73,9 @@ class Task:
     is_group: bool = False
     hold: bool = False
     not_before: datetime | None = None
+    """Its user's date."""
+    retry_at: datetime | None = None
+    """Until then the delay after its last failure lasts."""
     retry_count: int = 0
     max_retry_count: int = 0
     retry_delay: float = 0.0
@@ -96,6 +99,11 @@ class Task:
         """Whether nothing more happens to it by itself."""
         return self.state in ENDED
 
+    @property
+    def earliest(self) -> datetime | None:
+        """The date before which nobody may take it: the later one of `not_before` and `retry_at`."""
+        return max(filter(None, (self.not_before, self.retry_at)), default=None)
+
     def due(self, now: datetime) -> bool:
-        """Whether its `not_before` has passed."""
-        return self.not_before is None or self.not_before <= now
+        """Whether both its `not_before` and its `retry_at` have passed."""
+        return self.earliest is None or self.earliest <= now

@@ -73,7 +73,7 @@ class Promote:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Its `not_before` has passed, or its hold was cleared."""
+    """Its `not_before` and its `retry_at` have passed, or its hold was cleared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +214,7 @@ def _give_back(task: Task, event: GiveBack, now: datetime) -> Change:
 
 def _again(task: Task, now: datetime, **fields: Any) -> Change:
     left = LEFT | {"execution": None, "time_claimed": None, "time_started": None, "progress": None}
-    not_before = fields.get("not_before", task.not_before)
-    due = not_before is None or not_before <= now
+    due = replace(task, retry_at=fields.get("retry_at", task.retry_at)).due(now)
     return Change(
         state=State.AVAILABLE, fields=left | {"time_available": now} | fields, claimable=due and not task.hold
     )
@@ -229,7 +228,7 @@ def _end(task: Task, event: End, now: datetime) -> Change:
     again: dict[str, Any] = {"retry_count": task.retry_count + 1}
     if task.retry_delay > 0:
         delay = retry_delay(task.retry_delay, task.retry_count, random.random())
-        again["not_before"] = now + timedelta(seconds=delay)
+        again["retry_at"] = now + timedelta(seconds=delay)
     return _again(task, now, **again)
 
 
@@ -275,6 +274,7 @@ FRESH: Mapping[str, Any] = {
     "exit_status": None,
     "execution": None,
     "avoid": None,
+    "retry_at": None,
     "avoid_until": None,
     "progress": None,
     "result": None,
@@ -291,11 +291,10 @@ FRESH: Mapping[str, Any] = {
 
 
 def _retry(task: Task, event: Retry, now: datetime) -> Change:
-    fields = {**FRESH, "not_before": None}
     if event.pending:
-        return Change(state=State.INACTIVE, fields=fields)
-    change = _available(replace(task, not_before=None), now)
-    return replace(change, fields={**fields, **change.fields})
+        return Change(state=State.INACTIVE, fields=FRESH)
+    change = _available(replace(task, retry_at=None), now)
+    return replace(change, fields={**FRESH, **change.fields})
 
 
 def _revive(task: Task, event: Event, now: datetime) -> Change:

@@ -78,13 +78,21 @@ def _waiting(context: Context, task: Document, asking: Actor | None) -> Iterable
         yield _reason("held", "it is held; set hold to false to let it go on")
     if task["state"] == State.INACTIVE and not parents and not task.get("hold"):
         yield _reason("inactive", "it is inactive; set its state to available when it is complete")
-    if task.get("not_before") is not None and task["not_before"] > context.now():
-        again = " (a retry waits longer each time)" if task.get("retry_count") else ""
-        until = format_date(task["not_before"])
-        yield _reason("not_before", f"it is not to run before {until}{again}", not_before=task["not_before"])
+    yield from _dates(task, context.now())
     blocked = list(_queue(context, task))
     yield from blocked
     yield from _workers(context, task, bool(blocked))
+
+
+def _dates(task: Document, now: datetime) -> Iterable[Document]:
+    if task.get("not_before") is not None and task["not_before"] > now:
+        until = format_date(task["not_before"])
+        yield _reason(
+            "not_before", f"its not_before is {until}; it does not run earlier", not_before=task["not_before"]
+        )
+    if task.get("retry_at") is not None and task["retry_at"] > now:
+        text = f"it has failed, and its retry_delay lasts until {format_date(task['retry_at'])} (it doubles each time)"
+        yield _reason("retry_delay", text, retry_at=task["retry_at"])
 
 
 def _parents(context: Context, parents: list[ObjectId], asking: Actor | None) -> str:

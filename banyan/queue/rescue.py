@@ -120,7 +120,7 @@ def _try(name: str, step: Callable[[], None]) -> None:
 
 
 def wake(context: Context) -> None:
-    """Make tasks claimable whose `not_before` has passed."""
+    """Make tasks claimable whose `not_before` and `retry_at` have passed."""
     tasks = context.storage.tasks.waking(context.now(), _BATCH)
     if tasks:
         applied = apply(context, {task.id: task for task in tasks}, lambda task: _due(task.state))

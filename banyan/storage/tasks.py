@@ -1,6 +1,7 @@
 """The collection `tasks`: reading tasks, and the one guarded write that changes their state."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -25,9 +26,9 @@ _MANY = 10_000
 """So many small documents are read in one round trip."""
 
 _VIEW = (
-    "_id _etag state owner queue command model hold not_before retry_count max_retry_count retry_delay abandoned_count "
-    "host_deaths attempt_count execution worker exit_status cancelled_by has_continuations unsettled task_class avoid "
-    "pending_dependency_count leaving"
+    "_id _etag state owner queue command model hold not_before retry_at retry_count max_retry_count retry_delay "
+    "abandoned_count host_deaths attempt_count execution worker exit_status cancelled_by has_continuations unsettled "
+    "task_class avoid pending_dependency_count leaving"
 ).split()
 
 _CLAIM_INDEX = [("class_key", ASCENDING), ("priority", DESCENDING), ("order", ASCENDING)]
@@ -54,6 +55,7 @@ def view(document: Mapping[str, Any]) -> Task:
         is_group=get("command") is None and get("model") is None,
         hold=bool(get("hold")),
         not_before=get("not_before"),
+        retry_at=get("retry_at"),
         retry_count=get("retry_count", 0),
         max_retry_count=get("max_retry_count", 0),
         retry_delay=get("retry_delay", 0.0),
@@ -307,7 +309,7 @@ class TaskStore:
         return [d["_id"] for d in self._tasks.aggregate(pipeline, hint="held")]
 
     def waking(self, now: datetime, limit: int) -> list[Task]:
-        """Available tasks whose `not_before` has passed and that are not claimable yet."""
+        """Available tasks whose dates have passed and that are not claimable yet."""
         found = self._tasks.find({"wake_at": {"$lte": now}}, dict.fromkeys(_VIEW, 1)).sort("wake_at").limit(limit)
         return [view(document) for document in found]
 
@@ -409,12 +411,17 @@ def _changed_fields(task: Task, change: Change) -> Document:
     fields: Document = {**change.fields, "state": change.state}
     fields["class_key"] = task.task_class if change.claimable else None
     waits = change.state == State.AVAILABLE and not change.claimable and not task.hold
-    fields["wake_at"] = change.fields.get("not_before", task.not_before) if waits else None
+    fields["wake_at"] = _earliest(task, change) if waits else None
     if change.ended and task.has_continuations:
         fields["unsettled"] = True
     if change.state != State.INACTIVE:
         fields["unpromoted"] = None
     return fields
+
+
+def _earliest(task: Task, change: Change) -> datetime | None:
+    dates = {name: change.fields.get(name, getattr(task, name)) for name in ("not_before", "retry_at")}
+    return replace(task, **dates).earliest
 
 
 def _set_and_unset(fields: Mapping[str, Any]) -> Document:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from bson import ObjectId
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
@@ -58,9 +59,17 @@ def _to_3(db: Database[Document]) -> None:
     _drop_index(db, "tasks", "held", [("worker", 1), ("execution", 1)])
 
 
+def _to_4(db: Database[Document]) -> None:
+    """The date until which a retry is delayed was kept in `not_before`, in place of the user's date."""
+    delayed = {"retry_count": {"$gt": 0}, "retry_delay": {"$gt": 0}, "not_before": {"$type": "date"}}
+    moved: list[Document] = [{"$set": {"retry_at": "$not_before", "_etag": str(ObjectId())}}, {"$unset": "not_before"}]
+    db["tasks"].update_many({**delayed, "retry_at": {"$exists": False}}, moved)
+
+
 STEPS = (
     Step(version=2, what="notes of what workers may remove are dated", act=_to_2),
     Step(version=3, what="the index of what workers hold tells more", act=_to_3),
+    Step(version=4, what="the delay of a retry has a date of its own", act=_to_4),
 )
 FIRST_VERSION = 1
 SCHEMA_VERSION = STEPS[-1].version

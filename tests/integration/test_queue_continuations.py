@@ -8,6 +8,7 @@ from bson import ObjectId
 from banyan.errors import IllegalTransition, Invalid
 from banyan.queue.cancel import cancel
 from banyan.queue.context import Context
+from banyan.queue.explain import explain
 from banyan.queue.rescue import rescue, settle_marked
 from banyan.queue.retry import retry
 from banyan.queue.settle import advance
@@ -157,6 +158,38 @@ def test_a_task_is_not_claimed_before_its_time(context: Context) -> None:
     rescue(context)
     assert [grant["_id"] for grant in worker.claim().tasks] == [due]
     assert states(context, [later]) == ["available"]
+
+
+def test_a_retry_by_hand_keeps_the_date_that_the_user_gave(context: Context) -> None:
+    date = context.now() + timedelta(hours=1)
+    (id,) = post(context, task(not_before=date, max_retry_count=1, retry_delay=7200.0))
+    cancel(context, [id], {"user": "alice"})
+    retry(context, id)
+    worker = SimulatedWorker(context)
+    assert not worker.claim().tasks
+    kept = context.storage.tasks.documents([id])[id]
+    assert (kept["state"], kept["wake_at"]) == ("available", kept["not_before"])
+    assert next(reason["reason"] for reason in explain(context, id)["reasons"]) == "not_before"
+
+
+def test_the_delay_of_a_retry_leaves_the_users_date_alone(context: Context) -> None:
+    (id,) = post(context, task(max_retry_count=1, retry_delay=7200.0, not_before=context.now() - timedelta(hours=1)))
+    given = context.storage.tasks.documents([id])[id]["not_before"]
+    worker = SimulatedWorker(context)
+    worker.claim()
+    worker.end("failure (exit code 1)")
+    waits = context.storage.tasks.documents([id])[id]
+    assert (waits["not_before"], waits["wake_at"]) == (given, waits["retry_at"])
+    assert not worker.claim().tasks
+    assert next(reason["reason"] for reason in explain(context, id)["reasons"]) == "retry_delay"
+    update(context, id, Update(fields={"hold": True}), ALICE)
+    update(context, id, Update(fields={"hold": False}), ALICE)
+    assert not worker.claim().tasks
+    assert context.storage.tasks.documents([id])[id]["wake_at"] == waits["retry_at"]
+    cancel(context, [id], {"user": "alice"})
+    retry(context, id)
+    assert "retry_at" not in context.storage.tasks.documents([id])[id]
+    assert [grant["_id"] for grant in worker.claim().tasks] == [id]
 
 
 def test_retry_brings_back_descendants_that_were_cancelled_for_its_sake_alone(context: Context) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,19 @@ def test_an_index_that_tells_more_now_replaces_its_older_form(mongo_uri: str, da
     assert storage.db["tasks"].index_information()["held"]["key"] == HELD_INDEX
     assert version_of(storage.db) == SCHEMA_VERSION
     storage.close()
+
+
+def test_the_delay_of_a_retry_gets_a_field_of_its_own_and_the_users_date_stays(mongo_uri: str, db: Db) -> None:
+    soon, now = datetime(2030, 1, 1, tzinfo=UTC), datetime(2024, 1, 1, tzinfo=UTC)
+    delayed: dict[str, Any] = {"_id": 1, "retry_count": 1, "retry_delay": 5.0, "not_before": soon}
+    waits: dict[str, Any] = {"_id": 2, "retry_count": 0, "retry_delay": 5.0, "not_before": soon}
+    at_once: dict[str, Any] = {"_id": 3, "retry_count": 2, "retry_delay": 0.0, "not_before": soon}
+    new: dict[str, Any] = {"_id": 4, "retry_count": 1, "retry_delay": 5.0, "not_before": soon, "retry_at": now}
+    db["tasks"].insert_many([delayed, waits, at_once, new])
+    db["meta"].update_one({"_id": "schema"}, {"$set": {"version": 3}})
+    Storage.connect(mongo_uri, db.name).close()
+    dates = [(task.get("not_before"), task.get("retry_at")) for task in db["tasks"].find().sort("_id")]
+    assert dates == [(None, soon), (soon, None), (soon, None), (soon, now)]
 
 
 def test_work_of_an_old_version_goes_on(context: Context, ann: Api, old_worker: Api) -> None:

@@ -149,10 +149,25 @@ def test_a_task_that_can_never_start_uses_no_retries() -> None:
 
 def test_a_retry_waits_its_delay_and_is_not_claimable_before() -> None:
     change = changed(running(max_retry_count=3, retry_count=1, retry_delay=10.0), End(EXECUTION, "timed out"))
-    waits = change.fields["not_before"] - NOW
+    waits = change.fields["retry_at"] - NOW
     assert timedelta(seconds=15) <= waits <= timedelta(seconds=20)
     assert not change.claimable
     assert change.fields["retry_count"] == 2
+
+
+def test_the_users_date_and_the_delay_of_a_retry_are_two_facts() -> None:
+    later, past = NOW + timedelta(hours=1), NOW - timedelta(hours=1)
+    failed = changed(running(max_retry_count=1, retry_delay=10.0, not_before=later), End(EXECUTION, "timed out"))
+    assert "not_before" not in failed.fields
+    each: list[dict[str, Any]] = [{"not_before": later}, {"retry_at": later}, {"not_before": past, "retry_at": later}]
+    for dates in each:
+        waits = task(State.AVAILABLE, **dates)
+        assert (waits.earliest, waits.due(NOW), decide(waits, Due(), NOW)) == (later, False, None)
+        assert changed(running(**dates), GiveBack(EXECUTION)).claimable is False
+    again = changed(task(State.TERMINATED, not_before=later, retry_at=later + timedelta(hours=1)), Retry())
+    assert ("not_before" in again.fields, again.fields["retry_at"], again.claimable) == (False, None, False)
+    over = changed(task(State.TERMINATED, not_before=past, retry_at=later), Retry())
+    assert (over.fields["retry_at"], over.claimable) == (None, True)
 
 
 def test_a_given_back_attempt_counts_for_nothing() -> None:

@@ -109,6 +109,7 @@ _SHOWN: dict[str, Rules] = {
     "retry_count": whole(),
     "abandoned_count": whole(),
     "pending_dependency_count": whole(),
+    "retry_at": described(date(), "until when the delay after its last failure lasts"),
     "exit_status": text(),
     "execution": described(reference("execution_history"), "the current attempt"),
     "progress": PROGRESS,
