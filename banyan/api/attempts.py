@@ -1,5 +1,6 @@
 """`update_execution_data`: claiming and reporting one task by hand, with the attempt's token as the key."""
 
+from collections.abc import Collection
 from typing import Any
 
 from bson import ObjectId
@@ -10,7 +11,7 @@ from banyan.api.context import actor, context
 from banyan.api.routes import ADMIN, WORKER, route
 from banyan.api.schema.reports import CURL_DATA
 from banyan.api.validation import validated
-from banyan.api.workers import check_result
+from banyan.api.workers import check_result, kept_exit_status
 from banyan.errors import Forbidden, IllegalTransition, Invalid, StaleAttempt
 from banyan.queue.claim import grants_of
 from banyan.queue.grant import claim_one
@@ -51,9 +52,17 @@ def write_execution_data(task_id: ObjectId, body: Document) -> Document:
         data = validated(CURL_DATA, body["update_execution_data"])
     except Invalid as error:
         raise Invalid({"update_execution_data": error.issues}) from error
-    if state == "running" and data.get("worker") is not None:
+    if state == "running" and data.get("worker") is not None and data.get("token") is None:
+        _refuse_others(data, {"worker"}, "is said once the task is claimed, with the token of the attempt")
         return _claim(task_id, data["worker"])
     return _report(task_id, state, data)
+
+
+def _refuse_others(data: Document, allowed: Collection[str], reason: str) -> None:
+    """Raise `Invalid` for what is said besides, and would be ignored."""
+    others = [name for name, value in data.items() if name not in allowed and value is not None]
+    if others:
+        raise Invalid({"update_execution_data": dict.fromkeys(others, reason)})
 
 
 def _claim(task_id: ObjectId, worker_id: ObjectId) -> Document:
@@ -71,14 +80,18 @@ def _answer(task_id: ObjectId) -> Document:
 
 def _report(task_id: ObjectId, state: Any, data: Document) -> Document:
     task = existing(context(), task_id)
-    data.pop("worker", None)
+    worker = data.pop("worker", None)
     check_result(data.get("result"))
     if data.get("time_terminated") is not None and data.get("exit_status") is None and state not in _ENDS:
         raise Invalid({"update_execution_data": {"time_terminated": "only an end has it; say 'exit_status' too"}})
     token = data.pop("token", None)
     if token is None:
         raise Invalid({"update_execution_data": {"token": "the attempt's token is required"}})
-    execution = _attempt_of(task_id, token)
+    attempt = _attempt_of(task_id, token)
+    execution = attempt["_id"]
+    if worker is not None and worker != attempt.get("worker"):
+        text = f"the attempt is worker {attempt.get('worker')}'s and stays so; another worker claims the task anew"
+        raise Invalid({"update_execution_data": {"worker": text}})
     answer = report(context(), [_said(task, execution, state, data)])
     if answer.stale:
         raise StaleAttempt(f"execution {execution} is not the current attempt of task {task_id}; stop it")
@@ -87,17 +100,21 @@ def _report(task_id: ObjectId, state: Any, data: Document) -> Document:
     return _answer(task_id)
 
 
-def _attempt_of(task_id: ObjectId, token: str) -> ObjectId:
+def _attempt_of(task_id: ObjectId, token: str) -> Document:
     for attempt in reversed(context().storage.executions.of_task(task_id)):
         if context().storage.meta.token_matches(attempt["_id"], token):
-            found: ObjectId = attempt["_id"]
-            return found
+            return attempt
     raise StaleAttempt(f"this token is of no attempt of task {task_id}")
 
 
 def _said(task: Document, execution: ObjectId, state: Any, data: Document) -> Report:
-    exit_status = data.pop("exit_status", None)
+    exit_status = kept_exit_status(data)
+    data.pop("exit_status", None)
+    if state == "running" and exit_status is not None:
+        text = "an attempt that runs has not ended; send 'state': 'terminated', or no state"
+        raise Invalid({"update_execution_data": {"exit_status": text}})
     if state == "available":
+        _refuse_others(data | {"exit_status": exit_status}, (), "an attempt that is given back has nothing to tell")
         return Report(execution=execution, given_back=True)
     if state in _ENDS and exit_status is None:
         exit_status = "cancelled" if state == "cancelled" else None

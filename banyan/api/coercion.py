@@ -1,5 +1,6 @@
 """From what is sent to what is stored: ids, dates, sizes, durations, references. ValueError says what is wrong."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -9,8 +10,11 @@ from bson import ObjectId
 from bson.errors import InvalidId
 
 from banyan.domain.continuations import CONDITIONS
+from banyan.domain.exit_status import FORMS, PATTERN
 from banyan.domain.resources import parse_capability
 from banyan.wire import parse_date, parse_duration, parse_size
+
+_SHOWN_CHARACTERS = 60
 
 
 def to_id(value: object) -> ObjectId:
@@ -108,6 +112,16 @@ def to_capability(value: object) -> str:
     return f"{major}.{minor}"
 
 
+def to_exit_status(value: object) -> str:
+    """How an attempt ended, in one of the forms that there are."""
+    if not isinstance(value, str):
+        raise ValueError(f"must be a text; there are {FORMS}")
+    if re.fullmatch(PATTERN, value) is None:
+        shown = value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}..."
+        raise ValueError(f"{shown!r} is no way to end; there are {FORMS}")
+    return value
+
+
 COERCIONS: dict[str, Callable[[object], Any]] = {
     "id": to_id,
     "ids": to_ids,
@@ -118,5 +132,6 @@ COERCIONS: dict[str, Callable[[object], Any]] = {
     "size": parse_size,
     "duration": parse_duration,
     "capability": to_capability,
+    "exit_status": to_exit_status,
 }
 """By the name that schemas use in `coerce`."""

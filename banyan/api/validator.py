@@ -47,6 +47,7 @@ class Validator(EveValidator):
     _normalize_coerce_date = staticmethod(coercion.to_date)
     _normalize_coerce_expiry = staticmethod(coercion.to_expiry)
     _normalize_coerce_capability = staticmethod(coercion.to_capability)
+    _normalize_coerce_exit_status = staticmethod(coercion.to_exit_status)
     _normalize_coerce_size = staticmethod(parse_size)
     _normalize_coerce_duration = staticmethod(parse_duration)
 

@@ -16,6 +16,7 @@ from banyan.api.routes import ADMIN, WORKER, route
 from banyan.api.schema.reports import REPORT, SAMPLE
 from banyan.api.schema.workers import CLAIM, LEAVING, REGISTRATION
 from banyan.api.validation import Checker, check_count, validated
+from banyan.domain.exit_status import exact
 from banyan.domain.resources import Resources
 from banyan.errors import BadRequest, Conflict, Invalid
 from banyan.queue import register as registering
@@ -176,13 +177,19 @@ def check_result(result: Any) -> None:
         raise Invalid({"result": text})
 
 
+def kept_exit_status(said: Document) -> str | None:
+    """How an attempt ended, as it is kept."""
+    exit_status = said.get("exit_status")
+    return None if exit_status is None else exact(exit_status, said.get("exit_code"), said.get("signal"))
+
+
 def _report(given: Document) -> Report:
     fields = {name: value for name, value in given.items() if name not in _NOT_KEPT and value is not None}
     check_result(fields.get("result"))
     return Report(
         execution=given["execution"],
         fields=fields,
-        exit_status=given.get("exit_status"),
+        exit_status=kept_exit_status(given),
         given_back=given["given_back"],
     )
 

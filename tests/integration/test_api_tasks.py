@@ -1,5 +1,7 @@
 """`/tasks` over HTTP: posting, changing, cancelling, retrying, deleting, and what each role may do."""
 
+from typing import Any
+
 import pytest
 from bson import ObjectId
 
@@ -261,15 +263,100 @@ def test_a_change_that_changes_nothing_leaves_the_revision(provider: Api) -> Non
     assert provider.patch(f"/tasks/{task['_id']}", {}).get_json()["_etag"] == before
 
 
-@pytest.mark.parametrize("status", ["whatever", "successful", "failure", "abandoned (moon unreachable)", "cancelled"])
-def test_an_attempt_ends_only_in_a_way_that_there_is(provider: Api, worker: Api, status: str) -> None:
+@pytest.fixture
+def node(worker: Api) -> str:
+    """A worker's id."""
+    return str(worker.post("/workers", {"name": "curl", "resources": {"cores": 1}}).get_json()["_id"])
+
+
+@pytest.fixture
+def claimed(provider: Api, worker: Api, node: str) -> tuple[str, str]:
+    """A task that this worker has claimed, and the token of its attempt."""
     task = provider.post("/tasks", RELEASED).get_json()["_id"]
-    node = worker.post("/workers", {"name": "curl", "resources": {"cores": 1}}).get_json()["_id"]
     claim = {"state": "running", "update_execution_data": {"worker": node}}
-    token = worker.patch(f"/tasks/{task}", claim).get_json()["token"]
+    return task, worker.patch(f"/tasks/{task}", claim).get_json()["token"]
+
+
+@pytest.mark.parametrize("status", ["whatever", "successful", "Failure", "failure ()", "abandoned (moon unreachable)"])
+def test_an_attempt_ends_only_in_a_way_that_there_is(
+    provider: Api, worker: Api, claimed: tuple[str, str], status: str
+) -> None:
+    task, token = claimed
     end = {"state": "terminated", "update_execution_data": {"token": token, "exit_status": status}}
+    refused = worker.patch(f"/tasks/{task}", end)
+    told = refused.get_json()["_issues"]["update_execution_data"]["exit_status"]
+    assert (refused.status_code, told.startswith(f"'{status}' is no way to end; there are 'success', 'fail")) == (
+        422,
+        True,
+    )
+    assert "'failure (SIGKILL)'" in told
+    assert state_of(provider, task) == "running"
+
+
+def test_nothing_ends_as_cancelled_that_nobody_has_cancelled(
+    provider: Api, worker: Api, claimed: tuple[str, str]
+) -> None:
+    task, token = claimed
+    end = {"state": "terminated", "update_execution_data": {"token": token, "exit_status": "cancelled"}}
     assert worker.patch(f"/tasks/{task}", end).status_code == 422
     assert state_of(provider, task) == "running"
+
+
+@pytest.mark.parametrize(
+    ("said", "stored"),
+    [
+        ({"exit_status": "failure"}, "failure (exit code 255)"),
+        ({"exit_status": "failure", "exit_code": 3}, "failure (exit code 3)"),
+        ({"exit_status": "failure", "signal": "SIGKILL"}, "failure (SIGKILL)"),
+        ({"exit_status": "failure", "signal": "11", "exit_code": -11}, "failure (SIGSEGV)"),
+        ({"exit_status": "failure (SIGTERM)"}, "failure (SIGTERM)"),
+        ({"exit_status": "failure (9)"}, "failure (SIGKILL)"),
+        ({"exit_status": "failure (signal 15)"}, "failure (SIGTERM)"),
+        ({"exit_status": "failure (sigint)"}, "failure (SIGINT)"),
+        ({"exit_status": "failure (SIGRTMIN+3)"}, "failure (SIGRTMIN+3)"),
+        ({"exit_status": "failure (ValueError)"}, "failure (ValueError)"),
+    ],
+)
+def test_a_failure_is_kept_in_one_form_however_it_is_said(
+    provider: Api, worker: Api, node: str, said: dict[str, Any], stored: str
+) -> None:
+    by_hand, by_report = (provider.post("/tasks", RELEASED).get_json()["_id"] for _ in range(2))
+    claim = {"state": "running", "update_execution_data": {"worker": node}}
+    first = worker.patch(f"/tasks/{by_hand}", claim).get_json()
+    end = {"state": "terminated", "update_execution_data": {"token": first["token"], **said}}
+    assert worker.patch(f"/tasks/{by_hand}", end).status_code == 200
+    second = worker.patch(f"/tasks/{by_report}", claim).get_json()
+    report = {"execution": second["execution"], "token": second["token"], **said}
+    for _ in range(2):  # a repeated report is the same end
+        answer = worker.post(f"/workers/{node}/report", {"reports": [report]}).get_json()
+        assert answer["accepted"] == [second["execution"]]
+    for task in (by_hand, by_report):
+        assert provider.get(f"/tasks/{task}").get_json()["exit_status"] == stored
+        (attempt,) = provider.get(f"/tasks/{task}/execution_history").get_json()["_items"]
+        assert attempt["exit_status"] == stored
+
+
+def test_what_would_be_ignored_of_an_attempt_is_refused(
+    provider: Api, worker: Api, node: str, claimed: tuple[str, str]
+) -> None:
+    task, token = claimed
+    other = worker.post("/workers", {"name": "other", "resources": {"cores": 1}}).get_json()["_id"]
+
+    def faults(state: str | None, **data: Any) -> list[str]:
+        body = {"update_execution_data": data} | ({"state": state} if state else {})
+        answer = worker.patch(f"/tasks/{task}", body)
+        return list(answer.get_json()["_issues"]["update_execution_data"]) if answer.status_code == 422 else []
+
+    for state in (None, "running", "terminated"):
+        end = {"exit_status": "success"} if state == "terminated" else {}
+        assert faults(state, token=token, worker=other, **end) == ["worker"]
+    assert faults("running", worker=other, pid=3) == ["pid"]
+    assert faults("running", token=token, exit_status="success") == ["exit_status"]
+    assert faults("available", token=token, exit_status="success", pid=3) == ["pid", "exit_status"]
+    assert worker.post(f"/tasks/{task}/update_execution_data", {"token": token, "worker": other}).status_code == 422
+    (attempt,) = provider.get(f"/tasks/{task}/execution_history").get_json()["_items"]
+    assert (attempt["worker"], attempt.get("pid"), state_of(provider, task)) == (node, None, "running")
+    assert worker.post(f"/tasks/{task}/update_execution_data", {"token": token, "worker": node}).status_code == 200
 
 
 def test_a_report_cannot_date_an_end_without_one(provider: Api, worker: Api) -> None:

@@ -85,6 +85,7 @@ def _coerced(rules: Mapping[str, Any]) -> Values:
         "date": st.datetimes().map(str) | st.just(DATE),
         "size": st.integers(int(low), int(high)) | st.sampled_from(["1 GiB", "500 MB", 1024.0]),
         "duration": st.floats(low, high) | st.integers(1, int(high)) | st.sampled_from(["2h", "90 s"]),
+        "exit_status": st.sampled_from(["success", "failure", "failure (SIGKILL)", "timed out"]),
         "capability": st.sampled_from(["8.0", "7", 8.6, 9]),
     }
     return kinds[rules["coerce"]]

@@ -3,14 +3,10 @@
 from banyan.api.schema.attempts import GRANTED_RESOURCES
 from banyan.api.schema.kinds import Rules, anything, date, flag, free, identifier, mapping, number, optional, size, text
 from banyan.api.schema.tasks import PROGRESS
+from banyan.domain.exit_status import PATTERN
 
 MAX_TAIL = 2**20
 _OUTPUT: Rules = {"type": "string", "maxlength": MAX_TAIL, "nullable": True}
-
-EXIT_STATUS = (
-    r"(?:success|cancelled|timed out|out of memory|abandoned \((?:worker|server) unreachable\)|failure \([^\n]+\))"
-)
-"""How an attempt may end."""
 
 EXECUTION_DATA: dict[str, Rules] = {
     "time_started": optional(date()),
@@ -18,7 +14,7 @@ EXECUTION_DATA: dict[str, Rules] = {
     "pid": optional({"type": "integer", "min": 0}),
     "granted_resources": optional(GRANTED_RESOURCES),
     "directory": optional(mapping(logs=optional(text(1000)), work=optional(text(1000)))),
-    "exit_status": optional(text(1000, regex=EXIT_STATUS)),
+    "exit_status": optional(text(1000, regex=PATTERN, coerce="exit_status")),
     "exit_code": optional({"type": "integer"}),
     "signal": optional(text(100)),
     "error": _OUTPUT,
