@@ -4,7 +4,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
-from urllib.parse import quote
 
 from requests.adapters import BaseAdapter
 
@@ -16,6 +15,7 @@ from banyan.model_calls import ModelCalls
 from banyan.sweep_calls import SweepCalls
 from banyan.transport import SAFE_TRIES, Connection
 from banyan.trust import Trust
+from banyan.wire import url_path
 from banyan.worker_calls import Document, Stream
 
 __all__ = ["Client", "Document", "Page", "Stream", "Trust", "Where"]
@@ -165,7 +165,7 @@ class Client(ModelCalls, SweepCalls, AdminCalls):
         self, task: str, path: str, offset: int = 0, length: int | None = None, attempt: int | None = None
     ) -> bytes:
         """Bytes of one file of the work directory, also while the task runs."""
-        return self._bytes(f"tasks/{part(task)}/files/{quote(path)}", offset, length, attempt)
+        return self._bytes(f"tasks/{part(task)}/files/{url_path(path)}", offset, length, attempt)
 
     # Questions
 

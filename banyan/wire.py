@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import format_datetime
 from typing import Any
+from urllib.parse import quote
 
 MAX_INTEGER = 2**63 - 1
 """The largest integer that MongoDB stores."""
@@ -165,6 +166,16 @@ def _zone_of(text: str | None) -> timezone:
 def format_date(date: datetime) -> str:
     """A UTC time as the server writes it: `Tue, 02 Apr 2013 10:29:13 GMT`."""
     return format_datetime(date.astimezone(UTC), usegmt=True)
+
+
+def url_path(path: str) -> str:
+    """A file's path as a URL has it. Bytes that are not UTF-8, lone surrogates in Python, are percent-encoded, too."""
+    return quote(path, errors="surrogateescape")
+
+
+def shown_path(path: str) -> str:
+    """A file's path as text: bytes that are not UTF-8 are shown as U+FFFD."""
+    return path if path.isascii() else path.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def dumps(value: Any) -> bytes:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
-from urllib.parse import quote
 
 from banyan import wire
 from banyan.answers import error_of
@@ -60,7 +59,7 @@ class WorkerCalls:
         It is `offset + len(data)` unless the server had another size than `offset`: then go on from there. TooLarge
         beyond the quota, Conflict for a stale attempt token.
         """
-        return self._put(f"execution_history/{execution}/files/{quote(path)}", offset, data, token)
+        return self._put(f"execution_history/{execution}/files/{wire.url_path(path)}", offset, data, token)
 
     def _put(self, path: str, offset: int, data: bytes, token: str) -> int:
         headers = {"Banyan-Attempt-Token": token, "Content-Type": "application/octet-stream"}

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from banyan.beneath import directory, open_file, regular_files
 from banyan.errors import BanyanError, Conflict, Forbidden, NotFound, TooManyRequests, Unauthorized, Unavailable
+from banyan.wire import shown_path
 from banyan.worker_calls import Stream
 from worker import threads
 from worker.actions import Note
@@ -144,7 +145,8 @@ class Uploads:
             return  # it is tried again
         if sending.ended:
             self.drop(sending.grant.execution)
-            self._tell(Synced(execution=sending.grant.execution, excess=sending.excess))
+            excess = {shown_path(name): size for name, size in sending.excess.items()}
+            self._tell(Synced(execution=sending.grant.execution, excess=excess))
 
     def _files(self, sending: Sending) -> Iterator[tuple[str, str, str]]:
         """The name, the directory and the path below it of each file that may have to be sent."""
@@ -157,11 +159,8 @@ class Uploads:
             if size > self._tail_bytes or (size and not sending.ended) or stream in sending.sent:
                 yield stream, logs, stream
         if work is not None:
-            for inner, status in regular_files(work):
-                if inner.isprintable():
-                    yield f"files/{inner}", work, inner
-                else:
-                    sending.excess[ascii(inner)] = status.st_size  # no address can carry such a name
+            for inner, _ in regular_files(work):
+                yield f"files/{inner}", work, inner
 
     def _send(self, sending: Sending, name: str, top: str, path: str) -> None:
         sent = sending.sent.setdefault(name, Sent())

@@ -45,6 +45,7 @@ def create_app(context: Context) -> Eve:
     app = Eve("banyan.api", settings=_settings(context), data=Data, validator=Validator, media=None, static_folder=None)
     app.config[CONFIG_KEY] = context
     app.url_map.converters["objectid"] = routes.ObjectIdConverter
+    app.url_map.converters["path"] = routes.FilePathConverter
     routes.install(app)
     failures.install(app)
     metrics.install(app)

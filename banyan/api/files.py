@@ -9,11 +9,11 @@ from flask import Response, request
 from banyan.api.bodies import answer
 from banyan.api.context import context
 from banyan.api.data import both, reader, visible
-from banyan.api.routes import route
+from banyan.api.ranges import Asked, Unsatisfiable, span_of
+from banyan.api.routes import route, sent_path
 from banyan.errors import BadRequest, NotFound
-from banyan.queue.files import Blob, directory_of, from_disk, from_gridfs, root_of, work_file
-from banyan.storage.disk import list_beneath
-from banyan.wire import format_date
+from banyan.queue.files import Blob, WorkFile, directory_of, from_disk, from_gridfs, work_file, work_files
+from banyan.wire import format_date, shown_path, url_path
 
 Document = dict[str, Any]
 
@@ -35,16 +35,12 @@ def stderr(task: ObjectId) -> Response:
 
 @route("GET", "/tasks/<objectid:task>/files/", query=_ATTEMPT, summary="The files in a task's work directory")
 def files(task: ObjectId) -> Document:
-    """Path, size and time of each file; `excess` names what the quota did not allow to keep."""
+    """Path, size, time and `url` of each file; `excess` names what the quota did not allow to keep.
+
+    `path` shows U+FFFD for bytes that are not UTF-8; `url` is exact.
+    """
     attempt = _attempt(task)
-    root, limit = root_of(attempt), context().settings.files.max_files
-    place = directory_of(context(), attempt)["work"]
-    found = list_beneath(root, place, limit) if root and place else None
-    if found is None:
-        sent = context().storage.files.list(attempt["_id"])
-        shown = [_entry(f.path.removeprefix("files/"), f) for f in sent if f.path.startswith("files/")]
-    else:
-        shown = [_entry(file.path, file) for file in found]
+    shown = [_entry(task, attempt["attempt"], each) for each in work_files(context(), attempt)]
     return {"_items": shown, "attempt": attempt["attempt"], "excess": _excess(attempt)}
 
 
@@ -57,7 +53,7 @@ def files(task: ObjectId) -> Document:
 )
 def file(task: ObjectId, path: str) -> Response:
     """The file's bytes as they are now."""
-    attempt = _attempt(task)
+    attempt, path = _attempt(task), sent_path("/files/")
     blob = work_file(context(), attempt, path)
     if blob is None:
         raise NotFound(f"attempt {attempt['attempt']} of task {task} has no file {path!r}")
@@ -100,17 +96,17 @@ def _from_tail(attempt: Document, name: str) -> Blob:
 
 
 def ranged(blob: Blob, media_type: str) -> Response:
-    """The blob, or the range of it that the request asks for; 416 when the range lies behind its end."""
+    """The blob, or the range of it that the request asks for; 416 when nothing of the range is there."""
     start, stop, status = 0, blob.size, 200
-    asked = request.range
     headers = {"Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff"}
-    if asked is not None and asked.units == "bytes" and len(asked.ranges) == 1 and "If-Range" not in request.headers:
-        span = asked.range_for_length(blob.size)
-        if span is None:
-            blob.close()
-            message = f"there are {blob.size} bytes now; the range asked for lies behind them"
-            body = {"_status": "ERR", "_error": {"code": 416, "message": message}}
-            return answer(body, 416, {"Content-Range": f"bytes */{blob.size}"})
+    try:
+        span = span_of(_asked(), blob.size, blob.modified, context().now())
+    except Unsatisfiable:
+        blob.close()
+        message = f"there are {blob.size} bytes now, and none of those that are asked for"
+        body = {"_status": "ERR", "_error": {"code": 416, "message": message}}
+        return answer(body, 416, {"Content-Range": f"bytes */{blob.size}"})
+    if span is not None:
         start, stop, status = *span, 206
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{blob.size}"
     if blob.modified is not None:
@@ -130,8 +126,15 @@ def _media_type(path: str) -> str:
     return guessed if guessed.startswith("image/") and "svg" not in guessed else "application/octet-stream"
 
 
-def _entry(path: str, file: Any) -> Document:
-    return {"path": path, "size": file.size, "modified": file.modified}
+def _entry(task: ObjectId, attempt: int, file: WorkFile) -> Document:
+    url = f"/tasks/{task}/files/{url_path(file.path)}?attempt={attempt}"
+    return {"path": shown_path(file.path), "size": file.size, "modified": file.modified, "url": url}
+
+
+def _asked() -> Asked:
+    """The part that the request asks for; only GET can."""
+    asked = request.headers.get("Range", "") if request.method == "GET" else ""
+    return Asked(range=asked, if_range=request.headers.get("If-Range"))
 
 
 def _excess(attempt: Document) -> dict[str, int]:

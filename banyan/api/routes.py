@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from bson import ObjectId
-from flask import Flask, Response, g
+from flask import Flask, Response, g, request
 from werkzeug.routing import BaseConverter
 
 from banyan.api import bodies, idempotency
@@ -102,6 +102,23 @@ class ObjectIdConverter(BaseConverter):
     def to_url(self, value: ObjectId) -> str:
         """The id's hex digits."""
         return str(value)
+
+
+class FilePathConverter(BaseConverter):
+    """`<path:name>` at the end of a path: a file's, in whose names all but NUL may stand, line breaks too.
+
+    Flask shows what is not UTF-8 as U+FFFD: `sent_path` is exact.
+    """
+
+    part_isolating = False
+    regex = r"[^/](?s:.*?)"
+    weight = 200
+
+
+def sent_path(after: str) -> str:
+    """What the request's path has after a part of it, exactly; bytes that are not UTF-8 are lone surrogates."""
+    raw: str = request.environ["PATH_INFO"]
+    return raw.encode("latin-1").decode(errors="surrogateescape").partition(after)[2]
 
 
 def install(app: Flask) -> None:

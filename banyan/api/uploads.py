@@ -7,7 +7,7 @@ from flask import Response, request
 
 from banyan.api.bodies import answer, read_bytes
 from banyan.api.context import context
-from banyan.api.routes import ADMIN, WORKER, route
+from banyan.api.routes import ADMIN, WORKER, route, sent_path
 from banyan.errors import BadRequest, Invalid, NotFound, StaleAttempt
 from banyan.storage.disk import steps_of
 from banyan.storage.files import Quota
@@ -54,6 +54,7 @@ def put_stderr(execution: ObjectId) -> Response:
 )
 def put_file(execution: ObjectId, path: str) -> Response:
     """The size that the file has now."""
+    path = sent_path("/files/")
     if steps_of(path) is None or len(path) > _MAX_PATH:
         raise Invalid({"path": f"{path!r} is not the path of a file in a work directory"})
     return _receive(execution, f"files/{path}")

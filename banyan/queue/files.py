@@ -6,9 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from banyan.queue.context import Context
-from banyan.storage.disk import Root, open_beneath
+from banyan.storage.disk import Root, list_beneath, open_beneath
+from banyan.wire import shown_path
 
 Document = dict[str, Any]
+
+REPLACED = "\N{REPLACEMENT CHARACTER}"
+"""What listings show in the place of bytes that are not UTF-8."""
+
+_SENT = "files/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +27,40 @@ class Blob:
     modified: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkFile:
+    """A file of a work directory; bytes of `path` that are not UTF-8 are lone surrogates."""
+
+    path: str
+    size: int
+    modified: datetime
+
+
 def work_file(context: Context, attempt: Document, path: str) -> Blob | None:
-    """A file of an attempt's work directory; None when there is none."""
+    """A file of an attempt's work directory; None when there is none.
+
+    A path as a listing shows it will do, if it means one file alone.
+    """
+    found = _exactly(context, attempt, path)
+    if found is None and REPLACED in path:
+        meant = [file.path for file in work_files(context, attempt) if shown_path(file.path) == path]
+        return _exactly(context, attempt, meant[0]) if len(meant) == 1 else None
+    return found
+
+
+def _exactly(context: Context, attempt: Document, path: str) -> Blob | None:
     place = directory_of(context, attempt)["work"]
-    return from_disk(attempt, f"{place}/{path}" if place else None) or from_gridfs(context, attempt, f"files/{path}")
+    return from_disk(attempt, f"{place}/{path}" if place else None) or from_gridfs(context, attempt, f"{_SENT}{path}")
+
+
+def work_files(context: Context, attempt: Document) -> list[WorkFile]:
+    """The files of an attempt's work directory by path, as many as may be listed."""
+    root, place = root_of(attempt), directory_of(context, attempt)["work"]
+    found = list_beneath(root, place, context.settings.files.max_files) if root and place else None
+    if found is not None:
+        return [WorkFile(path=each.path, size=each.size, modified=each.modified) for each in found]
+    sent = (each for each in context.storage.files.list(attempt["_id"]) if each.path.startswith(_SENT))
+    return [WorkFile(path=each.path.removeprefix(_SENT), size=each.size, modified=each.modified) for each in sent]
 
 
 def directory_of(context: Context, attempt: Document) -> dict[str, str | None]:

@@ -39,7 +39,10 @@ class Quota:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
-    """A file that was sent; `path` is `stdout`, `stderr`, or `files/` and the path in the work directory."""
+    """A file that was sent; `path` is `stdout`, `stderr`, or `files/` and the path in the work directory.
+
+    Bytes in it that are not UTF-8 are lone surrogates, as Python has them.
+    """
 
     id: ObjectId
     path: str
@@ -68,7 +71,7 @@ class FileStore:
 
     def find(self, execution: ObjectId, path: str) -> StoredFile | None:
         """The file at a path of an attempt."""
-        head = self._heads.find_one({"execution": execution, "path": path})
+        head = self._heads.find_one({"execution": execution, "path": _key(path)})
         return None if head is None else _stored(head)
 
     def list(self, execution: ObjectId) -> "list[StoredFile]":
@@ -99,7 +102,7 @@ class FileStore:
         if data:
             self._write(file, generation, 0, data)
         head = self._heads.find_one_and_update(
-            {"execution": execution, "path": path},
+            {"execution": execution, "path": _key(path)},
             {
                 "$set": {"size": len(data), "generation": generation, "modified": now},
                 "$setOnInsert": {"_id": file},
@@ -218,10 +221,19 @@ class FileStore:
             self._chunks.delete_many({"files_id": {"$in": ids}})
 
 
+def _key(path: str) -> str | bytes:
+    """A path as MongoDB keeps it: as bytes if it is not UTF-8."""
+    key = path.encode(errors="surrogateescape")
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return key
+
+
 def _stored(head: Document) -> StoredFile:
     return StoredFile(
         id=head["_id"],
-        path=head["path"],
+        path=head["path"] if isinstance(head["path"], str) else head["path"].decode(errors="surrogateescape"),
         size=head["size"],
         generation=head["generation"],
         modified=head["modified"],

@@ -1,9 +1,11 @@
 """What tasks wrote, both ways: from a disk that worker and server share, and from what a worker sent."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote_to_bytes
 
 import pytest
 from bson import ObjectId
@@ -30,6 +32,17 @@ class Attempt:
             data=data,
             headers={"Banyan-Attempt-Token": self.token if token is None else token},
         )
+
+    def send_file(self, name: bytes, offset: int, data: bytes) -> TestResponse:
+        path = f"/execution_history/{self.id}/files/{quote(name)}?offset={offset}"
+        return exactly(self.worker, "PUT", path, data=data, headers={"Banyan-Attempt-Token": self.token})
+
+
+def exactly(api: Api, method: str, url: str, **more: Any) -> TestResponse:
+    """The answer to a request whose path is sent as it is: Flask's client would replace bytes that are not UTF-8."""
+    path, _, query = url.partition("?")
+    raw = {"PATH_INFO": unquote_to_bytes(path).decode("latin-1"), "QUERY_STRING": query}
+    return api.call(method, "/", environ_overrides=raw, **more)
 
 
 def attempt_of(context: Context, provider: Api, worker: Api, **fields: Any) -> Attempt:
@@ -219,31 +232,155 @@ def test_no_link_and_no_path_leads_out_of_the_shared_directory(
     assert provider.get(f"/tasks/{attempt.task}/files/").get_json()["_items"] == []
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """An attempt that has left the same bytes as its streams and as a file, in one of the ways that files are kept."""
+
+    attempt: Attempt
+    paths: list[str]
+
+
+@pytest.fixture(params=["shared", "sent", "tail"])
+def kept_as(request: pytest.FixtureRequest, context: Context, provider: Api, worker: Api) -> Callable[[bytes], Kept]:
+    """Keeps bytes on a shared disk, as they were sent, or in the tails of the streams."""
+
+    def keep(data: bytes) -> Kept:
+        if request.param == "tail":
+            attempt = attempt_of(context, provider, worker, stdout_tail=data.decode(), stderr_tail=data.decode())
+            return Kept(attempt=attempt, paths=["stdout", "stderr"])
+        if request.param == "shared":
+            attempt, logs = request.getfixturevalue("shared")
+            for path in (logs / "stdout", logs / "stderr", logs / "work" / "file"):
+                path.write_bytes(data)
+                os.utime(path, (1_700_000_000, 1_700_000_000))
+        else:
+            attempt = request.getfixturevalue("sent")
+            for name in ("stdout", "stderr", "files/file"):
+                attempt.send(name, 0, data[:5])
+                attempt.send(name, len(data[:5]), data[5:])
+        return Kept(attempt=attempt, paths=["stdout", "stderr", "files/file"])
+
+    return keep
+
+
+TEN = b"0123456789"
+RANGES = [
+    (TEN, "bytes=0-3", 206, b"0123", "bytes 0-3/10"),
+    (TEN, "bytes=0-0", 206, b"0", "bytes 0-0/10"),
+    (TEN, "bytes=0-", 206, TEN, "bytes 0-9/10"),
+    (TEN, "bytes=4-", 206, b"456789", "bytes 4-9/10"),
+    (TEN, "bytes=9-9", 206, b"9", "bytes 9-9/10"),
+    (TEN, "bytes=5-500", 206, b"56789", "bytes 5-9/10"),
+    (TEN, "BYTES= 5-6 ", 206, b"56", "bytes 5-6/10"),
+    (TEN, "bytes=-3", 206, b"789", "bytes 7-9/10"),
+    (TEN, "bytes=-10", 206, TEN, "bytes 0-9/10"),
+    (TEN, "bytes=-1000", 206, TEN, "bytes 0-9/10"),
+    (TEN, "bytes=-" + "9" * 400, 206, TEN, "bytes 0-9/10"),
+    (TEN, "bytes=10-", 416, None, "bytes */10"),
+    (TEN, "bytes=10-20", 416, None, "bytes */10"),
+    (TEN, "bytes=-0", 416, None, "bytes */10"),
+    (TEN, "bytes=5-4", 200, TEN, None),
+    (TEN, "bytes=0-1,3-4", 200, TEN, None),
+    (TEN, "bytes=20-30,40-", 200, TEN, None),
+    (TEN, "bytes=-", 200, TEN, None),
+    (TEN, "bytes=", 200, TEN, None),
+    (TEN, "bytes=+1-2", 200, TEN, None),
+    (TEN, "bytes=1", 200, TEN, None),
+    (TEN, "bytes=x", 200, TEN, None),
+    (TEN, "lines=1-2", 200, TEN, None),
+    (b"abc", "bytes=-1000", 206, b"abc", "bytes 0-2/3"),
+    (b"", "bytes=-5", 200, b"", None),
+    (b"", "bytes=0-", 416, None, "bytes */0"),
+    (b"", "bytes=-0", 416, None, "bytes */0"),
+]
+
+
+def test_ranges_are_those_of_rfc_9110(provider: Api, kept_as: Callable[[bytes], Kept]) -> None:
+    for whole in (TEN, b"abc", b""):
+        kept = kept_as(whole)
+        for path in kept.paths:
+            for asked, status, data, told in (row[1:] for row in RANGES if row[0] == whole):
+                answer = provider.get(f"/tasks/{kept.attempt.task}/{path}", headers={"Range": asked})
+                got = answer.get_data() if status != 416 else None
+                found = (answer.status_code, got, answer.headers.get("Content-Range"))
+                assert (path, asked, found) == (path, asked, (status, data, told))
+            head = provider.call("HEAD", f"/tasks/{kept.attempt.task}/{path}", headers={"Range": "bytes=50-60"})
+            assert (head.status_code, head.headers["Content-Length"], head.get_data()) == (200, str(len(whole)), b"")
+
+
+def test_a_range_counts_only_while_the_file_is_the_one_that_is_named(
+    provider: Api, shared: tuple[Attempt, Path]
+) -> None:
+    attempt, logs = shared
+    path = logs / "work" / "file"
+    path.write_bytes(TEN)
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    address, part = f"/tasks/{attempt.task}/files/file", {"Range": "bytes=2-3"}
+    named = provider.get(address).headers["Last-Modified"]
+    assert provider.get(address, headers=part | {"If-Range": named}).get_data() == b"23"
+    for other in ("Tue, 02 Apr 2013 10:29:13 GMT", '"etag"', 'W/"etag"', "", "2023-11-14T22:13:20Z"):
+        assert provider.get(address, headers=part | {"If-Range": other}).status_code == 200
+    behind = {"Range": "bytes=50-", "If-Range": "Tue, 02 Apr 2013 10:29:13 GMT"}
+    assert provider.get(address, headers=behind).get_data() == TEN
+    os.utime(path)
+    fresh = provider.get(address).headers["Last-Modified"]
+    assert provider.get(address, headers=part | {"If-Range": fresh}).status_code == 200, "it may still change unseen"
+
+
+ODD_NAMES = [
+    b"line\nbreak",
+    b"\n",
+    b"end\n",
+    b"d\nir/\r\n/f\t",
+    b"latin-\xe9",
+    b"\xff",
+    b"\xed\xa0\x80",
+    b"d\xfe/\xc0\xaf",
+    b"%0A",
+    b"a%FFb",
+    b"a?b=c&d#e",
+    b"a:b",
+    b"\x01\x7f",
+    "ü\N{REPLACEMENT CHARACTER}".encode(),
+    "\N{LINE SEPARATOR}\N{DECIDUOUS TREE}".encode(),
+    b"back\\slash",
+    b" blank ",
+    b"semi;colon",
+]
+
+
 @pytest.mark.parametrize("way", ["shared", "sent"])
-def test_ranges(request: pytest.FixtureRequest, provider: Api, way: str) -> None:
+def test_every_file_that_is_listed_can_be_read(request: pytest.FixtureRequest, provider: Api, way: str) -> None:
+    attempt = request.getfixturevalue(way)
     if way == "shared":
-        attempt, logs = request.getfixturevalue("shared")
-        (logs / "stdout").write_bytes(b"0123456789")
+        attempt, logs = attempt
+        for name in ODD_NAMES:
+            path = os.fsencode(logs / "work") + b"/" + name
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(name)
     else:
-        attempt = request.getfixturevalue("sent")
-        attempt.send("stdout", 0, b"01234")
-        attempt.send("stdout", 5, b"56789")
-    for asked, status, data, told in (
-        ("bytes=0-3", 206, b"0123", "bytes 0-3/10"),
-        ("bytes=4-", 206, b"456789", "bytes 4-9/10"),
-        ("bytes=-3", 206, b"789", "bytes 7-9/10"),
-        ("bytes=5-500", 206, b"56789", "bytes 5-9/10"),
-        ("bytes=0-1,3-4", 200, b"0123456789", None),
-        ("lines=1-2", 200, b"0123456789", None),
-        ("bytes=x", 200, b"0123456789", None),
-    ):
-        answer = provider.get(f"/tasks/{attempt.task}/stdout", headers={"Range": asked})
-        got = (answer.status_code, answer.get_data(), answer.headers.get("Content-Range"))
-        assert (asked, got) == (asked, (status, data, told))
-    behind = provider.get(f"/tasks/{attempt.task}/stdout", headers={"Range": "bytes=10-"})
-    assert (behind.status_code, behind.headers["Content-Range"]) == (416, "bytes */10")
-    head = provider.call("HEAD", f"/tasks/{attempt.task}/stdout")
-    assert (head.status_code, head.headers["Content-Length"], head.get_data()) == (200, "10", b"")
+        for name in ODD_NAMES:
+            assert attempt.send_file(name, 0, name[:3]).status_code == 200
+            assert attempt.send_file(name, len(name[:3]), name[3:]).get_json()["size"] == len(name)
+    listed = provider.get(f"/tasks/{attempt.task}/files/").get_json()["_items"]
+    assert sorted(each["path"] for each in listed) == sorted(name.decode(errors="replace") for name in ODD_NAMES)
+    assert {exactly(provider, "GET", each["url"]).get_data() for each in listed} == set(ODD_NAMES)
+    for each in listed:
+        found = provider.get(f"/tasks/{attempt.task}/files/{quote(each['path'])}")
+        assert found.status_code == 200
+        assert found.get_data().decode(errors="replace") == each["path"]
+    for name in (b"line", b"line\nbrea", b"\n\n", b"latin-\xe8", b"latin-?", b"\xfd", b"nothing\xff"):
+        assert exactly(provider, "GET", f"/tasks/{attempt.task}/files/{quote(name)}").status_code == 404
+
+
+def test_of_two_files_that_look_alike_each_has_its_own_address(provider: Api, sent: Attempt) -> None:
+    for name in (b"a\xfe", b"a\xff"):
+        sent.send_file(name, 0, name)
+    listed = provider.get(f"/tasks/{sent.task}/files/?attempt=1").get_json()["_items"]
+    assert [each["path"] for each in listed] == ["a\N{REPLACEMENT CHARACTER}"] * 2
+    assert [exactly(provider, "GET", each["url"]).get_data() for each in listed] == [b"a\xfe", b"a\xff"]
+    assert provider.get(f"/tasks/{sent.task}/files/{quote(listed[0]['path'])}").status_code == 404
 
 
 def test_each_attempt_has_its_own_output(context: Context, provider: Api, worker: Api) -> None:

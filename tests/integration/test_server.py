@@ -17,6 +17,7 @@ import pytest
 import requests
 from pymongo import MongoClient
 
+from banyan import wire
 from banyan.client import Client
 from banyan.errors import Invalid, Unauthorized
 from tests.support.models import SUM, write_models
@@ -51,6 +52,33 @@ def test_the_same_file_serves_again(mongo_uri: str, database_name: str, tmp_path
     for _ in range(2):
         with running(mongo_uri, database_name, tmp_path) as server, server.client("admin") as admin:
             assert len(admin.users()) == 3
+
+
+def test_files_of_any_name_come_through_the_server_and_back(server: Server) -> None:
+    names = [
+        "line\nbreak",
+        "\n",
+        "latin-\udce9",
+        "\x01\x7f",
+        "a%FF?b=c&d#e",
+        "d\udcfe/\r\n",
+        "ü\N{REPLACEMENT CHARACTER}",
+    ]
+    with server.client("user") as user, server.client("worker") as worker:
+        task = user.submit({"command": "true", "state": "available"})["_id"]
+        node = worker.register_worker({"name": "w", "resources": RESOURCES})["_id"]
+        (grant,) = worker.claim(node, {"request": "1", "resources": RESOURCES, "max_tasks": 1, "wait": 0})["tasks"]
+        for name in names:
+            data = os.fsencode(name)
+            assert worker.put_file(grant["execution"], name, 0, data, grant["token"]) == len(data)
+        listed = user.files(task)
+        assert {each["path"] for each in listed} == {wire.shown_path(name) for name in names}
+        token = {"Authorization": f"Bearer {server.token('user')}"}
+        found = [requests.get(server.url + each["url"], headers=token, timeout=10).content for each in listed]
+        assert sorted(found) == sorted(map(os.fsencode, names))
+        for name in names:
+            assert user.file(task, name) == user.file(task, wire.shown_path(name)) == os.fsencode(name)
+            assert user.file(task, name, offset=1, length=2) == os.fsencode(name)[1:3]
 
 
 def test_a_stopping_server_answers_the_claims_that_it_holds(server: Server, mongo_uri: str, database_name: str) -> None:

@@ -527,6 +527,19 @@ def test_uploads_over_the_quota_are_shown(tmp_path: Path) -> None:
     assert server.files == {("e1", "small"): b"x\n"}
 
 
+def test_files_of_any_name_are_sent(tmp_path: Path) -> None:
+    script = "printf a > $(printf 'latin-\\351'); printf b > 'line\nbreak'; printf c > $(printf '\\001')"
+    script += "; seq 999 > $(printf 'x\\377')"
+    server = FakeServer([{"command": script}], uploads=True, quota_bytes=100)
+    work(tmp_path, server)
+    assert server.files == {
+        ("e1", "latin-\udce9"): b"a",
+        ("e1", "line\nbreak"): b"b",
+        ("e1", "\x01"): b"c",
+    }
+    assert server.ends["e1"]["excess"] == {"x\N{REPLACEMENT CHARACTER}": 3888}
+
+
 def test_files_written_anew_are_sent_anew(tmp_path: Path) -> None:
     script = "echo first version > file; sleep 1.6; echo second > file; echo more of it >> file"
     server = FakeServer([{"command": script}], uploads=True)
