@@ -66,8 +66,8 @@ def _refuse_others(data: Document, allowed: Collection[str], reason: str) -> Non
 
 
 def _claim(task_id: ObjectId, worker_id: ObjectId) -> Document:
-    worker = owned_worker(context(), worker_id, actor())
-    task = claim_one(context(), worker, existing(context(), task_id))
+    owned_worker(context(), worker_id, actor())
+    task = claim_one(context(), worker_id, task_id)
     (granted,) = grants_of(context(), [task])
     shown = ("execution", "token", *(("inputs", "input_error") if task.get("input_refs") else ()))
     return _answer(task_id) | {name: granted[name] for name in shown if name in granted}

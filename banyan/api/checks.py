@@ -8,6 +8,7 @@ from banyan.domain.sampling import MAX_INPUTS, Range
 
 _MAX_NAMES = 1000
 _MAX_TEXT = 1000
+_MAX_TURN = 1e15
 
 
 def no_nul(value: object) -> Iterator[str]:
@@ -47,6 +48,45 @@ def names_to_amounts(value: object) -> Iterator[str]:
     for name, each in value.items():
         if isinstance(each, bool) or not isinstance(each, (int, float)) or not 0 <= each <= 1e9:
             yield f"the amount of {name!r} must be a number from 0 to 1,000,000,000"
+
+
+def names_to_turns(value: object) -> Iterator[str]:
+    """The next start tags of queues."""
+    if isinstance(value, dict) and not all(_is_amount(each, _MAX_TURN) for each in value.values()):
+        yield "must be an object of numbers that are not negative"
+
+
+def waiting(value: object) -> Iterator[str]:
+    """What waits at a worker, by queue."""
+    if isinstance(value, dict) and not all(map(_is_waiting, value.values())):
+        example = {"turn": 1.5, "seconds": 0.02, "tasks": [[0, 12, "the order of the last"]]}
+        yield f"must be an object like {{'default': {example}}}"
+
+
+def _is_waiting(value: object) -> bool:
+    if (
+        not isinstance(value, dict)
+        or value.keys() != {"turn", "seconds", "tasks"}
+        or not isinstance(value["tasks"], list)
+    ):
+        return False
+    if not _is_amount(value["turn"], _MAX_TURN) or not _is_amount(value["seconds"], _MAX_TURN):
+        return False
+    return all(_is_group(each) for each in value["tasks"])
+
+
+def _is_group(value: object) -> bool:
+    """How many tasks of a priority wait, and the order of the last of them."""
+    if not isinstance(value, list) or len(value) != 3:
+        return False
+    priority, count, order = value
+    return _is_amount(abs(priority) if isinstance(priority, (int, float)) else priority, _MAX_TURN) and (
+        type(count) is int and 0 < count <= _MAX_TURN and isinstance(order, str)
+    )
+
+
+def _is_amount(value: object, most: float) -> bool:
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and 0 <= value <= most
 
 
 def grid(value: object) -> Iterator[str]:
@@ -116,6 +156,8 @@ CHECKS: dict[str, Callable[[object], Iterator[str]]] = {
     "texts": texts,
     "names_to_texts": names_to_texts,
     "names_to_amounts": names_to_amounts,
+    "names_to_turns": names_to_turns,
+    "waiting": waiting,
     "grid": grid,
     "points": points,
     "ranges": ranges,

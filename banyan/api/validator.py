@@ -89,6 +89,12 @@ class Validator(EveValidator):
     def _check_with_names_to_amounts(self, field: str, value: object) -> None:
         self._tell(field, checks.names_to_amounts(value))
 
+    def _check_with_names_to_turns(self, field: str, value: object) -> None:
+        self._tell(field, checks.names_to_turns(value))
+
+    def _check_with_waiting(self, field: str, value: object) -> None:
+        self._tell(field, checks.waiting(value))
+
     def _check_with_grid(self, field: str, value: object) -> None:
         self._tell(field, checks.grid(value))
 

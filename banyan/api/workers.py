@@ -17,9 +17,11 @@ from banyan.api.schema.reports import REPORT, SAMPLE
 from banyan.api.schema.workers import CLAIM, LEAVING, REGISTRATION
 from banyan.api.validation import Checker, check_count, validated
 from banyan.domain.exit_status import exact
+from banyan.domain.line import Waiting
 from banyan.domain.resources import Resources
 from banyan.errors import BadRequest, Conflict, Invalid
 from banyan.queue import register as registering
+from banyan.queue.choose import Ahead
 from banyan.queue.claim import Ask, claim
 from banyan.queue.report import Report, records_of, report_together
 from banyan.wire import MAX_RESULT_BYTES, dumps, parse_date
@@ -33,6 +35,8 @@ _reports = Checker(REPORT)
 _samples = Checker(SAMPLE)
 _NOT_KEPT = frozenset({"execution", "token", "task", "given_back", "exit_status"})
 _TIMES = ("time_started", "time_terminated")
+_MOST_AHEAD = 128
+"""So many tasks are granted ahead to a worker that does not say how many it takes."""
 _RENEWALS = 40
 """How often reports renew a lease within its time, at most."""
 
@@ -74,12 +78,34 @@ def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
         number=body.get("number"),
         draining=bool(body.get("draining")),
         wait_seconds=float(body.get("wait") or 0),
-        ahead={key: int(count) for key, count in (body.get("ahead") or {}).items()},
+        ahead=_ahead(body),
         forgotten=body.get("forgotten") or (),
         listening=partial(_is_connected, request.environ.get("gunicorn.socket")),
     )
     news = claim(context(), worker_id, ask, actor())
-    return {"tasks": news.tasks, "cancel": news.cancel, "drain": news.drain, "forget": news.forget}
+    told = {"tasks": news.tasks, "cancel": news.cancel, "drain": news.drain, "forget": news.forget}
+    return told | ({"take_back": news.take_back} if news.take_back else {})
+
+
+def _ahead(body: Document) -> Ahead | None:
+    """What may wait at the worker, and what waits there."""
+    asked = body.get("ahead")
+    if not asked:
+        return None
+    waiting = {
+        queue: Waiting(turn=there["turn"], seconds=there["seconds"], tasks=[tuple(each) for each in there["tasks"]])
+        for queue, there in (body.get("waiting") or {}).items()
+    }
+    return Ahead(
+        seconds=asked["seconds"],
+        most=asked.get("most", _MOST_AHEAD),
+        classes=asked.get("classes") or {},
+        other=asked.get("other"),
+        soon=Resources.from_document(asked.get("resources") or body["resources"]),
+        turn=body.get("turn", 0.0),
+        turns=body.get("turns") or {},
+        waiting=waiting,
+    )
 
 
 def _is_connected(connection: socket | None) -> bool:
@@ -116,9 +142,15 @@ def report_attempts(worker_id: ObjectId) -> Document:
     return {
         "accepted": answer.accepted,
         "stale": [*answer.stale, *wrong],
-        "cancel": context().storage.tasks.to_cancel(worker_id),
+        **_to_end(worker_id),
         "forget": context().storage.forget.tell(worker, context().now()),
     }
+
+
+def _to_end(worker_id: ObjectId) -> Document:
+    """The attempts that the worker shall end, and those that it shall give back if they have not begun."""
+    cancel, take_back = context().storage.tasks.to_end(worker_id)
+    return {"cancel": cancel} | ({"take_back": take_back} if take_back else {})
 
 
 def _hear_of(worker: Document) -> None:

@@ -1,12 +1,12 @@
-"""Which worker may take which task: tasks with equal needs share a class, and classes are matched, not tasks."""
+"""Which worker may take which task: tasks whose needs are alike share a class, and classes are matched first."""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from banyan.domain.resources import Resources
+from banyan.domain.resources import Resources, rounded_down, rounded_up
 
 SHELL = "shell"
 """The capability to run commands."""
@@ -17,13 +17,18 @@ CLASS_FIELDS = ("queue", "owner", "model", "requested_resources", "requires")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskClass:
-    """What all tasks of a class have in common; `key` is a digest of it."""
+    """What the tasks of a class have in common; `key` is a digest of it.
+
+    Their requests are alike, not equal: rounded up they are the same. `resources` are those of the task that the class
+    was made of, `least` are the smallest that a task of the class may ask for.
+    """
 
     key: str
     queue: str
     owner: str
     capability: str
     resources: Resources
+    least: Resources
     requires: Mapping[str, str]
 
     @classmethod
@@ -31,14 +36,17 @@ class TaskClass:
         """The class of a stored task."""
         wanted = task.get("requested_resources") or {"cores": 1}
         capability = capability_of(task)
-        parts = [task["queue"], task["owner"], capability, wanted, task.get("requires") or {}]
+        resources = Resources.from_document(wanted)
+        alike = rounded_up(resources).to_document()
+        parts = [task["queue"], task["owner"], capability, alike, task.get("requires") or {}]
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
         return cls(
             key=hashlib.sha256(text.encode()).hexdigest()[:20],
             queue=task["queue"],
             owner=task["owner"],
             capability=capability,
-            resources=Resources.from_document(wanted),
+            resources=resources,
+            least=rounded_down(resources),
             requires=dict(task.get("requires") or {}),
         )
 
@@ -80,5 +88,5 @@ class Offer:
         return lacks
 
     def accepts(self, task_class: TaskClass) -> bool:
-        """Whether this worker could take a task of the class if it were idle."""
-        return not self.missing(task_class)
+        """Whether this worker, if it were idle, could take some task of the class: the one that asks for least."""
+        return not self.missing(replace(task_class, resources=task_class.least))

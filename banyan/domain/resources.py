@@ -1,7 +1,7 @@
 """What a task needs and what a worker has: integers inside, allocate all or nothing."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 MILLI = 1000
@@ -101,6 +101,41 @@ class Resources:
             scratch_bytes=self.scratch_bytes + sign * other.scratch_bytes,
             custom={name: self.custom.get(name, 0) + sign * other.custom.get(name, 0) for name in sorted(names)},
         )
+
+
+def rounded_up(amounts: Resources) -> Resources:
+    """The largest request that is alike: amounts rounded up to eight steps an octave, other values as they are.
+
+    Requests that are rounded to the same amounts share a class (see `matching`), so that a user who gives every task its
+    own memory request does not make as many classes as tasks.
+    """
+    return _each_amount(amounts, _step_up)
+
+
+def rounded_down(amounts: Resources) -> Resources:
+    """The smallest request that `rounded_up` makes equal to this one."""
+    return _each_amount(amounts, lambda amount: _least_of_step(_step_up(amount)))
+
+
+def _each_amount(amounts: Resources, change: Callable[[int], int]) -> Resources:
+    return replace(
+        amounts,
+        millicores=change(amounts.millicores),
+        memory_bytes=change(amounts.memory_bytes),
+        gpu_memory_bytes=change(amounts.gpu_memory_bytes),
+        scratch_bytes=change(amounts.scratch_bytes),
+        custom={name: change(amount) for name, amount in amounts.custom.items()},
+    )
+
+
+def _step_up(amount: int) -> int:
+    step = 1 << max(0, amount.bit_length() - 4)
+    return -(-amount // step) * step
+
+
+def _least_of_step(rounded: int) -> int:
+    step = 1 << max(0, (rounded - 1).bit_length() - 4)
+    return rounded - step + 1
 
 
 def parse_capability(text: object) -> tuple[int, int]:

@@ -1,35 +1,34 @@
-"""How claims are shared between queues: by weight, over time."""
+"""Which queue starts the next task: shares by weight, over time."""
 
 import threading
 from collections.abc import Iterable, Mapping
 
 
 class Shares:
-    """Stride scheduling: each claim moves its queue on by 1/weight, and the queue least far on comes next.
+    """Start-time fair queueing: each start moves its queue on by 1/weight, and the queue that is least far on is next.
 
-    Held in memory only: after a restart all queues start level, which changes no result, only an order.
+    Time goes on with the starts. A queue that had nothing to offer, was paused or was full, or that no worker could
+    serve, goes on from the present time: it gains no credit. Held in memory only: after a restart all queues begin level,
+    which changes no result, only an order.
     """
 
     def __init__(self) -> None:
+        self._time = 0.0
         self._passed: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def next(self, queues: Iterable[str]) -> str:
-        """The queue whose turn it is, of those that have something to offer."""
-        names = sorted(queues)
+        """The queue whose turn it is, of those that could be served now."""
         with self._lock:
-            level = min((self._passed[name] for name in names if name in self._passed), default=0.0)
-            for name in names:
-                self._passed.setdefault(name, level)
-            return min(names, key=lambda name: (self._passed[name], name))
+            return min(queues, key=lambda name: (self._start(name), name))
 
     def took(self, queue: str, weights: Mapping[str, float]) -> None:
-        """Note that a task of `queue` was claimed."""
+        """Note that a task of `queue` was started."""
         with self._lock:
-            self._passed[queue] = self._passed.get(queue, 0.0) + 1.0 / max(weights.get(queue, 1.0), 1e-6)
+            self._time = self._start(queue)
+            self._passed[queue] = self._time + 1.0 / max(weights.get(queue, 1.0), 1e-6)
+            if len(self._passed) > 10_000:
+                self._passed = {name: passed for name, passed in self._passed.items() if passed > self._time}
 
-    def rest(self, queues: Iterable[str]) -> None:
-        """Forget queues that have nothing to offer, so that none saves up turns while it is empty."""
-        waiting = set(queues)
-        with self._lock:
-            self._passed = {name: passed for name, passed in self._passed.items() if name in waiting}
+    def _start(self, queue: str) -> float:
+        return max(self._time, self._passed.get(queue, 0.0))

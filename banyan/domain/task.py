@@ -19,6 +19,10 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
+FOR_EDIT = "edit"
+FOR_WORK = "work"
+"""Why a task is recalled from a worker that has not begun it: to be edited, or to start at another place or time."""
+
 ENDED = frozenset({State.TERMINATED, State.CANCELLED})
 """States in which nothing more happens unless someone asks for a retry."""
 
@@ -91,6 +95,9 @@ class Task:
     pending: int = 0
     leaving: bool = False
     """It is being deleted, and nothing else can become of it."""
+    priority: float = 0
+    recalled: str | None = None
+    """Why the queue wants it back from a worker that has not begun it, if it does: to be edited, or for other work."""
     task_class: str = ""
     avoid: tuple[ObjectId, ...] = ()
 

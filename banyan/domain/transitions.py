@@ -12,7 +12,7 @@ inactive, available    Cancel                                   cancelled
 available              Release                                  unchanged
 available              Claim                                    running
 available              Due                                      claimable; a group: terminated
-running                GiveBack                                 available, uncounted
+running                GiveBack                                 available, uncounted (claimable later if to be edited)
 running                Cancel                                   pending_cancellation
 running                End with success                         terminated
 running                End with a failure, retries left         available, after the retry delay
@@ -37,6 +37,7 @@ from bson import ObjectId
 from banyan.domain.task import (
     CANCELLED,
     ENDED,
+    FOR_EDIT,
     HOST_DIED,
     LIVE,
     SUCCESS,
@@ -50,6 +51,9 @@ from banyan.errors import IllegalTransition, StaleAttempt
 
 MAX_LOSSES = 5
 """How many workers a task may outlive before it is failed."""
+
+EDIT_TIME = timedelta(seconds=5)
+"""For so long nobody gets a task that was taken back to be edited; the edit itself ends that."""
 
 MAX_RETRY_DELAY = 24 * 3600.0
 """Doubling stops here, in seconds."""
@@ -120,7 +124,7 @@ class Revive:
     """The parent that had it cancelled is tried again."""
 
 
-LEFT: dict[str, Any] = {"worker": None, "claim_request": None}
+LEFT: dict[str, Any] = {"worker": None, "claim_request": None, "recalled": None}
 """What a task that no worker holds any more has in its fields."""
 
 Event = Release | Promote | Due | Cancel | Claim | GiveBack | End | Retry | Revive
@@ -134,6 +138,8 @@ class Change:
     fields: Mapping[str, Any] = field(default_factory=dict)
     claimable: bool = False
     """Workers may take it now."""
+    wake_at: datetime | None = None
+    """When it is to be claimable, if it is not now, and not at its `not_before`."""
     ended: bool = False
     """It has just ended: its continuations are to be settled."""
 
@@ -209,7 +215,10 @@ def _claim(task: Task, event: Claim, now: datetime) -> Change:
 
 
 def _give_back(task: Task, event: GiveBack, now: datetime) -> Change:
-    return _again(task, now, attempt_count=task.attempt_count - 1)
+    change = _again(task, now, attempt_count=task.attempt_count - 1)
+    if task.recalled == FOR_EDIT and change.claimable:
+        return replace(change, claimable=False, wake_at=now + EDIT_TIME)
+    return change
 
 
 def _again(task: Task, now: datetime, **fields: Any) -> Change:

@@ -106,4 +106,8 @@ def _decided(
 
 def announce(context: Context, changes: Iterable[tuple[Task, Change]]) -> None:
     """Wake claims that could take what has become claimable."""
-    context.hub.work(Counter(task.task_class for task, change in changes if change.claimable))
+    claimable = [task for task, change in changes if change.claimable]
+    best: dict[str, float] = {}
+    for task in claimable:
+        best[task.task_class] = max(best.get(task.task_class, task.priority), task.priority)
+    context.hub.work(Counter(task.task_class for task in claimable), best)

@@ -1,44 +1,70 @@
 """Choosing tasks for a worker: by class, by queue share, priority and age."""
 
-import heapq
-import random
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from bson import ObjectId
-
-from banyan.domain.matching import Offer, TaskClass
+from banyan.domain.line import Line, Place, Waiting
+from banyan.domain.matching import Offer
 from banyan.domain.resources import Resources
 from banyan.queue.context import Context
-from banyan.queue.pool import Pool, rank
+from banyan.queue.pool import Pool
+from banyan.queue.stream import Candidates, Scattered, Stream, Suitability, resources_of
 
 Document = dict[str, Any]
 
 _RESERVED_SECONDS = 60.0
-_SCATTERED = 4
-"""So many classes are looked into where the best tasks were lost to other servers."""
+_MOST_BYTES = 15 * 2**20
+"""What is granted at once has at most so many bytes, if it is more than one task."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ahead:
+    """Work that may wait at a worker until its cores are free, in the order in which the queue would start it.
+
+    `seconds` of it in all, `most` tasks in this answer. A task of a class takes `classes` seconds of the worker's time,
+    of another class `other`; None: nobody knows. `soon` are the resources that are free or are soon.
+    `turn` and `turns` are its virtual time and the next start tags of queues, `waiting` what it has not begun.
+    """
+
+    seconds: float
+    most: int
+    classes: Mapping[str, float] = field(default_factory=dict)
+    other: float | None = None
+    soon: Resources
+    turn: float = 0.0
+    turns: Mapping[str, float] = field(default_factory=dict)
+    waiting: Mapping[str, Waiting] = field(default_factory=dict)
+
+    def cost(self, class_key: str) -> float:
+        """Seconds that a task of the class takes; infinite where nobody knows."""
+        known = self.classes.get(class_key, self.other)
+        return float("inf") if known is None else known
+
+    @property
+    def waiting_seconds(self) -> float:
+        """How much work waits there."""
+        return sum(there.count * there.seconds for there in self.waiting.values())
+
+    def line(self, weights: Mapping[str, float]) -> Line:
+        """What waits there, to be added to."""
+        return Line(self.turn, self.turns, self.waiting, weights)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What one worker could take: `max_tasks` that fit `free` together, and more of the classes in `ahead`."""
+    """What one worker could take: `max_tasks` that fit `free` together, and what may wait `ahead`."""
 
     worker: Document
     offer: Offer
     free: Resources
     max_tasks: int
-    ahead: Mapping[str, int]
     request: str
+    ahead: Ahead | None = None
     timeout_seconds: float | None = None
     patient: bool = False
     """Whether it waits if there is nothing, and is woken then."""
-
-
-_Entry = tuple[float, bytes, ObjectId, Document]
-"""A candidate behind its rank."""
 
 
 @dataclass(slots=True)
@@ -51,160 +77,75 @@ class Choice:
     reserving: bool = False
     missed: bool = False
     """Whether other claims of the round took what would have been chosen."""
+    bytes: int = 0
 
-    def take(self, task: Document, wanted: Resources) -> None:
+    def has_room(self, task: Document) -> bool:
+        """Whether the answer does not get too large by a task."""
+        return not self.tasks or self.bytes + task.get("bytes", 0) <= _MOST_BYTES
+
+    def take(self, task: Document) -> None:
+        """Add a task."""
         self.tasks.append(task)
-        self.free = self.free.minus(wanted)
-        self.slots -= 1
+        self.bytes += task.get("bytes", 0)
+
+
+_Streams = Mapping[str, Candidates]
 
 
 def choose(context: Context, wanted: Wanted, pool: Pool) -> Choice:
     """Choose among the classes that fit; in a crowd of servers not always the first tasks."""
     choice = Choice(wanted.free, wanted.max_tasks)
-    candidates = _Candidates(wanted, pool, choice)
+    ordered = _streams(wanted, pool)
+    streams: _Streams = ordered
     if pool.crowd:
-        candidates.scatter(4**pool.crowd)
-    _fill(context, wanted, candidates, choice, pool)
-    if wanted.ahead and not choice.reserving:
-        _fill_ahead(candidates, wanted, choice, pool)
+        count = max(1, wanted.max_tasks) * 4**pool.crowd
+        streams = {queue: Scattered(stream, count) for queue, stream in ordered.items()}
+    _fill(context, wanted, streams, choice, pool)
+    if wanted.ahead is not None and not choice.reserving:
+        _fill_ahead(context, wanted, wanted.ahead, streams, choice, pool)
+    choice.missed = any(stream.missed for stream in ordered.values())
     return choice
 
 
-class _Candidates:
-    """Tasks of the classes that fit, best first within each queue; read from MongoDB only as far as needed."""
-
-    def __init__(self, wanted: Wanted, pool: Pool, choice: Choice) -> None:
-        self._wanted = wanted
-        self._pool = pool
-        self._choice = choice
-        self._offered = {queue: self._fitting(heads) for queue, heads in pool.heads.items() if not pool.full(queue)}
-        """The best tasks of the classes of each queue that were not looked at yet, best first."""
-        self._next = {queue: next(heads, None) for queue, heads in self._offered.items()}
-        self._waiting: dict[str, list[_Entry]] = {queue: [] for queue in self._offered}
-        self._more: set[str] = set()
-        """Classes of which there may be tasks that were not read yet."""
-        self._missed: dict[str, Document] = {}
-        """The last task of each class that was wanted, and was chosen for another claim."""
-        self._left: Counter[str] = Counter()
-        self._seen: set[ObjectId] = set()
-        self._popped: Document | None = None
-
-    def _fitting(self, heads: Sequence[Document]) -> Iterator[Document]:
-        return (head for head in heads if self._wanted.offer.accepts(self._pool.class_of(head)))
-
-    def heads(self) -> list[Document]:
-        """The best tasks of all classes that fit, also those that were chosen."""
-        return [head for queue in self._offered for head in self._fitting(self._pool.heads[queue])]
-
-    def scatter(self, count: int) -> None:
-        """Offer any tasks of a few classes, any of those whose best tasks are among the first `count`."""
-        heads = self.heads()
-        now = [head for head in heads if self._pool.class_of(head).resources.fits(self._wanted.free)]
-        first = heapq.nsmallest(count, now or heads, key=rank)
-        self._next = dict.fromkeys(self._next)
-        for head in random.sample(first, min(len(first), _SCATTERED, max(1, self._wanted.max_tasks))):
-            self._read(head["class_key"])
-
-    def queues(self) -> list[str]:
-        """Queues that have a candidate; now more of a class are read, if one of them may be the next."""
-        if self._popped is not None:
-            self._read_more(self._popped["class_key"])
-        for queue in self._offered:
-            self._look_at_heads(queue)
-        while (key := self._overdue()) is not None:
-            self._more.add(key)
-            self._read_more(key)
-        return [name for name, heap in self._waiting.items() if heap]
-
-    def _look_at_heads(self, queue: str) -> None:
-        """Offer the best tasks of classes as far as one of them may be the next."""
-        heap = self._waiting[queue]
-        while (head := self._next[queue]) is not None and (not heap or rank(head) < heap[0][:2]):
-            self._push(head)
-            self._more.add(head["class_key"])
-            self._next[queue] = next(self._offered[queue], None)
-
-    def _overdue(self) -> str | None:
-        """A class whose best task went to another claim, when nothing else of its queue has the same priority."""
-        for key, task in self._missed.items():
-            heap = self._waiting[task["queue"]]
-            if not heap or heap[0][0] > rank(task)[0]:
-                del self._missed[key]
-                return key
-        return None
-
-    def _read_more(self, key: str) -> None:
-        if key in self._more and not self._left[key]:
-            self._more.discard(key)
-            self._read(key)
-
-    def pop(self, queue: str) -> tuple[Document, TaskClass]:
-        """The best candidate of a queue; the next of its class moves up when `queues` is asked again."""
-        self._popped = task = heapq.heappop(self._waiting[queue])[-1]
-        self._left[task["class_key"]] -= 1
-        return task, self._pool.class_of(task)
-
-    def suits(self, task: Document) -> bool:
-        """Whether the worker may have this very task: a class is offered by its best task, whatever that is like."""
-        return _could_run(self._wanted, task)
-
-    def take(self, task: Document) -> bool:
-        """Whether the task is ours to take; where another claim has it, more of its class may be wanted."""
-        if self._pool.choose(task):
-            return True
-        self._choice.missed = True
-        self._more.discard(task["class_key"])
-        self._missed[task["class_key"]] = task
-        return False
-
-    def drop(self, queue: str, key: str) -> None:
-        """Leave out the rest of a class: one task of it does not fit, so none does."""
-        self._more.discard(key)
-        self._waiting[queue] = [entry for entry in self._waiting[queue] if entry[-1]["class_key"] != key]
-        heapq.heapify(self._waiting[queue])
-        self._left[key] = 0
-
-    def ahead(self, key: str, count: int) -> list[Document]:
-        """More tasks of one class, to be queued at the worker."""
-        known = self._pool.classes.get(key)
-        if known is None or known.queue not in self._offered or not self._wanted.offer.accepts(known):
-            return []
-        return self._find(key, count)[:count]
-
-    def _read(self, key: str) -> None:
-        for task in self._find(key, max(1, self._wanted.max_tasks)):
-            if task["_id"] not in self._seen:
-                self._push(task)
-
-    def _find(self, key: str, count: int) -> list[Document]:
-        wanted = self._wanted
-        found = self._pool.best(key, count, self.suits, wanted.worker["_id"], wanted.timeout_seconds)
-        if len(found) < count and self._pool.chosen(key):
-            self._choice.missed = True
-        return found
-
-    def _push(self, task: Document) -> None:
-        self._seen.add(task["_id"])
-        self._left[task["class_key"]] += 1
-        heapq.heappush(self._waiting.setdefault(task["queue"], []), (*rank(task), task["_id"], task))
+def _streams(wanted: Wanted, pool: Pool) -> dict[str, Stream]:
+    suits = Suitability(wanted.worker["_id"], wanted.offer.total, wanted.timeout_seconds)
+    accepted = pool.accepted(wanted.worker["_id"], wanted.offer)
+    return {queue: Stream(pool, heads, suits) for queue, heads in accepted.items() if not pool.full(queue)}
 
 
-def _fill(context: Context, wanted: Wanted, candidates: _Candidates, choice: Choice, pool: Pool) -> None:
+def _fill(context: Context, wanted: Wanted, streams: _Streams, choice: Choice, pool: Pool) -> None:
     """Take what fits together, each time from the queue whose turn it is."""
     while choice.slots > 0 and not choice.reserving:
-        queues = [queue for queue in candidates.queues() if not pool.full(queue)]
-        if not queues:
+        next_tasks = {
+            queue: task
+            for queue, stream in streams.items()
+            if not pool.full(queue) and (task := stream.peek()) is not None
+        }
+        if not next_tasks:
             return
-        queue = context.shares.next(queues)
-        task, task_class = candidates.pop(queue)
-        if not candidates.suits(task):
-            continue
-        if not task_class.resources.fits(choice.free):
-            candidates.drop(queue, task_class.key)
+        queue = context.shares.next(next_tasks)
+        task = next_tasks[queue]
+        wants = resources_of(task)
+        if not wants.fits(choice.free):
             choice.reserving = _reserve(context, wanted, task)
-        elif candidates.take(task):
-            choice.take(task, task_class.resources)
-            context.shares.took(queue, pool.weights)
+            _pass_over(pool, streams[queue], task, choice.free)
+        elif not choice.has_room(task):
+            return
+        else:
+            streams[queue].advance()
+            if pool.choose(task):
+                choice.take(task)
+                choice.free = choice.free.minus(wants)
+                choice.slots -= 1
+                context.shares.took(queue, pool.weights)
+
+
+def _pass_over(pool: Pool, stream: Candidates, task: Document, free: Resources) -> None:
+    """Go on behind a task that does not fit, or behind its whole class if nothing of it does."""
+    if pool.classes[task["class_key"]].least.fits(free):
+        stream.advance()
+    else:
+        stream.drop()
 
 
 def _reserve(context: Context, wanted: Wanted, task: Document) -> bool:
@@ -217,20 +158,48 @@ def _reserve(context: Context, wanted: Wanted, task: Document) -> bool:
     return context.storage.tasks.reserve(task["_id"], wanted.worker["_id"], until, now)
 
 
-def _fill_ahead(candidates: _Candidates, wanted: Wanted, choice: Choice, pool: Pool) -> None:
-    """Queue more tasks at the worker, but none before one of another class that it could run and that comes first."""
-    heads = [head for head in candidates.heads() if pool.has(head)]
-    others = [head for head in heads if head["class_key"] not in wanted.ahead and _could_run(wanted, head)]
-    for key, count in wanted.ahead.items():
-        for task in candidates.ahead(key, count):
-            outranked = any(head["queue"] != task["queue"] or rank(head) < rank(task) for head in others)
-            if outranked or pool.full(task["queue"]):
-                break
-            if candidates.take(task):
-                choice.tasks.append(task)
+def _fill_ahead(context: Context, wanted: Wanted, ahead: Ahead, streams: _Streams, choice: Choice, pool: Pool) -> None:
+    """Let tasks wait at the worker that it would start within `ahead.seconds` if all of them were there.
+
+    What is long or unknown is not: it ends the line, and is granted when a core is free. Only if something that waits
+    there would start after it, it goes there too. A queue with a limit has no more than that at all workers, so that
+    nothing of it waits.
+    """
+    line = ahead.line(pool.weights)
+    for chosen in choice.tasks:
+        line.add(chosen["queue"], 0.0)
+    open_streams = {queue: stream for queue, stream in streams.items() if queue not in pool.limits}
+    taken = 0
+    while taken < ahead.most and not choice.reserving:
+        task, place = _next_in(line, open_streams)
+        if task is None or place.seconds >= ahead.seconds or not choice.has_room(task):
+            return
+        key, stream = task["class_key"], open_streams[task["queue"]]
+        if not resources_of(task).fits(ahead.soon):
+            choice.reserving = _reserve(context, wanted, task)
+            _pass_over(pool, stream, task, ahead.soon)
+            continue
+        cost = ahead.cost(key)
+        if cost >= ahead.seconds and not place.precedes:
+            return
+        if context.hub.call_idle(key, but=wanted.worker["_id"]):
+            return
+        stream.advance()
+        if pool.choose(task):
+            choice.take(task)
+            line.add(task["queue"], cost)
+            taken += 1
 
 
-def _could_run(wanted: Wanted, head: Document) -> bool:
-    left = wanted.timeout_seconds
-    in_time = left is None or head.get("timeout", float("inf")) <= left
-    return in_time and wanted.worker["_id"] not in head.get("avoid", ())
+_NOWHERE = Place(tag=0.0, seconds=0.0, precedes=False)
+
+
+def _next_in(line: Line, streams: _Streams) -> tuple[Document | None, Place]:
+    """The task that comes next in the line, of whichever queue, and where."""
+    places = {}
+    for queue, stream in streams.items():
+        if (task := stream.peek()) is not None:
+            places[queue] = task, line.place(queue, task["priority"], str(task["order"]))
+    if not places:
+        return None, _NOWHERE
+    return places[min(places, key=lambda queue: (places[queue][1].tag, queue))]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,9 +14,9 @@ from banyan.domain.roles import Role
 from banyan.domain.task import WORKER_UNREACHABLE, State
 from banyan.errors import Conflict
 from banyan.queue.actor import Actor
-from banyan.queue.choose import Wanted
+from banyan.queue.choose import Ahead, Wanted
 from banyan.queue.context import Context
-from banyan.queue.grant import attempt, grant
+from banyan.queue.grant import GRANTED, attempt, grant
 from banyan.queue.hub import Waiter
 from banyan.queue.inputs import Resolved, resolve
 from banyan.queue.register import owned_worker
@@ -45,7 +45,8 @@ class Ask:
     number: int | None = None
     """Counts the worker's questions, so that one that was held up on its way is not taken for the newest."""
     wait_seconds: float = 0.0
-    ahead: Mapping[str, int] = field(default_factory=dict)
+    ahead: Ahead | None = None
+    """What may wait at the worker besides."""
     forgotten: Sequence[str] = ()
     """Directories that the worker has removed, as it was told."""
     listening: Callable[[], bool] = lambda: True
@@ -54,15 +55,16 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
-    """The answer: new work, attempts to cancel, whether to drain, whose directories may go."""
+    """The answer: new work, attempts to cancel, those to give back if they have not begun, and more."""
 
     tasks: Sequence[Document] = ()
     cancel: Sequence[ObjectId] = ()
+    take_back: Sequence[ObjectId] = ()
     drain: bool = False
     forget: Sequence[str] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.tasks or self.cancel or self.drain or self.forget)
+        return bool(self.tasks or self.cancel or self.take_back or self.drain or self.forget)
 
 
 def claim(context: Context, worker_id: ObjectId, ask: Ask, actor: Actor | None = None) -> News:
@@ -104,11 +106,13 @@ def _wait(context: Context, worker: Document, ask: Ask, waiter: Waiter, news: Ne
     """Answer when there is news or work, when the time is up, or (with nothing) when a newer claim has come."""
     deadline = time.monotonic() + min(ask.wait_seconds, context.settings.leases.heartbeat)
     while True:
-        waiter.accepts = _could_take(context, worker, ask)
+        waiter.accepts, waiter.lines_up = _could_take(context, worker, ask)
         if not ask.listening():
             context.hub.pass_on(waiter)
             return News()
         granted = _granted(context, worker, ask)
+        if not granted:
+            context.hub.decline(waiter)
         left = deadline - time.monotonic()
         if granted or news or left <= 0 or context.hub.closed:
             return replace(news, tasks=granted)
@@ -124,27 +128,43 @@ def _wait(context: Context, worker: Document, ask: Ask, waiter: Waiter, news: Ne
             news = _news(context, worker, ask, context.storage.tasks.holdings(worker["_id"]))
 
 
-def _could_take(context: Context, worker: Document, ask: Ask) -> Callable[[str], bool]:
-    """A test on class keys: would this claim take such a task? A class that is not known yet is worth a look."""
-    if worker["state"] != ACTIVE:
-        return lambda key: False
-    offer = Offer.of(worker)
+def _could_take(
+    context: Context, worker: Document, ask: Ask
+) -> tuple[Callable[[str], bool], Callable[[str, float], bool]]:
+    """Tests on class keys: would this claim start such a task, and would one of this priority wait at the worker?
 
-    def could_take(key: str) -> bool:
-        if key in ask.ahead:
-            return True
+    A class that is not known yet is worth a look.
+    """
+    offer, ahead = Offer.of(worker), ask.ahead
+    active = worker["state"] == ACTIVE
+
+    def could_start(key: str) -> bool:
+        if not active or ask.max_tasks == 0:
+            return False
         known = context.classes.known(key)
-        if ask.max_tasks == 0 or known is None:
-            return ask.max_tasks > 0
-        return offer.accepts(known) and known.resources.fits(ask.free)
+        return known is None or (offer.accepts(known) and known.least.fits(ask.free))
 
-    return could_take
+    def could_wait(key: str, priority: float) -> bool:
+        if not active or ahead is None:
+            return False
+        known = context.classes.known(key)
+        if known is None:
+            return True
+        place = ahead.line(context.weights).place(known.queue, priority, _LAST)
+        return place.seconds < ahead.seconds and offer.accepts(known) and known.least.fits(ahead.soon)
+
+    return could_start, could_wait
+
+
+_LAST = "~"
+"""Behind all tasks of the same priority."""
 
 
 def _enter(context: Context, worker_id: ObjectId, ask: Ask, actor: Actor | None) -> Document | None:
     """Renew the lease and become the newest claim; the worker as it was before, None if a later claim has come."""
     now = context.now()
     fields: Document = {"claim_request": ask.request, "free": ask.free.to_document(), "held_count": len(ask.held)}
+    fields["waiting_seconds"] = ask.ahead.waiting_seconds if ask.ahead else 0.0
     if ask.draining:
         fields["drain_told"] = ask.request
     owner = None if actor is None or actor.role == Role.ADMIN else actor.name
@@ -211,14 +231,15 @@ def _news(context: Context, worker: Document, ask: Ask, held: Mapping[ObjectId, 
         for execution, holding in held.items()
         if holding.state == State.PENDING_CANCELLATION and execution not in ask.cancelling
     ]
+    take_back = [execution for execution, holding in held.items() if holding.recalled and execution in ask.held]
     stopped = worker["state"] in (DRAINING, QUARANTINED) and not ask.draining  # else it knows
     drain = stopped and _tell_drain(context, worker, ask)
     forget = context.storage.forget.tell(worker, context.now())
-    return News(cancel=cancel, drain=drain, forget=forget)
+    return News(cancel=cancel, take_back=take_back, drain=drain, forget=forget)
 
 
 def _granted(context: Context, worker: Document, ask: Ask) -> list[Document]:
-    if worker["state"] != ACTIVE or (ask.max_tasks <= 0 and not ask.ahead):
+    if worker["state"] != ACTIVE or (ask.max_tasks <= 0 and ask.ahead is None):
         return []
     wanted = Wanted(
         worker=worker,
@@ -246,10 +267,10 @@ def _seconds_left(worker: Document, now: datetime) -> float | None:
     return None if until is None else float((until - now).total_seconds())
 
 
-_GRANTED = (
-    "_id execution name queue owner command model inputs env directory stdin workdir timeout max_shutdown_time "
-    "estimated_runtime requested_resources sweep index host_deaths"
-).split()
+_SENT = tuple(
+    name for name in GRANTED if name not in ("state", "attempt_count", "task_class", "input_refs", "time_claimed")
+)
+"""The fields of a task that the worker gets as they are."""
 
 
 def grants_of(context: Context, documents: Sequence[Document]) -> list[Document]:
@@ -262,10 +283,14 @@ def grants_of(context: Context, documents: Sequence[Document]) -> list[Document]
 
 
 def _grant_of(context: Context, document: Document, inputs: Resolved | None) -> Document:
-    granted = {name: document[name] for name in _GRANTED if document.get(name) is not None}
+    granted = {name: document[name] for name in _SENT if document.get(name) is not None}
+    if not document["priority"]:
+        del granted["priority"]
     if inputs is not None:
         granted |= {"inputs": inputs.inputs} if inputs.error is None else {"input_error": inputs.error}
     granted["attempt"] = document["attempt_count"]
     granted["class"] = document["task_class"]
+    if document.get("weight", 1.0) != 1.0:
+        granted["weight"] = document["weight"]
     granted["token"] = context.storage.meta.attempt_token(document["execution"])
     return granted

@@ -1,6 +1,6 @@
 """What every use case works with."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -8,6 +8,7 @@ from banyan.config import ServerSettings
 from banyan.domain.matching import TaskClass
 from banyan.domain.shares import Shares
 from banyan.models.checker import Checker
+from banyan.queue.heads import Heads
 from banyan.queue.hub import Hub
 from banyan.queue.quiet import Quiet
 from banyan.queue.together import Together
@@ -26,7 +27,10 @@ class Classes:
         """The class of a stored task."""
         key = document.get("task_class")
         known = self._by_key.get(str(key)) if key else None
-        return known or self.add(TaskClass.of(document))
+        if known is not None:
+            return known
+        task_class = TaskClass.of(document)
+        return self.add(replace(task_class, key=str(key)) if key else task_class)
 
     def add(self, task_class: TaskClass) -> TaskClass:
         """Remember a class."""
@@ -52,7 +56,13 @@ class Context:
     """Rounds of what claims want (`grant`), and of reports (`report_together`)."""
     reports: Together[Any, Any] = field(default_factory=lambda: Together(apart=True))
     quiet: Quiet = field(default_factory=Quiet)
+    heads: Heads = field(default_factory=Heads)
+    weights: dict[str, float] = field(default_factory=dict)
+    """The weights of queues as the last round of claims saw them."""
     models: Checker = field(default_factory=Checker)
+
+    def __post_init__(self) -> None:
+        self.hub.on_work(self.heads.changed)
 
     def now(self) -> datetime:
         """MongoDB's time: the only clock that leases, delays and histories know."""

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -11,16 +10,22 @@ from bson import ObjectId
 from banyan.domain.matching import Offer, TaskClass
 from banyan.domain.task import LIVE, Task
 from banyan.domain.transitions import Change, Claim, decide
-from banyan.errors import Conflict, IllegalTransition
+from banyan.errors import Conflict, IllegalTransition, NotFound
 from banyan.queue.choose import Choice, Wanted, choose
 from banyan.queue.context import Context
 from banyan.queue.pool import Pool
 from banyan.storage.mongo import Session
-from banyan.storage.references import plain
 from banyan.storage.tasks import view
 from banyan.storage.workers import ACTIVE
 
 Document = dict[str, Any]
+
+GRANTED = (
+    "_id state execution attempt_count task_class name queue owner priority order command model inputs input_refs env "
+    "directory stdin workdir timeout max_shutdown_time estimated_runtime requested_resources sweep index host_deaths "
+    "time_claimed"
+).split()
+"""The fields of a task that a claim is answered with, or that its answer is made of."""
 
 _ROUNDS = 50
 _MOST_CROWDED = 5
@@ -63,9 +68,11 @@ def grant_all(context: Context, claims: Sequence[Wanted]) -> list[list[Document]
 
 def _pool(context: Context, claims: Sequence[Wanted], crowd: int) -> Pool:
     patient = all(wanted.patient for wanted in claims)
-    heads = context.quiet.heads(context.hub.generation, context.storage.tasks.class_heads, patient=patient)
-    demand = sum(max(wanted.max_tasks, 1) + sum(wanted.ahead.values()) for wanted in claims)
-    return Pool(context, heads, demand, crowd)
+    heads = context.heads.current(context.storage.tasks.class_heads, fresh=not patient)
+    demand = sum(wanted.max_tasks + (wanted.ahead.most if wanted.ahead else 0) for wanted in claims)
+    pool = Pool(context, heads, demand, crowd)
+    context.weights.update(pool.weights)
+    return pool
 
 
 def _claim(context: Context, pool: Pool, chosen: Sequence[tuple[Wanted, Choice]]) -> list[list[Document]]:
@@ -80,7 +87,8 @@ def _claim(context: Context, pool: Pool, chosen: Sequence[tuple[Wanted, Choice]]
         else:
             unlimited += picks
     granted += _write(context, unlimited, None)
-    by_id = {document["_id"]: document for document in granted}
+    context.heads.changed({task["class_key"] for _, choice in chosen for task in choice.tasks})
+    by_id = {each["_id"]: each | {"weight": pool.weights[each["queue"]]} for each in granted}
     return [[by_id[task["_id"]] for task in choice.tasks if task["_id"] in by_id] for _, choice in chosen]
 
 
@@ -120,22 +128,25 @@ def _write(context: Context, picks: Sequence[_Pick], session: Session | None) ->
     if not changes:
         return []
     written = context.storage.tasks.commit(changes, now, session)
-    granted = plain(
-        {**picked[task.id][1], **change.fields, "state": change.state} for task, change in changes if task.id in written
-    )
-    attempts = [attempt(document, picked[document["_id"]][0].worker) for document in granted]
+    begun = {task.id: change.fields["execution"] for task, change in changes if task.id in written}
+    attempts = [
+        attempt({**picked[task.id][1], **change.fields}, picked[task.id][0].worker)
+        for task, change in changes
+        if task.id in written
+    ]
     context.storage.executions.begin(attempts, session)
-    return _still_ours(context, granted, session)
+    return _still_ours(context, begun, session)
 
 
-def _still_ours(context: Context, granted: Sequence[Document], session: Session | None) -> list[Document]:
-    """Those of the tasks that no later claim gave back before their attempts were recorded; the others' records go."""
-    current = context.storage.tasks.current({d["_id"]: d["execution"] for d in granted}, session)
-    ours = [document for document in granted if document["execution"] in current]
-    if len(ours) < len(granted):
-        kept = {document["execution"] for document in ours}
-        context.storage.executions.withdraw(d["execution"] for d in granted if d["execution"] not in kept)
-    return ours
+def _still_ours(context: Context, begun: Mapping[ObjectId, ObjectId], session: Session | None) -> list[Document]:
+    """Those of the tasks (with their attempts) that no later claim gave back before the attempts were recorded.
+
+    The others' records go. The documents have what a worker is sent.
+    """
+    current = context.storage.tasks.current(begun, GRANTED, session)
+    if withdrawn := [execution for execution in begun.values() if execution not in current]:
+        context.storage.executions.withdraw(withdrawn)
+    return list(current.values())
 
 
 def attempt(task: Document, worker: Document) -> Document:
@@ -155,37 +166,57 @@ def attempt(task: Document, worker: Document) -> Document:
     }
 
 
-def claim_one(context: Context, worker: Document, task: Document) -> Document:
-    """Make one named task the worker's; raises `IllegalTransition`, or `Conflict` when someone else was first."""
-    now = context.now()
-    seen = view(task)
-    _check_by_hand(context, worker, task, now)
+def claim_one(context: Context, worker: ObjectId, task: ObjectId) -> Document:
+    """Make one named task a worker's; raises `IllegalTransition`, or `Conflict` when someone else was first.
+
+    All that a claim may not get is checked in the transaction that writes it, so that of many at once no more than the
+    queue's limit are granted.
+    """
+
+    def write(session: Session) -> Document:
+        document = context.storage.tasks.document(task, session)
+        if document is None:
+            raise NotFound(f"there is no task {task}")
+        _check_by_hand(context, worker, document, session)
+        return _claim_by_hand(context, worker, document, session)
+
+    context.storage.workers.renew(worker, context.now())
+    granted = context.storage.transaction(write)
+    context.heads.changed([granted["task_class"]])
+    return granted
+
+
+def _claim_by_hand(context: Context, worker_id: ObjectId, document: Document, session: Session) -> Document:
+    now, seen = context.now(), view(document)
+    change = decide(seen, Claim(ObjectId(), worker_id, f"by-hand-{ObjectId()}"), now)
+    if change is None or not context.storage.tasks.commit([(seen, change)], now, session):
+        raise Conflict(f"task {document['_id']} was changed meanwhile; read it again")
+    granted = {**document, **change.fields, "state": change.state}
+    worker = context.storage.workers.by_id([worker_id])[worker_id]
+    context.storage.executions.begin([attempt(granted, worker)], session)
+    return granted
+
+
+def _check_by_hand(context: Context, worker_id: ObjectId, task: Document, session: Session) -> None:
+    """Refuse what no claim would be granted: to a worker that is not active, of a queue that is closed, or unfit.
+
+    Worker and queue are written to, so that changes of them do not pass unseen.
+    """
+    worker = context.storage.workers.claims_by_hand(worker_id, session)
+    if worker is None or worker["state"] != ACTIVE:
+        state = "lost or gone" if worker is None else worker["state"]
+        raise Conflict(f"worker {worker_id} is {state}; only an active worker claims tasks")
     if task["state"] in LIVE:
         raise Conflict(f"task {task['_id']} is {task['state']} already; another worker was first")
     if "class_key" not in task:
         reason = "only an available task that is neither held nor waiting for its time can be claimed"
         raise IllegalTransition({"state": f"task {task['_id']} is {task['state']}; {reason}"})
-    change = decide(seen, Claim(ObjectId(), worker["_id"], f"by-hand-{ObjectId()}"), now)
-    if change is None or not context.storage.tasks.commit([(seen, change)], now):
-        raise Conflict(f"task {task['_id']} was changed meanwhile; read it again")
-    granted = {**task, **change.fields, "state": change.state}
-    context.storage.executions.begin([attempt(granted, worker)])
-    if not _still_ours(context, [granted], None):
-        raise Conflict(f"task {task['_id']} was given back meanwhile, because its claim took too long; try again")
-    return granted
-
-
-def _check_by_hand(context: Context, worker: Document, task: Document, now: datetime) -> None:
-    """Refuse what no claim would be granted: to a worker that is not active, of a queue that is closed, or unfit."""
-    current = context.storage.workers.renew(worker["_id"], now)
-    if current is None or current["state"] != ACTIVE:
-        state = "lost or gone" if current is None else current["state"]
-        raise Conflict(f"worker {worker['_id']} is {state}; only an active worker claims tasks")
-    queue = context.storage.queues.all()[task["queue"]]
-    limit = queue.get("max_running")
-    if queue["paused"] or (limit is not None and context.storage.tasks.running_in(task["queue"]) >= limit):
+    queue = context.storage.queues.touch(task["queue"], session)
+    limit = None if queue is None else queue["max_running"]
+    full = limit is not None and context.storage.tasks.running_in(task["queue"], session) >= limit
+    if queue is None or queue["paused"] or full:
         raise IllegalTransition({"state": f"queue {task['queue']!r} is paused or full; task {task['_id']} has to wait"})
-    lacks = Offer.of(current).missing(TaskClass.of(task))
+    lacks = Offer.of(worker).missing(TaskClass.of(task))
     if lacks:
         wants = ", ".join(f"{name} {wanted} (it has {there})" for name, (wanted, there) in lacks.items())
-        raise IllegalTransition({"state": f"worker {worker['_id']} cannot run task {task['_id']}: it lacks {wants}"})
+        raise IllegalTransition({"state": f"worker {worker_id} cannot run task {task['_id']}: it lacks {wants}"})

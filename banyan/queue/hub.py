@@ -3,8 +3,11 @@
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from bson import ObjectId
 
@@ -14,6 +17,19 @@ log = logging.getLogger(__name__)
 
 _GATHER_SECONDS = 0.02
 _PAUSE_SECONDS = 2.0
+_DECLINED_SECONDS = 1.0
+"""For so long a claim is not woken again for a class that had nothing for it."""
+_FIRST = float("inf")
+"""The priority of tasks of which it is not known: whoever might start them early looks."""
+
+
+@dataclass(eq=False, slots=True)
+class Token:
+    """A class of which claims are woken for tasks; `declined` are those that were woken and could not take one."""
+
+    key: str
+    priority: float
+    declined: "set[Waiter]" = field(default_factory=set)
 
 
 @dataclass(eq=False, slots=True)
@@ -22,12 +38,21 @@ class Waiter:
 
     worker: ObjectId
     accepts: Callable[[str], bool] = field(default=lambda key: False)
-    """Whether a task of the class with this key could be taken."""
+    """Whether a task of the class with this key could be started at once."""
+    lines_up: Callable[[str, float], bool] = field(default=lambda key, priority: False)
+    """Whether a task of the class and of this priority could wait at the worker, to be started soon."""
+    declined: dict[str, float] = field(default_factory=dict)
+    """Classes that had nothing for it when it was woken for them, and when (monotonic)."""
     woken: threading.Event = field(default_factory=threading.Event)
     called: bool = False
     """Whether there is news for this very worker."""
-    offered: str | None = None
-    """The class of the task that it was woken for last."""
+    offered: "Token | None" = None
+    """What it was woken for last."""
+
+    def is_idle_for(self, key: str) -> bool:
+        """Whether it could start a task of the class, as far as is known."""
+        declined = self.declined.get(key)
+        return (declined is None or time.monotonic() - declined > _DECLINED_SECONDS) and self.accepts(key)
 
     def wait(self, seconds: float) -> bool | None:
         """Wait to be woken; whether it was for news of this worker, and not for work. None if nothing came in time."""
@@ -50,7 +75,7 @@ class Hub:
         self._lock = threading.Lock()
         self._waiters: dict[Waiter, None] = {}
         self._of_worker: dict[ObjectId, list[Waiter]] = {}
-        self._generation = 0
+        self._on_work: list[Callable[[Iterable[str]], None]] = []
         self._outbox: queue.SimpleQueue[dict[str, object] | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -76,9 +101,9 @@ class Hub:
         """Whether this server is stopping: claims answer at once."""
         return self._stop.is_set()
 
-    def generation(self) -> int:
-        """A number that changes whenever something is told that can be claimed now."""
-        return self._generation
+    def on_work(self, hear: Callable[[Iterable[str]], None]) -> None:
+        """Call `hear` with the keys of classes of which tasks have become claimable, here or at another server."""
+        self._on_work.append(hear)
 
     def enter(self, waiter: Waiter) -> None:
         """Begin to wake `waiter`."""
@@ -99,14 +124,36 @@ class Hub:
     def pass_on(self, waiter: Waiter) -> None:
         """Stop to wake `waiter`, which takes nothing any more, and wake another one for what it was woken for."""
         self.leave(waiter)
-        if waiter.offered is not None:
-            self.work({waiter.offered: 1})
+        self._wake_another(waiter)
 
-    def work(self, counts: Mapping[str, int]) -> None:
-        """Tell that so many tasks of each class (by key) can be claimed now."""
+    def decline(self, waiter: Waiter) -> None:
+        """`waiter` was woken and got nothing: another one is woken for that, which may be able to take it."""
+        if waiter.offered is not None:
+            waiter.declined[waiter.offered.key] = time.monotonic()
+            waiter.offered.declined.add(waiter)
+            self._wake_another(waiter)
+
+    def _wake_another(self, waiter: Waiter) -> None:
+        token, waiter.offered = waiter.offered, None
+        if token is not None:
+            self._wake({token: 1})
+
+    def call_idle(self, key: str, but: ObjectId) -> bool:
+        """Whether another worker waits here that could start a task of the class at once; it is woken if it sleeps."""
+        with self._lock:
+            waiters = list(self._waiters)
+        idle = next((each for each in waiters if each.worker != but and each.is_idle_for(key)), None)
+        if idle is not None and not idle.woken.is_set():
+            idle.offered = Token(key, _FIRST)
+            idle.woken.set()
+        return idle is not None
+
+    def work(self, counts: Mapping[str, int], priorities: Mapping[str, float] | None = None) -> None:
+        """Tell that so many tasks of each class (by key) can be claimed now; `priorities` are the highest of them."""
         if counts:
-            self._wake_for_work(counts)
-            self._outbox.put({"work": dict(counts)})
+            best = dict(priorities or {})
+            self._wake_for_work(counts, best)
+            self._outbox.put({"work": dict(counts), "priorities": best})
 
     def worker(self, worker: ObjectId, but: Waiter | None = None, *, everywhere: bool = True) -> None:
         """Tell that there is news for a worker: a cancellation, a drain, a newer claim (`but` itself is not woken).
@@ -117,22 +164,26 @@ class Hub:
         if everywhere:
             self._outbox.put({"worker": worker})
 
-    def _wake_for_work(self, counts: Mapping[str, int]) -> None:
-        left = dict(counts)
+    def _wake_for_work(self, counts: Mapping[str, int], priorities: Mapping[str, float]) -> None:
+        for hear in self._on_work:
+            hear(counts)
+        self._wake({Token(key, priorities.get(key, _FIRST)): count for key, count in counts.items()})
+
+    def _wake(self, left: dict[Token, int]) -> None:
+        """Wake claims that could start these tasks, and for what is left those at whose workers they could wait."""
         with self._lock:
-            self._generation += 1
             waiters = [waiter for waiter in self._waiters if not waiter.woken.is_set()]
-        for waiter in waiters:
-            key = next((key for key in left if waiter.accepts(key)), None)
-            if key is None:
-                continue
-            waiter.offered = key
-            waiter.woken.set()
-            left[key] -= 1
-            if not left[key]:
-                del left[key]
+        for could_take in (_could_start, _could_line_up):
+            for waiter in waiters:
                 if not left:
                     return
+                token = None if waiter.woken.is_set() else next((t for t in left if could_take(waiter, t)), None)
+                if token is not None:
+                    waiter.offered = token
+                    waiter.woken.set()
+                    left[token] -= 1
+                    if not left[token]:
+                        del left[token]
 
     def _wake_worker(self, worker: ObjectId, but: Waiter | None = None) -> None:
         with self._lock:
@@ -145,14 +196,7 @@ class Hub:
         while (first := self._outbox.get()) is not None:
             if self._stop.wait(_GATHER_SECONDS):
                 return
-            work: dict[str, int] = {}
-            workers: list[object] = []
-            for signal in [first, *self._drained()]:
-                for key, count in (signal.get("work") or {}).items():  # type: ignore[attr-defined]
-                    work[key] = work.get(key, 0) + count
-                if "worker" in signal:
-                    workers.append(signal["worker"])
-            self._deliver({"from": self._name, "work": work, "workers": workers})
+            self._deliver({"from": self._name, **_gathered([first, *self._drained()])})
 
     def _drained(self) -> list[dict[str, object]]:
         signals = []
@@ -175,7 +219,7 @@ class Hub:
             try:
                 for signal in self._storage.signals.follow(self._stop):
                     if signal["from"] != self._name:
-                        self._wake_for_work(signal["work"])
+                        self._wake_for_work(signal["work"], signal.get("priorities") or {})
                         for worker in signal["workers"]:
                             self._wake_worker(worker)
             except Exception as error:
@@ -184,6 +228,29 @@ class Hub:
                     return
                 log.warning("signals of other servers are not heard", exc_info=_unless_away(error))
                 self._stop.wait(_PAUSE_SECONDS)
+
+
+def _could_start(waiter: Waiter, token: Token) -> bool:
+    return waiter not in token.declined and waiter.accepts(token.key)
+
+
+def _could_line_up(waiter: Waiter, token: Token) -> bool:
+    return waiter not in token.declined and waiter.lines_up(token.key, token.priority)
+
+
+def _gathered(signals: Iterable[Mapping[str, Any]]) -> dict[str, object]:
+    """Many signals as one."""
+    work: Counter[str] = Counter()
+    best: dict[str, float] = {}
+    workers: list[object] = []
+    for signal in signals:
+        for key, count in signal.get("work", {}).items():
+            priority = signal["priorities"].get(key, _FIRST)
+            best[key] = max(best.get(key, priority), priority)
+            work[key] += count
+        if "worker" in signal:
+            workers.append(signal["worker"])
+    return {"work": dict(work), "priorities": best, "workers": workers}
 
 
 def _unless_away(error: Exception) -> Exception | None:

@@ -126,6 +126,15 @@ def claimable(tasks: Iterable[Document]) -> Mapping[str, int]:
     return Counter(task["class_key"] for task in tasks if "class_key" in task)
 
 
+def priorities(tasks: Iterable[Document]) -> Mapping[str, float]:
+    """The highest priority of those, by class."""
+    best: dict[str, float] = {}
+    for task in tasks:
+        if (key := task.get("class_key")) is not None:
+            best[key] = max(best.get(key, task["priority"]), task["priority"])
+    return best
+
+
 def ended_parents(tasks: Iterable[Document]) -> list[ObjectId]:
     """New tasks that have ended already, being groups, and have continuations."""
     return [task["_id"] for task in tasks if "unsettled" in task]

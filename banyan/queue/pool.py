@@ -1,55 +1,63 @@
 """What the claims of one round choose from: each task is chosen once, and what one claim has read serves the next."""
 
-import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from bson import ObjectId
 
-from banyan.domain.matching import TaskClass
+from banyan.domain.matching import Offer
 from banyan.queue.context import Context
 
 Document = dict[str, Any]
 
-_MOST = 5000
-"""So many tasks of a class are read at once."""
+
+@dataclass(slots=True)
+class ClassTasks:
+    """The tasks of one class that were read, best first; `complete` when there are no others."""
+
+    tasks: list[Document] = field(default_factory=list)
+    complete: bool = False
 
 
 class Pool:
     """The claimable tasks by class, as they were when the round began, without those that were chosen since."""
 
-    def __init__(self, context: Context, heads: Sequence[Document], demand: int, crowd: int) -> None:
+    def __init__(self, context: Context, heads: Mapping[str, Document], demand: int, crowd: int) -> None:
         """`heads` are the best tasks of all classes; the round wants at most `demand` tasks.
 
         In a `crowd` of servers, which all want the first tasks, others of the first 4**crowd times as many are offered.
         """
         self._storage = context.storage
-        self._demand = demand
+        self._heads_changed = context.heads.changed
+        self._demand = max(1, demand)
         self.crowd = crowd
         self._chosen: set[ObjectId] = set()
         self._counts: Counter[str] = Counter()
-        self._read: dict[str, tuple[Sequence[Document], bool]] = {}
+        self._read: dict[str, ClassTasks] = {}
+        self._accepted: dict[ObjectId, dict[str, list[Document]]] = {}
         queues: Mapping[str, Document] = self._storage.queues.all() if heads else {}
-        waiting = {head["queue"] for head in heads}
-        context.shares.rest(waiting)
+        waiting = {head["queue"] for head in heads.values()}
         limits = {name: queues[name]["max_running"] for name in waiting & queues.keys()}
         self.limits: dict[str, int] = {name: limit for name, limit in limits.items() if limit is not None}
         """How many tasks of a queue may run at once, for queues that have such a limit."""
         self._room = {name: limit - self._storage.tasks.running_in(name) for name, limit in self.limits.items()}
         self.weights = {name: float(queue["weight"]) for name, queue in queues.items()}
-        self.classes = {head["class_key"]: context.classes.of(head) for head in heads}
-        self.heads: dict[str, list[Document]] = {
-            name: [] for name in waiting & queues.keys() if not queues[name]["paused"]
-        }
-        """The best task of each class by queue, best first; those of queues that are paused are left out."""
-        for head in sorted(heads, key=rank):
-            if head["queue"] in self.heads:
-                self.heads[head["queue"]].append(head)
+        self.classes = {key: context.classes.of(head) for key, head in heads.items()}
+        open_queues = {name for name in waiting & queues.keys() if not queues[name]["paused"]}
+        self._heads = sorted((head for head in heads.values() if head["queue"] in open_queues), key=rank)
+        """The best task of each class, best first; those of queues that are paused are left out."""
 
-    def class_of(self, task: Document) -> TaskClass:
-        """The class of a claimable task."""
-        return self.classes[task["class_key"]]
+    def accepted(self, worker: ObjectId, offer: Offer) -> Mapping[str, Sequence[Document]]:
+        """The heads of the classes that a worker could take tasks of, best first, by queue."""
+        if worker not in self._accepted:
+            by_queue: dict[str, list[Document]] = {}
+            for head in self._heads:
+                if offer.accepts(self.classes[head["class_key"]]):
+                    by_queue.setdefault(head["queue"], []).append(head)
+            self._accepted[worker] = by_queue
+        return self._accepted[worker]
 
     def full(self, queue: str) -> bool:
         """Whether no more tasks of a queue may start."""
@@ -58,10 +66,6 @@ class Pool:
     def has(self, task: Document) -> bool:
         """Whether nobody has chosen the task."""
         return task["_id"] not in self._chosen
-
-    def chosen(self, class_key: str) -> int:
-        """How many tasks of a class were chosen."""
-        return self._counts[class_key]
 
     def choose(self, task: Document) -> bool:
         """Take the task out; False if somebody has."""
@@ -73,32 +77,39 @@ class Pool:
             self._room[task["queue"]] -= 1
         return True
 
-    def best(
-        self,
-        class_key: str,
-        count: int,
-        suits: Callable[[Document], bool],
-        worker: ObjectId,
-        max_timeout: float | None,
-    ) -> list[Document]:
-        """So many tasks of a class that nobody has chosen and that suit a worker, and one more, if there are."""
-        needed = count + self._counts[class_key]
-        known, all_known = self._read.get(class_key, ((), False))
-        if len(known) < needed and not all_known:
-            known, all_known = self._read[class_key] = self._find(class_key, needed, None, None)
-        found = [task for task in known if self.has(task) and suits(task)]
-        if len(found) < count and not all_known:
-            others, _ = self._find(class_key, needed, worker, max_timeout)
-            found = [task for task in others if self.has(task)]
-        return random.sample(found, min(count, len(found))) if self.crowd else found[: count + 1]
+    def known(self, key: str) -> ClassTasks | None:
+        """What was read of a class; None if nothing was."""
+        return self._read.get(key)
 
-    def _find(
-        self, class_key: str, needed: int, worker: ObjectId | None, max_timeout: float | None
-    ) -> tuple[Sequence[Document], bool]:
-        """The first tasks of a class, and whether there are no more."""
-        limit = min(max(needed, self._demand) * 4**self.crowd + 1, _MOST)
-        found = self._storage.tasks.claimable(class_key, worker, limit, max_timeout)
+    def read(self, keys: Sequence[str]) -> None:
+        """Read the best tasks of classes that were not read: by one query, those that are best of them all first."""
+        found, complete = self._claimable(keys, self._demand)
+        by_class: dict[str, list[Document]] = {key: [] for key in keys}
+        for task in found:
+            by_class[task["class_key"]].append(task)
+        for key, tasks in by_class.items():
+            if tasks or complete:
+                self._read[key] = ClassTasks(tasks, complete)
+        if keys[0] not in self._read:  # the best of the others come first
+            self._read[keys[0]] = ClassTasks(*self._claimable(keys[:1], self._demand))
+        if gone := [key for key in keys if key in self._read and not self._read[key].tasks]:
+            self._heads_changed(gone)
+
+    def read_on(self, key: str) -> None:
+        """Read more of a class."""
+        there = len(self._read[key].tasks)
+        self._read[key] = ClassTasks(*self._claimable([key], 2 * there + self._demand))
+
+    def _claimable(self, keys: Sequence[str], count: int) -> tuple[list[Document], bool]:
+        """The first tasks of these classes, and whether there are no more."""
+        limit = count * 4**self.crowd + 1
+        found = self._storage.tasks.claimable(keys, limit)
         return found, len(found) < limit
+
+    def fitting(self, key: str, fit: Mapping[str, Any]) -> list[Document]:
+        """The best tasks of a class that match a filter, and that nobody has chosen."""
+        limit = self._demand + self._counts[key] + 1
+        return [task for task in self._storage.tasks.claimable([key], limit, fit) if self.has(task)]
 
 
 def rank(task: Document) -> tuple[float, bytes]:

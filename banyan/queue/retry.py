@@ -1,6 +1,5 @@
 """Retrying ended tasks: their life starts anew, and so does that of descendants that were cancelled because of them."""
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +9,7 @@ from banyan.domain.continuations import Edge
 from banyan.domain.task import State, Task
 from banyan.domain.transitions import Change, Retry, Revive, decide
 from banyan.errors import BanyanError, Conflict, IllegalTransition, NotFound
+from banyan.queue.apply import announce
 from banyan.queue.context import Context
 from banyan.queue.settle import promote_ready, settle
 from banyan.storage.mongo import Session
@@ -57,7 +57,7 @@ def retry_all(
 def follow(context: Context, retried: Retried) -> None:
     """What comes after the transaction: claims are woken, groups that ended are settled, ready tasks promoted."""
     changes = retried.changes
-    context.hub.work(Counter(task.task_class for task, change in changes if change.claimable))
+    announce(context, changes)
     settle(context, [task.id for task, change in changes if change.ended and task.has_continuations])
     promote_ready(context, [task.id for task, change in changes if change.state == State.INACTIVE])
 

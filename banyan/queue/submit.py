@@ -73,7 +73,7 @@ def submit(
         return answers
     alone = len(tasks) == 1 and not edges and record is None
     ended = _store_whole(context, stored, joining, actor, None if alone else recorded)
-    context.hub.work(parts.claimable(tasks))
+    context.hub.work(parts.claimable(tasks), parts.priorities(tasks))
     ended += parts.ended_parents(tasks)
     if not ended:
         return answers

@@ -58,6 +58,9 @@ class QueueStore:
             return_document=ReturnDocument.AFTER,
         )
 
-    def touch(self, name: str, session: Session) -> None:
-        """Make two claims in a queue with a limit meet: the second to commit is run again."""
-        self._queues.update_one({"name": name}, {"$inc": {"claims": 1}}, session=session)
+    def touch(self, name: str, session: Session) -> Document | None:
+        """Make two claims in a queue meet, or a claim and a change of the queue: the second to commit is run again.
+
+        The queue as it is then; None if there is none.
+        """
+        return self._queues.find_one_and_update({"name": name}, {"$inc": {"claims": 1}}, session=session)

@@ -28,19 +28,32 @@ _MANY = 10_000
 _VIEW = (
     "_id _etag state owner queue command model hold not_before retry_at retry_count max_retry_count retry_delay "
     "abandoned_count host_deaths attempt_count execution worker exit_status cancelled_by has_continuations unsettled "
-    "task_class avoid pending_dependency_count leaving"
+    "task_class avoid pending_dependency_count leaving priority recalled"
 ).split()
 
+_CANDIDATE = (
+    "_id _etag state owner queue model hold not_before attempt_count task_class class_key avoid priority order timeout "
+    "time_available requested_resources requires"
+).split()
+"""What choosing looks at: no field in which a task may carry megabytes."""
+
+_SIZE: Document = {"bytes": {"$bsonSize": "$$ROOT"}}
+"""The size of the whole task."""
+
+MERGED_KEYS = 200
+"""So many classes are read by one query, which MongoDB merges in order without sorting (a limit of its planner)."""
+
 _CLAIM_INDEX = [("class_key", ASCENDING), ("priority", DESCENDING), ("order", ASCENDING)]
-HELD_INDEX = [("worker", 1), ("state", 1), ("execution", 1), ("claim_request", 1)]
+HELD_INDEX = [("worker", 1), ("state", 1), ("recalled", 1), ("execution", 1), ("claim_request", 1)]
 """It has all that a claim looks at in the many tasks that a worker may hold."""
 
 
 class Holding(NamedTuple):
-    """What is said of a task that a worker holds: its state, and the claim that got it."""
+    """What is said of a task that a worker holds: its state, the claim that got it, whether the queue wants it back."""
 
     state: str
     claim_request: str | None
+    recalled: bool
 
 
 def view(document: Mapping[str, Any]) -> Task:
@@ -72,6 +85,8 @@ def view(document: Mapping[str, Any]) -> Task:
         leaving=bool(get("leaving")),
         task_class=get("task_class", ""),
         avoid=tuple(get("avoid", ())),
+        priority=get("priority", 0),
+        recalled=get("recalled"),
     )
 
 
@@ -125,10 +140,12 @@ class TaskStore:
         """Stored documents by id, whole or only some fields of them."""
         return {d["_id"]: d for d in plain(by_ids(self._tasks, ids, fields))}
 
-    def current(self, executions: Mapping[ObjectId, ObjectId], session: Session = None) -> set[ObjectId]:
-        """Those of the attempts (by their tasks) that are the current ones of their tasks."""
-        found = by_ids(self._tasks, executions, ["execution"], session)
-        return {each["execution"] for each in found if each.get("execution") == executions[each["_id"]]}
+    def current(
+        self, executions: Mapping[ObjectId, ObjectId], fields: Iterable[str], session: Session = None
+    ) -> dict[ObjectId, Document]:
+        """Of tasks (id to attempt) whose current attempt this is: these fields, by the attempt."""
+        found = plain(by_ids(self._tasks, executions, ["execution", *fields], session))
+        return {each["execution"]: each for each in found if each.get("execution") == executions[each["_id"]]}
 
     def commit(self, changes: Sequence[tuple[Task, Change]], now: datetime, session: Session = None) -> set[ObjectId]:
         """Write each change if its task is still as it was read; the ids of those that were written.
@@ -253,30 +270,29 @@ class TaskStore:
                 ordered=False,
             )
 
-    def class_heads(self, session: Session = None) -> list[Document]:
-        """The best claimable task of every class, not `plain` yet; costs one step for each class, not for each task."""
-        order = dict(_CLAIM_INDEX)
+    def class_heads(self, keys: Sequence[str] | None = None, session: Session = None) -> list[Document]:
+        """The best claimable task of every class, or of those with these keys, as a candidate, not `plain` yet.
+
+        It costs one step for each class, not for each task.
+        """
+        wanted: Document = {"$gt": ""} if keys is None else {"$in": list(keys)}
+        first: Document = {name: f"${name}" for name in _CANDIDATE} | _SIZE
         pipeline: list[Mapping[str, Any]] = [
-            {"$match": {"class_key": {"$gt": ""}}},
-            {"$sort": order},
-            {"$group": {"_id": "$class_key", "head": {"$first": "$$ROOT"}}},
+            {"$match": {"class_key": wanted}},
+            {"$sort": dict(_CLAIM_INDEX)},
+            {"$group": {"_id": "$class_key", "head": {"$first": first}}},
         ]
         return [d["head"] for d in self._tasks.aggregate(pipeline, hint="claim", session=session)]
 
-    def claimable(
-        self, class_key: str, worker: ObjectId | None, limit: int, max_timeout: float | None = None
-    ) -> list[Document]:
-        """The best claimable tasks of a class, not `plain` yet; with `worker` without those that are to avoid it.
+    def claimable(self, keys: Sequence[str], limit: int, fit: Mapping[str, Any] | None = None) -> list[Document]:
+        """The best claimable tasks of these classes (`MERGED_KEYS` at most) as candidates, not `plain` yet.
 
-        Of large ones only as many as one reply of MongoDB holds (16 MiB), and at least one.
-        With `max_timeout` (seconds) only those that surely end within it.
+        With `fit` (a filter) only those that match it.
         """
-        where: Document = {"class_key": class_key}
-        if worker is not None:
-            where["avoid"] = {"$ne": worker}
-        if max_timeout is not None:
-            where["timeout"] = {"$lte": max_timeout}
-        return self._tasks.find(where).sort(_CLAIM_INDEX[1:]).hint("claim").batch_size(limit).limit(-limit).to_list()
+        where: Document = {"class_key": keys[0] if len(keys) == 1 else {"$in": list(keys)}, **(fit or {})}
+        fields: Document = dict.fromkeys(_CANDIDATE, 1) | _SIZE
+        found = self._tasks.find(where, fields).sort(_CLAIM_INDEX[1:]).hint("claim")
+        return found.batch_size(limit).limit(limit).to_list()
 
     def held_by(self, worker: ObjectId, session: Session = None) -> list[Document]:
         """Views of the running tasks that a worker holds, with when and by which request they were claimed."""
@@ -285,14 +301,42 @@ class TaskStore:
 
     def holdings(self, worker: ObjectId) -> dict[ObjectId, Holding]:
         """The attempts that a worker has, by id, as the index alone tells them."""
-        fields = {"_id": 0, "execution": 1, "state": 1, "claim_request": 1}
+        fields = {"_id": 0, "execution": 1, "state": 1, "claim_request": 1, "recalled": 1}
         found = self._tasks.find({"worker": worker}, fields).hint("held").batch_size(_MANY).to_list()
-        return {d["execution"]: Holding(d["state"], d.get("claim_request")) for d in found}
+        return {d["execution"]: Holding(d["state"], d.get("claim_request"), bool(d.get("recalled"))) for d in found}
 
-    def to_cancel(self, worker: ObjectId) -> list[ObjectId]:
-        """The attempts of a worker that it shall end."""
-        where = {"worker": worker, "state": State.PENDING_CANCELLATION}
-        return [d["execution"] for d in self._tasks.find(where, {"_id": 0, "execution": 1}).hint("held")]
+    def to_end(self, worker: ObjectId) -> tuple[list[ObjectId], list[ObjectId]]:
+        """The attempts of a worker that it shall end, and those that it shall give back if they have not begun."""
+        recalled = {"worker": worker, "state": State.RUNNING, "recalled": {"$gt": ""}}
+        where = {"$or": [{"worker": worker, "state": State.PENDING_CANCELLATION}, recalled]}
+        found = self._tasks.find(where, {"_id": 0, "execution": 1, "state": 1}).hint("held").to_list()
+        cancel = [d["execution"] for d in found if d["state"] == State.PENDING_CANCELLATION]
+        return cancel, [d["execution"] for d in found if d["state"] == State.RUNNING]
+
+    def recall(self, where: Mapping[str, Any], purpose: str) -> dict[ObjectId, list[ObjectId]]:
+        """Want those of the matching tasks back that no worker is known to have begun; their ids, by worker."""
+        unbegun = {**where, "state": State.RUNNING, "worker": {"$exists": True}, "time_started": None}
+        by_worker: dict[ObjectId, list[ObjectId]] = {}
+        for task in self._tasks.find(unbegun, {"worker": 1}):
+            by_worker.setdefault(task["worker"], []).append(task["_id"])
+        for worker, tasks in by_worker.items():
+            same = {"_id": {"$in": tasks}, "worker": worker, "state": State.RUNNING, "time_started": None}
+            self._tasks.update_many(same, {"$set": {"recalled": purpose}})
+        return by_worker
+
+    def still_recalled(self, tasks: Iterable[ObjectId]) -> list[ObjectId]:
+        """Those of the tasks that are wanted back, and whose workers have not answered."""
+        where = {
+            "_id": {"$in": list(tasks)},
+            "state": State.RUNNING,
+            "recalled": {"$exists": True},
+            "time_started": None,
+        }
+        return [d["_id"] for d in self._tasks.find(where, {"_id": 1})]
+
+    def end_recall(self, tasks: Iterable[ObjectId]) -> None:
+        """Want tasks back no longer."""
+        self._tasks.update_many({"_id": {"$in": list(tasks)}}, {"$unset": {"recalled": 1}})
 
     def of_attempts(self, worker: ObjectId, executions: Iterable[ObjectId]) -> dict[ObjectId, ObjectId]:
         """Which tasks these attempts of a worker are of, by attempt; those that it no longer has are left out."""
@@ -331,7 +375,7 @@ class TaskStore:
             [
                 UpdateOne(
                     {"_id": task, "execution": execution, "state": {"$in": sorted(LIVE)}},
-                    {"$set": {**fields[task], "_etag": revision}},
+                    {"$set": {**fields[task], "_etag": revision}, "$unset": {"recalled": 1}},
                 )
                 for task, execution in execution_by_task.items()
             ],
@@ -411,7 +455,7 @@ def _changed_fields(task: Task, change: Change) -> Document:
     fields: Document = {**change.fields, "state": change.state}
     fields["class_key"] = task.task_class if change.claimable else None
     waits = change.state == State.AVAILABLE and not change.claimable and not task.hold
-    fields["wake_at"] = _earliest(task, change) if waits else None
+    fields["wake_at"] = (change.wake_at or _earliest(task, change)) if waits else None
     if change.ended and task.has_continuations:
         fields["unsettled"] = True
     if change.state != State.INACTIVE:

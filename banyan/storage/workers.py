@@ -72,6 +72,11 @@ class WorkerStore:
             seen["claim_number"] = number
         return self._heard.find_one_and_update(where, {"$set": seen})
 
+    def claims_by_hand(self, worker: ObjectId, session: Session) -> Document | None:
+        """Make a claim by hand meet a change of the worker's state; the worker, None if it is lost, gone or unknown."""
+        alive = {"_id": worker, "state": {"$in": list(ALIVE)}}
+        return self._workers.find_one_and_update(alive, {"$inc": {"claims_by_hand": 1}}, session=session)
+
     def silent_since(self, before: datetime) -> list[ObjectId]:
         """Workers that count as alive and were last heard of before `before`."""
         where = {"state": {"$in": list(ALIVE)}, "last_seen": {"$lt": before}}

@@ -87,15 +87,15 @@ def test_every_write_changes_the_revision(tasks: TaskStore) -> None:
 
 def test_the_best_of_a_class_come_first_and_claimed_ones_not_at_all(tasks: TaskStore) -> None:
     low, high, old = add(tasks), add(tasks, priority=5), add(tasks)
-    assert [d["_id"] for d in tasks.claimable("k", WORKER, 10)] == [high.id, low.id, old.id]
+    assert [d["_id"] for d in tasks.claimable(["k"], 10)] == [high.id, low.id, old.id]
     claim(tasks, high)
-    assert [d["_id"] for d in tasks.claimable("k", WORKER, 1)] == [low.id]
+    assert [d["_id"] for d in tasks.claimable(["k"], 1)] == [low.id]
 
 
 def test_a_task_is_not_offered_to_a_worker_that_it_avoids(tasks: TaskStore) -> None:
     task = add(tasks, avoid=[WORKER])
-    assert tasks.claimable("k", WORKER, 10) == []
-    assert [d["_id"] for d in tasks.claimable("k", ObjectId(), 10)] == [task.id]
+    assert tasks.claimable(["k"], 10, {"avoid": {"$ne": WORKER}}) == []
+    assert [d["_id"] for d in tasks.claimable(["k"], 10, {"avoid": {"$ne": ObjectId()}})] == [task.id]
 
 
 def test_the_head_of_each_class_is_its_best_task(tasks: TaskStore) -> None:

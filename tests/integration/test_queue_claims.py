@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
+from banyan.domain.line import Waiting
 from banyan.domain.matching import Offer
 from banyan.domain.resources import Resources
 from banyan.errors import Conflict
 from banyan.queue.cancel import cancel
-from banyan.queue.choose import Wanted, choose
+from banyan.queue.choose import Ahead, Wanted, choose
 from banyan.queue.claim import claim
 from banyan.queue.context import Context
 from banyan.queue.delete import delete
@@ -47,9 +48,18 @@ def wants(context: Context, worker: SimulatedWorker, max_tasks: int = 1) -> Want
     document = context.storage.workers.load(worker.id)
     assert document is not None
     offer = Offer.of(document)
-    return Wanted(
-        worker=document, offer=offer, free=offer.total, max_tasks=max_tasks, ahead={}, request=str(ObjectId())
-    )
+    return Wanted(worker=document, offer=offer, free=offer.total, max_tasks=max_tasks, request=str(ObjectId()))
+
+
+def worker_total(worker: SimulatedWorker) -> Resources:
+    """All that a worker has."""
+    return Resources.from_document(worker.resources)
+
+
+def add_queue(context: Context, name: str, **fields: Any) -> None:
+    """A new queue."""
+    queue = {"name": name, "paused": False, "max_running": None, "weight": 1.0, "_etag": "1"}
+    context.storage.queues.add({**queue, **fields})
 
 
 def attempts(context: Context, id: ObjectId) -> list[dict[str, Any]]:
@@ -98,7 +108,7 @@ def test_claims_of_one_round_each_get_tasks_that_their_worker_may_have(context: 
 def test_in_a_crowd_of_servers_each_claim_of_a_round_gets_some_other_task(context: Context) -> None:
     ids = post(context, *[task() for _ in range(9)])
     claims = [wants(context, SimulatedWorker(context)) for _ in range(8)]
-    pool = Pool(context, context.storage.tasks.class_heads(), len(claims), crowd=1)
+    pool = Pool(context, context.heads.current(context.storage.tasks.class_heads), len(claims), crowd=1)
     chosen = [each["_id"] for wanted in claims for each in choose(context, wanted, pool).tasks]
     assert len(set(chosen)) == len(claims)
     assert set(chosen) <= set(ids)
@@ -122,13 +132,105 @@ def test_labels_capabilities_and_queues_must_match(context: Context) -> None:
     assert states(context, [model]) == ["available"]
 
 
-def test_asking_ahead_grants_only_the_named_class(context: Context) -> None:
-    small = post(context, *[task() for _ in range(10)])
-    post(context, *[task(requested_resources={"cores": 2}) for _ in range(10)])
+def ahead(seconds: float = 2.0, cores: float = 2, **more: Any) -> Ahead:
+    """A worker with room for so many seconds of work, of which a task of any class takes a tenth of one."""
+    soon = Resources.from_document({"cores": cores})
+    known: dict[str, Any] = {"seconds": seconds, "most": 1000, "other": 0.1, "soon": soon}
+    return Ahead(**(known | more))
+
+
+def test_as_much_is_granted_ahead_as_is_to_wait(context: Context) -> None:
+    ids = post(context, *[task() for _ in range(30)])
     worker = SimulatedWorker(context, resources={"cores": 2})
-    key = context.storage.tasks.documents([small[0]])[small[0]]["task_class"]
-    assert len(worker.claim(0, ahead={key: 4}).tasks) == 4
-    assert len(worker.claim(0).tasks) == 0
+    assert [each["_id"] for each in worker.claim(0, ahead=ahead()).tasks] == ids[:20]
+    there = Waiting(turn=0.0, seconds=0.1, tasks=[(0, 20, str(ids[19]))])
+    assert not worker.claim(0, ahead=ahead(waiting={"default": there})).tasks
+    fewer = Waiting(turn=0.0, seconds=0.1, tasks=[(0, 15, str(ids[19]))])
+    assert [each["_id"] for each in worker.claim(0, ahead=ahead(waiting={"default": fewer})).tasks] == ids[20:25]
+
+
+def test_what_is_granted_ahead_has_the_order_of_priority_and_age_over_all_classes(context: Context) -> None:
+    small = post(context, *[task(priority=priority) for priority in (0, 9, 5)])
+    large = post(context, *[task(priority=priority, requested_resources={"cores": 2}) for priority in (7, 0, 9)])
+    worker = SimulatedWorker(context, resources={"cores": 2})
+    order = [small[1], large[2], large[0], small[2], small[0], large[1]]
+    assert [each["_id"] for each in worker.claim(0, ahead=ahead()).tasks] == order
+
+
+def test_what_comes_first_is_granted_to_a_worker_at_which_enough_waits(context: Context) -> None:
+    worker = SimulatedWorker(context, resources={"cores": 2})
+    ids = post(context, *[task() for _ in range(20)])
+    worker.claim(0, ahead=ahead())
+    there = {"default": Waiting(turn=0.0, seconds=0.1, tasks=[(0, 20, str(ids[-1]))])}
+    post(context, *[task(priority=-1) for _ in range(5)])
+    assert not worker.claim(0, ahead=ahead(waiting=there)).tasks
+    urgent = post(context, *[task(priority=5) for _ in range(3)])
+    assert [each["_id"] for each in worker.claim(0, ahead=ahead(waiting=there)).tasks] == urgent
+
+
+def test_a_queue_that_comes_later_has_its_share_of_what_waits(context: Context) -> None:
+    for name in ("a", "b"):
+        add_queue(context, name, weight=3.0 if name == "a" else 1.0)
+    worker = SimulatedWorker(context, resources={"cores": 2})
+    first = post(context, *[task(queue="b") for _ in range(100)])
+    worker.claim(0, ahead=ahead())
+    there = {"b": Waiting(turn=5.0, seconds=0.1, tasks=[(0, 20, str(first[19]))])}
+    post(context, *[task(queue="a") for _ in range(100)])
+    granted = worker.claim(0, ahead=ahead(turn=5.0, turns={"b": 5.0}, waiting=there)).tasks
+    assert Counter(each["queue"] for each in granted) == {"a": 15}
+    assert {each["weight"] for each in granted} == {3.0}
+
+
+def test_shares_hold_over_what_is_granted_ahead(context: Context) -> None:
+    add_queue(context, "a", weight=3.0)
+    add_queue(context, "b")
+    post(context, *[task(queue=name) for name in "ab" for _ in range(100)])
+    granted = SimulatedWorker(context, resources={"cores": 2}).claim(0, ahead=ahead()).tasks
+    assert Counter(each["queue"] for each in granted) == {"a": 15, "b": 5}
+
+
+def test_nothing_of_a_queue_with_a_limit_is_granted_ahead(context: Context) -> None:
+    add_queue(context, "limited", max_running=5)
+    post(context, *[task(queue="limited") for _ in range(10)])
+    ids = post(context, *[task() for _ in range(3)])
+    worker = SimulatedWorker(context, resources={"cores": 2})
+    assert [each["_id"] for each in worker.claim(0, ahead=ahead()).tasks] == ids
+
+
+def test_a_task_of_which_nobody_knows_how_long_it_takes_ends_the_line(context: Context) -> None:
+    known, unknown, _ = post(context, task(), task(requires={"a": "b"}), task())
+    key = context.storage.tasks.documents([known])[known]["task_class"]
+    worker = SimulatedWorker(context, resources={"cores": 2}, labels={"a": "b"})
+    asked = ahead(classes={key: 0.1}, other=None)
+    assert [each["_id"] for each in worker.claim(0, ahead=asked).tasks] == [known]
+    (urgent,) = post(context, task(requires={"a": "b"}, priority=1))
+    there = {"default": Waiting(turn=0.0, seconds=0.1, tasks=[(0, 1, str(known))])}
+    granted = worker.claim(0, ahead=ahead(classes={key: 0.1}, other=None, waiting=there)).tasks
+    assert [each["_id"] for each in granted] == [urgent]
+    assert states(context, [unknown]) == ["available"]
+
+
+def test_what_does_not_fit_soon_is_passed_over_until_it_has_waited_long(context: Context) -> None:
+    (wide,) = post(context, task(requested_resources={"cores": 4}))
+    small = post(context, *[task() for _ in range(3)])
+    worker = SimulatedWorker(context, resources={"cores": 4})
+    assert [each["_id"] for each in worker.claim(0, ahead=ahead(cores=1)).tasks] == small
+    post(context, *[task() for _ in range(3)])
+    long_ago = context.now() - timedelta(seconds=60)
+    context.storage.db["tasks"].update_one({"_id": wide}, {"$set": {"time_available": long_ago}})
+    assert not worker.claim(0, ahead=ahead(cores=1)).tasks
+
+
+def test_tasks_whose_requests_are_alike_share_a_class_and_are_granted_exactly(context: Context) -> None:
+    sizes = [10_000_000 + n for n in range(50)]
+    ids = post(context, *[task(requested_resources={"cores": 1, "memory": size}) for size in sizes])
+    assert len({each["task_class"] for each in context.storage.tasks.documents(ids).values()}) == 1
+    worker = SimulatedWorker(context, resources={"cores": 1000, "memory": sizes[20]})
+    assert [each["_id"] for each in worker.claim(1, free=worker_total(worker)).tasks] == ids[:1]
+    worker.end()
+    held = worker.run_all()
+    assert held == 20
+    assert states(context, ids[21:]) == ["available"] * 29
 
 
 def test_twenty_workers_claiming_at_once_give_each_task_one_attempt(context: Context) -> None:
@@ -522,7 +624,8 @@ def test_of_very_large_tasks_a_claim_reads_no_more_than_one_reply_holds(context:
     for _ in range(6):
         post(context, task(stdin="x" * 5_000_000))
     (first,) = context.storage.tasks.class_heads()
-    assert len(context.storage.tasks.claimable(first["class_key"], worker.id, 100)) == 3
+    assert first["bytes"] > 5_000_000
+    assert "stdin" not in first
     granted = worker.claim(6).tasks
     assert 3 <= len(granted) < 6
     assert len({each["_id"] for each in [*granted, *worker.claim(6).tasks]}) == 6

@@ -208,19 +208,6 @@ def test_a_full_queue_keeps_no_other_queue_waiting(context: Context) -> None:
         assert [grant["_id"] for grant in worker.claim(1, free=Resources(millicores=1000)).tasks] == [id]
 
 
-def test_nothing_is_asked_ahead_past_a_task_that_comes_first(context: Context) -> None:
-    """A worker that only refills its local queue would else never look at the wide task."""
-    (small,) = post(context, task())
-    (wide,) = post(context, task(requested_resources={"cores": 2}))
-    post(context, *[task() for _ in range(5)])
-    key = context.storage.tasks.documents([small])[small]["task_class"]
-    worker = SimulatedWorker(context, resources={"cores": 2})
-    assert [grant["_id"] for grant in worker.claim(0, ahead={key: 4}).tasks] == [small]
-    worker.end()
-    assert list(worker.claim(0, ahead={key: 4}).tasks) == []
-    assert [grant["_id"] for grant in worker.claim(1).tasks] == [wide]
-
-
 def test_tasks_without_a_limit_hide_none_that_fits_a_short_life(context: Context) -> None:
     post(context, *[task() for _ in range(20)])
     (short,) = post(context, task(timeout=10.0))
@@ -233,15 +220,11 @@ def test_tasks_without_a_limit_hide_none_that_fits_a_short_life(context: Context
 def test_only_an_active_and_fitting_worker_claims_by_hand(context: Context) -> None:
     (wide,) = post(context, task(requested_resources={"cores": 8}))
     worker = SimulatedWorker(context, resources={"cores": 4})
-    stored = context.storage.workers.load(worker.id)
-    document = context.storage.tasks.document(wide)
-    assert stored is not None
-    assert document is not None
     with pytest.raises(IllegalTransition, match="lacks cores 8"):
-        claim_one(context, stored, document)
+        claim_one(context, worker.id, wide)
     leave(context, worker.id)
     with pytest.raises(Conflict, match="lost or gone"):
-        claim_one(context, stored, document)
+        claim_one(context, worker.id, wide)
 
 
 def test_a_held_child_survives_the_deletion_of_its_parent(context: Context) -> None:

@@ -107,8 +107,7 @@ def test_a_claim_that_is_recorded_twice_is_recorded_once(context: Context) -> No
 def test_a_task_can_be_claimed_by_hand(context: Context) -> None:
     (id,) = post(context, task())
     worker = SimulatedWorker(context)
-    document = context.storage.tasks.document(id) or {}
-    granted = claim_one(context, context.storage.workers.load(worker.id) or {}, document)
+    granted = claim_one(context, worker.id, id)
     assert context.storage.executions.of_task(id)[0]["_id"] == granted["execution"]
 
 

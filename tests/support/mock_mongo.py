@@ -36,6 +36,27 @@ class _Collection(collection.Collection):
         plain = [bson.decode(each.raw, _CODEC) if isinstance(each, RawBSONDocument) else each for each in documents]
         return super().insert_many(plain, *arguments, **more)  # type: ignore[no-untyped-call]
 
+    def find(self, filter: Any = None, projection: Any = None, *arguments: Any, **more: Any) -> Any:
+        known = projection and {name: each for name, each in projection.items() if each != _BSON_SIZE}
+        return super().find(filter, known, *arguments, **more)  # type: ignore[no-untyped-call]
+
+    def aggregate(self, pipeline: Any, *arguments: Any, **more: Any) -> Any:
+        return super().aggregate(_without_sizes(pipeline), *arguments, **more)  # type: ignore[no-untyped-call]
+
+
+_BSON_SIZE = {"$bsonSize": "$$ROOT"}
+"""The mock does not know how large a document is: it shows none."""
+
+
+def _without_sizes(value: Any) -> Any:
+    """A pipeline that the mock understands: of a first document it takes the whole, not an object of some fields."""
+    if isinstance(value, dict):
+        return {
+            name: "$$ROOT" if name == "$first" and isinstance(each, dict) else _without_sizes(each)
+            for name, each in value.items()
+        }
+    return [_without_sizes(each) for each in value] if isinstance(value, list) else value
+
 
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
 

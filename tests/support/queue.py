@@ -57,7 +57,7 @@ class Interrupting(Hub):
         super().__init__(context.storage)
         self._act = act
 
-    def work(self, counts: Mapping[str, int]) -> None:
+    def work(self, counts: Mapping[str, int], priorities: Mapping[str, float] | None = None) -> None:
         self._act()
 
 

@@ -25,10 +25,11 @@ def test_a_queue_that_was_empty_does_not_catch_up() -> None:
     assert turns == {"a": 50, "b": 50}
 
 
-def test_a_queue_that_ran_empty_and_fills_again_starts_level() -> None:
+def test_a_queue_that_could_not_be_served_for_a_while_gains_no_credit() -> None:
+    """It was paused, full, or no worker that asked could take its tasks."""
     shares = Shares()
     weights = {"a": 1.0, "b": 1.0}
     taken(shares, ["a", "b"], weights, 10)
-    shares.rest(["a"])
-    taken(shares, ["a"], weights, 100)
-    assert taken(shares, ["a", "b"], weights, 10) == {"a": 5, "b": 5}
+    taken(shares, ["a"], weights, 32)
+    for count in (2, 8, 32):
+        assert taken(shares, ["a", "b"], weights, count) == {"a": count / 2, "b": count / 2}

@@ -55,6 +55,8 @@ REGISTRATION: dict[str, Rules] = _FIELDS | {
 }
 """The body of `POST /workers`."""
 
+MAX_TURN = 1e15
+
 CLAIM: dict[str, Rules] = {
     "request": text(100, required=True, minlength=1),
     "resources": {**RESOURCES, "required": True},
@@ -65,7 +67,22 @@ CLAIM: dict[str, Rules] = {
     "number": optional(whole(maximum=2**53)),
     "draining": flag(),
     "wait": {"type": "number", "min": 0, "max": MAX_COUNT},
-    "ahead": names_to("amounts"),
+    "ahead": optional(
+        mapping(
+            seconds=number(maximum=3600, required=True),
+            most=whole(maximum=10_000),
+            classes=names_to("amounts"),
+            other=number(),
+            resources=RESOURCES,
+        )
+    ),
+    "turn": number(maximum=MAX_TURN),
+    "turns": {**names_to("amounts"), "check_with": "names_to_turns"},
+    "waiting": {
+        "type": "dict",
+        "check_with": "waiting",
+        "meta": {"free": True, "values": mapping(turn=number(), seconds=number(), tasks={"type": "list"})},
+    },
     "forgotten": texts(10_000),
 }
 """The body of `POST /workers/<id>/claim`."""

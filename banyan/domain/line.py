@@ -1,0 +1,86 @@
+"""The tasks that wait at one worker, in the order in which it will start them, and where another task would come."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """The tasks of one queue that wait at a worker.
+
+    `turn` is the start tag of the first (see `Shares`: tags of a queue are 1/weight apart), `seconds` what one of them
+    takes of the worker's time, `tasks` how many wait of each priority, highest first, with the order of the last.
+    """
+
+    turn: float
+    seconds: float
+    tasks: Sequence[tuple[float, int, str]]
+
+    @property
+    def count(self) -> int:
+        """How many wait."""
+        return sum(count for _, count, _ in self.tasks)
+
+    def before(self, priority: float, order: str) -> int:
+        """How many of them come before a task of this priority and age."""
+        return sum(count for p, count, last in self.tasks if p > priority or (p == priority and last < order))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a task would stand: its start tag, how many seconds of work come before it, and whether something comes after."""
+
+    tag: float
+    seconds: float
+    precedes: bool
+
+
+class Line:
+    """What waits at a worker, with what is added to it.
+
+    `turn` is the worker's virtual time, `turns` the next start tags of queues.
+    """
+
+    def __init__(
+        self, turn: float, turns: Mapping[str, float], waiting: Mapping[str, Waiting], weights: Mapping[str, float]
+    ) -> None:
+        self._turn = turn
+        self._turns = turns
+        self._waiting = waiting
+        self._weights = weights
+        self._added: Counter[str] = Counter()
+        self._added_seconds = 0.0
+
+    def place(self, queue: str, priority: float, order: str) -> Place:
+        """Where the next task of a queue would come; tasks of a queue are to be added best first."""
+        there = self._waiting.get(queue)
+        earlier = 0 if there is None else there.before(priority, order)
+        first = self._turns.get(queue, self._turn) if there is None else there.turn
+        tag = max(first, self._turn) + (self._added[queue] + earlier) / self._weight(queue)
+        precedes = (there is not None and earlier < there.count) or self._others_after(queue, tag)
+        return Place(tag=tag, seconds=self._added_seconds + self._seconds_before(tag), precedes=precedes)
+
+    def add(self, queue: str, seconds: float) -> None:
+        """Put a task of a queue where it comes."""
+        self._added[queue] += 1
+        self._added_seconds += seconds
+
+    def _others_after(self, queue: str, tag: float) -> bool:
+        """Whether something of another queue that waits would be started after this."""
+        return any(tag < self._last_tag(name, there) for name, there in self._waiting.items() if name != queue)
+
+    def _last_tag(self, queue: str, there: Waiting) -> float:
+        last = there.count + self._added[queue] - 1
+        return there.turn + last / self._weight(queue)
+
+    def _seconds_before(self, tag: float) -> float:
+        return sum(there.seconds * self._earlier(queue, there, tag) for queue, there in self._waiting.items())
+
+    def _earlier(self, queue: str, there: Waiting, tag: float) -> int:
+        """How many of those that wait in a queue have an earlier tag."""
+        return min(there.count, max(0, math.ceil((tag - there.turn) * self._weight(queue) - 1e-9)))
+
+    def _weight(self, queue: str) -> float:
+        return max(self._weights.get(queue, 1.0), 1e-6)

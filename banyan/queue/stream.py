@@ -1,0 +1,158 @@
+"""The tasks of one queue that a claim could be given, best first; read from MongoDB only as far as they are wanted."""
+
+import heapq
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from bson import ObjectId
+
+from banyan.domain.resources import Resources
+from banyan.queue.pool import Pool, rank
+from banyan.storage.tasks import MERGED_KEYS
+
+Document = dict[str, Any]
+
+_Entry = tuple[float, bytes, str, int, Document | None]
+"""The next task of a class: its rank, the key of the class, its place in what was read of it; None: to be read."""
+
+
+class Suitability:
+    """Which tasks a worker may have at all, whatever is free: those that fit it, end in time, and do not avoid it."""
+
+    def __init__(self, worker: ObjectId, total: Resources, timeout_seconds: float | None) -> None:
+        self._worker = worker
+        self._total = total
+        self._timeout_seconds = timeout_seconds
+
+    def __call__(self, task: Document) -> bool:
+        """Whether the worker may have this very task: classes are only alike."""
+        left = self._timeout_seconds
+        in_time = left is None or task.get("timeout", float("inf")) <= left
+        return in_time and self._worker not in task.get("avoid", ()) and resources_of(task).fits(self._total)
+
+    def filter(self) -> Mapping[str, Any]:
+        """The same for MongoDB, but for amounts with names of users' own."""
+        amounts = {
+            "cores": self._total.millicores / 1000,
+            "memory": self._total.memory_bytes,
+            "scratch": self._total.scratch_bytes,
+            "gpu_memory": self._total.gpu_memory_bytes,
+        }
+        fit: Document = {f"requested_resources.{name}": {"$not": {"$gt": most}} for name, most in amounts.items()}
+        fit["avoid"] = {"$ne": self._worker}
+        if self._timeout_seconds is not None:
+            fit["timeout"] = {"$lte": self._timeout_seconds}
+        return fit
+
+
+def resources_of(task: Mapping[str, Any]) -> Resources:
+    """What a candidate asks for, exactly."""
+    return Resources.from_document(task.get("requested_resources") or {"cores": 1})
+
+
+class Candidates(Protocol):
+    """Tasks of a queue, best first."""
+
+    def peek(self) -> Document | None:
+        """The next task; None when there are no more."""
+
+    def advance(self) -> None:
+        """Go on behind the next task."""
+
+    def drop(self) -> None:
+        """Leave out the whole class of the next task."""
+
+
+class Stream:
+    """Candidates in the order of their ranks."""
+
+    def __init__(self, pool: Pool, heads: Sequence[Document], suits: Suitability) -> None:
+        """`heads` are those of the classes that the worker could take tasks of, best first."""
+        self.missed = False
+        """Whether other claims of the round took what would have been chosen."""
+        self._pool = pool
+        self._suits = suits
+        self._heap: list[_Entry] = [(*rank(head), head["class_key"], 0, head) for head in heads]
+        self._own: dict[str, list[Document]] = {}
+        """Classes whose first tasks do not suit the worker: those that do."""
+
+    def peek(self) -> Document | None:
+        """The next task."""
+        while self._heap:
+            key, index, task = self._heap[0][2:]
+            actual = self._actual(key, index, task)
+            if actual is None:
+                continue
+            if actual is not task:
+                heapq.heapreplace(self._heap, (*rank(actual), key, index, actual))
+            elif not self._pool.has(actual):
+                self.missed = True
+                self.advance()
+            elif self._suits(actual):
+                return actual
+            elif key in self._own:
+                self.advance()
+            else:
+                self._own[key] = self._pool.fitting(key, self._suits.filter())
+                self._go_to(key, 0)
+        return None
+
+    def _actual(self, key: str, index: int, task: Document | None) -> Document | None:
+        """The task at this place of its class; None if that had to be read first, or the class has no more."""
+        if key in self._own:
+            tasks, complete = self._own[key], True
+        elif (known := self._pool.known(key)) is not None:
+            tasks, complete = known.tasks, known.complete
+        elif task is not None:
+            return task
+        else:
+            self._read(key)
+            return None
+        if index < len(tasks):
+            return tasks[index]
+        if complete:
+            heapq.heappop(self._heap)
+        else:
+            self._pool.read_on(key)
+        return None
+
+    def _read(self, key: str) -> None:
+        """Read this class, with others that may come next."""
+        others = [entry[2] for entry in heapq.nsmallest(MERGED_KEYS, self._heap) if self._pool.known(entry[2]) is None]
+        self._pool.read([key, *(other for other in others if other != key)][:MERGED_KEYS])
+
+    def advance(self) -> None:
+        """Go on behind the next task, whose successor in its class is looked up when it is wanted."""
+        self._go_to(self._heap[0][2], self._heap[0][3] + 1)
+
+    def _go_to(self, key: str, index: int) -> None:
+        heapq.heapreplace(self._heap, (*self._heap[0][:2], key, index, None))
+
+    def drop(self) -> None:
+        """Leave out the class of the next task."""
+        heapq.heappop(self._heap)
+
+
+class Scattered:
+    """Any of the first candidates in any order: where servers compete, the best are not wanted by all of them."""
+
+    def __init__(self, stream: Stream, count: int) -> None:
+        found: list[Document] = []
+        while len(found) < count and (task := stream.peek()) is not None:
+            found.append(task)
+            stream.advance()
+        self._tasks = random.sample(found, len(found))
+
+    def peek(self) -> Document | None:
+        """The next task."""
+        return self._tasks[-1] if self._tasks else None
+
+    def advance(self) -> None:
+        """Go on behind the next task."""
+        self._tasks.pop()
+
+    def drop(self) -> None:
+        """Leave out the class of the next task."""
+        key = self._tasks[-1]["class_key"]
+        self._tasks = [task for task in self._tasks if task["class_key"] != key]
