@@ -10,12 +10,16 @@ from banyan.api.context import context
 from banyan.api.routes import ADMIN, route
 from banyan.api.schema.workers import QUEUE
 from banyan.api.validation import validated_changes
+from banyan.domain.task import FOR_WORK
 from banyan.errors import Conflict, Invalid, NotFound, PreconditionFailed
+from banyan.queue.recall import take_back
 from banyan.spelling import unknown
 
 Document = dict[str, Any]
 
 _EVERYONE = 1_000_000
+_FLOW = frozenset({"paused", "max_running", "weight"})
+"""What decides which of the queue's tasks start: those that workers hold and have not begun are taken back for it."""
 _TOLD = ("name", "paused", "max_running", "weight")
 
 
@@ -55,6 +59,8 @@ def change_queue(name: str) -> Document:
     changed = queues.change(known["_id"], changes, context().now(), revision=wanted)
     if changed is None:
         raise Conflict(f"queue {name!r} was changed meanwhile; read it again")
+    if _FLOW & changes.keys():
+        take_back(context(), {"queue": name}, FOR_WORK)
     _wake(name)
     return _shown(changed)
 

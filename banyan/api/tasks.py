@@ -21,14 +21,17 @@ from banyan.queue import cancel as cancelling
 from banyan.queue import explain as explaining
 from banyan.queue import retry as retrying
 from banyan.queue.delete import delete
+from banyan.queue.recall import WAIT_SECONDS
 from banyan.queue.submit import submit
-from banyan.queue.update import Update, existing, owned, update
+from banyan.queue.update import ALWAYS, Update, existing, owned, take_back_for_edit, update
 
 Document = dict[str, Any]
 
 STEERS = (PROVIDER, ADMIN)
 _ANSWERED = ("_id", "_etag", "_created", "_updated", "state")
 _BATCH = 1000
+_EDITED = 200
+"""So many tasks are taken back from their workers together, to be edited one by one."""
 _STEERING = ("state", "hold", "priority", "queue")
 
 _ITEM: dict[str, Rules] = {"_id": identifier(required=True)}
@@ -81,14 +84,19 @@ def wanted(body: Document) -> Update:
     )
 
 
-def change(task_id: ObjectId, body: Document, revision: str | None = None) -> Document:
-    """Make the changes of one PATCH: a worker's by the attempt token, a provider's by ownership."""
+def change(
+    task_id: ObjectId, body: Document, revision: str | None = None, wait_seconds: float = WAIT_SECONDS
+) -> Document:
+    """Make the changes of one PATCH: a worker's by the attempt token, a provider's by ownership.
+
+    `wait_seconds` is for the consent of a worker that holds the task and has not begun it.
+    """
     if "update_execution_data" in body:
         return write_execution_data(task_id, body)
     asked = wanted(body)
     if actor().role == WORKER:
         raise Forbidden("a worker changes a task by update_execution_data with its attempt's token")
-    return shown(update(context(), task_id, asked, actor(), revision))
+    return shown(update(context(), task_id, asked, actor(), revision, wait_seconds))
 
 
 @route("PATCH", "/tasks/<objectid:task_id>", roles=ANYONE, resource="tasks", summary="Change a task", told=_STEERING)
@@ -129,7 +137,25 @@ def _flag(name: str) -> bool:
 
 def _change_list(body: list[Any], dry_run: bool) -> Document:
     check_count(body, context().settings.limits.max_list_items)
-    return {"_status": "OK", "_items": [_change_item(item, dry_run) for item in body]}
+    answers: list[Document] = []
+    for start in range(0, len(body), _EDITED):
+        items = body[start : start + _EDITED]
+        if not dry_run and (tasks := [id for item in items if (id := _edited(item)) is not None]):
+            take_back_for_edit(context(), tasks)
+        answers += [_change_item(item, dry_run) for item in items]
+    return {"_status": "OK", "_items": answers}
+
+
+def _edited(item: Any) -> ObjectId | None:
+    """The user's task that an item changes so that it must not have begun; faults are told in the item's own answer."""
+    try:
+        if {"_id", "state", *ALWAYS} >= item.keys():
+            return None
+        id: ObjectId = validated(_ITEM, {"_id": item["_id"]})["_id"]
+        owned(context(), id, actor())
+    except (BanyanError, AttributeError, KeyError):
+        return None
+    return id
 
 
 def _change_item(item: Any, dry_run: bool) -> Document:
@@ -139,7 +165,7 @@ def _change_item(item: Any, dry_run: bool) -> Document:
         id: ObjectId = validated(_ITEM, {"_id": item["_id"]})["_id"]
         if dry_run:
             return shown(owned(context(), id, actor()))
-        return change(id, {name: value for name, value in item.items() if name != "_id"})
+        return change(id, {name: value for name, value in item.items() if name != "_id"}, wait_seconds=0.0)
     except BanyanError as error:
         return refused(error, item.get("_id") if isinstance(item, dict) else None)
 
@@ -166,12 +192,16 @@ def _change_where(body: Document, dry_run: bool) -> Document:
             applied = cancelling.cancel(context(), ids[start : start + _BATCH], {"user": actor().name})
             updated += len(applied.changed)
         return {"_status": "OK", "matched": len(ids), "updated": updated, "_items": []}
-    for id in ids:
-        try:
-            update(context(), id, asked, actor())
-            updated += 1
-        except BanyanError as error:
-            faults.append(refused(error, id))
+    for start in range(0, len(ids), _EDITED):
+        batch = ids[start : start + _EDITED]
+        if asked.needs_unbegun:
+            take_back_for_edit(context(), batch)
+        for id in batch:
+            try:
+                update(context(), id, asked, actor(), wait_seconds=0.0)
+                updated += 1
+            except BanyanError as error:
+                faults.append(refused(error, id))
     return {"_status": "OK", "matched": len(ids), "updated": updated, "_items": faults[:_BATCH]}
 
 

@@ -30,7 +30,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a task would stand: its start tag, how many seconds of work come before it, and whether something comes after."""
+    """Where a task would stand: its start tag, how much work comes before it, and whether something comes after it."""
 
     tag: float
     seconds: float

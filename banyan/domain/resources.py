@@ -106,8 +106,8 @@ class Resources:
 def rounded_up(amounts: Resources) -> Resources:
     """The largest request that is alike: amounts rounded up to eight steps an octave, other values as they are.
 
-    Requests that are rounded to the same amounts share a class (see `matching`), so that a user who gives every task its
-    own memory request does not make as many classes as tasks.
+    Requests that are rounded to the same amounts share a class (see `matching`), so that a user who gives every task
+    its own memory request does not make as many classes as tasks.
     """
     return _each_amount(amounts, _step_up)
 

@@ -8,8 +8,8 @@ class Shares:
     """Start-time fair queueing: each start moves its queue on by 1/weight, and the queue that is least far on is next.
 
     Time goes on with the starts. A queue that had nothing to offer, was paused or was full, or that no worker could
-    serve, goes on from the present time: it gains no credit. Held in memory only: after a restart all queues begin level,
-    which changes no result, only an order.
+    serve, goes on from the present time: it gains no credit. Held in memory only: after a restart all queues begin
+    level, which changes no result, only an order.
     """
 
     def __init__(self) -> None:

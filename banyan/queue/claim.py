@@ -19,6 +19,7 @@ from banyan.queue.context import Context
 from banyan.queue.grant import GRANTED, attempt, grant
 from banyan.queue.hub import Waiter
 from banyan.queue.inputs import Resolved, resolve
+from banyan.queue.recall import take_over
 from banyan.queue.register import owned_worker
 from banyan.queue.report import give_back, lose
 from banyan.storage.tasks import Holding
@@ -111,11 +112,12 @@ def _wait(context: Context, worker: Document, ask: Ask, waiter: Waiter, news: Ne
             context.hub.pass_on(waiter)
             return News()
         granted = _granted(context, worker, ask)
-        if not granted:
-            context.hub.decline(waiter)
         left = deadline - time.monotonic()
         if granted or news or left <= 0 or context.hub.closed:
+            if not granted:
+                context.hub.decline(waiter)
             return replace(news, tasks=granted)
+        _look_elsewhere(context, worker, ask, waiter)
         called = waiter.wait(left)
         if called is None:
             return News()  # whatever came has woken it, or else is found by the next claim, which comes at once
@@ -126,6 +128,14 @@ def _wait(context: Context, worker: Document, ask: Ask, waiter: Waiter, news: Ne
         worker = current
         if called:
             news = _news(context, worker, ask, context.storage.tasks.holdings(worker["_id"]))
+
+
+def _look_elsewhere(context: Context, worker: Document, ask: Ask, waiter: Waiter) -> None:
+    """Nothing can be claimed: wake another claim for what this one was woken for, and ask for what waits elsewhere."""
+    woken = waiter.offered is not None
+    context.hub.decline(waiter)
+    if worker["state"] == ACTIVE and ask.max_tasks > 0 and (woken or context.quiet.look_for_waiting()):
+        take_over(context, worker, ask.free, ask.max_tasks)
 
 
 def _could_take(

@@ -1,4 +1,4 @@
-"""Which workers hold nothing, so that the claim of an idle one costs little."""
+"""What is known of a quiet time, so that the claim of an idle worker costs little."""
 
 import time
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from bson import ObjectId
 
 _HOLDS_NOTHING_SECONDS = 60.0
+_NOTHING_WAITS_SECONDS = 1.0
 _MOST_WORKERS = 100_000
 
 
@@ -15,6 +16,15 @@ class Quiet:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._holds_nothing: dict[ObjectId, tuple[str, float]] = {}
+        self._nothing_waits_at: float | None = None
+
+    def look_for_waiting(self) -> bool:
+        """Whether to look for work that waits at other workers: once in a while for all claims together."""
+        at = self._clock()
+        if self._nothing_waits_at is not None and at - self._nothing_waits_at < _NOTHING_WAITS_SECONDS:
+            return False
+        self._nothing_waits_at = at
+        return True
 
     def note(self, worker: ObjectId, request: str, *, holds_nothing: bool) -> None:
         """Remember whether a worker holds nothing after its claim `request` was answered."""

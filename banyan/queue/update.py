@@ -8,7 +8,7 @@ from typing import Any
 from bson import ObjectId
 
 from banyan.domain.matching import TaskClass
-from banyan.domain.task import State, Task
+from banyan.domain.task import FOR_EDIT, State, Task
 from banyan.domain.transitions import Change, Due, Release, decide
 from banyan.errors import Conflict, IllegalTransition, Invalid, NotFound, PreconditionFailed
 from banyan.queue.actor import Actor
@@ -17,6 +17,7 @@ from banyan.queue.cancel import cancel
 from banyan.queue.context import Context
 from banyan.queue.graph import add_edges, remove_edges
 from banyan.queue.posting import POSTED, posting_faults
+from banyan.queue.recall import WAIT_SECONDS, take_back
 from banyan.queue.settle import promote_ready, settle
 from banyan.queue.submit import check_size, unknown_queue
 from banyan.storage.mongo import Session
@@ -24,8 +25,8 @@ from banyan.storage.tasks import view
 
 Document = dict[str, Any]
 
-WHILE_AVAILABLE = frozenset({"priority", "queue", "tags", "metadata"})
-"""Fields that change also while a task is available; all others only while it is inactive."""
+ALWAYS = frozenset({"tags", "metadata"})
+"""Fields that change at any time; all others only until the task begins."""
 _CLASS_FIELDS = frozenset({"queue", "requested_resources", "requires", "command", "model"})
 _ROUNDS = 50
 
@@ -48,25 +49,57 @@ class Update:
         return self.continuations is not None or bool(self.add) or bool(self.remove)
 
     @property
+    def needs_unbegun(self) -> bool:
+        """Whether it changes what must not change once the task has begun."""
+        return not ALWAYS.issuperset(self.fields)
+
+    @property
     def only_cancels(self) -> bool:
         """Whether it asks for nothing but a cancellation."""
         return self.state == State.CANCELLED and not self.fields and not self.edits_edges
 
 
-def update(context: Context, task_id: ObjectId, wanted: Update, actor: Actor, revision: str | None = None) -> Document:
+def update(
+    context: Context,
+    task_id: ObjectId,
+    wanted: Update,
+    actor: Actor,
+    revision: str | None = None,
+    wait_seconds: float = WAIT_SECONDS,
+) -> Document:
     """Make all of the changes to a task, or none; the task as it is then.
+
+    A task that its worker has not begun is taken back first, for which the worker is given `wait_seconds`.
 
     Raises `NotFound`, `Forbidden`, `PreconditionFailed` when it is not at `revision`, `Invalid` for values and
     `IllegalTransition` for what its state does not allow, `Conflict` when others changed it again and again.
     """
     owned(context, task_id, actor)
     if not wanted.only_cancels:
+        if wanted.needs_unbegun and _taken_back(context, task_id, revision, wait_seconds):
+            revision = None  # it was the right one, and taking the task back has raised it
         _change(context, task_id, wanted, actor, revision)
     elif revision is not None:
         _matching(context, task_id, revision, None)
     if wanted.state == State.CANCELLED:
         cancel(context, [task_id], {"user": actor.name})
     return existing(context, task_id)
+
+
+def take_back_for_edit(context: Context, tasks: Sequence[ObjectId]) -> None:
+    """Take back those of the tasks that their workers have not begun, so that `update` need not wait for each."""
+    take_back(context, {"_id": {"$in": list(tasks)}}, FOR_EDIT)
+
+
+def _taken_back(context: Context, task_id: ObjectId, revision: str | None, seconds: float) -> bool:
+    """Whether the task was held by a worker and is not any more; raises `Conflict` when the worker does not answer."""
+    document = _matching(context, task_id, revision, None)
+    if document["state"] != State.RUNNING or document.get("time_started") is not None:
+        return False
+    if take_back(context, {"_id": task_id}, FOR_EDIT, seconds):
+        text = f"task {task_id} is with worker {document['worker']}, which did not answer within {WAIT_SECONDS:g} s"
+        raise Conflict(f"{text}; nothing was changed, try again")
+    return bool(existing(context, task_id)["state"] == State.AVAILABLE)
 
 
 def existing(context: Context, task_id: ObjectId, session: Session | None = None) -> Document:
@@ -154,15 +187,14 @@ def _write(
 
 
 def _refuse_fields(document: Document, wanted: Update) -> None:
-    state = State(document["state"])
-    allowed = {State.INACTIVE: None, State.AVAILABLE: WHILE_AVAILABLE | {"hold"}}.get(state, frozenset())
+    state, id = State(document["state"]), document["_id"]
     faults: dict[str, object] = {}
-    for name in wanted.fields:
-        if allowed is not None and name not in allowed:
-            when = "inactive or available" if name in WHILE_AVAILABLE | {"hold"} else "inactive"
-            faults[name] = f"task {document['_id']} is {state}; this changes only while it is {when}"
+    if state not in (State.INACTIVE, State.AVAILABLE):
+        now = "runs already" if state == State.RUNNING else f"is {state}"
+        text = f"task {id} {now}; this changes only until a task begins"
+        faults |= dict.fromkeys(wanted.fields.keys() - ALWAYS, text)
     if wanted.edits_edges and state != State.INACTIVE:
-        faults["continuations"] = f"task {document['_id']} is {state}; continuations change only while it is inactive"
+        faults["continuations"] = f"task {id} is {state}; continuations change only while it is inactive"
     if faults:
         raise IllegalTransition(faults)
 
@@ -207,7 +239,7 @@ def _decide(context: Context, task: Task, wanted: Update, session: Session | Non
         raise IllegalTransition({"state": f"task {task.id} is {task.state} and cannot become inactive again"})
     elif wanted.state in _WORKERS_OWN:
         raise IllegalTransition({"state": _not_by_itself(task, str(wanted.state))})
-    elif task.state == State.AVAILABLE and wanted.fields.get("hold") is False:
+    elif task.state == State.AVAILABLE and (wanted.fields.get("hold") is False or task.is_group):
         change = decide(task, Due(), now)
     if change is not None:
         return change

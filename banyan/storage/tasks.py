@@ -313,6 +313,11 @@ class TaskStore:
         cancel = [d["execution"] for d in found if d["state"] == State.PENDING_CANCELLATION]
         return cancel, [d["execution"] for d in found if d["state"] == State.RUNNING]
 
+    def unbegun(self, worker: ObjectId) -> list[Document]:
+        """The tasks of a worker that it is not known to have begun, as candidates, but for those that are recalled."""
+        where = {"worker": worker, "state": State.RUNNING, "recalled": None, "time_started": None}
+        return self._tasks.find(where, dict.fromkeys(_CANDIDATE, 1)).hint("held").batch_size(_MANY).to_list()
+
     def recall(self, where: Mapping[str, Any], purpose: str) -> dict[ObjectId, list[ObjectId]]:
         """Want those of the matching tasks back that no worker is known to have begun; their ids, by worker."""
         unbegun = {**where, "state": State.RUNNING, "worker": {"$exists": True}, "time_started": None}

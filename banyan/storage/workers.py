@@ -77,6 +77,11 @@ class WorkerStore:
         alive = {"_id": worker, "state": {"$in": list(ALIVE)}}
         return self._workers.find_one_and_update(alive, {"$inc": {"claims_by_hand": 1}}, session=session)
 
+    def with_waiting(self, seconds: float, but: ObjectId) -> list[Document]:
+        """Other workers at which work of more than so many seconds waits, as they have told."""
+        where = {"_id": {"$ne": but}, "state": {"$in": list(ALIVE)}, "waiting_seconds": {"$gt": seconds}}
+        return list(self._heard.find(where, {"waiting_seconds": 1}))
+
     def silent_since(self, before: datetime) -> list[ObjectId]:
         """Workers that count as alive and were last heard of before `before`."""
         where = {"state": {"$in": list(ALIVE)}, "last_seen": {"$lt": before}}

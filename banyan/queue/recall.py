@@ -1,0 +1,87 @@
+"""Taking back tasks that a worker has not begun: to be edited, for a queue that is paused, for a worker without work.
+
+The task is marked, its worker is asked, and answers by giving the task back or by reporting its start. Nothing is taken
+from a worker without that: a worker that does not answer keeps what it has.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.domain.matching import Offer
+from banyan.domain.resources import Resources
+from banyan.domain.task import FOR_WORK
+from banyan.queue.context import Context
+from banyan.queue.pool import rank
+from banyan.queue.stream import Suitability, resources_of
+
+Document = dict[str, Any]
+
+WAIT_SECONDS = 2.0
+"""For so long a worker is waited for."""
+_FIRST_LOOK_SECONDS = 0.01
+_LONGEST_PAUSE_SECONDS = 0.1
+
+WORTH_SECONDS = 0.1
+"""A worker is left what takes it less than this: another one would hardly start it earlier."""
+
+
+def take_back(
+    context: Context, where: Mapping[str, Any], purpose: str, seconds: float = WAIT_SECONDS
+) -> list[ObjectId]:
+    """Ask workers for the matching tasks that they have not begun, and wait; the tasks whose workers did not answer.
+
+    All others are no longer with their workers, or have begun.
+    """
+    asked = _recall(context, where, purpose)
+    deadline, pause = time.monotonic() + seconds, _FIRST_LOOK_SECONDS
+    while asked and time.monotonic() < deadline:
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        asked = context.storage.tasks.still_recalled(asked)
+    context.storage.tasks.end_recall(asked)
+    return asked
+
+
+def _recall(context: Context, where: Mapping[str, Any], purpose: str) -> list[ObjectId]:
+    by_worker = context.storage.tasks.recall(where, purpose)
+    for worker in by_worker:
+        context.hub.worker(worker)
+    return [task for tasks in by_worker.values() for task in tasks]
+
+
+def take_over(context: Context, worker: Document, free: Resources, max_tasks: int) -> None:
+    """Ask for work that waits at the worker at which most waits, for one that has nothing to do and could start it.
+
+    What is given back is claimed as any other task.
+    """
+    others = context.storage.workers.with_waiting(WORTH_SECONDS, but=worker["_id"])
+    suits = Suitability(worker["_id"], Offer.of(worker).total, None)
+    for other in sorted(others, key=lambda other: -float(other["waiting_seconds"])):
+        tasks = _fitting(context, worker, suits, free, max_tasks, context.storage.tasks.unbegun(other["_id"]))
+        if tasks:
+            _recall(context, {"_id": {"$in": tasks}}, FOR_WORK)
+            return
+
+
+def _fitting(
+    context: Context,
+    worker: Document,
+    suits: Suitability,
+    free: Resources,
+    max_tasks: int,
+    waiting: Sequence[Document],
+) -> list[ObjectId]:
+    """The best of the tasks that the worker could start together."""
+    offer = Offer.of(worker)
+    chosen: list[ObjectId] = []
+    for task in sorted(waiting, key=rank):
+        wants = resources_of(task)
+        if wants.fits(free) and suits(task) and offer.accepts(context.classes.of(task)):
+            chosen.append(task["_id"])
+            free = free.minus(wants)
+            if len(chosen) == max_tasks:
+                break
+    return chosen
