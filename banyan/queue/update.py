@@ -239,7 +239,7 @@ def _decide(context: Context, task: Task, wanted: Update, session: Session | Non
         raise IllegalTransition({"state": f"task {task.id} is {task.state} and cannot become inactive again"})
     elif wanted.state in _WORKERS_OWN:
         raise IllegalTransition({"state": _not_by_itself(task, str(wanted.state))})
-    elif task.state == State.AVAILABLE and (wanted.fields.get("hold") is False or task.is_group):
+    elif task.state == State.AVAILABLE and wanted.fields.get("hold") is False:
         change = decide(task, Due(), now)
     if change is not None:
         return change

@@ -60,16 +60,17 @@ def _to_3(db: Database[Document]) -> None:
 
 
 def _to_4(db: Database[Document]) -> None:
-    """The date until which a retry is delayed was kept in `not_before`, in place of the user's date."""
+    """A retry's delay was kept in `not_before`, in place of the user's date; an index did not tell what is recalled."""
     delayed = {"retry_count": {"$gt": 0}, "retry_delay": {"$gt": 0}, "not_before": {"$type": "date"}}
     moved: list[Document] = [{"$set": {"retry_at": "$not_before", "_etag": str(ObjectId())}}, {"$unset": "not_before"}]
     db["tasks"].update_many({**delayed, "retry_at": {"$exists": False}}, moved)
+    _drop_index(db, "tasks", "held", [("worker", 1), ("state", 1), ("execution", 1), ("claim_request", 1)])
 
 
 STEPS = (
     Step(version=2, what="notes of what workers may remove are dated", act=_to_2),
     Step(version=3, what="the index of what workers hold tells more", act=_to_3),
-    Step(version=4, what="the delay of a retry has a date of its own", act=_to_4),
+    Step(version=4, what="a retry's delay has a date of its own, and an index tells what is recalled", act=_to_4),
 )
 FIRST_VERSION = 1
 SCHEMA_VERSION = STEPS[-1].version

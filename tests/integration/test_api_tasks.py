@@ -6,7 +6,9 @@ import pytest
 from bson import ObjectId
 
 from banyan.queue.context import Context
+from banyan.queue.report import Report, report
 from tests.integration.conftest import Api
+from tests.support.queue import SimulatedWorker
 
 RELEASED = {"command": "true", "state": "available"}
 
@@ -50,15 +52,26 @@ def test_a_cycle_within_a_list_is_refused_and_named(provider: Api) -> None:
     assert provider.get("/tasks").get_json()["_meta"]["total"] == 0
 
 
-def test_fields_change_while_inactive_and_not_once_released(provider: Api) -> None:
+def test_fields_change_until_the_task_begins(provider: Api, context: Context) -> None:
     task = provider.post("/tasks", {"command": "true"}).get_json()["_id"]
     changed = provider.patch(f"/tasks/{task}", {"requested_resources": {"cores": 2, "memory": "1 GiB"}})
     assert changed.status_code == 200
     assert provider.patch(f"/tasks/{task}", {"state": "available"}).get_json()["state"] == "available"
-    refused = provider.patch(f"/tasks/{task}", {"command": "false"})
+    assert provider.patch(f"/tasks/{task}", {"command": "false", "priority": 3, "tags": ["a"]}).status_code == 200
+    assert provider.patch(f"/tasks/{task}", {"requested_resources": {"cores": 1}}).status_code == 200
+    worker = SimulatedWorker(context, resources={"cores": 1})
+    (granted,) = worker.claim().tasks
+    assert granted["command"] == "false"
+    report(context, [Report(execution=granted["execution"], fields={"time_started": context.now(), "pid": 1})])
+    refused = provider.patch(f"/tasks/{task}", {"command": "true"})
     assert refused.status_code == 422
-    assert "available" in refused.get_json()["_issues"]["command"]
-    assert provider.patch(f"/tasks/{task}", {"priority": 3, "tags": ["a"]}).status_code == 200
+    assert "runs already" in refused.get_json()["_issues"]["command"]
+    for ended in (False, True):
+        assert provider.patch(f"/tasks/{task}", {"tags": ["b"], "metadata": {"ended": ended}}).status_code == 200
+        worker.end()
+    stored = provider.get(f"/tasks/{task}").get_json()
+    assert (stored["state"], stored["tags"], stored["metadata"]) == ("terminated", ["b"], {"ended": True})
+    assert provider.patch(f"/tasks/{task}", {"priority": 5}).status_code == 422
 
 
 def test_a_change_to_what_no_kernel_takes_is_refused(provider: Api) -> None:
@@ -144,10 +157,10 @@ def test_a_cycle_through_added_continuations_is_refused(provider: Api) -> None:
 
 def test_bulk_changes_answer_item_by_item(provider: Api) -> None:
     one, two = (item["_id"] for item in provider.post("/tasks", [RELEASED, {"command": "true"}]).get_json()["_items"])
-    answer = provider.patch("/tasks", [{"_id": one, "command": "x"}, {"_id": two, "priority": 5}, {"priority": 1}])
+    answer = provider.patch("/tasks", [{"_id": one, "continuations": []}, {"_id": two, "priority": 5}, {"priority": 1}])
     items = answer.get_json()["_items"]
     assert [item["_status"] for item in items] == ["ERR", "OK", "ERR"]
-    assert "command" in items[0]["_issues"]
+    assert "continuations" in items[0]["_issues"]
     assert provider.get(f"/tasks/{two}").get_json()["priority"] == 5
 
 
