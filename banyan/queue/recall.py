@@ -41,7 +41,8 @@ def take_back(
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         asked = context.storage.tasks.still_recalled(asked)
-    context.storage.tasks.end_recall(asked)
+    if asked:
+        context.storage.tasks.end_recall(asked)
     return asked
 
 

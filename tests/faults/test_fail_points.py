@@ -31,7 +31,7 @@ from tests.faults.writes_in_code import sites, writes
 from tests.support import processes
 from tests.support.adding_up import faults
 from tests.support.clock import Ahead, moved
-from tests.support.crashing import Server, context_of
+from tests.support.crashing import LEASES, Server, context_of
 from tests.support.hand_worker import HandWorker
 from tests.support.queue import SimulatedWorker, ids_of
 from tests.support.waiting import eventually
@@ -52,7 +52,7 @@ OTHERWISE = {
     **dict.fromkeys(("restore", "_clear", "_fill"), "while no server runs; half done, none starts: see test_backup"),
 }
 """Writes that no scenario makes, and why."""
-STEP_SECONDS = 14.0
+STEP_SECONDS = LEASES.lost_after / 3 - 1
 """How often somebody looks after the leases here: less often would be an outage."""
 
 

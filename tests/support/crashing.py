@@ -23,7 +23,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from banyan.api.app import create_app
-from banyan.config import Models, ServerSettings
+from banyan.config import Leases, Models, ServerSettings
 from banyan.queue.context import Context
 from banyan.queue.hub import Hub
 from banyan.storage.failpoints import Points, stop_at
@@ -56,9 +56,13 @@ class Server:
         return answer
 
 
+LEASES = Leases(heartbeat=200, lost_after=450)
+"""So long that on a busy machine nothing becomes due between the beginning of a scenario and its end."""
+
+
 def context_of(storage: Storage) -> Context:
     """A server's context in which nothing happens by itself."""
-    return Context(storage=storage, hub=Hub(storage), settings=ServerSettings(models=Models(path=())))
+    return Context(storage=storage, hub=Hub(storage), settings=ServerSettings(models=Models(path=()), leases=LEASES))
 
 
 def main() -> None:

@@ -17,10 +17,10 @@ from banyan.storage.tasks import encoded
 from tests.faults.scenarios.scenario import Document, Scenario, empty, family, outcome
 from tests.faults.scenarios.steering import QUOTA, failed_sweep, sweep_of_three
 from tests.faults.scenarios.submitting import COMMAND, KEY
-from tests.support.crashing import Server
+from tests.support.crashing import LEASES, Server
 from tests.support.queue import SimulatedWorker, after, ids_of, post, task
 
-LOST = 46.0
+LOST = LEASES.lost_after + 10
 """Longer than a lease."""
 
 
@@ -216,22 +216,22 @@ SCENARIOS = [
     Scenario(name="wake", prepare=_due, act=_rescue, seconds=6),
     Scenario(name="drop parts that were never accepted", prepare=_remains_of_parts, act=_rescue, seconds=7300),
     Scenario(name="complete a submission", prepare=_accepted_parts, act=_rescue, seconds=LOST),
-    Scenario(name="release the barrier of a retry", prepare=_retry_was_interrupted, act=_rescue, seconds=70),
+    Scenario(name="release the barrier of a retry", prepare=_retry_was_interrupted, act=_rescue, seconds=2 * LOST),
     Scenario(
         name="complete the cancelling of a sweep",
         prepare=_cancelling_was_interrupted,
         act=_rescue,
         check=_cancelled,
-        seconds=70,
+        seconds=2 * LOST,
     ),
     Scenario(
         name="complete the deletion of a sweep",
         prepare=_deleting_was_interrupted,
         act=_rescue,
         check=_deleted,
-        seconds=70,
+        seconds=2 * LOST,
     ),
-    Scenario(name="give up the deletion of a sweep", prepare=_deletion_was_undone, act=_rescue, seconds=70),
+    Scenario(name="give up the deletion of a sweep", prepare=_deletion_was_undone, act=_rescue, seconds=2 * LOST),
     Scenario(name="end a quarantine", prepare=_quarantine_is_over, act=_rescue, seconds=1),
     Scenario(name="try a worker again", prepare=_pauses_are_over, act=_rescue, check=_tried_again, seconds=2),
     Scenario(name="audit", prepare=_mess, act=_audit, check=_mended, seconds=3700),

@@ -180,6 +180,11 @@ def _queues(server: Server, state: Document) -> None:
     server.call("PUT", "/models/m/defaults", {"x": 1}, role="admin")
 
 
+def _limit(server: Server, state: Document) -> None:
+    """The worker is asked for the task that it has not begun, and does not answer."""
+    server.call("PATCH", "/queues/default", {"max_running": 1000}, role="admin")
+
+
 SCENARIOS = [
     Scenario(
         name="release",
@@ -271,4 +276,5 @@ SCENARIOS = [
     Scenario(name="refuse a request that has a key", prepare=empty, act=_refused_request),
     Scenario(name="manage users", prepare=_two_admins, act=_users, check=_an_admin_is_left),
     Scenario(name="manage queues and models", prepare=empty, act=_queues),
+    Scenario(name="limit a queue of which something waits at a worker", prepare=family, act=_limit),
 ]
