@@ -40,18 +40,19 @@ class Allocator:
         self._free_gpus = [index for index in gpu_indexes if index not in taken]
         return True
 
-    def slots(self, wanted: Resources) -> int:
-        """How many tasks that want this much fit the whole capacity side by side."""
-        if not wanted.fits(self.capacity):
+    def slots(self, wanted: Resources, within: Resources | None = None) -> int:
+        """How many tasks that want this much fit side by side into the whole capacity, or into a part of it."""
+        whole = self.capacity if within is None else within
+        if not wanted.fits(whole):
             return 0
         counts = [
             there // needed
             for needed, there in (
-                (wanted.millicores, self.capacity.millicores),
-                (wanted.memory_bytes, self.capacity.memory_bytes),
-                (wanted.gpus, self.capacity.gpus),
-                (wanted.scratch_bytes, self.capacity.scratch_bytes),
-                *((amount, self.capacity.custom.get(name, 0)) for name, amount in wanted.custom.items()),
+                (wanted.millicores, whole.millicores),
+                (wanted.memory_bytes, whole.memory_bytes),
+                (wanted.gpus, whole.gpus),
+                (wanted.scratch_bytes, whole.scratch_bytes),
+                *((amount, whole.custom.get(name, 0)) for name, amount in wanted.custom.items()),
             )
             if needed
         ]

@@ -26,6 +26,12 @@ class Attempt:
     grant: Grant
     received: float
     phase: Phase = Phase.QUEUED
+    cost_seconds: float = 0.0
+    """How much of the whole worker's time it is expected to take, while it is QUEUED."""
+    expected_seconds: float | None = None
+    """How long it was expected to run when it got its place in a lane; None: unknown."""
+    passed_over_at: float | None = None
+    """When it was its turn first and it did not fit, on the monotonic clock."""
     lane: int = 0
     allocation: Allocation | None = None
     pid: int | None = None
@@ -34,6 +40,9 @@ class Attempt:
     term_sent: bool = False
     progress: Document | None = None
     sampled_peak: int = 0
+    withdrawn: bool = False
+    """Its supervisor was told to drop it, if it had not started."""
+    start_reported: bool = False
     report: Document | None = None
     """Its end, kept while it is SYNCING."""
 

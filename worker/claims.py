@@ -48,17 +48,18 @@ class Claims:
     def ask(self, offer: Offer, now: float, *, idle: bool, take_back: bool) -> str | None:
         """Open a claim with this offer, unless the open one will do; its name, or None.
 
-        The open one is replaced by a better one, at once if the worker is `idle`; with `take_back` also by one that
-        offers nothing any more.
+        The open one is replaced by a better one, at once if the worker is `idle`; by one that offers less where the
+        server might give something that would wait here for long; with `take_back` at once if it offers anything.
         """
         self._again_at = None
         if self._open is not None:
             before = self._open[1]
-            if not (take_back and (before.max_tasks or before.ahead)):
-                if not offer.better_than(before):
+            if not (take_back and (before.max_tasks or before.most)):
+                better = offer.better_than(before)
+                if not better and not offer.worse_than(before):
                     return None
                 soon = (self._asked_at or 0.0) + offer.patience(before)
-                if not idle and now < soon:
+                if not (idle and better) and now < soon:
                     self._again_at = soon
                     return None
             self.overtaken = [*self.overtaken, self._open[0]][-MAX_OVERTAKEN:]

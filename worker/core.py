@@ -84,7 +84,7 @@ class Core:
         self._limits = limits
         self._turn = Turn(now)
         self._outbox = Outbox(ends)
-        self._tasks = Tasks(self._turn, self._outbox, patience=1.0 + 2 * limits.ask_ahead_seconds)
+        self._tasks = Tasks(self._turn, self._outbox, limits.ask_ahead_seconds)
         self._replaces = replaces
         self._measured = False
         self._registering = False
@@ -122,6 +122,8 @@ class Core:
                 self._drain(Drain("its time limit is near"))
             elif what == "over":
                 self._on_stop(Stop())
+            elif what == "check":
+                self._tasks.check()
             else:
                 self._tasks.ring(what, execution)
         if not self.left:
@@ -174,10 +176,12 @@ class Core:
         request = self._claims.ask(offer, now, idle=self._tasks.lanes.idle, take_back=takes_nothing)
         if request is None:
             return
+        self._tasks.price()
         body = {
             "request": request,
             "number": self._claims.number,
             **offer.to_document(),
+            **self._ahead(offer),
             "held": self.held,
             "unanswered": list(self._claims.overtaken),
             "cancelling": self._ending,
@@ -196,16 +200,22 @@ class Core:
         return [*ending, *(each for each in self._outbox.unacknowledged if each not in ending)]
 
     def _offer(self) -> Offer:
+        lanes = self._tasks.lanes
         return asking.offer(
-            self._tasks.lanes.free,
-            self._tasks.lanes.queued,
+            lanes.free,
+            lanes.soon,
+            lanes.waiting,
             self._tasks.experience,
-            self._tasks.lanes.allocator.slots,
             here=len(self._tasks.attempts),
             ahead_seconds=self._limits.ask_ahead_seconds,
             room=self._room,
-            now=self._turn.now,
         )
+
+    def _ahead(self, offer: Offer) -> Document:
+        lanes, experience = self._tasks.lanes, self._tasks.experience
+        seconds = self._limits.ask_ahead_seconds
+        slots = lanes.allocator.slots
+        return asking.ahead_document(offer, lanes.waiting, experience, slots, seconds, self._turn.now)
 
     @property
     def _room(self) -> int | None:
@@ -231,10 +241,10 @@ class Core:
         self._forgotten = {name: told for name, told in self._forgotten.items() if told != event.request}
         self._forget(event.forget)
         self._tasks.cancel(event.cancel)
+        self._tasks.take_back(event.take_back)
         counts = self._claims.answered(event.request)
-        for grant in event.grants:
-            if counts and grant.execution not in self._tasks.attempts:
-                self._accept(grant)
+        if counts:
+            self._accept(grant for grant in event.grants if grant.execution not in self._tasks.attempts)
         if event.drain and counts:
             self._turn.do(Note("the server gives this worker nothing more: it finishes what runs"))
             self._tasks.give_back_queued()
@@ -242,12 +252,17 @@ class Core:
     def _on_unanswered(self, event: Unanswered) -> None:
         self._claims.give_up(event.request)
 
-    def _accept(self, grant: Grant) -> None:
-        if self._draining or self._room == 0 or not self._fits_our_life(grant):
-            self._claims.pause(self._turn.now + UNFIT_PAUSE_SECONDS)
-            self._tasks.give_back(grant)
-        else:
-            self._tasks.accept(grant)
+    def _accept(self, grants: Iterable[Grant]) -> None:
+        accepted: list[Grant] = []
+        for grant in grants:
+            too_many = self._room is not None and len(accepted) >= self._room
+            if self._draining or too_many or not self._fits_our_life(grant):
+                self._claims.pause(self._turn.now + UNFIT_PAUSE_SECONDS)
+                self._tasks.give_back(grant)
+            else:
+                accepted.append(grant)
+        if accepted:
+            self._tasks.accept(accepted)
 
     def _fits_our_life(self, grant: Grant) -> bool:
         if self._ends_at is None:
@@ -259,6 +274,7 @@ class Core:
         self._outbox.answered(event.accepted, event.stale, self._turn.now)
         self._forget(event.forget)
         self._tasks.cancel(event.cancel)
+        self._tasks.take_back(event.take_back)
         for execution in event.stale:
             attempt = self._tasks.attempts.get(execution)
             if attempt is not None:

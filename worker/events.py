@@ -36,6 +36,12 @@ class Grant:
     attempt: int
     resources: Resources
     document: Document
+    queue: str = ""
+    priority: float = 0.0
+    order: str = ""
+    """Its place among tasks of the same queue and priority: texts are compared by characters."""
+    weight: float = 1.0
+    """The share of its queue."""
     memory_limit_bytes: int | None = None
     """What was asked for explicitly, and is therefore enforced."""
     timeout_seconds: float | None = None
@@ -61,6 +67,10 @@ class Grant:
             attempt=attempt,
             resources=Resources.from_document({"cores": 1} | wanted),
             document=document,
+            queue=document.get("queue") or "",
+            priority=document.get("priority") or 0.0,
+            order=str(document.get("order") or ""),
+            weight=document.get("weight") or 1.0,
             memory_limit_bytes=wanted.get("memory"),
             timeout_seconds=document.get("timeout"),
             grace_seconds=float(document.get("max_shutdown_time", 30.0)),
@@ -108,6 +118,8 @@ class Claimed:
     request: str
     grants: Sequence[Grant] = ()
     cancel: Sequence[str] = ()
+    take_back: Sequence[str] = ()
+    """What the queue wants back if it has not begun."""
     drain: bool = False
     forget: Sequence[str] = ()
 
@@ -133,6 +145,7 @@ class Reported:
     accepted: Sequence[str] = ()
     stale: Sequence[str] = ()
     cancel: Sequence[str] = ()
+    take_back: Sequence[str] = ()
     forget: Sequence[str] = ()
 
 

@@ -179,6 +179,7 @@ class Link:
             request=request,
             grants=[Grant.from_document(task) for task in answer.get("tasks", ())],
             cancel=answer.get("cancel", ()),
+            take_back=answer.get("take_back", ()),
             drain=bool(answer.get("drain")),
             forget=answer.get("forget", ()),
         )
@@ -233,6 +234,7 @@ class Link:
             accepted=[*good[0].accepted, *good[1].accepted],
             stale=[*good[0].stale, *good[1].stale],
             cancel=[*good[0].cancel, *good[1].cancel],
+            take_back=[*good[0].take_back, *good[1].take_back],
             forget=[*good[0].forget, *good[1].forget],
         )
 
@@ -240,7 +242,11 @@ class Link:
         accepted, stale = answer.get("accepted", []), answer.get("stale", [])
         self._acknowledged += [*accepted, *stale]
         return Reported(
-            accepted=accepted, stale=stale, cancel=answer.get("cancel", []), forget=answer.get("forget", [])
+            accepted=accepted,
+            stale=stale,
+            cancel=answer.get("cancel", []),
+            take_back=answer.get("take_back", []),
+            forget=answer.get("forget", []),
         )
 
     def _unreached(self, error: BanyanError) -> None:

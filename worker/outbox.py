@@ -26,6 +26,8 @@ class Outbox:
         self._samples: list[Document] = []
         self._under_way: Sequence[Document] | None = None
         self._since = 0.0
+        self._urgent = 0
+        """How many of those that wait are not to wait for company."""
         self._unkept: dict[str, Document] = {}
         self._unkept_since = 0.0
 
@@ -44,8 +46,8 @@ class Outbox:
         """Whether everything was told and acknowledged."""
         return not (self._waiting or self._samples or self._ends or self._under_way is not None)
 
-    def add(self, report: Document, now: float) -> None:
-        """Tell this; with an `exit_status` it is the end of the attempt."""
+    def add(self, report: Document, now: float, *, urgent: bool = False) -> None:
+        """Tell this, at once if it is `urgent`; with an `exit_status` it is the end of the attempt."""
         if not self._waiting and not self._samples:
             self._since = now
         if "exit_status" in report:
@@ -54,6 +56,8 @@ class Outbox:
                 self._unkept_since = now
             self._unkept[report["execution"]] = report
         self._waiting.append(report)
+        if urgent:
+            self._urgent = len(self._waiting)
 
     def add_sample(self, sample: Document, now: float) -> None:
         """Tell this use of memory; the oldest are let go when far too many wait."""
@@ -67,7 +71,8 @@ class Outbox:
         """When to send the next batch (0: now); None when there is nothing to send or one is under way."""
         if self._under_way is not None or not (self._waiting or self._samples):
             return None
-        return self._since + BUSY_SECONDS if busy and len(self._waiting) < MAX_REPORTS else 0.0
+        in_company = busy and not self._urgent and len(self._waiting) < MAX_REPORTS
+        return self._since + BUSY_SECONDS if in_company else 0.0
 
     def batch(self, now: float) -> tuple[list[Document], list[Document]]:
         """The next reports and samples to send; they are under way until `answered` or `returned`."""
@@ -78,6 +83,7 @@ class Outbox:
                 break
             count += 1
         reports, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._urgent = max(0, self._urgent - count)
         samples, self._samples = self._samples[:MAX_SAMPLES], self._samples[MAX_SAMPLES:]
         for report in reports:
             self._unkept.pop(report["execution"], None)  # what is sent is kept before
@@ -114,6 +120,7 @@ class Outbox:
         """The batch under way was refused: all ends are told anew, the rest is not worth it."""
         self._under_way = None
         self._samples = []
+        self._urgent = 0
         self._waiting = list(self._ends.values())
 
     def _told_ends(self) -> dict[str, None]:

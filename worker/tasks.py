@@ -5,11 +5,11 @@ while what it wrote is being sent, and leaves with the report of its end. Part o
 """
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from worker import outcome
 from worker.actions import Clear, Kill, Note, Run, Stream, Sync, Withdraw
-from worker.asking import Experience
+from worker.asking import Experience, cost_of, excess
 from worker.attempts import Attempt, Phase
 from worker.events import (
     Cause,
@@ -32,38 +32,57 @@ START_REPORT_SECONDS = 0.5
 """A task that runs longer has its start reported; a shorter one only its end."""
 OVERHEAD_SECONDS = 0.05
 """How much of the pause between two tasks of a lane counts as the time that the second takes, at most."""
+CHECK_SECONDS = 0.25
+"""How often tasks that run are looked at, at least, while it is not known whether they run for long."""
 
 
 class Tasks:
-    """All attempts, by execution id. `patience` is how many seconds a task may wait here before it is given back."""
+    """All attempts, by execution id. At most `ahead_seconds` of expected work wait here, and no task much longer."""
 
-    def __init__(self, turn: Turn, outbox: Outbox, patience: float) -> None:
+    def __init__(self, turn: Turn, outbox: Outbox, ahead_seconds: float) -> None:
         self.attempts: dict[str, Attempt] = {}
         self.experience = Experience()
-        self.lanes = Lanes(self.experience.mean_seconds)
+        self.lanes = Lanes(self.experience.expected_seconds, ahead_seconds)
         self.uploads = False
         """Whether what a task wrote is to be sent before its end is reported."""
         self.taken = 0
         """How many were accepted and not given back."""
         self._turn = turn
         self._outbox = outbox
-        self._patience = patience
+        self._ahead_seconds = ahead_seconds
+        self._check_at: float | None = None
 
     # Coming in
 
-    def accept(self, grant: Grant) -> None:
-        """Take a task into the local queue."""
-        self.taken += 1
-        self.experience.saw(grant, self._turn.now)
-        attempt = Attempt(grant=grant, received=self._turn.now)
-        self.attempts[grant.execution] = attempt
-        self.lanes.wait(attempt)
-        if len(self.lanes.queue) > 1 or not grant.resources.fits(self.lanes.allocator.free):
-            self._turn.remind(self._patience, "overdue", grant.execution)
+    def accept(self, grants: Iterable[Grant]) -> None:
+        """Take tasks into the local queue, and give back what would have to wait here for too long."""
+        cost = self._cost()
+        for grant in grants:
+            self.taken += 1
+            self.experience.saw(grant, self._turn.now)
+            attempt = Attempt(grant=grant, received=self._turn.now)
+            attempt.cost_seconds = cost(attempt)
+            self.attempts[grant.execution] = attempt
+            self.lanes.waiting.add(attempt)
+        self.start()
+        for attempt in self.lanes.waiting:
+            if attempt.received == self._turn.now:
+                self._turn.remind(1.0 + 2 * self._ahead_seconds, "overdue", attempt.grant.execution)
+        self._give_back_unfit()
+        for attempt in excess(self.lanes.waiting, self._ahead_seconds):
+            self._drop(attempt)
 
     def give_back(self, grant: Grant) -> None:
-        """Return a task that was not taken."""
-        self._outbox.add({"execution": grant.execution, "token": grant.token, "given_back": True}, self._turn.now)
+        """Return a task that was not taken, or not begun: others may have it at once."""
+        report: Document = {"execution": grant.execution, "token": grant.token, "given_back": True}
+        self._outbox.add(report, self._turn.now, urgent=True)
+
+    def price(self) -> None:
+        """Estimate anew what the tasks take that wait here."""
+        self.lanes.waiting.price(self._cost())
+
+    def _cost(self) -> Callable[[Attempt], float]:
+        return cost_of(self.lanes.soon, self.experience, self.lanes.allocator.slots, self._ahead_seconds)
 
     @property
     def unsent(self) -> list[Document]:
@@ -77,17 +96,73 @@ class Tasks:
 
     def start(self) -> None:
         """Start what has room."""
-        for attempt in self.lanes.fill():
+        long_before = self.lanes.long_count
+        for attempt in self.lanes.fill(self._turn.now):
             if attempt.allocation is not None:
                 self._turn.do(Run(lane=attempt.lane, grant=attempt.grant, allocation=attempt.allocation))
+        if self.lanes.long_count > long_before:
+            self._give_back_stuck()
+        self._check_later()
 
     def give_back_queued(self) -> None:
         """Return everything that has not started."""
-        for attempt in list(self.lanes.queue):
+        for attempt in list(self.lanes.waiting):
             self._drop(attempt)
         for attempt in self.attempts.values():
             if attempt.phase is Phase.SENT and attempt.cause is None:
-                self._turn.do(Withdraw(attempt.grant.execution))
+                self._withdraw(attempt)
+
+    def take_back(self, executions: Iterable[str]) -> None:
+        """The queue wants these back if they have not begun, or else to know at once that they have."""
+        for execution in executions:
+            attempt = self.attempts.get(execution)
+            if attempt is None:
+                continue
+            if attempt.phase is Phase.QUEUED:
+                self._drop(attempt)
+            elif attempt.phase is Phase.SENT and attempt.cause is None:
+                self._withdraw(attempt)
+            elif attempt.phase is Phase.RUNNING and not attempt.start_reported:
+                self._report_start(attempt, urgent=True)
+
+    def _withdraw(self, attempt: Attempt) -> None:
+        """Take it back from its lane, unless it has started by then."""
+        if not attempt.withdrawn:
+            attempt.withdrawn = True
+            self._turn.do(Withdraw(attempt.grant.execution))
+
+    # Long tasks: nothing waits behind them
+
+    def _check_later(self) -> None:
+        """See to it that tasks which have become long are noticed."""
+        due = self.lanes.next_long if self._check_at is None else None
+        if due is not None:
+            seconds = min(CHECK_SECONDS, max(0.0, due - self._turn.now))
+            self._check_at = self._turn.now + seconds
+            self._turn.remind(seconds, "check")
+
+    def check(self) -> None:
+        """Give back what waits for tasks that run on and on."""
+        self._check_at = None
+        if self.lanes.look_for_long_tasks(self._turn.now):
+            self._give_back_stuck()
+        self.price()
+        self._check_later()
+
+    def _give_back_stuck(self) -> None:
+        for attempt in self.lanes.stuck():
+            if attempt.phase is Phase.SENT and attempt.cause is None:
+                self._withdraw(attempt)
+        self.price()
+        self._give_back_unfit()
+
+    def _give_back_unfit(self) -> None:
+        """Return what does not fit what is to be free soon."""
+        if not self.lanes.waiting:
+            return
+        soon = self.lanes.soon
+        for attempt in [each for each in self.lanes.waiting if not each.grant.resources.fits(soon)]:
+            self._drop(attempt)
 
     # Running
 
@@ -98,7 +173,10 @@ class Tasks:
         attempt.phase, attempt.pid, attempt.time_started = Phase.RUNNING, event.pid, event.time_started
         if attempt.cause is not None:
             return self._signal(attempt)
-        self._turn.remind(START_REPORT_SECONDS, "start", event.execution)
+        if attempt.withdrawn:
+            self._report_start(attempt, urgent=True)
+        else:
+            self._turn.remind(START_REPORT_SECONDS, "start", event.execution)
         if attempt.grant.timeout_seconds is not None:
             self._turn.remind(attempt.grant.timeout_seconds, "timeout", event.execution)
         return None
@@ -136,17 +214,21 @@ class Tasks:
             self._end_early(attempt, Cause.TIMEOUT)
         elif what == "kill":
             self._turn.do(Kill(execution, signal.SIGKILL))
-        elif what == "start" and attempt.allocation is not None:
-            self._outbox.add(outcome.start(attempt), self._turn.now)
-            if self.uploads:
-                self._turn.do(Stream(execution))
+        elif what == "start" and not attempt.start_reported:
+            self._report_start(attempt)
+
+    def _report_start(self, attempt: Attempt, *, urgent: bool = False) -> None:
+        attempt.start_reported = True
+        self._outbox.add(outcome.start(attempt), self._turn.now, urgent=urgent)
+        if self.uploads:
+            self._turn.do(Stream(attempt.grant.execution))
 
     def _overdue(self, attempt: Attempt) -> None:
         """It was to start long before now: others may have it, unless it is about to start."""
         if attempt.phase is Phase.QUEUED:
             self._drop(attempt)
         elif attempt.phase is Phase.SENT and self.lanes.behind(attempt):
-            self._turn.do(Withdraw(attempt.grant.execution))
+            self._withdraw(attempt)
 
     # Ending early
 
@@ -174,7 +256,7 @@ class Tasks:
         if attempt.phase is Phase.QUEUED:
             self._drop(attempt)
         elif attempt.phase is Phase.SENT:
-            self._turn.do(Withdraw(attempt.grant.execution))
+            self._withdraw(attempt)
         elif attempt.phase is Phase.RUNNING:
             self._signal(attempt)
 
@@ -207,7 +289,7 @@ class Tasks:
     def _learn(self, attempt: Attempt, event: Exited) -> None:
         """Leave the lane, and learn how long one task of this class keeps a lane busy."""
         started, ended = event.time_started.timestamp(), event.time_terminated.timestamp()
-        before = self.lanes.leave(attempt, ended)
+        before = self.lanes.leave(attempt, ended, self._turn.now)
         begun = started if before is None else min(started, max(before, started - OVERHEAD_SECONDS))
         self.experience.learned(attempt.grant.task_class, max(0.0, ended - begun), self._turn.now)
 
@@ -215,7 +297,7 @@ class Tasks:
         attempt = self.attempts.get(event.execution)
         if attempt is None:
             return
-        self.lanes.leave(attempt, None)
+        self.lanes.leave(attempt, None, self._turn.now)
         if attempt.cause is Cause.STOP:
             return self._discard(attempt)
         if event.exit_code is None:
@@ -225,13 +307,13 @@ class Tasks:
     def dropped(self, event: Dropped) -> None:
         attempt = self.attempts.get(event.execution)
         if attempt is not None:
-            self.lanes.leave(attempt, None)
+            self.lanes.leave(attempt, None, self._turn.now)
             self._drop(attempt)
 
     def supervisor_lost(self, event: SupervisorLost) -> None:
         self._turn.do(Note("the supervisor died, and the tasks with it; another one is started", warning=True))
         for attempt in [each for each in self.attempts.values() if each.live]:
-            self.lanes.leave(attempt, None)
+            self.lanes.leave(attempt, None, self._turn.now)
             if attempt.cause is Cause.STOP:
                 self._discard(attempt)
             else:
@@ -251,13 +333,13 @@ class Tasks:
             attempt.phase, attempt.report = Phase.SYNCING, report
             self._turn.do(Sync(attempt.grant.execution))
         else:
-            self._outbox.add(report, self._turn.now)
+            self._outbox.add(report, self._turn.now, urgent=attempt.withdrawn)
             self._discard(attempt, files=False)
 
     def _drop(self, attempt: Attempt) -> None:
         """An attempt that did not start: it was cancelled, is not wanted any more, or is given back."""
         if attempt.phase is Phase.QUEUED:
-            self.lanes.remove(attempt)
+            self.lanes.waiting.remove(attempt)
         if attempt.cause is Cause.CANCEL:
             text = "cancelled before it started"
             report = outcome.of_never_started(attempt, outcome.CANCELLED, text, self._turn.date)

@@ -1,7 +1,7 @@
 """`banyan worker --tasks FILE`: the tasks of a file, run by the same worker without a server.
 
 Each line of the file is a task as one would post it, with a `command` or a `model`. A stand-in for the server hands
-them out in the order of the file, and prints one line of JSON for each that has ended.
+them out in the order of the file, whatever their priorities, and prints one line of JSON for each that has ended.
 """
 
 import json
@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ class Line:
     resources: Resources
     task_class: str
     attempt: int = 0
+    order: str = ""
+    """Its place: texts are compared by characters."""
 
 
 class TasksFile:
@@ -72,7 +75,10 @@ class TasksFile:
         self.done: Callable[[], None] = lambda: None
         self._show = show
         self._changed = threading.Condition()
-        self._waiting = deque(lines)
+        self._waiting: deque[Line] = deque()
+        self._places = count()
+        for line in lines:
+            self._append(line)
         self._total = len(lines)
         self._running: dict[str, Line] = {}
         self._newest = ""
@@ -120,8 +126,8 @@ class TasksFile:
         return offset + len(data)
 
     def _grants(self, body: Mapping[str, Any]) -> list[Document]:
-        free = Resources.from_document(body["resources"])
-        at_once, ahead = body["max_tasks"], dict(body.get("ahead", {}))
+        free, at_once = Resources.from_document(body["resources"]), body["max_tasks"]
+        ahead = _Ahead(body)
         grants: list[Document] = []
         while self._waiting:
             line = self._waiting[0]
@@ -130,8 +136,7 @@ class TasksFile:
             elif at_once and line.resources.fits(free):
                 free, at_once = free.minus(line.resources), at_once - 1
                 grants.append(self._grant(self._waiting.popleft()))
-            elif ahead.get(line.task_class, 0) > 0:
-                ahead[line.task_class] -= 1
+            elif ahead.take(line):
                 grants.append(self._grant(self._waiting.popleft()))
             else:
                 break
@@ -142,7 +147,11 @@ class TasksFile:
         execution = f"{line.document['_id']}.{line.attempt}"
         self._running[execution] = line
         attempt = {"execution": execution, "token": "", "attempt": line.attempt, "class": line.task_class}
-        return line.document | attempt
+        return line.document | attempt | {"queue": "", "priority": 0, "order": line.order}
+
+    def _append(self, line: Line) -> None:
+        line.order = f"{next(self._places):012d}"
+        self._waiting.append(line)
 
     def _refuse(self, line: Line) -> None:
         missing = ", ".join(f"{name} {wanted} of {there}" for name, (wanted, there) in self._lacks(line).items())
@@ -158,7 +167,7 @@ class TasksFile:
             and report["exit_status"] != TOO_LONG
             and 0 < line.attempt <= line.document.get("max_retry_count", 0)
         ):
-            self._waiting.append(line)
+            self._append(line)
             return
         self.ended += 1
         self.failed += not success
@@ -167,6 +176,29 @@ class TasksFile:
         self._show(named | {"exit_status": report["exit_status"], "attempts": line.attempt} | shown)
         if self.ended == self._total:
             self.done()
+
+
+class _Ahead:
+    """How much more may wait at the worker, as a claim says."""
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        ahead = body.get("ahead") or {"seconds": 0.0, "most": 0}
+        waiting = (body.get("waiting") or {}).values()
+        there = sum(each["seconds"] * count for each in waiting for _, count, _ in each["tasks"])
+        self._seconds = ahead["seconds"] - there
+        self._most = ahead["most"]
+        self._soon = Resources.from_document(ahead.get("resources") or {})
+        self._classes = ahead.get("classes") or {}
+        self._other = ahead.get("other")
+
+    def take(self, line: Line) -> bool:
+        """Whether one more task may wait there; it does then."""
+        cost = self._classes.get(line.task_class, self._other)
+        if cost is None or self._most <= 0 or self._seconds <= 0 or not line.resources.fits(self._soon):
+            return False
+        self._most -= 1
+        self._seconds -= cost
+        return True
 
 
 def run_file(settings: WorkerSettings, path: Path) -> int:

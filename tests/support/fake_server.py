@@ -70,7 +70,10 @@ class FakeServer:
 
     def _grants(self, body: Document) -> list[Document]:
         cores, room = body["resources"].get("cores", 0), body["max_tasks"]
-        ahead = sum(body.get("ahead", {}).values())
+        ahead = body.get("ahead") or {"seconds": 0.0, "most": 0, "classes": {}}
+        waiting = body.get("waiting", {}).values()
+        there = sum(each["seconds"] * count for each in waiting for _, count, _ in each["tasks"])
+        seconds, most = ahead["seconds"] - there, ahead["most"]
         grants: list[Document] = []
         for task in self.tasks:
             if task["execution"] in self._granted:
@@ -78,8 +81,8 @@ class FakeServer:
             wanted = task["requested_resources"]["cores"]
             if room and wanted <= cores:
                 cores, room = cores - wanted, room - 1
-            elif ahead:
-                ahead -= 1
+            elif most > 0 and seconds > 0 and (cost := ahead["classes"].get(task["class"], ahead.get("other"))):
+                most, seconds = most - 1, seconds - cost
             else:
                 break
             self._granted.add(task["execution"])
@@ -144,6 +147,10 @@ def task_document(task: Document, number: int) -> Document:
         "token": f"token-{execution}",
         "attempt": 1,
         "class": repr((wanted, task.get("model") is None)),
+        "queue": "default",
+        "priority": 0,
+        "order": f"{number:06d}",
+        "weight": 1,
         "requested_resources": wanted,
     }
     return defaults | task

@@ -1,18 +1,20 @@
 """The worker's core: what it wants done when things happen to its tasks."""
 
 import signal
+from typing import Any
 
 import pytest
 
 from banyan.domain.resources import Resources
 from tests.support.worker import CoreDriver, grant
-from worker.actions import Ask, Clear, Forget, Keep, Kill, Leave, Note, Register, Run, Send, Sync, Withdraw
+from worker.actions import Action, Ask, Clear, Forget, Keep, Kill, Leave, Note, Register, Run, Send, Sync, Withdraw
 from worker.core import Limits
 from worker.events import (
     Claimed,
     Drain,
     Dropped,
     Forgotten,
+    Grant,
     Measured,
     Reached,
     Refused,
@@ -56,14 +58,33 @@ def test_granted_tasks_start_at_once_and_are_named_as_held() -> None:
     assert (body["held"], body["resources"]["cores"], body["max_tasks"]) == (["a", "b"], 0, 0)
 
 
-def test_a_task_that_does_not_fit_now_waits_and_none_overtakes_it() -> None:
+def wide(execution: str) -> Grant:
+    return grant(execution, requested_resources={"cores": 2}, **{"class": "wide"})
+
+
+def test_a_task_that_does_not_fit_now_is_passed_over_by_those_that_do() -> None:
     driver = CoreDriver()
-    driver.grant(grant("a"), grant("wide", requested_resources={"cores": 2}, **{"class": "wide"}), grant("c"))
-    assert driver.running() == ["a"]
+    driver.grant(grant("a"), wide("wide"), grant("c"))
+    assert driver.running() == ["a", "c"]
     assert driver.asked().body["max_tasks"] == 0
-    driver.start("a")
-    driver.exit("a")
-    assert driver.running() == ["a", "wide"]
+    for execution in "ac":
+        driver.start(execution)
+        driver.exit(execution)
+    assert driver.running() == ["a", "c", "wide"]
+
+
+def test_a_task_is_not_passed_over_for_ever() -> None:
+    """Two take turns on the other core."""
+    driver = CoreDriver()
+    seconds = {"estimated_runtime": 0.4}
+    driver.grant(grant("t0", **seconds), wide("wide"), grant("t1", **seconds))
+    for number in range(10):
+        driver.wait(0.2)
+        driver.exit(f"t{number}", seconds=0.4)
+        if driver.running()[-1] == "wide":
+            break
+        driver.grant(grant(f"t{number + 2}", **seconds))
+    assert driver.running() == ["t0", "t1", "t2", "t3", "t4", "t5", "wide"]
 
 
 def test_a_new_claim_follows_as_soon_as_resources_are_free() -> None:
@@ -201,8 +222,8 @@ def test_a_task_whose_lane_is_not_left_by_the_one_before_it_goes_back() -> None:
     driver.grant(grant("slow"), grant("next"))
     driver.start("slow")
     assert driver.running() == ["quick", "slow", "next"]
-    assert driver.all(Withdraw, driver.wait(4)) == []
-    assert driver.all(Withdraw, driver.wait(2)) == [Withdraw("next")]
+    assert driver.all(Withdraw, driver.wait(0.49)) == []
+    assert driver.all(Withdraw, driver.wait(0.02)) == [Withdraw("next")]
     driver.say(Dropped("next"))
     assert driver.given_back() == ["next"]
 
@@ -433,14 +454,18 @@ def test_stopping_now_does_not_wait_for_ever() -> None:
 
 
 def test_a_task_that_waited_too_long_here_is_given_back() -> None:
+    """Others that are as short as it is always come before it."""
     driver = CoreDriver(Limits(ask_ahead_seconds=2), cores=1)
-    driver.grant(grant("a"), grant("b"))
-    driver.start("a")
-    driver.wait(4.9)
-    assert driver.core.held == ["a", "b"]
-    driver.wait(0.2)
-    assert driver.core.held == ["a"]
-    assert driver.given_back() == ["b"]
+    seconds = {"estimated_runtime": 0.25}
+    driver.grant(grant("t0", **seconds), grant("late", **seconds))
+    for number in range(1, 50):
+        if "late" not in driver.core.held:
+            break
+        driver.grant(grant(f"t{number}", priority=1, **seconds))
+        driver.wait(0.25)
+        driver.exit(f"t{number - 1}", seconds=0.25)
+    assert driver.now == 1005.0
+    assert driver.given_back() == ["late"]
 
 
 def test_a_time_limit_takes_only_what_ends_in_time() -> None:
@@ -562,7 +587,7 @@ def test_a_drain_by_the_server_returns_the_queue_and_goes_on() -> None:
 
 def test_busy_workers_report_in_batches() -> None:
     driver = CoreDriver(cores=1)
-    driver.grant(*(grant(f"t{number}") for number in range(40)))
+    driver.grant(*(grant(f"t{number}", estimated_runtime=0.001) for number in range(40)))
     for number in range(20):
         driver.start(f"t{number}")
         driver.now += 0.001
@@ -587,3 +612,203 @@ def test_what_is_gone_is_told_with_each_claim_until_one_is_answered() -> None:
     assert [ask.body["forgotten"] for ask in driver.all(Ask, third)] == [["other/2"]]
     last = driver.say(Claimed(request=driver.asked().body["request"]))
     assert ["forgotten" in ask.body for ask in driver.all(Ask, last)] == [False]
+
+
+# What the queue wants back
+
+
+def short(execution: str, **fields: Any) -> Grant:
+    """A task of which it is known that it takes half a second."""
+    return grant(execution, estimated_runtime=0.5, **fields)
+
+
+def given_back_at_once(actions: list[Action]) -> list[str]:
+    """Those whose return is told with these actions already."""
+    reports = [report for send in CoreDriver().all(Send, actions) for report in send.reports]
+    return [report["execution"] for report in reports if report.get("given_back")]
+
+
+def test_what_has_not_begun_is_given_back_at_once_when_the_queue_wants_it() -> None:
+    driver = CoreDriver(cores=1)
+    driver.grant(short("a"), short("b"), short("c"))
+    driver.start("a")
+    open_claim = driver.asked().body["request"]
+    actions = driver.say(Claimed(request=open_claim, take_back=["b", "unknown"]))
+    assert given_back_at_once(actions) == ["b"]
+    driver.settle()
+    actions = driver.say(Reported(take_back=["b", "c"]))
+    assert given_back_at_once(actions) == ["c"]
+    driver.settle()
+    assert driver.core.held == ["a"]
+    assert driver.given_back() == ["b", "c"]
+
+
+def test_a_start_is_told_at_once_when_the_queue_wants_the_task_back() -> None:
+    driver = CoreDriver(cores=1)
+    driver.grant(short("a"), short("b"))
+    driver.start("a")
+    actions = driver.say(Reported(take_back=["a"]))
+    (send,) = driver.all(Send, actions)
+    assert [(report["execution"], report["pid"]) for report in send.reports] == [("a", 4711)]
+    driver.acknowledge()
+    assert driver.all(Send, driver.say(Reported(take_back=["a"]))) == []
+    driver.wait(1)
+    starts = [report for report in driver.reports() if "pid" in report and "exit_status" not in report]
+    assert [report["execution"] for report in starts] == ["a"]
+
+
+def test_a_task_in_a_lane_is_withdrawn_when_the_queue_wants_it_back() -> None:
+    driver = CoreDriver(cores=1)
+    driver.grant(*(grant(name, estimated_runtime=0.001) for name in "abc"))
+    assert driver.running() == ["a", "b", "c"]
+    driver.start("a")
+    actions = driver.say(Reported(take_back=["b", "c"]))
+    assert driver.all(Withdraw, actions) == [Withdraw("b"), Withdraw("c")]
+    assert driver.all(Withdraw, driver.say(Reported(take_back=["b", "c"]))) == []
+    assert given_back_at_once(driver.say(Dropped("c"))) == ["c"]
+    driver.acknowledge()
+    (send,) = driver.all(Send, driver.start("b"))
+    assert [(report["execution"], report["pid"]) for report in send.reports] == [("b", 4711)]
+    assert driver.given_back() == ["c"]
+
+
+def test_the_end_of_a_task_that_was_to_be_withdrawn_is_told_at_once() -> None:
+    driver = CoreDriver(cores=1)
+    driver.grant(*(grant(name, estimated_runtime=0.001) for name in "abc"))
+    driver.start("a")
+    driver.say(Reported(take_back=["a"]))
+    driver.acknowledge()
+    driver.say(Reported(take_back=["b"]))
+    (send,) = driver.all(Send, driver.exit("b"))
+    assert [(report["execution"], report["exit_status"]) for report in send.reports] == [("b", "success")]
+
+
+def test_what_is_cancelled_or_stopped_in_its_lane_is_withdrawn_once() -> None:
+    driver = CoreDriver(cores=1)
+    driver.grant(grant("a", estimated_runtime=0.001), grant("b", estimated_runtime=0.001))
+    driver.start("a")
+    driver.say(Reported(cancel=["b"], take_back=["b"]))
+    assert driver.all(Withdraw) == [Withdraw("b")]
+    driver.say(Dropped("b"))
+    assert driver.end_of("b")["exit_status"] == "cancelled"
+    assert driver.given_back() == []
+
+
+def test_what_is_being_sent_is_not_given_back() -> None:
+    driver = CoreDriver(register=False)
+    driver.say(Measured(Resources(millicores=1000)))
+    driver.say(Registered(worker="w", wait_seconds=20, uploads=True))
+    driver.grant(grant("a"))
+    driver.start("a")
+    driver.exit("a")
+    assert driver.say(Reported(take_back=["a"])) == []
+
+
+# Nothing is hoarded
+
+
+def learned(driver: CoreDriver, count: int = 20, seconds: float = 0.01) -> None:
+    """Let it run some tasks, so that it knows how long they take."""
+    for number in range(count):
+        driver.grant(grant(f"first{number}"))
+        driver.wait(seconds)
+        driver.exit(f"first{number}", seconds=seconds)
+        driver.settle()
+
+
+def test_what_waits_for_tasks_that_run_on_and_on_goes_back_when_that_is_seen() -> None:
+    driver = CoreDriver(cores=2)
+    learned(driver)
+    driver.grant(grant("s1"), grant("s2"), *(grant(f"t{number}") for number in range(20)))
+    in_lanes = set(driver.running()) - {"s1", "s2"}
+    assert driver.asked().body["ahead"]["seconds"] > 0
+    driver.start("s1")
+    driver.start("s2")
+    driver.wait(0.45)
+    assert driver.given_back() == []
+    actions = driver.wait(0.1)
+    withdrawn = {withdraw.execution for withdraw in driver.all(Withdraw, actions)}
+    assert withdrawn == {each for each in in_lanes if each.startswith("t")}
+    driver.say(*(Dropped(execution) for execution in withdrawn))
+    assert sorted(driver.given_back()) == sorted(f"t{number}" for number in range(20))
+    assert "ahead" not in driver.asked().body
+    driver.exit("s1", seconds=30)
+    assert driver.asked().body["ahead"]["resources"]["cores"] == 1
+
+
+def test_what_fits_beside_a_long_task_stays() -> None:
+    driver = CoreDriver(cores=2)
+    learned(driver)
+    driver.grant(grant("s1"), grant("s2"), wide("wide"), grant("t", priority=-1))
+    driver.start("s1")
+    driver.wait(0.3)
+    driver.exit("s2", seconds=0.3)
+    driver.start("t")
+    driver.wait(0.3)
+    assert driver.given_back() == ["wide"]
+    assert driver.asked().body["ahead"]["resources"]["cores"] == 1
+
+
+def test_nothing_is_asked_ahead_while_tasks_run_that_are_known_to_be_long() -> None:
+    driver = CoreDriver(cores=1)
+    learned(driver)
+    long = {"estimated_runtime": 60, "class": "long"}
+    driver.grant(grant("long", **long), grant("t"))
+    assert driver.running()[-1] == "long"
+    assert driver.given_back() == ["t"]
+    assert "ahead" not in driver.asked().body
+
+
+def test_a_class_that_is_known_to_be_long_is_told_so_that_none_of_it_waits() -> None:
+    driver = CoreDriver(cores=2)
+    learned(driver)
+    driver.grant(grant("long", estimated_runtime=60, **{"class": "long"}))
+    assert driver.asked().body["ahead"]["classes"] == {"class": pytest.approx(0.01), "long": 60}
+
+
+# What comes first starts first
+
+
+def test_what_comes_with_a_higher_priority_starts_before_what_waits() -> None:
+    driver = CoreDriver(cores=1)
+    driver.grant(short("a"), short("low1", order="1"), short("low2", order="2"))
+    driver.grant(short("high", priority=100, order="3", **{"class": "other"}))
+    for execution in ["a", "high", "low1"]:
+        driver.wait(0.5)
+        driver.exit(execution, seconds=0.5)
+    assert driver.running() == ["a", "high", "low1", "low2"]
+
+
+def test_what_starts_at_once_starts_in_order_and_counts_for_its_queue() -> None:
+    driver = CoreDriver(cores=1)
+    shares = [("a", 3), ("b", 1)]
+    driver.grant(*(short(f"{queue}{n}", queue=queue, weight=weight) for queue, weight in shares for n in range(3)))
+    for _ in range(5):
+        driver.wait(0.5)
+        driver.exit(driver.running()[-1], seconds=0.5)
+    assert driver.running() == ["a0", "b0", "a1", "a2", "b1", "b2"]
+
+
+def test_when_more_comes_than_may_wait_what_would_start_last_goes_back() -> None:
+    driver = CoreDriver(cores=1)
+    driver.grant(short("a"), *(short(f"low{number}", order=f"{number}") for number in range(4)))
+    assert len(driver.core.held) == 5
+    driver.grant(*(short(f"high{number}", priority=1, order=f"{number}") for number in range(4)))
+    assert driver.given_back() == ["low2", "low3"]
+
+
+def test_a_claim_tells_what_waits_and_stays_open_while_enough_does() -> None:
+    driver = CoreDriver(cores=1)
+    driver.grant(*(short(f"t{number}", order=f"{number}", queue="q") for number in range(5)))
+    body = driver.asked().body
+    assert body["waiting"] == {"q": {"turn": 1.0, "seconds": 0.5, "tasks": [[0, 4, "4"]]}}
+    assert (body["turn"], body["turns"], body["ahead"]["seconds"]) == (0.0, {"q": 1.0}, pytest.approx(2.0, rel=1e-5))
+    claims = []
+    for number in range(5):
+        driver.wait(0.25)
+        driver.exit(f"t{number}", seconds=0.5)
+        driver.wait(0.25)
+        driver.settle()
+        claims.append(driver.asked().body["number"] - body["number"])
+    assert claims == [0, 1, 1, 1, 2]
+    assert driver.asked().body["max_tasks"] == 256

@@ -269,7 +269,8 @@ def test_a_file_of_tasks_hands_out_what_fits_and_retries(tmp_path: Path) -> None
     (first,) = tasks.claim("w", ask)["tasks"]
     assert (first["_id"], first["execution"], first["timeout"]) == ("000001", "000001.1", 120.0)
     key = first["class"]
-    (second,) = tasks.claim("w", {**ask, "request": "2", "max_tasks": 0, "ahead": {key: 5}})["tasks"]
+    ahead = {"seconds": 2.0, "most": 5, "classes": {key: 0.1}, "resources": {"cores": 2}}
+    (second,) = tasks.claim("w", {**ask, "request": "2", "max_tasks": 0, "ahead": ahead})["tasks"]
     assert second["_id"] == "b"
     tasks.report("w", {"reports": [{"execution": "000001.1", "exit_status": "failure (exit code 1)"}]})
     assert tasks.claim("w", ask)["tasks"][0]["execution"] == "000001.2"
