@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from worker.asking import Offer
 
+RETURN_SECONDS = 0.1
+"""For so long the next claim waits for the report of what the server has asked to have back, at most."""
 MAX_OVERTAKEN = 100
 """Of how many earlier claims the answers are still waited for."""
 
@@ -24,6 +26,7 @@ class Claims:
         self._asked_at: float | None = None
         self._again_at: float | None = None
         self._pause_until: float | None = None
+        self._returning_until: float | None = None
 
     @property
     def ever_asked(self) -> bool:
@@ -33,7 +36,7 @@ class Claims:
     @property
     def deadlines(self) -> list[float | None]:
         """When to ask again at the latest."""
-        return [self._again_at, self._pause_until]
+        return [self._again_at, self._pause_until, self._returning_until]
 
     def pause(self, until: float) -> None:
         """Ask for nothing until then."""
@@ -45,6 +48,19 @@ class Claims:
             self._pause_until = None
         return self._pause_until is not None
 
+    def wait_for_returns(self, until: float) -> None:
+        """The next claim would be answered at once with the same question for what is to be given back; it can wait."""
+        self._returning_until = until
+
+    def returned(self) -> None:
+        """The server has heard what there was to report."""
+        self._returning_until = None
+
+    def _returning(self, now: float) -> bool:
+        if self._returning_until is not None and self._returning_until <= now:
+            self._returning_until = None
+        return self._returning_until is not None
+
     def ask(self, offer: Offer, now: float, *, idle: bool, take_back: bool) -> str | None:
         """Open a claim with this offer, unless the open one will do; its name, or None.
 
@@ -52,6 +68,9 @@ class Claims:
         server might give something that would wait here for long; with `take_back` at once if it offers anything.
         """
         self._again_at = None
+        returning = self._returning(now)
+        if self._open is None and returning:
+            return None
         if self._open is not None:
             before = self._open[1]
             if not (take_back and (before.max_tasks or before.most)):
@@ -84,4 +103,4 @@ class Claims:
 
     def clear(self) -> None:
         """No claim is open any more."""
-        self._open, self.overtaken = None, []
+        self._open, self.overtaken, self._returning_until = None, [], None

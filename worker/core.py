@@ -12,7 +12,7 @@ from typing import Any
 from worker import asking
 from worker.actions import Action, Ask, Forget, Keep, Leave, Note, Register, Send
 from worker.asking import Offer
-from worker.claims import Claims
+from worker.claims import RETURN_SECONDS, Claims
 from worker.events import (
     Claimed,
     Document,
@@ -241,7 +241,9 @@ class Core:
         self._forgotten = {name: told for name, told in self._forgotten.items() if told != event.request}
         self._forget(event.forget)
         self._tasks.cancel(event.cancel)
-        self._tasks.take_back(event.take_back)
+        if event.take_back:
+            self._tasks.take_back(event.take_back)
+            self._claims.wait_for_returns(self._turn.now + RETURN_SECONDS)
         counts = self._claims.answered(event.request)
         if counts:
             self._accept(grant for grant in event.grants if grant.execution not in self._tasks.attempts)
@@ -272,6 +274,7 @@ class Core:
     def _on_reported(self, event: Reported) -> None:
         self._on_reached(Reached())
         self._outbox.answered(event.accepted, event.stale, self._turn.now)
+        self._claims.returned()
         self._forget(event.forget)
         self._tasks.cancel(event.cancel)
         self._tasks.take_back(event.take_back)

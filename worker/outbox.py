@@ -59,6 +59,10 @@ class Outbox:
         if urgent:
             self._urgent = len(self._waiting)
 
+    def hurry(self) -> None:
+        """Wait for no company with what is to be told."""
+        self._urgent = len(self._waiting)
+
     def add_sample(self, sample: Document, now: float) -> None:
         """Tell this use of memory; the oldest are let go when far too many wait."""
         if not self._waiting and not self._samples:

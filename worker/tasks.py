@@ -5,7 +5,7 @@ while what it wrote is being sent, and leaves with the report of its end. Part o
 """
 
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from worker import outcome
 from worker.actions import Clear, Kill, Note, Run, Stream, Sync, Withdraw
@@ -112,8 +112,10 @@ class Tasks:
             if attempt.phase is Phase.SENT and attempt.cause is None:
                 self._withdraw(attempt)
 
-    def take_back(self, executions: Iterable[str]) -> None:
-        """The queue wants these back if they have not begun, or else to know at once that they have."""
+    def take_back(self, executions: Sequence[str]) -> None:
+        """The queue wants these back if they have not begun, or else to know at once that they have, or have ended."""
+        if executions:
+            self._outbox.hurry()
         for execution in executions:
             attempt = self.attempts.get(execution)
             if attempt is None:

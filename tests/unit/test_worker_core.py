@@ -657,6 +657,31 @@ def test_a_start_is_told_at_once_when_the_queue_wants_the_task_back() -> None:
     assert [report["execution"] for report in starts] == ["a"]
 
 
+def test_an_end_is_told_at_once_when_the_queue_wants_the_task_back() -> None:
+    driver = CoreDriver(cores=1)
+    driver.grant(short("a"), short("b"), short("c"))
+    driver.start("a")
+    driver.exit("a")
+    assert driver.reports() == []
+    claims = driver.asked().body["number"]
+    actions = driver.say(Claimed(request=driver.asked().body["request"], take_back=["a"]))
+    assert [report["execution"] for send in driver.all(Send, actions) for report in send.reports] == ["a"]
+    assert driver.asked().body["number"] == claims  # the same would be asked again
+    driver.acknowledge()
+    assert driver.asked().body["number"] == claims + 1
+
+
+def test_the_next_claim_does_not_wait_for_ever_for_a_report_that_was_asked_for() -> None:
+    driver = CoreDriver(cores=1)
+    driver.grant(grant("a", estimated_runtime=0.001), grant("b", estimated_runtime=0.001))
+    claims = driver.asked().body["number"]
+    driver.say(Claimed(request=driver.asked().body["request"], take_back=["b"]))
+    driver.wait(0.09)
+    assert driver.asked().body["number"] == claims
+    driver.wait(0.02)
+    assert driver.asked().body["number"] == claims + 1
+
+
 def test_a_task_in_a_lane_is_withdrawn_when_the_queue_wants_it_back() -> None:
     driver = CoreDriver(cores=1)
     driver.grant(*(grant(name, estimated_runtime=0.001) for name in "abc"))
