@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from worker.asking import Offer
+from worker.asking import NOTHING, Offer
 
 RETURN_SECONDS = 0.1
 """For so long the next claim waits for the report of what the server has asked to have back, at most."""
@@ -23,6 +23,8 @@ class Claims:
         """How many claims there have been."""
         self._ids = ids
         self._open: tuple[str, Offer] | None = None
+        self._reduced = False
+        """The server has taken from the open claim's offer what an earlier one was granted, which is here now."""
         self._asked_at: float | None = None
         self._again_at: float | None = None
         self._pause_until: float | None = None
@@ -74,25 +76,27 @@ class Claims:
         if self._open is not None:
             before = self._open[1]
             if not (take_back and (before.max_tasks or before.most)):
-                better = offer.better_than(before)
+                had = NOTHING if self._reduced else before
+                better = offer.better_than(had)
                 if not better and not offer.worse_than(before):
                     return None
-                soon = (self._asked_at or 0.0) + offer.patience(before)
+                soon = (self._asked_at or 0.0) + offer.patience(had)
                 if not (idle and better) and now < soon:
                     self._again_at = soon
                     return None
             self.overtaken = [*self.overtaken, self._open[0]][-MAX_OVERTAKEN:]
-        self._open = (self._ids(), offer)
+        self._open, self._reduced = (self._ids(), offer), False
         self.number += 1
         self._asked_at = now
         return self._open[0]
 
-    def answered(self, request: str) -> bool:
-        """Whether the answer to this claim counts; if not, the server takes back what it granted in it."""
+    def answered(self, request: str, *, granted: bool) -> bool:
+        """Whether the answer to this claim counts; if not, the server takes back what it has `granted` in it."""
         if self._open is not None and self._open[0] == request:
             self._open = None
             return True
         counts = request in self.overtaken
+        self._reduced = self._reduced or (counts and granted)
         self.give_up(request)
         return counts
 

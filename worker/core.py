@@ -244,7 +244,7 @@ class Core:
         if event.take_back:
             self._tasks.take_back(event.take_back)
             self._claims.wait_for_returns(self._turn.now + RETURN_SECONDS)
-        counts = self._claims.answered(event.request)
+        counts = self._claims.answered(event.request, granted=bool(event.grants))
         if counts:
             self._accept(grant for grant in event.grants if grant.execution not in self._tasks.attempts)
         if event.drain and counts:

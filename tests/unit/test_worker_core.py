@@ -118,6 +118,23 @@ def test_the_answer_to_an_overtaken_claim_counts_as_long_as_newer_claims_name_it
     assert driver.all(Withdraw) == [Withdraw("b")]
 
 
+def test_what_an_overtaken_claim_was_granted_is_not_missing_from_what_is_offered_for_long() -> None:
+    """The server has taken it from the newer offer, which is as good as ever once those tasks have ended."""
+    driver = CoreDriver()
+    old = overtaken(driver)
+    offered = driver.asked().body
+    driver.wait(0.1)
+    driver.say(Claimed(request=old, grants=[grant("late")]))
+    assert driver.running()[-1] == "late"
+    driver.exit("late")
+    driver.wait(0.1)
+    again = driver.asked().body
+    assert again["number"] > offered["number"]
+    assert (again["resources"], again["max_tasks"]) == (offered["resources"], offered["max_tasks"])
+    driver.wait(10)
+    assert driver.asked().body == again
+
+
 def test_the_answer_to_a_claim_that_was_given_up_is_left_to_the_server() -> None:
     driver = CoreDriver()
     old = overtaken(driver)
