@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bson import ObjectId
+from bson.timestamp import Timestamp
 from flask import Response, g, request
 from werkzeug.exceptions import ClientDisconnected
 
 from banyan.api.context import context
+from banyan.domain.resources import capability_text
 from banyan.errors import BadRequest, TooLarge
 from banyan.wire import format_date
 
@@ -114,6 +116,8 @@ def _plain(value: object) -> str:
         return str(value)
     if isinstance(value, datetime):
         return format_date(value if value.tzinfo else value.replace(tzinfo=UTC))
+    if isinstance(value, Timestamp):
+        return capability_text(value)
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from banyan.api.bodies import read_json
-from banyan.api.coercion import to_date, to_id
+from banyan.api.coercion import to_capability, to_date, to_id
 from banyan.api.field_names import unknown_path
 from banyan.api.schema import RESOURCES
 from banyan.api.schema.kinds import Rules
@@ -35,8 +35,24 @@ _CONVERSIONS: dict[str, Callable[[object], Any]] = {
     "id": to_id,
     "ids": to_id,
     "date": to_date,
+    "capability": to_capability,
     "size": lambda value: parse_size(value) if isinstance(value, str) else value,
     "duration": lambda value: parse_duration(value) if isinstance(value, str) else value,
+}
+_NUMBER = (int, float)
+_VALUES: dict[str, type | tuple[type, ...]] = {
+    "string": str,
+    "integer": _NUMBER,
+    "number": _NUMBER,
+    "float": _NUMBER,
+    "boolean": bool,
+}
+_KINDS = {
+    "string": "a text, which stands in quotes",
+    "integer": "a number, which stands without quotes",
+    "number": "a number, which stands without quotes",
+    "float": "a number, which stands without quotes",
+    "boolean": "true or false",
 }
 _TYPES = frozenset(
     "double string object array binData objectId bool date null regex int timestamp long decimal number".split()
@@ -165,13 +181,33 @@ def _literal(scope: _Scope, rules: Rules, value: Any, path: str) -> Any:
     if isinstance(value, dict):
         return _literal_object(scope, rules, value, path)
     convert = _CONVERSIONS.get(meta.get("items", rules).get("coerce", rules.get("coerce", "")))
-    if convert is None:
-        _check_allowed(scope, meta.get("items", rules), value, path)
-        return value
     try:
-        return convert(value)
+        if convert is not None:
+            value = convert(value)
+        _check_kind(meta.get("items", rules), value)
     except ValueError as error:
         raise scope.refusal(path, str(error)) from error
+    _check_allowed(scope, meta.get("items", rules), value, path)
+    return value
+
+
+def _check_kind(rules: Rules, value: Any) -> None:
+    """Raise ValueError for a value of another kind than the field's, which would match nothing, silently."""
+    kinds = _kinds(rules)
+    if not kinds or any(_is_a(kind, value) for kind in kinds):
+        return
+    raise ValueError(f"the field is {' or '.join(_KINDS[kind] for kind in kinds)}, and {value!r} never is")
+
+
+def _is_a(kind: str, value: Any) -> bool:
+    return isinstance(value, _VALUES[kind]) and isinstance(value, bool) == (kind == "boolean")
+
+
+def _kinds(rules: Rules) -> list[str]:
+    """Of which kinds the single values of a field are, as far as that is known."""
+    kinds = rules.get("type", [])
+    known = [kinds] if isinstance(kinds, str) else list(kinds)
+    return known if all(kind in _VALUES for kind in known) else []
 
 
 def _check_allowed(scope: _Scope, rules: Rules, value: Any, path: str) -> None:
@@ -216,9 +252,17 @@ def _exists(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> b
 
 
 def _regex(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> str:
+    _check_text(rules)
     if not isinstance(value, str) or "\0" in value or len(value) > _MAX_REGEX:
         raise ValueError(f"takes a text of at most {_MAX_REGEX} characters without NUL bytes")
     return value
+
+
+def _check_text(rules: Rules) -> None:
+    """Raise ValueError unless the field may have a text, in which one can look."""
+    kinds = rules.get("meta", {}).get("items", rules).get("type", "string")
+    if "string" not in ([kinds] if isinstance(kinds, str) else kinds):
+        raise ValueError(f"looks into texts, and the field is {_KINDS.get(str(kinds), 'none')}")
 
 
 def _options(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from banyan.domain.resources import Resources
+from banyan.domain.resources import CAPABILITY, Resources, capability_text
 
 SHELL = "shell"
 """The capability to run commands."""
@@ -30,6 +30,8 @@ class TaskClass:
     def of(cls, task: Mapping[str, Any]) -> "TaskClass":
         """The class of a stored task."""
         wanted = task.get("requested_resources") or {"cores": 1}
+        if CAPABILITY in wanted:
+            wanted = {**wanted, CAPABILITY: capability_text(wanted[CAPABILITY])}
         capability = capability_of(task)
         parts = [task["queue"], task["owner"], capability, wanted, task.get("requires") or {}]
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"))

@@ -34,13 +34,13 @@ from typing import Any
 
 from bson import ObjectId
 
+from banyan.domain.programs import TOO_LONG
 from banyan.domain.task import (
     CANCELLED,
     ENDED,
     HOST_DIED,
     LIVE,
     SUCCESS,
-    TOO_LONG,
     State,
     Task,
     is_abandoned,
