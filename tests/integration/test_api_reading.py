@@ -74,9 +74,7 @@ def test_compute_capabilities_are_texts_and_compared_by_number(provider: Api, wo
         ("/execution_history", "granted_resources"),
     ):
         name = f"{field}.gpu_compute_capability"
-        each_once: dict[str, Any] = {"/tasks": {"sweep": None}, "/workers": {"name": {"$in": CAPABILITIES}}}.get(
-            path, {}
-        )
+        each_once = narrowed.get(path, {})
         ordered = capabilities(provider, path, field, where=each_once | {name: {"$exists": True}}, sort=name)
         assert (path, list(dict.fromkeys(ordered))) == (path, ASCENDING)
         backwards = capabilities(provider, path, field, where=each_once | {name: {"$exists": True}}, sort=f"-{name}")
