@@ -4,8 +4,8 @@ It is told `("check", number, [(inputs, jobid, workdir), ..])`: these tasks have
 inputs are JSON. Which one it has begun it tells in memory (`banyan.models.check_progress`), for a message would wake
 the server. It answers `("fault", number, {..})` at once for each at fault, with `exception`, `error` (one line) and
 `traceback`, and `("checked", number, tidy)` with the number of the last one, and whether no threads were left behind;
-if some were, the process is of no more use. It looks at one at least, and goes on as long as their directory stays empty
-and others do not wait for long.
+if some were, the process is of no more use. It looks at one at least, and goes on as long as their directory stays
+empty and others do not wait for long.
 """
 
 import json
