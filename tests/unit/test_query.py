@@ -186,6 +186,9 @@ def _nests() -> st.SearchStrategy[Any]:
         lambda inner: {"metadata.deep": inner},
         lambda inner: {"tags": {"$elemMatch": inner}},
         lambda inner: {"name": {"$not": inner}},
+        lambda inner: {"inputs": {"$has": {"c.x": inner}}},
+        lambda inner: {"inputs": {"$not": {"$has": {"c.x": {"$has": {"": inner}}}}}},
+        lambda inner: {"inputs": {"$has": inner} | inner},
     ]
 
     def chain(parts: tuple[Any, list[Any]]) -> Any:
@@ -219,7 +222,9 @@ _JSON = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.text(max_size=5)
-            | st.sampled_from(["$in", "$not", "$or", "$elemMatch", "_id", "tags", "metadata", "progress", "$mod"]),
+            | st.sampled_from(
+                ["$in", "$not", "$or", "$elemMatch", "_id", "tags", "metadata", "progress", "$mod", "$has", "a.b"]
+            ),
             inner,
             max_size=3,
         )
