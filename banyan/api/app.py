@@ -11,6 +11,7 @@ from banyan.api import (  # noqa: F401 - importing a module registers its routes
     audit,
     auth,
     continuations,
+    explaining,
     failures,
     files,
     health,

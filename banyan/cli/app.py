@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from banyan.cli import act, backups, demo, look, models, processes, queues, report, submit, sweeps, users
+from banyan.cli import act, backups, demo, explain, look, models, processes, queues, report, submit, sweeps, users
 from banyan.errors import (
     BadRequest,
     BanyanError,
@@ -52,7 +52,7 @@ def banyan(
         raise typer.Exit
 
 
-for commands in (processes, demo, submit, models, sweeps, look, act, report, queues, users, backups):
+for commands in (processes, demo, submit, models, sweeps, look, explain, act, report, queues, users, backups):
     commands.register(app)
 
 

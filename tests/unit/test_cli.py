@@ -165,6 +165,83 @@ def test_explain_prints_the_summary_and_each_further_reason(serve: Serve, capsys
     assert capsys.readouterr().out == "it is held\n  - queue q is paused\n"
 
 
+def test_explain_shows_the_chain_and_what_the_root_wrote(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    root = {"_id": OTHER, "name": "a", "state": "terminated", "exit_status": "failure (exit code 3)"}
+    root |= {"stderr_tail": "one\n[bold]boom"}
+    chain = [root, {"_id": "7" * 24, "missing": True}, {"_id": TASK, "name": "c", "state": "cancelled"}]
+    reason = {"reason": "cancelled", "message": "it was cancelled", "root": root, "chain": chain}
+    serve(Said(200, {"state": "cancelled", "summary": "it was cancelled", "reasons": [reason]}))
+    assert run(["explain", TASK]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "it was cancelled",
+        "",
+        "CHAIN NAME HOW IT STANDS",
+        f"{OTHER} a failure (exit code 3)",
+        f"{'7' * 24} deleted",
+        f"{TASK} c cancelled",
+        "",
+        f"last lines of stderr of a {OTHER}",
+        "one",
+        "[bold]boom",
+    ]
+
+
+def test_explain_without_an_id_shows_reasons_what_helps_and_the_workers(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reasons = [
+        {"reason": "held", "message": "they are held", "help": "let them go", "count": 1200, "example": TASK},
+        {"reason": "waiting", "message": "all workers that fit are busy", "count": 3},
+    ]
+    worker = {"_id": OTHER, "name": "w", "host": "node", "state": "active", "running": 2, "assigned": 1}
+    worker |= {"cores": {"total": 4, "used": 3.5, "free": 0.5}, "last_seen": "Tue, 02 Apr 2024 10:00:00 GMT"}
+    worker |= {"silent": True, "note": "it serves a queue that is not there"}
+    answer = {"summary": "1203 tasks wait, 2 tasks run; 1200 of them: they are held", "waiting": 1203, "running": 2}
+    app = serve(Said(200, answer | {"reasons": reasons, "workers": [worker], "worker_count": 3, "more_reasons": 2}))
+    assert run(["explain"]) == 0
+    assert app.asked[0].path == "/explain"
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[:9] == [
+        "1203 tasks wait, 2 tasks run",
+        "",
+        "TASKS WHY",
+        "1200 they are held",
+        "helps: let them go",
+        f"for example {TASK}",
+        "3 all workers that fit are busy",
+        "and 2 further reasons",
+        "",
+    ]
+    assert lines[9] == "WORKER STATE CORES USED FREE RUNNING ASSIGNED LAST HEARD OF"
+    assert lines[10].startswith("w on node active 3.5 0.5 2 1 ")
+    assert lines[11:] == ["w: it serves a queue that is not there", "and 2 further workers"]
+
+
+def test_submit_warns_when_no_worker_could_ever_take_it(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    reasons = [
+        {"reason": "dependencies", "message": "it waits for a parent"},
+        {"reason": "no_fit", "message": "no active worker can run it; ask for at most 2 cores"},
+    ]
+    app = serve(POSTED, Said(200, {"summary": "it waits", "reasons": reasons}))
+    assert run(["submit", "--cores", "99", "--", "true"]) == 0
+    told = "banyan: warning: no active worker can run it; ask for at most 2 cores; until then the task waits\n"
+    assert capsys.readouterr() == (f"{TASK}\n", told)
+    assert app.asked[1].path == f"/tasks/{TASK}/explain"
+    serve(POSTED, Said(503, {"_status": "ERR"}))
+    assert run(["submit", "--", "true"]) == 0
+    assert capsys.readouterr() == (f"{TASK}\n", "")
+
+
+def test_a_task_that_its_worker_has_not_begun_is_called_assigned(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = {"_id": OTHER, "state": "running", "name": "b", "time_started": "Tue, 02 Apr 2024 10:00:00 GMT"}
+    serve(items({"_id": TASK, "state": "running", "name": "a"}, begun))
+    assert run(["list"]) == 0
+    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()[1:]] == ["assigned", "running"]
+
+
 QUEUES = items({"name": "default"}, {"name": "gpu"})
 MODELS = items({"name": "sum"})
 
@@ -174,7 +251,7 @@ MODELS = items({"name": "sum"})
     [
         (["list", "--queue", "gpus"], [items(), QUEUES], "--queue: there is no queue 'gpus'; did you mean 'gpu'?"),
         (["list", "--where", '{"queue": {"$in": ["gpu", "nope"]}}'], [items(), QUEUES], "no queue 'nope'; there are:"),
-        (["list", "--where", '{"model": "smu"}'], [items(), MODELS], "no model 'smu'; there are: sum"),
+        (["list", "--where", '{"model": "smu"}'], [items(), MODELS], "no model 'smu'; did you mean 'sum'?"),
         (["list", "--state", "runing"], [], "there is no state 'runing'; did you mean 'running'?"),
         (["list", "--state", "done"], [], "did you mean 'terminated'?"),
         (["cancel", "--where", '{"queue": "gp"}'], [Said(200, {"matched": 0, "updated": 0}), QUEUES], "queue 'gp'"),
