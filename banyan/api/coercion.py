@@ -93,6 +93,8 @@ def to_expiry(value: object) -> datetime | timedelta:
     """When a token ends: a UTC time, or how long from now."""
     if isinstance(value, (datetime, timedelta)):
         return value
+    if isinstance(value, str) and value.isdecimal() and len(value) in (4, 8):
+        raise ValueError(f"{value!r} may be a date or seconds; write '2031-01-01', or '{value}s'")
     try:
         return timedelta(seconds=parse_duration(value))
     except (ValueError, OverflowError):

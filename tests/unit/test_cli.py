@@ -1,12 +1,14 @@
 """The commands against recorded answers: what they send, print, and exit with."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -57,6 +59,69 @@ def test_submit_prints_the_id_alone(serve: Serve, capsys: pytest.CaptureFixture[
     assert capsys.readouterr() == (f"{TASK}\n", "")
     assert app.asked[0].json == {"command": ["sh", "-c", "echo hi; exit 3"], "state": "available"}
     assert app.asked[0].headers["Authorization"] == "Bearer secret"
+
+
+def listed(*paths: bytes) -> Said:
+    files = [
+        {
+            "path": path.decode(errors="replace"),
+            "size": len(path),
+            "modified": "Tue, 02 Apr 2013 10:29:13 GMT",
+            "url": f"/tasks/{TASK}/files/{quote(path)}?attempt=1",
+        }
+        for path in paths
+    ]
+    return Said(200, {"_items": files, "attempt": 1, "excess": {}})
+
+
+def test_files_are_listed_so_that_each_is_one_line(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    app = serve(listed(b"out/a.csv", b"line\nbreak", b"latin-\xe9", b"\x1b[31mred", "ü".encode()))
+    assert run(["files", TASK, "--attempt", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines[1:]] == ["out/a.csv", "line\\nbreak", "latin-\\xe9", "\\x1b[31mred", "ü"]
+    assert (app.asked[0].path, app.asked[0].query) == (f"/tasks/{TASK}/files/", {"attempt": "1"})
+
+
+def test_one_file_is_printed_as_it_is(serve: Serve, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    app = serve(Said(206, b"\xff\x00\n"), Said(416, b""))
+    assert run(["files", TASK, "latin-\udce9"]) == 0
+    assert capfdbinary.readouterr().out == b"\xff\x00\n"
+    assert app.asked[0].path.encode("latin-1") == f"/tasks/{TASK}/files/latin-".encode() + b"\xe9"
+    assert [asked.headers["Range"] for asked in app.asked] == ["bytes=0-16777215", "bytes=3-16777218"]
+
+
+def test_all_files_are_saved_under_their_own_names(serve: Serve, tmp_path: Path) -> None:
+    serve(listed(b"d/latin-\xe9", b"line\nbreak"), Said(206, b"1"), Said(416, b""), Said(206, b"2"), Said(416, b""))
+    assert run(["files", TASK, "-o", str(tmp_path / "saved")]) == 0
+    assert (Path(os.fsdecode(os.fsencode(tmp_path) + b"/saved/d/latin-\xe9"))).read_bytes() == b"1"
+    assert (tmp_path / "saved" / "line\nbreak").read_bytes() == b"2"
+
+
+@pytest.mark.parametrize("path", [b"../up", b"/etc/passwd", b"a/../../b", b"a//b", b"."])
+def test_a_server_cannot_have_files_saved_elsewhere(
+    serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str], path: bytes
+) -> None:
+    serve(listed(path), Said(206, b"1"), Said(416, b""))
+    assert run(["files", TASK, "-o", str(tmp_path / "saved")]) == 2
+    assert "is not the path of a file" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["submit", "--", "echo", "a\udcff"], r"'a\xff'"),
+        (["submit", "--env", "A=\udcff", "true"], r"'\xff'"),
+        (["queues", "pause", "b\udcffc"], r"'b\xffc'"),
+    ],
+)
+def test_an_argument_that_is_not_utf_8_is_named(
+    serve: Serve, capsys: pytest.CaptureFixture[str], arguments: list[str], word: str
+) -> None:
+    app = serve(POSTED)
+    assert run(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"banyan: {word} is not UTF-8")
+    assert app.asked == []
 
 
 def test_submit_sends_every_option(
