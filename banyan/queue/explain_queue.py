@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from bson import ObjectId
+
 from banyan.domain.resources import MILLI
 from banyan.domain.task import State
 from banyan.queue.actor import Actor
@@ -76,27 +78,30 @@ def explain_queue(context: Context, asking: Actor | None = None) -> Document:
     claimable = _count_claimable(context, workers, visible, tally)
     _count_others(context, visible, counts, claimable, tally)
     reasons = tally.sorted()
+    load = load_of_workers(context.reader(), {})
+    own = load_of_workers(context.reader(), visible) if visible else load
     waiting = counts[State.AVAILABLE] + counts[State.INACTIVE]
-    running = counts[State.RUNNING] + counts[State.PENDING_CANCELLATION]
+    running, assigned = (sum(each[name] for each in own.values()) for name in ("running", "assigned"))
     return {
-        "summary": _summary(waiting, running, reasons),
+        "summary": _summary(waiting, running, assigned, reasons),
         "waiting": waiting,
         "running": running,
+        "assigned": assigned,
         "reasons": reasons[:MAX_REASONS],
         "more_reasons": max(0, len(reasons) - MAX_REASONS),
-        "workers": list(_shown(context, workers)),
+        "workers": list(_shown(context, workers, load)),
         "worker_count": len(workers.active) + len(workers.closed),
     }
 
 
-def _summary(waiting: int, running: int, reasons: Sequence[Document]) -> str:
-    runs = {0: "nothing runs", 1: "1 task runs"}.get(running, f"{running} tasks run")
-    waits = {0: "no task waits", 1: "1 task waits"}.get(waiting, f"{waiting} tasks wait")
+def _summary(waiting: int, running: int, assigned: int, reasons: Sequence[Document]) -> str:
+    text = {0: "no task waits", 1: "1 task waits"}.get(waiting, f"{waiting} tasks wait")
+    text += {0: ", nothing runs", 1: ", 1 runs"}.get(running, f", {running} run")
+    text += f", {assigned} more {'is' if assigned == 1 else 'are'} assigned to workers" if assigned else ""
     if not reasons:
-        return f"{waits}, {runs}"
-    count = reasons[0]["count"]
-    which = "it" if waiting == 1 else "all of them" if count >= waiting else f"{count} of them"
-    return f"{waits}, {runs}; {which}: {reasons[0]['message']}"
+        return text
+    which = "" if reasons[0]["count"] >= waiting else f"{reasons[0]['count']} of them: "
+    return f"{text}; {which}{reasons[0]['message']}"
 
 
 def _count_claimable(context: Context, workers: Workers, visible: Mapping[str, str], tally: _Tally) -> int:
@@ -213,9 +218,8 @@ _MORE_INACTIVE: Verdict = (
 )
 
 
-def _shown(context: Context, workers: Workers) -> Iterator[Document]:
+def _shown(context: Context, workers: Workers, load: Mapping[ObjectId, Document]) -> Iterator[Document]:
     """The workers that are there, and those that were lost in the last day, with what they have and do."""
-    load = load_of_workers(context.reader())
     queues = context.storage.queues.names()
     since = workers.now - timedelta(days=1)
     alive = [*workers.active, *workers.closed]

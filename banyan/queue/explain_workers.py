@@ -141,7 +141,7 @@ def _remedy(
             starts.append("that stays longer")
         else:
             asks.append(f"do not require {name}")
-            starts.append(f"with {name} {want}")
+            starts.append(f"with {name}={want}")
     start = f"start a worker {' and '.join(starts)}"
     return (f"{' and '.join(asks)}, or {start}" if asks else start), change
 

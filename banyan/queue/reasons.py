@@ -9,6 +9,9 @@ from banyan.wire import format_date, format_size
 
 Document = dict[str, Any]
 
+LABEL = "label "
+"""What a worker lacks begins so if it is a label."""
+
 _SIZES = ("memory", "scratch", "gpu_memory")
 
 
@@ -62,9 +65,10 @@ def amount(name: str, value: Any) -> str:
 
 
 def lacking(missing: Mapping[str, tuple[Any, Any]]) -> str:
-    """What a worker lacks: `cores 8 (it has 4), label os linux (it has none)`."""
+    """What a worker lacks: `cores 8 (it has 4), label os=linux (it has none)`."""
     return ", ".join(
-        f"{name} {amount(name, want)} (it has {amount(name, has)})" for name, (want, has) in missing.items()
+        f"{name}{'=' if name.startswith(LABEL) else ' '}{amount(name, want)} (it has {amount(name, has)})"
+        for name, (want, has) in missing.items()
     )
 
 

@@ -104,11 +104,11 @@ def count_not_due(reader: Reader, visible: Mapping[str, Any]) -> tuple[int, Docu
     return (reader.count("tasks", where), first[0]) if first else (0, None)
 
 
-def load_of_workers(reader: Reader) -> dict[ObjectId, Document]:
+def load_of_workers(reader: Reader, visible: Mapping[str, Any]) -> dict[ObjectId, Document]:
     """How many tasks each worker holds, by its id: `running` those that it has begun, `assigned` the others."""
     begun = {"$cond": [{"$gt": ["$time_started", None]}, 1, 0]}
     pipeline: list[Document] = [
-        {"$match": {"worker": {"$gt": ObjectId(bytes(12))}}},
+        {"$match": {"worker": {"$gt": ObjectId(bytes(12))}, **visible}},
         {"$group": {"_id": "$worker", "held": {"$sum": 1}, "running": {"$sum": begun}}},
     ]
     return {

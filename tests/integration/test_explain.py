@@ -192,7 +192,7 @@ def test_a_task_with_very_many_parents_says_how_many(context: Context) -> None:
             "ask for at most 0 of licence, or start a worker with 2 of licence",
             {"requested_resources": {"custom": {"licence": 0}}},
         ),
-        ({"requires": {"disk": "ssd"}}, "do not require label disk, or start a worker with label disk ssd", {}),
+        ({"requires": {"disk": "ssd"}}, "do not require label disk, or start a worker with label disk=ssd", {}),
         (
             {"command": None, "model": "smu"},
             "start a worker that has the model 'smu' (--models DIR); did you mean 'sum'?",
@@ -305,7 +305,7 @@ def counts(answer: Document) -> dict[str, int]:
 def test_an_empty_queue_says_that_nothing_waits(context: Context) -> None:
     assert explain_queue(context)["summary"] == "no task waits, nothing runs"
     post(context, task(hold=True))
-    assert explain_queue(context)["summary"] == "1 task waits, nothing runs; it: they are held"
+    assert explain_queue(context)["summary"] == "1 task waits, nothing runs; they are held"
 
 
 def test_the_whole_queue_is_counted_by_reason_and_what_helps_is_said(context: Context, admin: Api) -> None:
@@ -326,8 +326,11 @@ def test_the_whole_queue_is_counted_by_reason_and_what_helps_is_said(context: Co
     needing_help = {"inactive": 7, "queue_paused": 4, "no_fit": 3, "held": 1}
     assert counts(answer) == needing_help | {"waiting": 9, "not_before": 8, "dependencies": 6, "queue_full": 5}
     assert [reason["reason"] for reason in answer["reasons"]][:2] == ["inactive", "queue_paused"]
-    assert (answer["waiting"], answer["running"]) == (43, 2)
-    assert answer["summary"] == "43 tasks wait, 2 tasks run; 7 of them: they are inactive, and wait for nobody"
+    assert (answer["waiting"], answer["running"], answer["assigned"]) == (43, 0, 2)
+    said = (
+        "43 tasks wait, nothing runs, 2 more are assigned to workers; 7 of them: they are inactive, and wait for nobody"
+    )
+    assert answer["summary"] == said
     reasons = {reason["reason"]: reason for reason in answer["reasons"]}
     assert reasons["queue_paused"]["help"] == "'banyan queues resume stopped' (an administrator)"
     assert "start a worker with 98 cores" in reasons["no_fit"]["help"]
