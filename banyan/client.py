@@ -120,9 +120,13 @@ class Client(ModelCalls, SweepCalls, AdminCalls):
         """Let an ended task run again, with those of its descendants that were cancelled for its sake."""
         return self._act("POST", f"tasks/{part(task)}/retry")
 
-    def explain(self, task: str) -> Document:
-        """Why the task is not running: `state`, `reasons`, and a `summary` in one line."""
-        return self._get(f"tasks/{part(task)}/explain")
+    def explain(self, task: str | None = None) -> Document:
+        """Why the task is not running: `state`, `reasons`, and a `summary` in one line.
+
+        Without a task: why nothing (more) runs. `reasons` then have the `count` of tasks and `help`, and `workers` has
+        those that are there with their `cores` and when each was heard of last.
+        """
+        return self._get("explain" if task is None else f"tasks/{part(task)}/explain")
 
     def wait(
         self,

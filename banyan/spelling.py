@@ -5,6 +5,7 @@ from difflib import SequenceMatcher
 
 _LEAST_ALIKE = 0.75
 """The ratio from which two names are alike: `runing` and `running` have 0.92, `cores` and `progress` 0.62."""
+_SWAPPED = 0.9
 _LEAST_BEGINNING = 3
 _LONGEST = 100
 _LISTED = 12
@@ -58,5 +59,13 @@ def _plain(name: str) -> str:
 def _likeness(one: str, other: str) -> float:
     if one == other:
         return 1.0
+    if len(one) == len(other) and _swapped(one, other):
+        return _SWAPPED
     matcher = SequenceMatcher(None, other, one, autojunk=False)
     return matcher.ratio() if matcher.real_quick_ratio() >= _LEAST_ALIKE else 0.0
+
+
+def _swapped(one: str, other: str) -> bool:
+    """Whether two names of the same length differ by two neighbours that changed places."""
+    places = [place for place, (left, right) in enumerate(zip(one, other, strict=True)) if left != right]
+    return len(places) == 2 and places[1] == places[0] + 1 and sorted(one) == sorted(other)

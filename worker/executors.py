@@ -13,8 +13,7 @@ from typing import Protocol
 
 from banyan.child import default_environment
 from banyan.domain.matching import SHELL
-from banyan.domain.programs import too_long
-from banyan.domain.task import TOO_LONG
+from banyan.domain.programs import TOO_LONG, too_long
 from worker.account import Account
 from worker.capacity import free_bytes
 from worker.cgroups import MemoryGroups

@@ -3,8 +3,9 @@
 It is told `("check", number, [(inputs, jobid, workdir), ..])`: these tasks have numbers from `number` on, and their
 inputs are JSON. Which one it has begun it tells in memory (`banyan.models.check_progress`), for a message would wake
 the server. It answers `("fault", number, {..})` at once for each at fault, with `exception`, `error` (one line) and
-`traceback`, and `("checked", number)` with the number of the last one. It looks at one at least, and goes on as long as
-their directory stays empty and others do not wait for long.
+`traceback`, and `("checked", number, tidy)` with the number of the last one, and whether no threads were left behind;
+if some were, the process is of no more use. It looks at one at least, and goes on as long as their directory stays
+empty and others do not wait for long.
 """
 
 import json
@@ -22,6 +23,7 @@ from banyan.models.loading import Model
 from banyan.models.task_spec import Task_spec
 from banyan.models.traces import last_line, name_of, text_of
 from worker.host_place import end_copies
+from worker.host_threads import Threads
 
 TURN_SECONDS = 0.1
 """After so long it looks at no further task, because others may want to ask."""
@@ -35,12 +37,13 @@ class Checks:
         self._model = model
         self._progress = progress
         self._pid = os.getpid()
+        self._threads = Threads()
 
     def serve(self, messages: Callable[[], list[tuple[Any, ...]]]) -> None:
         """Check what is asked about until nobody asks any more."""
         while asked := messages():
             for _, number, tasks in asked:
-                self._answer("checked", self._check(number, tasks))
+                self._answer("checked", self._check(number, tasks), not self._threads.left())
 
     def _check(self, first: int, tasks: Sequence[tuple[bytes, str, str | None]]) -> int:
         """The number of the last one that was looked at; the first one's directory is empty."""

@@ -14,25 +14,30 @@ answers in JSON, for whoever hears it must not trust the model that runs here:
 - where the setup has `progress`, it only checks tasks for the server instead (`worker.model_checks`).
 """
 
+import asyncio
 import ctypes
+import inspect
 import json
 import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import BrokenExecutor
+from contextlib import suppress
 from typing import Any
 
 from banyan import frames
 from banyan.models.cancel import Cancel, Memory
 from banyan.models.check_progress import Progress
-from banyan.models.computing import BadTask, Scheduler, Unreachable, prepare, scheduler
-from banyan.models.loading import Model, Unfit, load
+from banyan.models.cluster import Unreachable
+from banyan.models.computing import BadTask, Scheduler, prepare, scheduler
+from banyan.models.loading import Model, Unfit, callback_arguments, load
 from banyan.models.results import BadResult, encode, keep
 from banyan.models.task_spec import Task_spec
 from banyan.models.traces import name_of, shortened, text_of
 from worker.host_place import Place, end_copies, ignore_signals, let_forks_be_ordinary
+from worker.host_threads import Threads, told
 from worker.host_usage import Usage, cpu_seconds
 from worker.model_checks import Checks
 from worker.offspring import PR_SET_CHILD_SUBREAPER
@@ -43,6 +48,9 @@ _NOTES = {
     "TimeoutError": "a model must not raise TimeoutError (the queue limits their time): this counts as a failure",
 }
 """What is said of exceptions that models are asked not to raise."""
+_NO_CLUSTER = "get_worker, get_client and worker_client work with models.scheduler = 'distributed' alone"
+_OF_NO_CLUSTER = ("No worker found", "No global client found", "No clients found")
+"""How the errors begin that Dask raises where there is no cluster."""
 
 Document = dict[str, Any]
 Answer = Callable[..., None]
@@ -57,6 +65,7 @@ class Host:
         self._model = model
         self._scheduler = scheduler
         self._place = Place()
+        self._threads = Threads()
         self._pid = os.getpid()
 
     def serve(self, messages: Callable[[], list[tuple[Any, ...]]]) -> None:
@@ -74,7 +83,10 @@ class Host:
         end_copies(self._pid)
         cancel.set(True)  # whoever of this task still runs is to stop
         settled = self._scheduler.settle(what["grace_seconds"])
-        tidy = self._place.leave() and settled
+        if left := self._threads.left():
+            with suppress(OSError):
+                os.write(2, told(left).encode())
+        tidy = self._place.leave() and settled and not left
         self._answer("ended", number, outcome, *usage.end(), not tidy)
         return tidy
 
@@ -90,8 +102,14 @@ class Host:
         except BrokenExecutor as error:
             return {"died": True, "exception": name_of(error), "error": text_of(error)}
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the end of the task, not ours
-            note = "" if cancel.get() else _NOTES.get(name_of(error), "")
-            return {"exception": name_of(error), "error": text_of(error, note)}
+            return {"exception": name_of(error), "error": text_of(error, "" if cancel.get() else _note(error))}
+
+
+def _note(error: BaseException) -> str:
+    """What is said of the error besides."""
+    if isinstance(error, ValueError) and str(error).startswith(_OF_NO_CLUSTER):
+        return _NO_CLUSTER
+    return _NOTES.get(name_of(error), "")
 
 
 def _set_up(answer: Answer, memory: Memory | None, setup: Mapping[str, Any]) -> Host | Checks | None:
@@ -99,7 +117,7 @@ def _set_up(answer: Answer, memory: Memory | None, setup: Mapping[str, Any]) -> 
         model = load(setup)
         ready = scheduler(setup, model.worker_callback)
         if model.worker_callback is not None:
-            _call_back(model.worker_callback)
+            _call_back(model.worker_callback, getattr(ready, "dask_worker", None))
         if "progress" in setup:
             return Checks(answer, model, Progress(setup["progress"]))
         return Host(answer, memory, model, ready)
@@ -112,10 +130,15 @@ def _set_up(answer: Answer, memory: Memory | None, setup: Mapping[str, Any]) -> 
     return None
 
 
-def _call_back(callback: Callable[..., object]) -> None:
-    """As Dask calls it in its workers: with the worker if it asks for one, and here there is none."""
-    names = callback.__code__.co_varnames if hasattr(callback, "__code__") else ()
-    callback(dask_worker=None) if "dask_worker" in names else callback()
+def _call_back(callback: Callable[..., object], worker: Any) -> None:
+    """Call it as Dask's workers do: with the worker if it asks for one, which is None where there is no cluster."""
+    done = callback(**callback_arguments(callback, worker))
+    if inspect.isawaitable(done):
+        asyncio.run(_awaited(done))
+
+
+async def _awaited(done: Awaitable[object]) -> None:
+    await done
 
 
 def main(line: int, memory: int | None = None) -> None:

@@ -20,9 +20,14 @@ from typing import Any
 
 from banyan import wire
 from banyan.config import WorkerSettings
-from banyan.domain.programs import bytes_of_environment, command_faults, environment_faults, total_faults
+from banyan.domain.programs import (
+    TOO_LONG,
+    bytes_of_environment,
+    command_faults,
+    environment_faults,
+    total_faults,
+)
 from banyan.domain.resources import Resources
-from banyan.domain.task import SUCCESS, TOO_LONG
 from banyan.errors import SetupError
 from banyan.worker_calls import Stream
 from worker.actions import Note
@@ -161,7 +166,7 @@ class TasksFile:
         return line.resources.missing(self._capacity)
 
     def _end(self, line: Line, report: Document) -> None:
-        success = report["exit_status"] == SUCCESS
+        success = report["exit_status"] == "success"
         if (
             not success
             and report["exit_status"] != TOO_LONG

@@ -11,6 +11,7 @@ from banyan.api import (  # noqa: F401 - importing a module registers its routes
     audit,
     auth,
     continuations,
+    explaining,
     failures,
     files,
     health,
@@ -22,6 +23,7 @@ from banyan.api import (  # noqa: F401 - importing a module registers its routes
     queues,
     routes,
     statistics,
+    strict_json,
     sweep_results,
     sweeps,
     tasks,
@@ -52,7 +54,9 @@ def create_app(context: Context) -> Eve:
     audit.install(app, audit.Trail(context.settings.log.audit))
     app.before_request(_forget_dates)
     app.before_request(auth.guard)
+    app.before_request(_read_wish)
     app.before_request(_check_query)
+    app.after_request(strict_json.tell)
     return app
 
 
@@ -90,6 +94,12 @@ def _settings(context: Context) -> dict[str, Any]:
 def _forget_dates() -> None:
     """Let `If-None-Match` alone decide what is unchanged: dates with whole seconds are too coarse for a queue."""
     request.environ.pop("HTTP_IF_MODIFIED_SINCE", None)
+
+
+def _read_wish() -> None:
+    """Find out whether the answer is to be strict JSON."""
+    route = routes.ROUTES.get(request.endpoint or "")
+    strict_json.read_wish(route is None or route.media_type == "application/json")
 
 
 def _check_query() -> None:

@@ -6,10 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bson import ObjectId
+from bson.timestamp import Timestamp
 from flask import Response, g, request
 from werkzeug.exceptions import ClientDisconnected
 
+from banyan.api import strict_json
 from banyan.api.context import context
+from banyan.domain.resources import capability_text
 from banyan.errors import BadRequest, TooLarge
 from banyan.wire import format_date
 
@@ -88,15 +91,29 @@ def _too_deep(value: Any) -> bool:
     return True
 
 
-def render(value: Any) -> bytes:
-    """JSON in UTF-8: ids as hex digits, dates in RFC 1123 form, NaN and infinities as Python writes them."""
-    text = json.dumps(value, default=_plain, ensure_ascii=False, separators=(",", ":"))
+def render(value: Any, *, strict: bool = False) -> bytes:
+    """JSON in UTF-8: ids as hex digits, dates in RFC 1123 form, NaN and infinities as Python writes them.
+
+    ValueError for these if it must be `strict`.
+    """
+    text = json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=not strict, separators=(",", ":"))
     return text.encode(errors="replace")
 
 
-def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON response."""
-    return Response(render(value), status=status, headers=headers, mimetype="application/json")
+def render_as_asked(value: Any, *, noted: bool = True) -> bytes:
+    """A whole answer, as strict JSON if the request asks for it; with a note of what that replaces, if `noted`."""
+    if not strict_json.is_asked():
+        return render(value)
+    try:
+        return render(value, strict=True)
+    except ValueError:  # there is a NaN in it
+        return render(strict_json.strict(value, noted=noted), strict=True)
+
+
+def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None, *, noted: bool = True) -> Response:
+    """A JSON response; an object that is all a user's own is not `noted`."""
+    body = render_as_asked(value, noted=noted)
+    return Response(body, status=status, headers=headers, mimetype="application/json")
 
 
 class JSONRenderer:
@@ -106,7 +123,7 @@ class JSONRenderer:
 
     def render(self, data: Any) -> bytes:
         """Eve's answer as bytes."""
-        return render(data)
+        return render_as_asked(data)
 
 
 def _plain(value: object) -> str:
@@ -114,6 +131,8 @@ def _plain(value: object) -> str:
         return str(value)
     if isinstance(value, datetime):
         return format_date(value if value.tzinfo else value.replace(tzinfo=UTC))
+    if isinstance(value, Timestamp):
+        return capability_text(value)
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from bson import ObjectId
 from bson.errors import InvalidId
+from bson.timestamp import Timestamp
 
 from banyan.domain.continuations import CONDITIONS
 from banyan.domain.exit_status import FORMS, PATTERN
@@ -92,6 +93,8 @@ def to_expiry(value: object) -> datetime | timedelta:
     """When a token ends: a UTC time, or how long from now."""
     if isinstance(value, (datetime, timedelta)):
         return value
+    if isinstance(value, str) and value.isdecimal() and len(value) in (4, 8):
+        raise ValueError(f"{value!r} may be a date or seconds; write '2031-01-01', or '{value}s'")
     try:
         return timedelta(seconds=parse_duration(value))
     except (ValueError, OverflowError):
@@ -102,14 +105,13 @@ def to_expiry(value: object) -> datetime | timedelta:
         raise ValueError(f"it is neither a duration such as '30d' nor a date: {error}") from error
 
 
-def to_capability(value: object) -> str:
-    """A CUDA compute capability such as "8.0"."""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+def to_capability(value: object) -> Timestamp:
+    """A CUDA compute capability such as "8.0", kept as two numbers that MongoDB compares one after the other."""
+    if isinstance(value, Timestamp):
+        return value
+    if isinstance(value, bool):
         raise ValueError(f"{value!r} is not a compute capability; write it as '8.0'")
-    major, minor = parse_capability(value)
-    if max(major, minor) > 1000:
-        raise ValueError(f"{value!r} is not a compute capability; write it as '8.0'")
-    return f"{major}.{minor}"
+    return Timestamp(*parse_capability(value))
 
 
 def to_exit_status(value: object) -> str:

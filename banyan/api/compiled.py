@@ -13,6 +13,7 @@ from operator import contains, ge, le
 from typing import Any, NoReturn
 
 from bson import ObjectId
+from bson.timestamp import Timestamp
 
 from banyan.api.checks import CHECKS
 from banyan.api.coercion import COERCIONS
@@ -170,6 +171,7 @@ _RULES: dict[str, frozenset[str]] = {
     "dict": frozenset({"schema", "check_with", "coerce"}),
     "objectid": frozenset({"coerce"}),
     "datetime": frozenset({"coerce"}),
+    "capability": frozenset({"coerce"}),
 }
 """The rules that are understood for each type, besides those for all."""
 
@@ -183,5 +185,6 @@ _CLASSES: dict[str, frozenset[type]] = {
     "dict": frozenset({dict}),
     "objectid": frozenset({ObjectId}),
     "datetime": frozenset({datetime}),
+    "capability": frozenset({Timestamp}),
 }
 """The classes of each type, compared exactly: True is no integer."""

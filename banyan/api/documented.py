@@ -93,6 +93,7 @@ PARAMETERS: dict[str, Document] = {
     "attempt": _of(type="integer", minimum=0, maximum=999_999_999),
     "offset": _of(type="integer", minimum=0, maximum=10**18 - 1),
     "dry_run": _of(type="boolean"),
+    "strict_json": _of(type="boolean"),
     "format": _of(enum=["json", "csv"]),
 }
 """What the value of a query parameter is."""

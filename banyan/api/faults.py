@@ -33,6 +33,7 @@ _TYPES = {
     "dict": "an object",
     "objectid": "an id of 24 hex digits",
     "datetime": "a date",
+    "capability": "a compute capability such as '8.0'",
 }
 
 

@@ -41,7 +41,7 @@ def one_model(name: str) -> Document:
 def model_defaults(name: str) -> Response:
     """An object of inputs, empty if nobody has set any; `ETag` names their revision."""
     inputs, revision = modelling.defaults(context(), name)
-    return answer(inputs, headers={"ETag": f'"{revision}"'})
+    return answer(inputs, headers={"ETag": f'"{revision}"'}, noted=False)
 
 
 @route("PUT", "/models/<path:name>/defaults", roles=(ADMIN,), summary="Replace a model's default inputs", unnamed=True)

@@ -59,6 +59,7 @@ _PARAMETERS = {
     "page": "which page, from 1 on",
     "embedded": 'references to show as documents, such as {"task": 1}',
 }
+_STRICT: Document = {"$ref": "#/components/parameters/strict_json"}
 _STREAMS = ("stdout", "stderr", "files/{path}")
 _ERRORS = {
     "400": "malformed JSON or query",
@@ -97,6 +98,9 @@ def document() -> Document:
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": _schemas(),
+            "parameters": {
+                "strict_json": _parameter("strict_json", "true: NaN and infinities are null, and `_nulls` names them")
+            },
             "responses": {code: _error(text) for code, text in _ERRORS.items()},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -206,9 +210,9 @@ def _readings(resource: str) -> dict[str, Document]:
     key: Document = {"name": "name" if by_name else "id", "in": "path", "required": True}
     key["schema"] = {"type": "string"} if by_name else _TYPES["objectid"]
     return {
-        f"/{resource}": {"get": _reading(f"List {resource}", page, [_parameter(name) for name in LISTING])},
+        f"/{resource}": {"get": _reading(f"List {resource}", page, [*(_parameter(name) for name in LISTING), _STRICT])},
         f"/{resource}/{{{key['name']}}}": {
-            "get": _reading(f"One of {resource}", shown, [key, *(_parameter(name) for name in ITEM)])
+            "get": _reading(f"One of {resource}", shown, [key, *(_parameter(name) for name in ITEM), _STRICT])
         },
     }
 
@@ -233,7 +237,11 @@ def _operation(each: Route) -> Document:
     operation: Document = {
         "summary": each.summary,
         "description": f"{(each.handler.__doc__ or '').strip()} Roles: {', '.join(sorted(each.roles))}.",
-        "parameters": [*_path_parameters(each.path), *query],
+        "parameters": [
+            *_path_parameters(each.path),
+            *query,
+            *([_STRICT] if each.media_type == "application/json" else ()),
+        ],
         "responses": _responses(str(each.status), {each.media_type: {}}),
     }
     if each.status == 204:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from banyan.api.bodies import read_json
-from banyan.api.coercion import to_date, to_id
+from banyan.api.coercion import to_capability, to_date, to_id
 from banyan.api.field_names import unknown_path
+from banyan.api.name_conditions import HAS, expression, how_to_say, odd_name, uses_names
 from banyan.api.schema import RESOURCES
 from banyan.api.schema.kinds import Rules
 from banyan.domain.task import STATE_WORDS
@@ -35,8 +36,24 @@ _CONVERSIONS: dict[str, Callable[[object], Any]] = {
     "id": to_id,
     "ids": to_id,
     "date": to_date,
+    "capability": to_capability,
     "size": lambda value: parse_size(value) if isinstance(value, str) else value,
     "duration": lambda value: parse_duration(value) if isinstance(value, str) else value,
+}
+_NUMBER = (int, float)
+_VALUES: dict[str, type | tuple[type, ...]] = {
+    "string": str,
+    "integer": _NUMBER,
+    "number": _NUMBER,
+    "float": _NUMBER,
+    "boolean": bool,
+}
+_KINDS = {
+    "string": "a text, which stands in quotes",
+    "integer": "a number, which stands without quotes",
+    "number": "a number, which stands without quotes",
+    "float": "a number, which stands without quotes",
+    "boolean": "true or false",
 }
 _TYPES = frozenset(
     "double string object array binData objectId bool date null regex int timestamp long decimal number".split()
@@ -64,15 +81,18 @@ def field_rules(resource: str, path: str, place: str) -> Rules:
 class _Scope:
     """The fields that may be named: a resource's, or those of the items that `$elemMatch` looks at."""
 
-    def __init__(self, resource: str, schema: Mapping[str, Rules] | None, place: str = "where") -> None:
+    def __init__(
+        self, resource: str, schema: Mapping[str, Rules] | None, place: str = "where", outermost: bool = True
+    ) -> None:
         self.resource = resource
         self.place = place
+        self.outermost = outermost
         self._schema = schema
 
     def inside(self, item: Rules) -> "_Scope":
         """The scope of an item's own fields; a free-form item has any."""
         free = item.get("meta", {}).get("free") or "type" not in item
-        return _Scope(self.resource, None if free else item.get("schema", {}), self.place)
+        return _Scope(self.resource, None if free else item.get("schema", {}), self.place, outermost=False)
 
     def rules(self, path: str) -> Rules:
         """What is known of the field at a dotted path."""
@@ -81,7 +101,8 @@ class _Scope:
             raise self.refusal(f"{path[:50]}...", reason)
         first, *rest = path.split(".")
         if "" in (first, *rest) or any(step.startswith("$") for step in rest):
-            raise self.refusal(path, "a path is made of names with single dots between them")
+            reason = f"a path is made of names with single dots between them; others are asked for with {HAS}"
+            raise self.refusal(path, reason)
         if self._schema is None:
             return _FREE
         rules = self._schema.get(first) or AUTOMATIC.get(first)
@@ -118,8 +139,11 @@ def _filter(scope: _Scope, value: Any, depth: int) -> Filter:
     if not isinstance(value, dict):
         raise BadRequest(f'{scope.place}: a condition must be an object such as {{"state": "running"}}')
     result: Filter = {}
+    by_names: list[Filter] = []
     for name, operand in value.items():
-        if not name.startswith("$"):
+        if uses_names(operand):
+            by_names.append({"$expr": _expression(scope, name, operand)})
+        elif not name.startswith("$"):
             result[name] = _operand(scope, scope.rules(name), operand, name, depth)
         elif name in ("$and", "$or", "$nor"):
             if not isinstance(operand, list) or not operand:
@@ -127,11 +151,28 @@ def _filter(scope: _Scope, value: Any, depth: int) -> Filter:
             result[name] = [_filter(scope, each, depth + 1) for each in operand]
         else:
             raise BadRequest(f"{scope.place}: {name} is not allowed here; there are $and, $or, $nor")
-    return result
+    if not by_names:
+        return result
+    return {"$and": [result, *by_names]} if result else {"$and": by_names}
+
+
+def _expression(scope: _Scope, path: str, operand: Mapping[str, Any]) -> Filter:
+    """A condition on names that no path can say; MongoDB takes such an expression only outside of `$elemMatch`."""
+    if not scope.outermost:
+        raise scope.refusal(path, f"{HAS} is not possible within $elemMatch; it looks into lists by itself")
+    if not scope.rules(path).get("meta", {}).get("free"):
+        raise scope.refusal(path, f"{HAS} asks for names within fields that take any name, such as inputs")
+    try:
+        return expression(path, operand, _TYPES)
+    except ValueError as error:
+        raise scope.refusal(path, str(error)) from error
 
 
 def _operand(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> Any:
     if not isinstance(value, dict) or not any(name.startswith("$") for name in value):
+        odd = odd_name(value) if isinstance(value, dict) else None
+        if odd is not None:  # the whole object would have to be like that, which is seldom meant
+            raise scope.refusal(path, how_to_say(odd))
         return _literal(scope, rules, value, path)
     return _operators(scope, rules, value, path, depth)
 
@@ -149,7 +190,8 @@ def _operators(scope: _Scope, rules: Rules, value: Mapping[str, Any], path: str,
         else:
             known = sorted([*_COMPARISONS, *_OPERATORS])
             near = suggestion(name, known)
-            reason = f"{name!r} is not an operator that is allowed here{near or ';'} there are {', '.join(known)}"
+            reason = f"{name!r} is not an operator that is allowed here{near or ';'} there are {', '.join(known)}, and "
+            reason += f"{HAS} for names with any characters"
             raise scope.refusal(path, reason)
     if "$options" in result and "$regex" not in result:
         raise scope.refusal(path, "$options belongs to a $regex")
@@ -165,13 +207,33 @@ def _literal(scope: _Scope, rules: Rules, value: Any, path: str) -> Any:
     if isinstance(value, dict):
         return _literal_object(scope, rules, value, path)
     convert = _CONVERSIONS.get(meta.get("items", rules).get("coerce", rules.get("coerce", "")))
-    if convert is None:
-        _check_allowed(scope, meta.get("items", rules), value, path)
-        return value
     try:
-        return convert(value)
+        if convert is not None:
+            value = convert(value)
+        _check_kind(meta.get("items", rules), value)
     except ValueError as error:
         raise scope.refusal(path, str(error)) from error
+    _check_allowed(scope, meta.get("items", rules), value, path)
+    return value
+
+
+def _check_kind(rules: Rules, value: Any) -> None:
+    """Raise ValueError for a value of another kind than the field's, which would match nothing, silently."""
+    kinds = _kinds(rules)
+    if not kinds or any(_is_a(kind, value) for kind in kinds):
+        return
+    raise ValueError(f"the field is {' or '.join(_KINDS[kind] for kind in kinds)}, and {value!r} never is")
+
+
+def _is_a(kind: str, value: Any) -> bool:
+    return isinstance(value, _VALUES[kind]) and isinstance(value, bool) == (kind == "boolean")
+
+
+def _kinds(rules: Rules) -> list[str]:
+    """Of which kinds the single values of a field are, as far as that is known."""
+    kinds = rules.get("type", [])
+    known = [kinds] if isinstance(kinds, str) else list(kinds)
+    return known if all(kind in _VALUES for kind in known) else []
 
 
 def _check_allowed(scope: _Scope, rules: Rules, value: Any, path: str) -> None:
@@ -216,9 +278,17 @@ def _exists(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> b
 
 
 def _regex(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> str:
+    _check_text(rules)
     if not isinstance(value, str) or "\0" in value or len(value) > _MAX_REGEX:
         raise ValueError(f"takes a text of at most {_MAX_REGEX} characters without NUL bytes")
     return value
+
+
+def _check_text(rules: Rules) -> None:
+    """Raise ValueError unless the field may have a text, in which one can look."""
+    kinds = rules.get("meta", {}).get("items", rules).get("type", "string")
+    if "string" not in ([kinds] if isinstance(kinds, str) else kinds):
+        raise ValueError(f"looks into texts, and the field is {_KINDS.get(str(kinds), 'none')}")
 
 
 def _options(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from bson import ObjectId
 from flask import Response, request
 
+from banyan.api import strict_json
 from banyan.api.bodies import render
 from banyan.api.data import reader
 from banyan.api.routes import route
@@ -41,7 +42,7 @@ def results(sweep_id: ObjectId) -> Response:
     table = _table(reading, sweep)
     tasks = rows_of(reading, sweep_id)
     if wanted == "json":
-        return Response(_joined(_json(table, tasks)), mimetype="application/json")
+        return Response(_joined(_json(table, tasks, strict_json.is_asked())), mimetype="application/json")
     if len(table.labels) > MAX_CSV_COLUMNS:
         reason = f"it would have {len(table.labels)} columns, at most {MAX_CSV_COLUMNS}; take json"
         raise Invalid({"format": reason})
@@ -58,13 +59,15 @@ def _table(reading: Reader, sweep: Document) -> Table:
     return Table.of(list(inputs), keys_of(reading, sweep, RESULT), whole)
 
 
-def _json(table: Table, tasks: Iterable[Document]) -> Iterator[bytes]:
+def _json(table: Table, tasks: Iterable[Document], strict: bool) -> Iterator[bytes]:
+    nulls = strict_json.Nulls()
     yield b'{"columns":' + render(table.labels) + b',"_items":['
     comma = b"\n"
-    for task in tasks:
-        yield comma + render(dict(table.row(task)))
+    for index, task in enumerate(tasks):
+        row = dict(table.row(task))
+        yield comma + render(nulls.replaced(row, f"/_items/{index}") if strict else row)
         comma = b",\n"
-    yield b"\n]}\n"
+    yield b"\n]" + (b"," + render({strict_json.NOTE: nulls.noted})[1:-1] if nulls.noted else b"") + b"}\n"
 
 
 def _csv(table: Table, tasks: Iterable[Document]) -> Iterator[bytes]:

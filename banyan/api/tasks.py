@@ -18,7 +18,6 @@ from banyan.api.schema.kinds import Rules, identifier, identifiers
 from banyan.api.validation import check_count, check_task, validated, validated_changes, validated_new
 from banyan.errors import BadRequest, BanyanError, Forbidden, IllegalTransition, Invalid, NotFound
 from banyan.queue import cancel as cancelling
-from banyan.queue import explain as explaining
 from banyan.queue import retry as retrying
 from banyan.queue.delete import delete
 from banyan.queue.recall import WAIT_SECONDS
@@ -248,13 +247,6 @@ def retry_task(task_id: ObjectId) -> Document:
     owned(context(), task_id, actor(), if_match())
     retrying.retry(context(), task_id)
     return shown(existing(context(), task_id))
-
-
-@route("GET", "/tasks/<objectid:task_id>/explain", roles=ANYONE, summary="Why a task is not running")
-def explain_task(task_id: ObjectId) -> Document:
-    """Reasons, the most telling first, and a summary."""
-    readable(task_id)
-    return explaining.explain(context(), task_id, actor())
 
 
 def readable(task_id: ObjectId) -> Document:

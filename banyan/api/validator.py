@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import cerberus.errors
+from bson.timestamp import Timestamp
 from cerberus import TypeDefinition
 from eve.io.mongo.validation import Validator as EveValidator
 from eve.validation import Validator as EveBaseValidator
@@ -23,6 +24,7 @@ class Validator(EveValidator):
 
     types_mapping = EveValidator.types_mapping | {
         "integer": TypeDefinition("integer", (int,), (bool,)),
+        "capability": TypeDefinition("capability", (Timestamp,), ()),
         "float": TypeDefinition("float", (int, float), (bool,)),
     }
 

@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from banyan.cli import act, backups, demo, look, models, processes, queues, report, submit, sweeps, users
+from banyan.cli import (
+    act,
+    backups,
+    demo,
+    explain,
+    files,
+    look,
+    models,
+    processes,
+    queues,
+    report,
+    submit,
+    sweeps,
+    users,
+)
 from banyan.errors import (
     BadRequest,
     BanyanError,
@@ -23,6 +37,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_REFUSED = 3
 EXIT_INTERRUPTED = 130
+_SHOWN = 40
 
 _MISTAKES = (BadRequest, NotFound, Conflict, PreconditionFailed, TooLarge, Invalid, SetupError)
 
@@ -52,7 +67,7 @@ def banyan(
         raise typer.Exit
 
 
-for commands in (processes, demo, submit, models, sweeps, look, act, report, queues, users, backups):
+for commands in (processes, demo, submit, models, sweeps, look, explain, files, act, report, queues, users, backups):
     commands.register(app)
 
 
@@ -71,6 +86,8 @@ def run(arguments: Sequence[str]) -> int:
         return _usage(error)
     except BanyanError as error:
         return complain(str(error), exit_status(error))
+    except UnicodeEncodeError as error:
+        return complain(f"{_word(error)} is not UTF-8; only files and their names may have other bytes", EXIT_USAGE)
     except TimeoutError as error:
         return complain(str(error), EXIT_FAILED)
     return status if isinstance(status, int) else 0
@@ -79,6 +96,15 @@ def run(arguments: Sequence[str]) -> int:
 def exit_status(error: BanyanError) -> int:
     """The exit code that tells a script what kind of error it was."""
     return EXIT_USAGE if isinstance(error, _MISTAKES) else EXIT_REFUSED
+
+
+def _word(error: UnicodeEncodeError) -> str:
+    """The text that cannot be sent, cut out of the JSON that it stands in."""
+    text = error.object
+    begin = max(text.rfind('"', 0, error.start) + 1, error.start - _SHOWN)
+    end = text.find('"', error.end)
+    word = text[begin : min(end if end >= 0 else len(text), error.end + _SHOWN)]
+    return f"'{word.encode(errors='surrogateescape').decode(errors='backslashreplace')}'"
 
 
 def complain(sentence: str, status: int) -> int:

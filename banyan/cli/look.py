@@ -1,4 +1,4 @@
-"""`banyan list`, `show`, `logs` and `explain`: what tasks there are and what happens to them."""
+"""`banyan list`, `show` and `logs`: what tasks there are and what they wrote."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,7 +25,7 @@ _LISTED = (
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command("list")(list_tasks)
-    for command in (show, logs, explain):
+    for command in (show, logs):
         app.command()(command)
 
 
@@ -55,7 +55,7 @@ def list_tasks(
             task["_id"],
             output.shortened(task.get("name") or output.command(task), 48),
             *((str(task.get("queue")),) if several else ()),
-            output.exit_status(task) if task.get("exit_status") else output.state(task),
+            output.exit_status(task) if task.get("exit_status") else output.task_state(task),
             output.run_time(task),
             output.size(task.get("peak_memory_bytes")),
         )
@@ -84,7 +84,7 @@ def show(task_id: Id, as_json: AsJson = False) -> None:
         tail = str(last.get("error") or last.get("stderr_tail") or "").rstrip()
         parts += [Text(), Text("stderr", style="bold"), Text("\n".join(tail.splitlines()[-15:]))] if tail else []
     name = output.shortened(task.get("name") or output.command(task), 60)
-    title = Text.assemble((name, "bold"), "  ", output.state(task))
+    title = Text.assemble((name, "bold"), "  ", output.task_state(task))
     output.screen().print(Panel(Group(*parts), title=title, title_align="left", expand=False, padding=(1, 2)))
 
 
@@ -128,18 +128,6 @@ def logs(
     else:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-
-
-def explain(task_id: Id, as_json: AsJson = False) -> None:
-    """Say why a task is not running."""
-    answer = connect().explain(task_id)
-    if as_json:
-        output.print_json(answer)
-        return
-    print(answer["summary"])
-    for reason in answer.get("reasons", ()):
-        if reason["message"] != answer["summary"]:
-            print(f"  - {reason['message']}")
 
 
 def _facts(task: "Document", attempts: "list[Document]") -> Table:

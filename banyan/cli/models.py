@@ -12,7 +12,7 @@ import typer
 from banyan.cli import options, output
 from banyan.cli.act import AsJson, waited
 from banyan.cli.connection import connect
-from banyan.spelling import listed, suggestion
+from banyan.cli.explain import warn_if_unfit
 
 if TYPE_CHECKING:
     from banyan.client import Client
@@ -62,9 +62,10 @@ def run(
             output.print_json(answer)
         else:
             print(answer["_id"], flush=True)
+        warn_if_unfit(client, answer["_id"])
         return
     print(answer["_id"], file=sys.stderr, flush=True)
-    note_if_nobody_has(client, model)
+    warn_if_unfit(client, answer["_id"])
     _print_result(client, answer["_id"])
 
 
@@ -100,16 +101,6 @@ def _parse_ref(text: str) -> tuple[str, dict[str, str]]:
         raise typer.BadParameter(f"{text!r} is not of the form NAME=ID or NAME=ID:KEY", param_hint="--from")
     name, parent, key = parts.groups()
     return name, {"task": parent.lower()} | ({} if key is None else {"result": key})
-
-
-def note_if_nobody_has(client: "Client", model: str) -> None:
-    """Say on stderr when no worker can run a model now, so that its tasks wait."""
-    known = {each["name"]: each for each in client.models()}
-    if not known.get(model, {}).get("workers"):
-        there = [name for name, each in known.items() if each["workers"]]
-        near = suggestion(model, there) or ";"
-        text = f"no worker has a model {model!r} now{near} it waits for one (there are: {listed(there)})"
-        print(f"banyan: {text}", file=sys.stderr)
 
 
 def _print_result(client: "Client", task: str) -> None:

@@ -83,6 +83,13 @@ def state(document: Mapping[str, Any]) -> Text:
     return Text(name, style="red" if bad else STATE_STYLES.get(name, ""))
 
 
+def task_state(task: Mapping[str, Any]) -> Text:
+    """The same for a task that was read with `time_started`: one that its worker has not begun is called assigned."""
+    if task.get("state") == "running" and not task.get("time_started"):
+        return Text("assigned", style=STATE_STYLES["available"])
+    return state(task)
+
+
 def exit_status(document: Mapping[str, Any]) -> Text:
     """How a task or an attempt ended, empty while it has not."""
     text = str(document.get("exit_status") or "")

@@ -7,6 +7,7 @@ import typer
 from banyan.cli import options
 from banyan.cli.act import wait_for
 from banyan.cli.connection import connect
+from banyan.cli.explain import warn_if_unfit
 from banyan.cli.output import print_json
 
 
@@ -45,5 +46,6 @@ def submit(
         print_json(answer)
     else:
         print(answer["_id"], flush=True)
+    warn_if_unfit(client, answer["_id"])
     if wait:
         wait_for(client, [answer["_id"]])

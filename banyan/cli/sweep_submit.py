@@ -1,16 +1,20 @@
 """`banyan sweep submit`: a template and some ranges become many tasks."""
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from banyan.cli import options
 from banyan.cli.connection import connect
-from banyan.cli.models import note_if_nobody_has, parse_inputs
+from banyan.cli.explain import warn_if_unfit
+from banyan.cli.models import parse_inputs
 from banyan.cli.output import print_json
 from banyan.cli.points import points
 from banyan.cli.sweep_wait import wait_for
+
+if TYPE_CHECKING:
+    from banyan.client import Client
 
 
 def register(group: typer.Typer) -> None:
@@ -87,10 +91,15 @@ def submit(
     else:
         print(answer["_id"], flush=True)
         print(_told(answer), file=sys.stderr)
-    if model is not None:
-        note_if_nobody_has(client, model)
+    _warn_of_the_first(client, answer["_id"])
     if wait:
         wait_for(client, answer["_id"])
+
+
+def _warn_of_the_first(client: "Client", sweep: str) -> None:
+    """Say on stderr when no worker that is there could ever take the tasks of a sweep, which all ask for the same."""
+    for task in client.tasks({"sweep": sweep}, projection=["_id"], max_results=1).items:
+        warn_if_unfit(client, task["_id"])
 
 
 def _told(answer: dict[str, Any]) -> str:

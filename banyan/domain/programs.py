@@ -17,6 +17,9 @@ the limit of the stack is the usual 8 MiB; an eighth of a MiB is left for the va
 ENTRY_BYTES = 9
 """What each argument and variable takes besides its text: a NUL and a pointer."""
 
+TOO_LONG = "failure (E2BIG)"
+"""How an attempt ends whose kernel takes less than that: the task can never start."""
+
 MAX_PATH_BYTES = 4095
 MAX_NAME_BYTES = 255
 _MAX_VARIABLES = 1000

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+CAPABILITY = "gpu_compute_capability"
+_CAPABILITY_DIGITS = 4
 MILLI = 1000
 """Cores and custom amounts are kept in thousandths, so that fractions add up exactly."""
 
@@ -138,12 +140,33 @@ def _least_of_step(rounded: int) -> int:
     return rounded - step + 1
 
 
-def parse_capability(text: object) -> tuple[int, int]:
-    """The two numbers of a CUDA compute capability such as `"8.0"`; ValueError otherwise."""
-    major, dot, minor = str(text).partition(".")
-    if not major.isdecimal() or not (minor.isdecimal() or not dot):
-        raise ValueError(f"{text!r} is not a compute capability; write it as '8.0'")
-    return int(major), int(minor or 0)
+@runtime_checkable
+class StoredCapability(Protocol):
+    """A compute capability as MongoDB keeps it: a BSON timestamp, two numbers that are compared one after the other."""
+
+    @property
+    def time(self) -> int:
+        """The first number."""
+
+    @property
+    def inc(self) -> int:
+        """The second number."""
+
+
+def parse_capability(value: object) -> tuple[int, int]:
+    """The two numbers of a CUDA compute capability such as `"8.0"`, also as it is stored; ValueError otherwise."""
+    if isinstance(value, str | int | float):
+        major, dot, minor = str(value).partition(".")
+        if major.isdecimal() and (minor.isdecimal() or not dot) and max(len(major), len(minor)) <= _CAPABILITY_DIGITS:
+            return int(major), int(minor or 0)
+    elif isinstance(value, StoredCapability):
+        return value.time, value.inc
+    raise ValueError(f"{value!r} is not a compute capability; write it as '8.0'")
+
+
+def capability_text(value: object) -> str:
+    """A compute capability as people write it."""
+    return "{}.{}".format(*parse_capability(value))
 
 
 def _plain(milli: int) -> float | int:

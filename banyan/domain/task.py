@@ -46,10 +46,6 @@ HOST_DIED = "failure (worker: model host died)"
 """The process that ran a model died; neither the machine nor, for certain, the model is to blame."""
 
 
-TOO_LONG = "failure (E2BIG)"
-"""The kernel takes no arguments and variables of this length: the task can never start."""
-
-
 def is_worker_failure(exit_status: str) -> bool:
     """Whether the machine, not the program, is to blame for this end of an attempt."""
     return exit_status.startswith("failure (worker:")

@@ -34,6 +34,7 @@ from typing import Any
 
 from bson import ObjectId
 
+from banyan.domain.programs import TOO_LONG
 from banyan.domain.task import (
     CANCELLED,
     ENDED,
@@ -41,7 +42,6 @@ from banyan.domain.task import (
     HOST_DIED,
     LIVE,
     SUCCESS,
-    TOO_LONG,
     State,
     Task,
     is_abandoned,

@@ -55,6 +55,7 @@ class CheckHost:
         self.source = source
         self.version = version
         self.checks = 0
+        self.tidy = True
         self._ready = False
         self._unpacker = frames.Unpacker(frames.foreign)
         self._heard: list[tuple[Any, ...]] = []
@@ -121,12 +122,14 @@ class CheckHost:
             what = [(job.inputs, job.jobid, workdir if job.workdir else None) for job in jobs]
             self._say(("check", first, what), seconds)
             while True:
-                kind, number, *fault = self._answer(deadline)
-                if kind not in ("fault", "checked") or number not in numbers:
+                heard = self._answer(deadline)
+                if heard[0] not in ("fault", "checked") or heard[1] not in numbers:
                     raise self._refused(_NONSENSE)
+                kind, number, said = heard
                 if kind == "checked":
+                    self.tidy = bool(said)
                     return int(number)
-                faults[number] = _shortened(f"{self.source.name}: {_said(fault[0])}")
+                faults[number] = _shortened(f"{self.source.name}: {_said(said)}")
         except TimeoutError as error:
             text = f"task did not return within {seconds:g} s (posting.check_seconds); leave long work to the graph"
             raise self._refused(text) from error
@@ -214,7 +217,7 @@ def _is_sound(heard: Sequence[Any]) -> bool:
     kind, *said = heard
     if kind == "fault":
         return len(said) == 2 and isinstance(said[1], dict) and {"exception", "error"} <= said[1].keys()
-    return len(said) == {"ready": 2, "unfit": 2, "broken": 1, "checked": 1}.get(str(kind))
+    return len(said) == {"ready": 2, "unfit": 2, "broken": 1, "checked": 2}.get(str(kind))
 
 
 def _has_descriptor(stream: Any) -> bool:

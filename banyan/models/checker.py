@@ -135,9 +135,9 @@ class Checker:
         return slot
 
     def _host(self, slot: _Slot, source: Source, version: str) -> CheckHost:
-        """The slot's process, or a new one for a model that has changed, died or been asked often."""
+        """The slot's process, or a new one for a model that has changed, died, been asked often or left threads."""
         host = slot.host
-        worn = host is not None and 0 < self._settings.host_max_tasks <= host.checks
+        worn = host is not None and (0 < self._settings.host_max_tasks <= host.checks or not host.tidy)
         if host is None or worn or not host.alive or (host.source, host.version) != (source, version):
             _empty(slot)
             host = slot.host = self._start(source, version)

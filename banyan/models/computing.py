@@ -5,11 +5,11 @@ waits until they are over, so that nothing of a task is left when its end is tol
 """
 
 import concurrent.futures
-import importlib
 import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any, Protocol
 
@@ -21,22 +21,15 @@ from dask.base import is_dask_collection
 from dask.callbacks import Callback
 from dask.delayed import Delayed
 
-from banyan.models.cancel import Cancel, announce
+from banyan.models.cancel import Cancel
+from banyan.models.cluster import Distributed
 from banyan.models.loading import Model
+from banyan.models.packing import Packed, dumps
 from banyan.models.task_spec import Task_spec
-
-NOTICE_SECONDS = 0.05
-"""How often a host looks whether it is to tell a cluster of a cancellation."""
-REPEAT_SECONDS = 1.0
-"""How often it tells it again, for workers that joined meanwhile."""
 
 
 class BadTask(Exception):
     """`model.task` did not return a Dask computation."""
-
-
-class Unreachable(Exception):
-    """There is no Dask cluster where the settings say."""
 
 
 def prepare(model: Model, spec: Task_spec, cancel: Cancel) -> Any:
@@ -59,9 +52,9 @@ class Scheduler(Protocol):
 
 
 def scheduler(setup: Mapping[str, Any], callback: Callable[..., object] | None) -> Scheduler:
-    """The scheduler that `setup` names (`scheduler`, `cores`, `cluster`), ready to work; raises `Unreachable`.
+    """The scheduler that `setup` names (`name`, `scheduler`, `cores`, `cluster`), ready to work; raises `Unreachable`.
 
-    `callback` is the model's `worker_callback`, to be registered where Dask has workers of its own.
+    `callback` is the model's `worker_callback`, to be called once in each process of a cluster elsewhere.
     """
     cores = int(setup["cores"])
     dask.config.set(num_workers=cores)
@@ -72,7 +65,7 @@ def scheduler(setup: Mapping[str, Any], callback: Callable[..., object] | None) 
         dask.config.set(scheduler="processes")
         return Processes(cores)
     if setup["scheduler"] == "distributed":
-        return Distributed(setup["cluster"], cores, callback)
+        return Distributed(setup["cluster"], cores, setup["name"], callback)
     dask.config.set(scheduler="synchronous")
     return Synchronous()
 
@@ -177,7 +170,7 @@ class Processes(Pooled):
             initializer=dask.multiprocessing.initialize_worker_process,
         )
         concurrent.futures.wait([pool.submit(abs, 0) for _ in range(cores)])
-        super().__init__(pool, cores, dask.multiprocessing.get)
+        super().__init__(pool, cores, partial(dask.multiprocessing.get, func_dumps=dumps))
         self._broken = False
 
     def compute(self, computation: Any, cancel: Cancel) -> Any:
@@ -187,86 +180,9 @@ class Processes(Pooled):
         except concurrent.futures.BrokenExecutor:
             self._broken = True
             raise
+        except Packed as packed:
+            raise packed.unpacked() from None
 
     def settle(self, seconds: float) -> bool:
         """A pool that has lost a process is of no more use."""
         return super().settle(seconds) and not self._broken
-
-
-class Distributed:
-    """On a Dask cluster: the one at `address`, or one in this process with its cores as threads."""
-
-    def __init__(self, address: str, cores: int, callback: Callable[..., object] | None) -> None:
-        try:
-            distributed: Any = importlib.import_module("distributed")
-        except ImportError as error:
-            text = "models.scheduler is 'distributed', which needs the package: pip install 'banyan-queue[models]'"
-            raise Unreachable(text) from error
-        self._remote = bool(address)
-        self._unsettled: Cancel | None = None
-        try:
-            self._client = distributed.Client(address or _own_cluster(distributed, cores))
-        except (OSError, ValueError, TimeoutError) as error:
-            raise Unreachable(f"no Dask cluster at {address or 'this host'}: {error}") from error
-        if callback is not None:
-            self._client.register_worker_callbacks(callback)
-
-    def compute(self, computation: Any, cancel: Cancel) -> Any:
-        """The result; raises what the computation raises."""
-        self._unsettled = cancel
-        future = self._client.compute(computation)
-        over = threading.Event()
-        herald = threading.Thread(target=self._tell, args=(cancel, over), daemon=True)
-        if self._remote:
-            herald.start()
-        try:
-            result = future.result()
-        finally:
-            over.set()
-            future.cancel()
-            if self._remote:
-                herald.join()
-        self._unsettled = None
-        return result
-
-    def settle(self, seconds: float) -> bool:
-        """After a failure let the rest stop, and wait for it here; elsewhere others' computations run too."""
-        cancel, self._unsettled = self._unsettled, None
-        if cancel is None:
-            return True
-        if self._remote:
-            self._announce(cancel)
-            return True
-        deadline = time.monotonic() + seconds
-        while any(self._client.run(_executing).values()):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(NOTICE_SECONDS)
-        return True
-
-    def _tell(self, cancel: Cancel, over: threading.Event) -> None:
-        """Carry a cancellation to all workers, again and again for those that join later."""
-        told = 0.0
-        while not over.wait(NOTICE_SECONDS):
-            if cancel.get() and time.monotonic() >= told + REPEAT_SECONDS:
-                told = time.monotonic()
-                self._announce(cancel)
-
-    def _announce(self, cancel: Cancel) -> None:
-        self._client.run(announce, *cancel.announcement(), on_error="ignore")
-
-
-def _own_cluster(distributed: Any, cores: int) -> Any:
-    """A cluster in this very process: killing the host kills it, and nobody else can reach it."""
-    return distributed.LocalCluster(
-        n_workers=1,
-        threads_per_worker=cores,
-        processes=False,
-        memory_limit=0,  # the worker of the queue watches the memory
-        dashboard_address="127.0.0.1:0",
-    )
-
-
-def _executing(dask_worker: Any) -> int:
-    """How many subtasks run on a worker of a cluster."""
-    return len(dask_worker.state.all_running_tasks)

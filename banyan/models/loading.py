@@ -62,6 +62,15 @@ def load(setup: Mapping[str, Any]) -> Model:
     return Model(name=name, task=task, worker_callback=callback)
 
 
+def callback_arguments(callback: Callable[..., object], worker: Any) -> dict[str, Any]:
+    """What a `worker_callback` is called with: `dask_worker` if it takes that, as with Dask."""
+    try:
+        takes = "dask_worker" in inspect.signature(callback).parameters
+    except (TypeError, ValueError):
+        takes = False
+    return {"dask_worker": worker} if takes else {}
+
+
 def _refuse_another(name: str, module: ModuleType, directory: str | None) -> None:
     """A module that was imported before hides a model of the same name."""
     origin = getattr(module, "__file__", None) or ""

@@ -18,7 +18,7 @@ class Actor:
         """Raise `Forbidden` (`NotFound` where reads are private) unless the actor steers this owner's things."""
         if self.steers(owner):
             return
-        if self.private and self.role == Role.PROVIDER:
+        if not self.sees_all:
             raise NotFound(f"there is no {what}")
         raise Forbidden(f"{what} belongs to {owner!r}; only its owner or an admin may change it")
 
@@ -26,6 +26,11 @@ class Actor:
         """Whether the actor may change this owner's things."""
         return self.role == Role.ADMIN or (self.role == Role.PROVIDER and self.name == owner)
 
+    @property
+    def sees_all(self) -> bool:
+        """Whether the actor sees everybody's things; nobody else may hear that something of another's exists."""
+        return not self.private or self.role != Role.PROVIDER
+
     def may_read(self, owner: str) -> bool:
         """Whether the actor sees this owner's things."""
-        return not self.private or self.role != Role.PROVIDER or self.name == owner
+        return self.sees_all or self.name == owner

@@ -31,9 +31,15 @@ def paused(context: Context, change: Change) -> Change:
     return replace(change, fields={**change.fields, "avoid_until": context.now() + timedelta(seconds=pause)})
 
 
-def lacks(worker: Mapping[str, Any], task: Mapping[str, Any], task_class: TaskClass, now: datetime) -> dict[str, Any]:
+def lacks(
+    worker: Mapping[str, Any],
+    task: Mapping[str, Any],
+    task_class: TaskClass,
+    now: datetime,
+    offer: Offer | None = None,
+) -> dict[str, Any]:
     """Why a worker can never take the task, (wanted, there) by name: what it is, and the time that it has left."""
-    missing = Offer.of(worker).missing(task_class)
+    missing = (offer or Offer.of(worker)).missing(task_class)
     if worker.get("available_until") is not None:
         left = (worker["available_until"] - now).total_seconds()
         if task.get("timeout") is None or task["timeout"] > left:

@@ -13,6 +13,7 @@ from banyan.queue.hub import Hub
 from banyan.queue.quiet import Quiet
 from banyan.queue.together import Together
 from banyan.storage.mongo import Storage
+from banyan.storage.reading import Reader
 
 
 class Classes:
@@ -67,6 +68,10 @@ class Context:
     def now(self) -> datetime:
         """MongoDB's time: the only clock that leases, delays and histories know."""
         return self.storage.clock.now()
+
+    def reader(self) -> Reader:
+        """Reads any collection within the time that a query may take."""
+        return Reader(self.storage.db, self.settings.limits.query_seconds)
 
     @property
     def patience(self) -> timedelta:

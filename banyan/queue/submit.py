@@ -57,7 +57,7 @@ def submit(
     edges = [edge for task in tasks for edge in _edges(task, actor)]
     edges += implied_edges(tasks, edges, actor)
     given = {document["_id"]: index for index, document in enumerate(documents) if "_id" in document}
-    _raise(_faults(context, tasks, edges, given))
+    _raise(_faults(context, tasks, edges, given, actor))
     _start(tasks, edges, now)
     stored = _encoded(context, tasks)
     _raise(posting_faults(context, tasks, check))
@@ -133,7 +133,9 @@ def _edges(task: Document, actor: Actor) -> list[Edge]:
     return edges + [Edge(parent=task["_id"], child=child, owner=actor.name) for child in children]
 
 
-def _faults(context: Context, tasks: Sequence[Document], edges: Sequence[Edge], given: dict[ObjectId, int]) -> Faults:
+def _faults(
+    context: Context, tasks: Sequence[Document], edges: Sequence[Edge], given: dict[ObjectId, int], actor: Actor
+) -> Faults:
     """An unknown queue, an `_id` that is taken or there twice, edges that cannot be, a cycle among the items."""
     known = context.storage.queues.names()
     faults: Faults = [{} for _ in tasks]
@@ -156,7 +158,11 @@ def _faults(context: Context, tasks: Sequence[Document], edges: Sequence[Edge], 
         index = next(place[task] for task in cycle if task in place)
         faults[index]["dependencies"] = describe_cycle(cycle)
     for taken in context.storage.tasks.load(given) if given else ():
-        faults[given[taken]]["_id"] = f"there is a task {taken} already"
+        faults[given[taken]]["_id"] = (
+            f"there is a task {taken} already"
+            if actor.sees_all
+            else f"{taken} cannot be the id of a new task; leave '_id' out, or make another id"
+        )
     return faults
 
 

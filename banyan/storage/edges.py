@@ -82,6 +82,11 @@ class EdgeStore:
         """All edges to these children."""
         return [edge_of(d) for d in self._edges.find({"child": {"$in": list(children)}}, session=session)]
 
+    def pending(self, children: Iterable[ObjectId], limit: int) -> list[Edge]:
+        """Some of the edges to these children that are not settled."""
+        where = {"child": {"$in": list(children)}, "settled": False}
+        return [edge_of(d) for d in self._edges.find(where).hint("child").limit(limit)]
+
     def settle(self, edges: Iterable[Edge], satisfied: bool) -> int:
         """Mark those of the edges that are still as they were read, unsettled; how many they were."""
         by_life: dict[int, list[ObjectId]] = {}

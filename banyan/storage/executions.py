@@ -55,6 +55,11 @@ class ExecutionStore:
         """All attempts of a task in order."""
         return plain(self._executions.find({"task": task}).sort("attempt"))
 
+    def last_of(self, task: ObjectId) -> Document | None:
+        """The latest attempt of a task; None when it has had none."""
+        found = plain(self._executions.find({"task": task}).sort("attempt", -1).limit(1))
+        return found[0] if found else None
+
     def end(self, ends: Mapping[ObjectId, Document], now: datetime) -> set[ObjectId]:
         """End those of the attempts that have not ended; the ids of those that this call ended.
 

@@ -56,7 +56,7 @@ _AGAIN_LABELS = ("TransientTransactionError", "UnknownTransactionCommitResult", 
 _DUPLICATE = 11000
 _LARGE_CODES = frozenset({10334, 17419, 17420})
 _CACHE_CODE = 388
-_QUERY_CODES = frozenset({2, 9, 14, 51091})
+_QUERY_CODES = frozenset({2, 9, 14, 51091, 51111, 51156})
 _LARGE = "the document would be larger than MongoDB's limit of 16 MiB; pass large data as files"
 
 

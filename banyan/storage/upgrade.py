@@ -13,9 +13,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bson import ObjectId
+from bson.timestamp import Timestamp
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
+from banyan.domain.resources import CAPABILITY, parse_capability
 from banyan.errors import SetupError
 from banyan.storage.forget import NEVER
 
@@ -67,10 +69,30 @@ def _to_4(db: Database[Document]) -> None:
     _drop_index(db, "tasks", "held", [("worker", 1), ("state", 1), ("execution", 1), ("claim_request", 1)])
 
 
+_CAPABILITIES = {
+    "tasks": "requested_resources",
+    "sweeps": "requested_resources",
+    "workers": "resources",
+    "executions": "granted_resources",
+}
+"""Where each collection has amounts of resources."""
+
+
+def _to_5(db: Database[Document]) -> None:
+    """Compute capabilities were texts, of which "10.0" is less than "9.0"."""
+    for collection, place in _CAPABILITIES.items():
+        path = f"{place}.{CAPABILITY}"
+        for text in db[collection].distinct(path, {path: {"$type": "string"}}):
+            with suppress(ValueError):  # what a worker reported was any text
+                kept = Timestamp(*parse_capability(text))
+                db[collection].update_many({path: text}, {"$set": {path: kept}})
+
+
 STEPS = (
     Step(version=2, what="notes of what workers may remove are dated", act=_to_2),
     Step(version=3, what="the index of what workers hold tells more", act=_to_3),
     Step(version=4, what="a retry's delay has a date of its own, and an index tells what is recalled", act=_to_4),
+    Step(version=5, what="compute capabilities are compared by number", act=_to_5),
 )
 FIRST_VERSION = 1
 SCHEMA_VERSION = STEPS[-1].version

@@ -47,6 +47,11 @@ class WorkerStore:
         """All workers in these states."""
         return list(self._workers.find({"state": {"$in": list(states)}}))
 
+    def latest_lost(self, limit: int = 1) -> list[Document]:
+        """Workers that are lost or gone, those that were heard of last first."""
+        left = {"state": {"$in": [LOST, GONE]}}
+        return list(self._workers.find(left).sort("last_seen", -1).limit(limit))
+
     def by_id(self, ids: Iterable[ObjectId]) -> dict[ObjectId, Document]:
         """Workers by id; missing ones are left out."""
         return {d["_id"]: d for d in self._workers.find({"_id": {"$in": list(ids)}})}

@@ -87,6 +87,35 @@ def test_children_follow_their_parents(up: Up, client: Client) -> None:
     assert [task["exit_status"] for task in ended] == ["success", "success", "cancelled", "success"]
 
 
+def test_a_grandchild_names_the_root_that_failed_and_what_it_wrote(up: Up, client: Client) -> None:
+    root = submitted(up, "--name", "root", "--", "sh", "-c", "echo the reason >&2; exit 7")
+    child = submitted(up, "--after", root, "--", "true")
+    grandchild = submitted(up, "--after", child, "--", "true")
+    client.wait([root, child, grandchild], timeout=60)
+    said = up.run("explain", grandchild).stdout
+    for words in (f"root {root} failed: failure (exit code 7)", child, "the reason"):
+        assert words in said
+
+
+def test_what_no_worker_could_ever_take_is_said_at_once_and_the_whole_queue_is_explained(up: Up) -> None:
+    done = up.run("submit", "--cores", "99999", "--hold", "--", "true")
+    assert (done.returncode, len(done.stdout.split())) == (0, 1)
+    assert "banyan: warning: no active worker can run it; " in done.stderr
+    assert "or start a worker with 99999 cores" in done.stderr
+    assert up.run("submit", "--cores", "1", "--", "true").stderr == ""
+    run = up.run("run", "no_such_model", "x=1")
+    assert (run.returncode, "start a worker that has the model 'no_such_model'" in run.stderr) == (0, True)
+    answer = up.json("explain")
+    reasons = {reason["reason"]: reason for reason in answer["reasons"]}
+    assert reasons["held"]["count"] >= 1
+    assert reasons["no_fit"]["count"] >= 1
+    assert [worker["state"] for worker in answer["workers"]] == ["active"]
+    shown = up.run("explain").stdout
+    assert "they are held" in shown
+    assert "no_such_model" in shown
+    assert up.run("cancel", done.stdout.strip(), run.stdout.strip()).returncode == 0
+
+
 def test_a_running_task_is_cancelled_within_a_second_and_runs_again_after_retry(up: Up, client: Client) -> None:
     task = submitted(up, "--", "sleep", "600")
     eventually(lambda: client.task(task), lambda found: found.get("time_started") is not None)

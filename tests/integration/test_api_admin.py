@@ -54,6 +54,8 @@ def test_a_users_token_is_shown_once_and_ends_when_it_is_rotated(app: Flask, con
         ({"name": 5, "role": "admin"}, "name"),
         ({"name": "x", "role": "admin", "expires": "soon"}, "expires"),
         ({"name": "x", "role": "admin", "expires": "2001-01-31"}, "expires"),
+        ({"name": "x", "role": "admin", "expires": "20990131"}, "expires"),
+        ({"name": "x", "role": "admin", "expires": "2099"}, "expires"),
         ({"name": "x", "role": "admin", "expires": 0}, "expires"),
         ({"name": "x", "role": "admin", "expires": [1]}, "expires"),
         ({"name": "x", "role": "admin", "expires": 1e15}, "expires"),

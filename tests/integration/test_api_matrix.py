@@ -51,6 +51,7 @@ token        provider:   if private:  worker:
 401 401 401  200 403     200 404      403 403  200  waiting     POST /tasks/<task_id>/cancel
 401 401 401  200 403     200 404      403 403  200  ended       POST /tasks/<task_id>/retry
 401 401 401  200 200     200 404      200 200  200  waiting     GET /tasks/<task_id>/explain
+401 401 401  200 200     200 200      200 200  200  waiting     GET /explain
 401 401 401  403 403     403 403      200 409  200  running     POST /tasks/<task_id>/update_execution_data
 401 401 401  403 403     403 403      200 409  200  running     PATCH /tasks/<task_id>/update_execution_data
 401 401 401  200 403     200 422      403 403  200  waiting     POST /tasks/add_continuations

@@ -10,6 +10,7 @@ from bson import ObjectId
 from banyan.api.schema import RESOURCES
 from banyan.queue.context import Context
 from tests.integration.conftest import Api
+from tests.support.queue import SimulatedWorker
 
 HIDDEN = {
     "tasks": "class_key task_class order claim_request worker avoid attempt_count unsettled has_continuations".split(),
@@ -41,6 +42,64 @@ def five(provider: Api) -> list[str]:
         for i in range(5)
     ]
     return [item["_id"] for item in provider.post("/tasks", tasks).get_json()["_items"]]
+
+
+CAPABILITIES = ["10.0", "9.0", "8.9", "8.10", "8"]
+ASCENDING = ["8.0", "8.9", "8.10", "9.0", "10.0"]
+
+
+def capabilities(api: Api, path: str, field: str, **parameters: Any) -> list[str]:
+    answer = api.get(f"{path}{query(**parameters)}")
+    assert answer.status_code == 200, answer.get_data(as_text=True)
+    return [each[field]["gpu_compute_capability"] for each in answer.get_json()["_items"]]
+
+
+def test_compute_capabilities_are_texts_and_compared_by_number(provider: Api, worker: Api, context: Context) -> None:
+    for each in CAPABILITIES:
+        wanted = {"gpus": 1, "gpu_compute_capability": each}
+        posted = provider.post("/tasks", {"command": "true", "state": "available", "requested_resources": wanted})
+        assert posted.status_code == 201
+        assert worker.post("/workers", {"name": each, "resources": {"cores": 1, **wanted}}).status_code == 201
+        sweep = {"command": "true {x}", "grid": {"x": [1]}, "requested_resources": wanted, "priority": -1}
+        assert provider.post("/sweeps", sweep).status_code == 201
+    strong = SimulatedWorker(context, resources={"cores": 9, "gpus": 9, "gpu_compute_capability": "11.0"})
+    for grant in strong.claim().tasks:
+        kept = {"granted_resources": {"gpu_compute_capability": grant["requested_resources"]["gpu_compute_capability"]}}
+        context.storage.executions.update({grant["execution"]: kept}, context.now())
+    narrowed: dict[str, dict[str, Any]] = {"/tasks": {"sweep": None}, "/workers": {"name": {"$in": CAPABILITIES}}}
+    for path, field in (
+        ("/tasks", "requested_resources"),
+        ("/sweeps", "requested_resources"),
+        ("/workers", "resources"),
+        ("/execution_history", "granted_resources"),
+    ):
+        name = f"{field}.gpu_compute_capability"
+        each_once = narrowed.get(path, {})
+        ordered = capabilities(provider, path, field, where=each_once | {name: {"$exists": True}}, sort=name)
+        assert (path, list(dict.fromkeys(ordered))) == (path, ASCENDING)
+        backwards = capabilities(provider, path, field, where=each_once | {name: {"$exists": True}}, sort=f"-{name}")
+        assert list(dict.fromkeys(backwards)) == ASCENDING[::-1]
+        for condition, expected in (
+            ("8", ["8.0"]),
+            (8.0, ["8.0"]),
+            ({"$gt": "9.0"}, ["10.0"]),
+            ({"$gte": "8.10"}, ["8.10", "9.0", "10.0"]),
+            ({"$lt": "10"}, ["8.0", "8.9", "8.10", "9.0"]),
+            ({"$in": ["8.10", 10]}, ["8.10", "10.0"]),
+            ({"$not": {"$lt": "9"}, "$ne": "10.0"}, ["9.0"]),
+        ):
+            found = capabilities(provider, path, field, where={"$and": [each_once, {name: condition}]}, sort=name)
+            assert (path, condition, list(dict.fromkeys(found))) == (path, condition, expected)
+
+
+def test_a_worker_gets_what_its_gpus_can_run_whatever_the_texts_look_like(provider: Api, context: Context) -> None:
+    for each in CAPABILITIES:
+        wanted = {"gpus": 1, "gpu_compute_capability": each}
+        provider.post("/tasks", {"name": each, "command": "true", "state": "available", "requested_resources": wanted})
+    nine = SimulatedWorker(context, resources={"cores": 99, "gpus": 99, "gpu_compute_capability": "8.10"})
+    assert sorted(grant["name"] for grant in nine.claim().tasks) == ["8", "8.10", "8.9"]
+    ten = SimulatedWorker(context, resources={"cores": 99, "gpus": 99, "gpu_compute_capability": "10.1"})
+    assert sorted(grant["name"] for grant in ten.claim().tasks) == ["10.0", "9.0"]
 
 
 def test_filters_reach_every_kind_of_field(provider: Api, five: list[str]) -> None:

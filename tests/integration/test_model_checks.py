@@ -112,6 +112,28 @@ def test_the_process_stays_warm_until_its_model_changes(checker_of: Make, tmp_pa
     assert not os.path.exists(f"/proc/{first}")
 
 
+def test_a_process_in_which_threads_were_left_is_replaced_before_the_next_check(
+    checker_of: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "pids").mkdir()
+    checker = checker_of(
+        m=f"""
+        import threading
+        open(os.path.join({str(tmp_path)!r}, 'pids', str(os.getpid())), 'w').close()
+        if threading.active_count() > 1:
+            raise ValueError("there is another thread")
+        threading.Thread(target=time.sleep, args=(spec.inputs["seconds"],), daemon=True).start()
+        return delayed(dict)()
+        """
+    )
+    for _ in range(3):
+        assert ask(checker, "m", {"seconds": 600}) == [None]
+    assert len(hosts(tmp_path)) == 3
+    for _ in range(2):
+        assert ask(checker, "m", {"seconds": 0}) == [None]
+    assert len(hosts(tmp_path)) == 4
+
+
 def test_a_process_that_was_killed_is_started_again(checker_of: Make, tmp_path: Path) -> None:
     (tmp_path / "pids").mkdir()
     checker = checker_of(

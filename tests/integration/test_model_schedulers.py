@@ -67,7 +67,7 @@ def test_tasks_may_be_submitted_at_run_time_on_a_cluster(tmp_path: Path) -> None
     (end,) = ends(tmp_path, asked("runtime tasks", count=4), models={"scheduler": "distributed"})
     assert end["exit_status"] == "success", end
     assert end["result"]["squares"] == [0, 1, 4, 9]
-    assert end["result"]["called_back"] == 2  # once in the host, once in its cluster's worker, which is there too
+    assert end["result"]["called_back"] == 1  # its cluster's worker is in the host's process
 
 
 def test_a_cluster_that_is_not_there_is_the_machines_fault(tmp_path: Path) -> None:
@@ -126,6 +126,16 @@ def test_a_cancellation_reaches_a_cluster_elsewhere_by_message(tmp_path: Path, c
     assert second["result"]["squares"] == [0, 1, 4], second
 
 
+def test_a_cluster_elsewhere_outlives_subtasks_that_exit_and_calls_back_once(tmp_path: Path, cluster: str) -> None:
+    acts = [asked("raise", error="SystemExit"), asked("raise", error="KeyboardInterrupt")]
+    acts += [asked("runtime tasks", count=1) for _ in range(2)]
+    models = {"scheduler": "distributed", "cluster": cluster, "host_max_tasks": 1}
+    told = ends(tmp_path / "root", *acts, cores=1, models=models)
+    assert [each["exit_status"] for each in told[:2]] == ["failure (SystemExit)", "failure (KeyboardInterrupt)"]
+    assert [each["result"]["called_back"] for each in told[2:]] == [1, 1]  # though four hosts have asked for it
+    assert len({each["pid"] for each in told}) == 4
+
+
 @pytest.mark.parametrize("scheduler", ["threads", "distributed"])
 def test_what_is_left_of_a_failed_computation_is_waited_for(tmp_path: Path, scheduler: str) -> None:
     directory = tmp_path / "models"
@@ -159,4 +169,103 @@ def go_on(spec, cancel):
     Path(spec.workdir, "begun").touch()
     time.sleep(0.5)
     Path(spec.workdir, "finished").write_text(f"told to stop: {cancel.get()}")
+"""
+
+
+ESCAPING = ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "BaseException", "Own", "Unsendable", "CancelledError"]
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "processes", "synchronous", "distributed"])
+def test_a_subtask_that_raises_what_is_no_exception_fails_the_task_at_once(tmp_path: Path, scheduler: str) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "leaving.py").write_text(_LEAVING)
+    models = {"path": [str(tmp_path / "models")], "scheduler": scheduler}
+    tasks = [{"model": "leaving", "inputs": {"raise": name}} for name in ESCAPING]
+    told = ends(tmp_path / "root", *tasks, {"model": "leaving", "inputs": {}}, cores=1, models=models)
+    assert [each["exit_status"] for each in told] == [*(f"failure ({name})" for name in ESCAPING), "success"]
+    for each, name in zip(told, ESCAPING, strict=False):
+        assert f"{name}: out" in each["error"]
+        assert "in leave" in each["error"] or scheduler == "processes"
+    assert len({each["pid"] for each in told}) == 1
+
+
+_LEAVING = """
+import asyncio
+import builtins
+import threading
+
+from dask import delayed
+
+
+class Own(BaseException):
+    pass
+
+
+class Unsendable(BaseException):
+    def __init__(self, text):
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+KINDS = {"Own": Own, "Unsendable": Unsendable, "CancelledError": asyncio.CancelledError}
+
+
+def task(spec, cancel):
+    kind = spec.inputs.get("raise")
+    return delayed(dict)(value=delayed(len)([delayed(leave)(kind), delayed(int)(1)]))
+
+
+def leave(kind):
+    if kind is not None:
+        raise (KINDS.get(kind) or getattr(builtins, kind))("out")
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "exit_statuses"),
+    [
+        ("close the worker", ["failure (RuntimeError)"]),
+        ("leave its loop", ["failure (RuntimeError)", "failure (worker: model host died)"]),  # Dask may exit first
+    ],
+)
+def test_a_host_whose_own_cluster_has_stopped_is_replaced(tmp_path: Path, how: str, exit_statuses: list[str]) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "stopping.py").write_text(_STOPPING)
+    models = {"path": [str(tmp_path / "models")], "scheduler": "distributed"}
+    stopped, after = ends(
+        tmp_path / "root",
+        {"model": "stopping", "inputs": {"how": how}},
+        {"model": "stopping", "inputs": {}},
+        cores=1,
+        models=models,
+    )
+    assert stopped["exit_status"] in exit_statuses, stopped
+    if "RuntimeError" in stopped["exit_status"]:
+        assert "the Dask cluster within the model's process has stopped" in stopped["error"]
+    assert (after["exit_status"], after["pid"] != stopped["pid"]) == ("success", True)
+
+
+_STOPPING = """
+import time
+
+from dask import delayed
+from distributed import get_worker
+
+
+def task(spec, cancel):
+    how = spec.inputs.get("how")
+    if how == "leave its loop":
+        return delayed(dict)(value=delayed(leave)())
+    return delayed(dict)(value=delayed(stop)(how))
+
+
+def stop(how):
+    worker = get_worker()
+    if how == "close the worker":
+        worker.loop.add_callback(worker.close, executor_wait=False)
+        time.sleep(2)
+
+
+async def leave():
+    raise SystemExit("from the cluster's own loop")
 """

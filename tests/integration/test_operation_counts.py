@@ -56,6 +56,14 @@ SENT: dict[str, str] = {
     "many claims of one task at once": (
         "aggregate tasks, find queues, find tasks, update tasks, insert executions, find tasks, aggregate tasks"
     ),
+    "explain the queue": (
+        "find workers, aggregate tasks, aggregate tasks, aggregate tasks, find queues, find tasks, find tasks, "
+        "aggregate tasks, aggregate tasks, find queues, find workers"
+    ),
+    "explain a task that waits": (
+        "find tasks, find tasks, find workers, find continuations, aggregate continuations, find queues, "
+        "aggregate tasks, aggregate tasks, aggregate tasks, aggregate tasks, aggregate tasks"
+    ),
     "report starts": f"{_TOLD}, update tasks, find tasks",
     "report ends": f"{_ENDED}, {_ANSWERED}",
     "report the end of a parent": f"{_ENDED}, {_SETTLED}, {_ANSWERED}",
@@ -228,6 +236,23 @@ def test_a_report_sends_as_much_for_many_attempts_as_for_few(sent: Sent, provide
             node.report(granted, time_started="Tue, 02 Apr 2024 10:00:00 GMT", pid=1)
         with sent.as_the_table_says("report ends"):
             node.end(granted)
+
+
+def test_explaining_sends_and_looks_at_as_much_for_many_tasks_as_for_few(
+    context: Context, sent: Sent, provider: Api, node: Node
+) -> None:
+    looked_at, total = [], 0
+    for number in (FEW, MANY):
+        total += CLASSES * number
+        ids = post(provider, [{"requested_resources": {"cores": 1 + n % CLASSES}} for n in range(CLASSES * number)])
+        with sent.as_the_table_says("explain the queue"):
+            assert provider.get("/explain").get_json()["reasons"][0]["count"] == total
+        with sent.as_the_table_says("explain a task that waits"):
+            assert provider.get(f"/tasks/{ids[-1]}/explain").get_json()["reasons"][0]["reason"] == "waiting"
+        with profiled(context.storage, filter={"ns": f"{context.storage.db.name}.tasks"}) as seen:
+            assert provider.get("/explain").status_code == 200
+        looked_at.append(sum(each.get("docsExamined", 0) for each in seen))  # of all rounds so far
+    assert looked_at == [CLASSES, 2 * CLASSES], "the best task of each class; the rest is counted from indexes"
 
 
 def test_settling_sends_as_much_for_many_edges_as_for_few(sent: Sent, provider: Api, node: Node) -> None:

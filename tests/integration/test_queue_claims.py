@@ -574,7 +574,7 @@ def test_explain_counts_the_tasks_that_come_before(context: Context) -> None:
     ids = post(context, *[task() for _ in range(5)])
     worker.claim(1)
     assert explain(context, ids[4])["reasons"][0]["before"] == 3
-    assert explain(context, ids[0])["reasons"][0]["reason"] == "claimed"
+    assert explain(context, ids[0])["reasons"][0]["reason"] == "assigned"
 
 
 def test_a_claim_that_waits_at_one_server_is_woken_by_another(mongo_uri: str, context: Context) -> None:

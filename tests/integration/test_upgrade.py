@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bson.timestamp import Timestamp
 from flask import Flask
 from pymongo import MongoClient
 from pymongo.database import Database
 
 from banyan.config import ServerSettings
+from banyan.domain.matching import TaskClass
 from banyan.errors import SetupError
 from banyan.models.checker import Checker
 from banyan.queue.context import Context
@@ -107,6 +109,38 @@ def test_the_delay_of_a_retry_gets_a_field_of_its_own_and_the_users_date_stays(m
     Storage.connect(mongo_uri, db.name).close()
     dates = [(task.get("not_before"), task.get("retry_at")) for task in db["tasks"].find().sort("_id")]
     assert dates == [(None, soon), (soon, None), (soon, None), (soon, now)]
+
+
+def test_compute_capabilities_that_were_texts_are_numbers_now(mongo_uri: str, database_name: str) -> None:
+    older = Storage.open(mongo_uri, database_name)
+    places = {
+        "tasks": "requested_resources",
+        "sweeps": "requested_resources",
+        "workers": "resources",
+        "executions": "granted_resources",
+    }
+    for collection, place in places.items():
+        texts = ["8.0", "10.0", "10.0", *(["unheard of"] if collection == "executions" else [])]
+        documents = [{place: {"cores": 1, "gpu_compute_capability": text}} for text in texts]
+        older.db[collection].insert_many([*documents, {place: {"cores": 1}}, {"name": "without"}])
+    older.db["meta"].insert_one({"_id": "schema", "version": 4})
+    for _ in range(2):
+        upgrade(older.db)
+        for collection, place in places.items():
+            found = [
+                each.get(place, {}).get("gpu_compute_capability") for each in older.db[collection].find().sort("_id")
+            ]
+            odd = ["unheard of"] if collection == "executions" else []
+            assert found == [Timestamp(8, 0), Timestamp(10, 0), Timestamp(10, 0), *odd, None, None]
+        older.db["meta"].update_one({"_id": "schema"}, {"$set": {"version": 4}})
+    older.close()
+
+
+def test_tasks_of_equal_needs_share_a_class_across_versions() -> None:
+    task = {"queue": "default", "owner": "ann", "command": "true"}
+    texts = task | {"requested_resources": {"cores": 1, "gpu_compute_capability": "8.0"}}
+    numbers = task | {"requested_resources": {"cores": 1, "gpu_compute_capability": Timestamp(8, 0)}}
+    assert TaskClass.of(texts) == TaskClass.of(numbers)
 
 
 def test_work_of_an_old_version_goes_on(context: Context, ann: Api, old_worker: Api) -> None:

@@ -13,8 +13,14 @@ from typing import Any
 
 import pytest
 
-from banyan.domain.programs import ENTRY_BYTES, MAX_STRING_BYTES, MAX_TOTAL_BYTES, bytes_of_environment, total_faults
-from banyan.domain.task import TOO_LONG
+from banyan.domain.programs import (
+    ENTRY_BYTES,
+    MAX_STRING_BYTES,
+    MAX_TOTAL_BYTES,
+    TOO_LONG,
+    bytes_of_environment,
+    total_faults,
+)
 from banyan.errors import Conflict, Forbidden, Invalid, SetupError, Unavailable
 from tests.support.fake_server import FakeServer, work
 from tests.support.waiting import eventually, processes_with

@@ -94,6 +94,22 @@ def task(spec, cancel):
 """
 
 
+@pytest.mark.parametrize("ask", ["get_worker()", "get_client()", "worker_client().__enter__()"])
+def test_a_model_that_asks_for_a_dask_worker_without_a_cluster_is_told_where_there_is_one(
+    tmp_path: Path, ask: str
+) -> None:
+    text = (
+        f"from dask import delayed\nfrom distributed import *\n\n\ndef f():\n    {ask}\n\n\ndef task(spec, cancel):\n"
+    )
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "asking.py").write_text(text + "    return delayed(f)()\n")
+    (end,) = ends(tmp_path / "root", {"model": "asking"}, models={"path": [str(tmp_path / "models")]})
+    assert end["exit_status"] == "failure (ValueError)"
+    assert end["error"].startswith(
+        "get_worker, get_client and worker_client work with models.scheduler = 'distributed'"
+    )
+
+
 def test_a_helper_beside_a_model_may_have_any_name(tmp_path: Path) -> None:
     directory = tmp_path / "models"
     directory.mkdir()

@@ -13,7 +13,7 @@ import pytest
 
 from banyan.beneath import regular_files
 from banyan.config import WorkerSettings
-from banyan.domain.task import TOO_LONG
+from banyan.domain.programs import TOO_LONG
 from banyan.errors import SetupError
 from banyan.storage.disk import Root, list_beneath, open_beneath
 from tests.support.fake_server import FakeServer, work

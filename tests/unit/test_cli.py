@@ -1,12 +1,14 @@
 """The commands against recorded answers: what they send, print, and exit with."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -57,6 +59,69 @@ def test_submit_prints_the_id_alone(serve: Serve, capsys: pytest.CaptureFixture[
     assert capsys.readouterr() == (f"{TASK}\n", "")
     assert app.asked[0].json == {"command": ["sh", "-c", "echo hi; exit 3"], "state": "available"}
     assert app.asked[0].headers["Authorization"] == "Bearer secret"
+
+
+def listed(*paths: bytes) -> Said:
+    files = [
+        {
+            "path": path.decode(errors="replace"),
+            "size": len(path),
+            "modified": "Tue, 02 Apr 2013 10:29:13 GMT",
+            "url": f"/tasks/{TASK}/files/{quote(path)}?attempt=1",
+        }
+        for path in paths
+    ]
+    return Said(200, {"_items": files, "attempt": 1, "excess": {}})
+
+
+def test_files_are_listed_so_that_each_is_one_line(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    app = serve(listed(b"out/a.csv", b"line\nbreak", b"latin-\xe9", b"\x1b[31mred", "ü".encode()))
+    assert run(["files", TASK, "--attempt", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines[1:]] == ["out/a.csv", "line\\nbreak", "latin-\\xe9", "\\x1b[31mred", "ü"]
+    assert (app.asked[0].path, app.asked[0].query) == (f"/tasks/{TASK}/files/", {"attempt": "1"})
+
+
+def test_one_file_is_printed_as_it_is(serve: Serve, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    app = serve(Said(206, b"\xff\x00\n"), Said(416, b""))
+    assert run(["files", TASK, "latin-\udce9"]) == 0
+    assert capfdbinary.readouterr().out == b"\xff\x00\n"
+    assert app.asked[0].path.encode("latin-1") == f"/tasks/{TASK}/files/latin-".encode() + b"\xe9"
+    assert [asked.headers["Range"] for asked in app.asked] == ["bytes=0-16777215", "bytes=3-16777218"]
+
+
+def test_all_files_are_saved_under_their_own_names(serve: Serve, tmp_path: Path) -> None:
+    serve(listed(b"d/latin-\xe9", b"line\nbreak"), Said(206, b"1"), Said(416, b""), Said(206, b"2"), Said(416, b""))
+    assert run(["files", TASK, "-o", str(tmp_path / "saved")]) == 0
+    assert (Path(os.fsdecode(os.fsencode(tmp_path) + b"/saved/d/latin-\xe9"))).read_bytes() == b"1"
+    assert (tmp_path / "saved" / "line\nbreak").read_bytes() == b"2"
+
+
+@pytest.mark.parametrize("path", [b"../up", b"/etc/passwd", b"a/../../b", b"a//b", b"."])
+def test_a_server_cannot_have_files_saved_elsewhere(
+    serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str], path: bytes
+) -> None:
+    serve(listed(path), Said(206, b"1"), Said(416, b""))
+    assert run(["files", TASK, "-o", str(tmp_path / "saved")]) == 2
+    assert "is not the path of a file" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["submit", "--", "echo", "a\udcff"], r"'a\xff'"),
+        (["submit", "--env", "A=\udcff", "true"], r"'\xff'"),
+        (["queues", "pause", "b\udcffc"], r"'b\xffc'"),
+    ],
+)
+def test_an_argument_that_is_not_utf_8_is_named(
+    serve: Serve, capsys: pytest.CaptureFixture[str], arguments: list[str], word: str
+) -> None:
+    app = serve(POSTED)
+    assert run(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"banyan: {word} is not UTF-8")
+    assert app.asked == []
 
 
 def test_submit_sends_every_option(
@@ -165,6 +230,83 @@ def test_explain_prints_the_summary_and_each_further_reason(serve: Serve, capsys
     assert capsys.readouterr().out == "it is held\n  - queue q is paused\n"
 
 
+def test_explain_shows_the_chain_and_what_the_root_wrote(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    root = {"_id": OTHER, "name": "a", "state": "terminated", "exit_status": "failure (exit code 3)"}
+    root |= {"stderr_tail": "one\n[bold]boom"}
+    chain = [root, {"_id": "7" * 24, "missing": True}, {"_id": TASK, "name": "c", "state": "cancelled"}]
+    reason = {"reason": "cancelled", "message": "it was cancelled", "root": root, "chain": chain}
+    serve(Said(200, {"state": "cancelled", "summary": "it was cancelled", "reasons": [reason]}))
+    assert run(["explain", TASK]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "it was cancelled",
+        "",
+        "CHAIN NAME HOW IT STANDS",
+        f"{OTHER} a failure (exit code 3)",
+        f"{'7' * 24} deleted",
+        f"{TASK} c cancelled",
+        "",
+        f"last lines of stderr of a {OTHER}",
+        "one",
+        "[bold]boom",
+    ]
+
+
+def test_explain_without_an_id_shows_reasons_what_helps_and_the_workers(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reasons = [
+        {"reason": "held", "message": "they are held", "help": "let them go", "count": 1200, "example": TASK},
+        {"reason": "waiting", "message": "all workers that fit are busy", "count": 3},
+    ]
+    worker = {"_id": OTHER, "name": "w", "host": "node", "state": "active", "running": 2, "assigned": 1}
+    worker |= {"cores": {"total": 4, "used": 3.5, "free": 0.5}, "last_seen": "Tue, 02 Apr 2024 10:00:00 GMT"}
+    worker |= {"silent": True, "note": "it serves a queue that is not there"}
+    answer = {"summary": "1203 tasks wait, 2 tasks run; 1200 of them: they are held", "waiting": 1203, "running": 2}
+    app = serve(Said(200, answer | {"reasons": reasons, "workers": [worker], "worker_count": 3, "more_reasons": 2}))
+    assert run(["explain"]) == 0
+    assert app.asked[0].path == "/explain"
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[:9] == [
+        "1203 tasks wait, 2 tasks run",
+        "",
+        "TASKS WHY",
+        "1200 they are held",
+        "helps: let them go",
+        f"for example {TASK}",
+        "3 all workers that fit are busy",
+        "and 2 further reasons",
+        "",
+    ]
+    assert lines[9] == "WORKER STATE CORES USED FREE RUNNING ASSIGNED LAST HEARD OF"
+    assert lines[10].startswith("w on node active 3.5 0.5 2 1 ")
+    assert lines[11:] == ["w: it serves a queue that is not there", "and 2 further workers"]
+
+
+def test_submit_warns_when_no_worker_could_ever_take_it(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    reasons = [
+        {"reason": "dependencies", "message": "it waits for a parent"},
+        {"reason": "no_fit", "message": "no active worker can run it; ask for at most 2 cores"},
+    ]
+    app = serve(POSTED, Said(200, {"summary": "it waits", "reasons": reasons}))
+    assert run(["submit", "--cores", "99", "--", "true"]) == 0
+    told = "banyan: warning: no active worker can run it; ask for at most 2 cores; until then the task waits\n"
+    assert capsys.readouterr() == (f"{TASK}\n", told)
+    assert app.asked[1].path == f"/tasks/{TASK}/explain"
+    serve(POSTED, Said(503, {"_status": "ERR"}))
+    assert run(["submit", "--", "true"]) == 0
+    assert capsys.readouterr() == (f"{TASK}\n", "")
+
+
+def test_a_task_that_its_worker_has_not_begun_is_called_assigned(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = {"_id": OTHER, "state": "running", "name": "b", "time_started": "Tue, 02 Apr 2024 10:00:00 GMT"}
+    serve(items({"_id": TASK, "state": "running", "name": "a"}, begun))
+    assert run(["list"]) == 0
+    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()[1:]] == ["assigned", "running"]
+
+
 QUEUES = items({"name": "default"}, {"name": "gpu"})
 MODELS = items({"name": "sum"})
 
@@ -174,7 +316,7 @@ MODELS = items({"name": "sum"})
     [
         (["list", "--queue", "gpus"], [items(), QUEUES], "--queue: there is no queue 'gpus'; did you mean 'gpu'?"),
         (["list", "--where", '{"queue": {"$in": ["gpu", "nope"]}}'], [items(), QUEUES], "no queue 'nope'; there are:"),
-        (["list", "--where", '{"model": "smu"}'], [items(), MODELS], "no model 'smu'; there are: sum"),
+        (["list", "--where", '{"model": "smu"}'], [items(), MODELS], "no model 'smu'; did you mean 'sum'?"),
         (["list", "--state", "runing"], [], "there is no state 'runing'; did you mean 'running'?"),
         (["list", "--state", "done"], [], "did you mean 'terminated'?"),
         (["cancel", "--where", '{"queue": "gp"}'], [Said(200, {"matched": 0, "updated": 0}), QUEUES], "queue 'gp'"),

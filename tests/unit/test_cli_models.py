@@ -67,7 +67,8 @@ def test_inputs_come_from_a_file_or_stdin_and_words_go_over_them(
     assert run(["run", "sum", "x=2", "--inputs", str(tmp_path / "in.json")]) == 0
     monkeypatch.setattr("sys.stdin", io.StringIO('{"y": 3}'))
     assert run(["run", "sum", "--inputs", "-"]) == 0
-    assert [each.json["inputs"] for each in app.asked] == [{"x": 2, "$ref": {"🌳": float("inf")}}, {"y": 3}]
+    posted = [each for each in app.asked if each.method == "POST"]
+    assert [each.json["inputs"] for each in posted] == [{"x": 2, "$ref": {"🌳": float("inf")}}, {"y": 3}]
 
 
 @pytest.mark.parametrize(
@@ -118,9 +119,11 @@ def test_run_wait_tells_the_error_on_stderr_and_exits_1(serve: Serve, capsys: py
 
 
 def test_run_wait_says_that_no_worker_has_the_model(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    serve(POSTED, items(SUM, SUM | {"name": "x", "workers": []}), items(ended("cancelled")), items())
+    lacks = {"reason": "no_fit", "message": "no active worker can run it; start a worker that has the model 'x'"}
+    app = serve(POSTED, Said(200, {"summary": "", "reasons": [lacks]}), items(ended("cancelled")), items())
     assert run(["run", "x", "--wait"]) == 1
-    assert "no worker has a model 'x' now; it waits for one (there are: sum)" in capsys.readouterr().err
+    assert f"banyan: warning: {lacks['message']}; until then the task waits\n" in capsys.readouterr().err
+    assert app.asked[1].path == f"/tasks/{TASK}/explain"
 
 
 def test_a_refused_run_names_the_model_and_its_words(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from tests.unit.test_cli import OTHER, TASK, Serve, home, items, serve
 __all__ = ["home", "serve"]
 
 SWEEP = "7" * 24
+FITS = Said(200, {"summary": "", "reasons": []})
 MADE = Said(201, {"_status": "OK", "_id": SWEEP, "_etag": "e", "count": 6})
 ENDS = {"succeeded": 0, "failed": 0, "cancelled": 0, "deleted": 0}
 
@@ -36,7 +37,7 @@ def sweep(now: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 def test_submit_posts_a_grid_and_prints_the_id_alone(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    app = serve(MADE)
+    app = serve(MADE, items({"_id": TASK}), FITS)
     assert run(["sweep", "submit", "--grid", "x=1,2", "--grid", "y=0:3", "--", "run", "{x}", "{y}"]) == 0
     assert capsys.readouterr() == (f"{SWEEP}\n", "6 tasks\n")
     assert (app.asked[0].method, app.asked[0].path) == ("POST", "/sweeps")
@@ -50,7 +51,7 @@ def test_submit_posts_a_grid_and_prints_the_id_alone(serve: Serve, capsys: pytes
 
 
 def test_submit_sends_every_option(serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    app = serve(Said(201, {**MADE.body, "seed": 5, "barrier": TASK}))
+    app = serve(Said(201, {**MADE.body, "seed": 5, "barrier": TASK}), items({"_id": TASK}), FITS)
     options = (
         "--samples 6 --range x=0:1 --range k=1:10:log --method sobol --seed 5 --input n=3 --input s=text"
         " --name n --queue q --priority 3 --cores 0.5 --max-retries 2 --retry-delay 10s --timeout 2h --env A=b"
@@ -86,7 +87,8 @@ def test_submit_sends_every_option(serve: Serve, tmp_path: Path, capsys: pytest.
 def test_submit_posts_a_model_with_points_and_says_when_nobody_has_it(
     serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    app = serve(MADE, Said(200, {"_items": []}))
+    lacks = {"reason": "no_fit", "message": "no active worker can run it; start a worker that has the model 'm'"}
+    app = serve(MADE, items({"_id": TASK}), Said(200, {"summary": "", "reasons": [lacks]}))
     (tmp_path / "p.csv").write_text("x,note\n1,a\n2,\n")
     assert run(["sweep", "submit", "--model", "m", "--points", str(tmp_path / "p.csv"), "--barrier", "", "--json"]) == 0
     assert app.asked[0].json == {
@@ -97,7 +99,9 @@ def test_submit_posts_a_model_with_points_and_says_when_nobody_has_it(
     }
     printed, told = capsys.readouterr()
     assert json.loads(printed) == MADE.body
-    assert "no worker has a model 'm'" in told
+    assert told == f"banyan: warning: {lacks['message']}; until then the task waits\n"
+    assert json.loads(app.asked[1].query["where"]) == {"sweep": SWEEP}
+    assert app.asked[2].path == f"/tasks/{TASK}/explain"
 
 
 @pytest.mark.parametrize(
@@ -130,10 +134,10 @@ def test_a_refused_sweep_is_explained(serve: Serve, capsys: pytest.CaptureFixtur
 def test_wait_exits_0_when_all_succeeded(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     running = sweep(progress({"running": 2, "available": 4}))
     done = sweep(progress({"terminated": 6}, succeeded=6))
-    app = serve(MADE, Said(200, running), Said(200, done))
+    app = serve(MADE, items({"_id": TASK}), FITS, Said(200, running), Said(200, done))
     assert run(["sweep", "submit", "--wait", "--grid", "x=1,2", "run {x}"]) == 0
     assert capsys.readouterr() == (f"{SWEEP}\n", "6 tasks\n6 of 6 tasks succeeded\n")
-    assert [asked.path for asked in app.asked[1:]] == [f"/sweeps/{SWEEP}"] * 2
+    assert [asked.path for asked in app.asked[3:]] == [f"/sweeps/{SWEEP}"] * 2
 
 
 def test_wait_names_those_that_failed_and_exits_1(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,7 +141,7 @@ def test_typical_changes_take_the_quick_way(document: Document) -> None:
         ({"type": "string", "empty": False}, "x"),
         ({"type": "string", "min": "a"}, "b"),
         ({"type": "string", "coerce": str}, "x"),
-        ({"type": "string", "coerce": ["capability"]}, "8.0"),
+        ({"type": "capability", "coerce": ["capability"]}, "8.0"),
         ({"type": "string", "check_with": ["no_nul"]}, "x"),
         ({"type": "binary"}, b"x"),
         ({"type": ["string", "integer"], "max": 5}, 1),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from bson import ObjectId
+from bson.timestamp import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.datastructures import MultiDict
@@ -46,6 +47,23 @@ def where(text: str, resource: str = "tasks") -> Any:
         ('{"time_started": {"$lt": "2013-04-02T10:29:13Z"}}', {"time_started": {"$lt": DATE}}),
         ('{"requested_resources.memory": {"$gte": "1 GiB"}}', {"requested_resources.memory": {"$gte": 2**30}}),
         ('{"timeout": {"$gt": "2h"}}', {"timeout": {"$gt": 7200.0}}),
+        ('{"timeout": {"$in": ["90s", 1.5, null]}}', {"timeout": {"$in": [90.0, 1.5, None]}}),
+        (
+            '{"requested_resources.gpu_compute_capability": {"$gte": "8", "$nin": ["10.0", 9]}}',
+            {
+                "requested_resources.gpu_compute_capability": {
+                    "$gte": Timestamp(8, 0),
+                    "$nin": [Timestamp(10, 0), Timestamp(9, 0)],
+                }
+            },
+        ),
+        (
+            '{"requested_resources": {"cores": 1, "gpu_compute_capability": "8.10", "memory": "1 GiB"}}',
+            {"requested_resources": {"cores": 1, "gpu_compute_capability": Timestamp(8, 10), "memory": 2**30}},
+        ),
+        ('{"command": ["echo", "a"]}', {"command": ["echo", "a"]}),
+        ('{"cpu_seconds": 1, "priority": {"$ne": 1.5}}', {"cpu_seconds": 1, "priority": {"$ne": 1.5}}),
+        ('{"result.x": "5", "metadata.y": 5}', {"result.x": "5", "metadata.y": 5}),
         ('{"metadata.any.thing": 1}', {"metadata.any.thing": 1}),
         ('{"metadata": {"a": {"b": 1}}}', {"metadata": {"a": {"b": 1}}}),
         ('{"result": null}', {"result": None}),
@@ -70,6 +88,27 @@ def test_a_filter_becomes_what_is_stored(text: str, expected: Any) -> None:
     ("text", "told"),
     [
         ("{", "line 1"),
+        ('{"priority": "5"}', "the field is a number, which stands without quotes, and '5' never is"),
+        ('{"priority": {"$in": [1, "5"]}}', "'priority': "),
+        ('{"priority": {"$not": {"$gt": "5"}}}', "the field is a number"),
+        ('{"priority": true}', "the field is a number"),
+        ('{"requested_resources.cores": {"$gt": "2"}}', "the field is a number"),
+        ('{"requested_resources.custom.licence": "2"}', "the field is a number"),
+        ('{"requested_resources": {"cores": "2"}}', "'requested_resources.cores'"),
+        ('{"cpu_seconds": {"$gt": "2h"}}', "the field is a number"),
+        ('{"requested_resources.memory": "much"}', "is not a size"),
+        ('{"peak_memory_bytes": true}', "the field is a number"),
+        ('{"timeout": {"$gt": "long"}}', "is not a duration"),
+        ('{"hold": "true"}', "the field is true or false, and 'true' never is"),
+        ('{"hold": 1}', "the field is true or false"),
+        ('{"name": 5}', "the field is a text, which stands in quotes, and 5 never is"),
+        ('{"tags": 5}', "the field is a text"),
+        ('{"env.A": 5}', "the field is a text"),
+        ('{"requested_resources.gpu_compute_capability": "new"}', "is not a compute capability"),
+        ('{"requested_resources.gpu_compute_capability": true}', "is not a compute capability"),
+        ('{"requested_resources.gpu_compute_capability": {"$regex": "^8"}}', "$regex looks into texts"),
+        ('{"priority": {"$regex": "5"}}', "$regex looks into texts"),
+        ('{"_created": {"$regex": "2026"}}', "$regex looks into texts"),
         ('name == "a"', "where is not JSON"),
         ("[]", "object"),
         ('{"a": 1, "a": 2}', "twice"),
@@ -113,7 +152,7 @@ def test_a_filter_becomes_what_is_stored(text: str, expected: Any) -> None:
         ('{"tags": {"$size": -1}}', "$size"),
         ('{"name": {"$type": "javascript"}}', "$type"),
         ('{"priority": {"$mod": [0, 1]}}', "$mod"),
-        ('{"name": {"$eq": 1, "x": 2}}', "'x'"),
+        ('{"name": {"$eq": "a", "x": 2}}', "'x'"),
         ("9" * 5000, "where"),
         ("[" * 100_000, "where"),
         ('{"$and": [' * 40 + "{}" + "]}" * 40, "deep"),
@@ -147,6 +186,9 @@ def _nests() -> st.SearchStrategy[Any]:
         lambda inner: {"metadata.deep": inner},
         lambda inner: {"tags": {"$elemMatch": inner}},
         lambda inner: {"name": {"$not": inner}},
+        lambda inner: {"inputs": {"$has": {"c.x": inner}}},
+        lambda inner: {"inputs": {"$not": {"$has": {"c.x": {"$has": {"": inner}}}}}},
+        lambda inner: {"inputs": {"$has": inner} | inner},
     ]
 
     def chain(parts: tuple[Any, list[Any]]) -> Any:
@@ -180,7 +222,9 @@ _JSON = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.text(max_size=5)
-            | st.sampled_from(["$in", "$not", "$or", "$elemMatch", "_id", "tags", "metadata", "progress", "$mod"]),
+            | st.sampled_from(
+                ["$in", "$not", "$or", "$elemMatch", "_id", "tags", "metadata", "progress", "$mod", "$has", "a.b"]
+            ),
             inner,
             max_size=3,
         )

@@ -1,10 +1,11 @@
 """Resources as integers: fractions add up, all or nothing fits."""
 
 import pytest
+from bson.timestamp import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from banyan.domain.resources import Resources, parse_capability
+from banyan.domain.resources import Resources, capability_text, parse_capability
 
 amounts = st.builds(
     Resources,
@@ -56,6 +57,14 @@ def test_it_fits_exactly_when_nothing_would_go_below_zero(free: Resources, wante
     left = free.minus(wanted)
     numbers = [left.millicores, left.memory_bytes, left.gpus, left.scratch_bytes, *left.custom.values()]
     assert wanted.fits(free) == all(number >= 0 for number in numbers)
+
+
+@pytest.mark.parametrize("value", ["8.10", "8.9", Timestamp(8, 10), 8, "10.0", Timestamp(9, 0)])
+def test_a_compute_capability_is_met_by_a_greater_one_part_by_part(value: object) -> None:
+    wanted = Resources.from_document({"gpu_compute_capability": value})
+    assert wanted.fits(Resources.from_document({"gpu_compute_capability": "10.0"}))
+    assert not wanted.fits(Resources.from_document({"gpu_compute_capability": "7.5"}))
+    assert wanted.fits(Resources.from_document({"gpu_compute_capability": capability_text(value)}))
 
 
 @pytest.mark.parametrize("text", ["", "eight", "8.x", "-8.0", "8.0.0"])

@@ -11,6 +11,7 @@ FIELDS = ("name", "command", "state", "priority", "progress", "timeout", "depend
     ("given", "meant"),
     [
         *(("nmae", "name"), ("comand", "command"), ("dependancies", "dependencies"), ("tag", "tags")),
+        *(("naem", "name"), ("atgs", "tags")),
         *(("Time-Out", "timeout"), ("prio", "priority"), ("STATE", "state")),
     ],
 )

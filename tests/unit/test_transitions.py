@@ -9,7 +9,8 @@ from bson import ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
 
-from banyan.domain.task import HOST_DIED, TOO_LONG, State, Task
+from banyan.domain.programs import TOO_LONG
+from banyan.domain.task import HOST_DIED, State, Task
 from banyan.domain.transitions import (
     MAX_LOSSES,
     Cancel,

@@ -7,6 +7,7 @@ from typing import Any
 import bson
 import pytest
 from bson import ObjectId
+from bson.timestamp import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,7 +66,7 @@ def test_what_is_sent_becomes_what_is_stored() -> None:
         "requested_resources": {
             "cores": 1,
             "memory": 2**30,
-            "gpu_compute_capability": "8.6",
+            "gpu_compute_capability": Timestamp(8, 6),
             "custom": {"licence": 1.5},
         },
         "timeout": 7200.0,
@@ -195,6 +196,11 @@ def test_a_wrong_value_is_named_with_the_reason(field: str, value: object, told:
         ({"cores": "2"}, "a number"),
         ({"gpus": 1.5}, "whole number"),
         ({"gpu_compute_capability": "new"}, "not a compute capability"),
+        ({"gpu_compute_capability": "8.0.1"}, "not a compute capability"),
+        ({"gpu_compute_capability": "8." + "1" * 5}, "not a compute capability"),
+        ({"gpu_compute_capability": -8}, "not a compute capability"),
+        ({"gpu_compute_capability": True}, "not a compute capability"),
+        ({"gpu_compute_capability": ["8", "0"]}, "not a compute capability"),
         ({"custom": {"x": -1}}, "amount"),
         ({"custom": {"x": float("nan")}}, "amount"),
         ({"cpus": 1}, "unknown field; did you mean 'cores'?"),

@@ -10,8 +10,8 @@ import pytest
 
 from banyan.beneath import regular_files
 from banyan.config import Reserve, WorkerSettings
+from banyan.domain.programs import TOO_LONG
 from banyan.domain.resources import Resources
-from banyan.domain.task import TOO_LONG
 from banyan.errors import SetupError
 from tests.support.worker import grant
 from worker.capacity import Machine, capacity, machine

@@ -3,6 +3,7 @@
 from banyan.api.schema.kinds import (
     Rules,
     anything,
+    capability,
     date,
     free,
     mapping,
@@ -22,7 +23,7 @@ GRANTED_RESOURCES = mapping(
     memory=size(),
     gpus=whole(),
     gpu_memory=size(),
-    gpu_compute_capability=text(),
+    gpu_compute_capability=capability(),
     scratch=size(),
     custom=names_to("amounts"),
     gpu_indexes={"type": "list", "meta": {"items": {"type": "integer"}}},

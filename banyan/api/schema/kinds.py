@@ -52,6 +52,11 @@ def date(**rules: Any) -> Rules:
     return {"type": "datetime", "coerce": "date", **rules}
 
 
+def capability(**rules: Any) -> Rules:
+    """A CUDA compute capability such as "8.0", compared number by number."""
+    return {"type": "capability", "coerce": "capability", **rules}
+
+
 def identifier(**rules: Any) -> Rules:
     """24 hex digits."""
     return {"type": "objectid", "coerce": "id", **rules}

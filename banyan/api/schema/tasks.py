@@ -4,6 +4,7 @@ from banyan.api.schema.kinds import (
     MAX_LINKS,
     Rules,
     anything,
+    capability,
     date,
     described,
     duration,
@@ -34,7 +35,7 @@ REQUESTED_RESOURCES = mapping(
     memory=described(size(1), "bytes, or a text such as '1 GiB'"),
     gpus=whole(maximum=100_000),
     gpu_memory=described(size(), "bytes that each GPU must have"),
-    gpu_compute_capability={"type": "string", "coerce": "capability"},
+    gpu_compute_capability=capability(),
     scratch=described(size(), "bytes of scratch space"),
     custom=names_to("amounts"),
 )

@@ -3,6 +3,7 @@
 from banyan.api.schema.kinds import (
     MAX_COUNT,
     Rules,
+    capability,
     date,
     described,
     flag,
@@ -24,7 +25,7 @@ RESOURCES = mapping(
     memory=size(),
     gpus=whole(maximum=100_000),
     gpu_memory=size(),
-    gpu_compute_capability={"type": "string", "coerce": "capability"},
+    gpu_compute_capability=capability(),
     scratch=size(),
     custom=names_to("amounts"),
 )

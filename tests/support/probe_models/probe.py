@@ -67,6 +67,7 @@ def raise_error(spec, cancel):
         "TimeoutError": TimeoutError("too slow"),
         "CancelledError": concurrent.futures.CancelledError(),
         "SystemExit": SystemExit(3),
+        "KeyboardInterrupt": KeyboardInterrupt(),
     }[spec.inputs["error"]]
 
 

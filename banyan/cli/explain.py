@@ -1,0 +1,155 @@
+"""`banyan explain`: why a task is not running, or why nothing (more) runs; and the warning after a submission."""
+
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from banyan import wire
+from banyan.cli import output
+from banyan.cli.act import AsJson, task_id
+from banyan.cli.connection import connect
+from banyan.errors import BanyanError
+
+if TYPE_CHECKING:
+    from banyan.client import Client, Document
+
+UNFIT = ("no_fit", "no_worker")
+"""Reasons that no worker which is there could ever take a task."""
+
+_LINKS = 20
+"""So many tasks of a chain are shown."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(explain)
+
+
+def _optional_id(text: str | None) -> str | None:
+    return None if text is None else task_id(text)
+
+
+def explain(
+    task: Annotated[str | None, typer.Argument(metavar="[ID]", help="The id of a task.", callback=_optional_id)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say why a task is not running; without an id, why nothing (more) runs."""
+    answer = connect().explain(task)
+    if as_json:
+        output.print_json(answer)
+    elif task is None:
+        output.screen().print(queue_view(answer))
+    else:
+        output.screen().print(task_view(answer))
+
+
+def task_view(answer: "Document") -> Group:
+    """The summary and the further reasons, the chain that led to a cancellation, and what the failed task wrote."""
+    parts: list[Any] = [Text(answer["summary"])]
+    reasons = answer.get("reasons", ())
+    parts += [_item(each["message"]) for each in reasons if each["message"] != answer["summary"]]
+    for each in reasons:
+        if len(each.get("chain", ())) > 1:
+            parts += [Text(), _chain(each["chain"])]
+        failed = each.get("root") or each
+        for name in ("error", "stderr_tail"):
+            if failed.get(name):
+                parts += [Text(), *_wrote(failed, name)]
+                break
+        others = each.get("roots", ())[1:]
+        parts += [_item(f"{_name(root)}: {root['message']}") for root in others]
+    return Group(*parts)
+
+
+def _item(text: str) -> Table:
+    grid = Table.grid(padding=0)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row("  - ", Text(text))
+    return grid
+
+
+def _name(task: "Document") -> str:
+    return f"{task.get('name') or 'task'} {task['_id']}"
+
+
+def _chain(links: "list[Document]") -> Table:
+    """The tasks from the first that failed down to this one."""
+    rows: list[tuple[str | Text, ...]] = []
+    shown = links if len(links) <= _LINKS else [*links[: _LINKS // 2], *links[-_LINKS // 2 :]]
+    for index, link in enumerate(shown):
+        if len(links) > _LINKS and index == _LINKS // 2:
+            rows.append(("", f"{len(links) - _LINKS} more", ""))
+        stands: str | Text = "deleted" if link.get("missing") else "somebody else's"
+        if link.get("state"):
+            stands = output.exit_status(link) if link.get("exit_status") else output.state(link)
+        rows.append((link["_id"], output.shortened(str(link.get("name") or ""), 24), stands))
+    return output.table(("CHAIN", "NAME", "~HOW IT STANDS"), rows)
+
+
+def _wrote(failed: "Document", name: str) -> list[Any]:
+    what = "stderr" if name == "stderr_tail" else "error"
+    whose = f" of {_name(failed)}" if "_id" in failed else ""
+    lines = "\n".join(f"  {line}" for line in str(failed[name]).splitlines())
+    return [Text(f"last lines of {what}{whose}", style="bold"), Text(lines)]
+
+
+def queue_view(answer: "Document") -> Group:
+    """How many tasks wait for which reason and what helps, and the workers."""
+    parts: list[Any] = [Text(answer["summary"].partition("; ")[0], style="bold")]
+    if answer.get("reasons"):
+        parts += [Text(), _reasons(answer["reasons"])]
+    if answer.get("more_reasons"):
+        parts.append(Text(f"and {answer['more_reasons']} further reasons", style="dim"))
+    workers = answer.get("workers", ())
+    parts += [Text(), _workers(workers) if workers else Text("no workers; start one with 'banyan worker'")]
+    parts += [Text(f"{each['name']}: {each['note']}") for each in workers if each.get("note")]
+    hidden = answer.get("worker_count", 0) - len(workers)
+    if hidden > 0:
+        parts.append(Text(f"and {hidden} further workers", style="dim"))
+    return Group(*parts)
+
+
+def _reasons(reasons: "list[Document]") -> Table:
+    grid = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    grid.add_column("TASKS", justify="right", no_wrap=True)
+    grid.add_column("WHY", overflow="fold")
+    for each in reasons:
+        why = Text(each["message"])
+        if each.get("help"):
+            why.append(f"\nhelps: {each['help']}", style="cyan")
+        if each.get("example"):
+            why.append(f"\nfor example {each['example']}", style="dim")
+        grid.add_row(str(each["count"]), why)
+    return grid
+
+
+def _workers(workers: "list[Document]") -> Table:
+    rows = []
+    for each in workers:
+        cores = each["cores"]
+        heard = Text(_ago(each["last_seen"]), style="red" if each.get("silent") else "")
+        counts = (f"{cores['used']:g}", f"{cores['free']:g}", str(each["running"]), str(each["assigned"]))
+        rows.append((f"{each['name']} on {each['host']}", output.state(each), *counts, heard))
+    return output.table(("~WORKER", "STATE", ">CORES USED", ">FREE", ">RUNNING", ">ASSIGNED", "LAST HEARD OF"), rows)
+
+
+def _ago(date: object) -> str:
+    seconds = max((datetime.now(UTC) - wire.parse_date(date)).total_seconds(), 0.0)
+    return f"{seconds:.0f}s ago" if seconds < 60 else f"{wire.format_duration(seconds)} ago"
+
+
+def warn_if_unfit(client: "Client", task: str) -> None:
+    """Say on stderr when no worker that is there could ever take a task that was just submitted."""
+    try:
+        reasons = client.explain(task).get("reasons", ())
+    except BanyanError:
+        return  # the task is in the queue; whoever asks for its reasons is told what is wrong
+    for each in reasons:
+        if each.get("reason") in UNFIT:
+            print(f"banyan: warning: {each['message']}; until then the task waits", file=sys.stderr)

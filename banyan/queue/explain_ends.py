@@ -1,0 +1,118 @@
+"""Why a task ended as it did: the attempt that failed, or the chain of parents up to the one that failed first."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.domain.task import SUCCESS, State
+from banyan.domain.transitions import MAX_LOSSES
+from banyan.queue.actor import Actor
+from banyan.queue.context import Context
+from banyan.queue.reasons import how_it_stands, name_of, readable, reason
+
+Document = dict[str, Any]
+
+MAX_CHAIN = 2000
+"""So many parents are followed, one query each."""
+
+_LINK = ("name", "state", "owner", "exit_status", "cancelled_by", "abandoned_count")
+_TAIL_LINES = 10
+_TAIL_WIDTH = 500
+
+
+def ended(context: Context, task: Document, asking: Actor | None) -> Iterable[Document]:
+    """The reason for the end of a task, with its root and the chain that leads there if it was cancelled."""
+    if task["state"] == State.CANCELLED and "task" in (task.get("cancelled_by") or {}):
+        yield _cancelled_for_a_parent(context, task, asking)
+    elif task["state"] == State.CANCELLED:
+        yield reason("ended", f"it was cancelled by {_canceller(task)}")
+    elif task.get("exit_status") == SUCCESS:
+        yield reason("ended", f"it has ended: {SUCCESS}")
+    else:
+        yield reason("ended", _failed(task), **_attempt(context, task))
+
+
+def _failed(task: Mapping[str, Any]) -> str:
+    text = f"it has ended: {task.get('exit_status')}"
+    if task.get("abandoned_count", 0) >= MAX_LOSSES:
+        text += f"; it was lost {MAX_LOSSES} times, and is not tried again by itself"
+    return text
+
+
+def _canceller(task: Mapping[str, Any]) -> str:
+    return str((task.get("cancelled_by") or {}).get("user", "its provider"))
+
+
+def _attempt(context: Context, task: Mapping[str, Any]) -> Document:
+    """What is known of the last attempt of a task: exit code, signal, and the last lines that it wrote."""
+    last = context.storage.executions.last_of(task["_id"])
+    if last is None:
+        return {}
+    known = {name: last[name] for name in ("attempt", "exit_code", "signal") if last.get(name) is not None}
+    tails = {"stderr_tail": _last_lines(last.get("stderr_tail")), "error": _last_lines(last.get("error"))}
+    return known | {name: text for name, text in tails.items() if text}
+
+
+def _last_lines(text: object) -> str:
+    lines = str(text or "").rstrip().splitlines()[-_TAIL_LINES:]
+    return "\n".join(line[:_TAIL_WIDTH] for line in lines)
+
+
+def _cancelled_for_a_parent(context: Context, task: Document, asking: Actor | None) -> Document:
+    chain = _chain(context, task)
+    links = [_link(each, asking) for each in chain]
+    root, before_root = chain[-1], chain[-2] if len(chain) > 1 else task
+    text = f"it was cancelled because {_root_text(root, asking)}"
+    if before_root is not task:
+        others = {0: "", 1: " and another task"}.get(len(chain) - 2, f" and {len(chain) - 2} others")
+        text += f", which cancelled its parent {name_of(links[0])}{others} before it"
+    if root.get("state") == State.TERMINATED and readable(root, asking):
+        links[-1] |= _attempt(context, root)
+    return reason("cancelled", text, root=links[-1], chain=[*reversed(links), _link(task, asking)])
+
+
+def _chain(context: Context, task: Document) -> Sequence[Document]:
+    """The parents for whose sake each was cancelled, the nearest first; one that is gone has only its id."""
+    chain: list[Document] = []
+    seen = {task["_id"]}
+    current = task
+    while len(chain) < MAX_CHAIN:
+        parent = (current.get("cancelled_by") or {}).get("task")
+        if not isinstance(parent, ObjectId) or parent in seen:
+            break
+        seen.add(parent)
+        current = context.storage.tasks.documents([parent], _LINK).get(parent, {"_id": parent, "missing": True})
+        chain.append(current)
+        if current.get("state") != State.CANCELLED:
+            break
+    return chain
+
+
+def _link(task: Document, asking: Actor | None) -> Document:
+    """What the asking user may know of one task of the chain."""
+    if task.get("missing"):
+        return {"_id": task["_id"], "missing": True}
+    if not readable(task, asking):
+        return {"_id": task["_id"]}
+    shown = {name: task[name] for name in ("_id", "name", "state", "exit_status") if task.get(name) is not None}
+    if task["state"] == State.CANCELLED and task.get("cancelled_by"):
+        shown["cancelled_by"] = task["cancelled_by"]
+    return shown
+
+
+def _root_text(root: Document, asking: Actor | None) -> str:
+    """What happened to the task at the beginning of the chain."""
+    if root.get("missing"):
+        return f"task {root['_id']}, which has been deleted, did not end as it needs"
+    if not readable(root, asking):
+        return f"task {root['_id']}, which belongs to somebody else, did not end as it needs"
+    if root["state"] == State.CANCELLED and "task" in (root.get("cancelled_by") or {}):
+        return f"{name_of(root)} was cancelled, and {MAX_CHAIN} tasks or more before it"
+    if root["state"] == State.CANCELLED:
+        return f"{name_of(root)} was cancelled by {_canceller(root)}"
+    if root["state"] != State.TERMINATED:
+        return f"{name_of(root)} had not ended as it needs (it is {how_it_stands(root)} again)"
+    if root.get("exit_status") == SUCCESS:
+        return f"{name_of(root)} succeeded, and it was to run after a failure"
+    return f"{name_of(root)} failed: {root.get('exit_status')}"
