@@ -17,7 +17,6 @@ import psutil
 from banyan import child
 from banyan.api.credentials import tokens_at
 from banyan.client import Client
-from banyan.config import load_worker_settings
 from banyan.errors import SetupError, Unavailable
 from banyan.storage.mongod_lock import DirectoryLock
 from banyan.trust import Trust
@@ -25,7 +24,6 @@ from banyan.up_parts import (
     Part,
     Plan,
     credentials_file,
-    environment_of_the_worker,
     start_mongodb,
     start_server,
     start_worker,
@@ -85,7 +83,7 @@ def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Itera
 
     `say` hears what is being waited for. SetupError if a part cannot be started.
     """
-    account = account_of(load_worker_settings(config=plan.worker_config, environ=environment_of_the_worker()))
+    account = account_of(plan.worker_settings())
     # The server is older than MongoDB, and ends before it.
     with child.none_left(), ExitStack() as last, ExitStack() as first:
         lock = DirectoryLock.acquire(plan.data)

@@ -15,7 +15,7 @@ from typing import Any
 
 from banyan import certificates, child
 from banyan.api.tls import OPEN
-from banyan.config import ServerSettings
+from banyan.config import ServerSettings, WorkerSettings, load_worker_settings
 from banyan.errors import SetupError, Unavailable
 from banyan.storage import embedded
 from banyan.trust import is_loopback_host
@@ -45,6 +45,11 @@ class Plan:
     def own_tls(self) -> bool:
         """Whether the certificate is ours to keep."""
         return self.tls and not self.settings.tls.certificate
+
+    def worker_settings(self) -> WorkerSettings:
+        """What the worker will find in its files and our environment; SetupError."""
+        environ = environment_of_the_worker()
+        return load_worker_settings(config=self.worker_config, shared=self.config, environ=environ)
 
     def keep_certificate(self) -> certificates.Files:
         """Make or renew the certificate that is kept here."""
@@ -117,6 +122,7 @@ def start_worker(plan: Plan, url: str, ca_file: str, stack: ExitStack) -> Part:
     command = [sys.executable, "-m", "banyan", "worker", "--url", url, "--token-file", str(credentials_file(plan))]
     command += ["--workdir", str(work_directory(plan.data)), *plan.worker_options]
     command += ["--ca-file", ca_file] if ca_file else []
+    command += ["--shared-config", str(plan.config)] if plan.config else []
     command += ["--config", str(plan.worker_config)] if plan.worker_config else []
     log = _log(plan, "worker")
     # Killed at once when we are: its supervisor ends the tasks. A SIGTERM would let them run on.
