@@ -171,6 +171,31 @@ def test_a_task_with_very_many_parents_says_how_many(context: Context) -> None:
     assert "and 1190 more" in reason["message"]
 
 
+def test_of_very_many_ancestors_none_is_taken_for_a_root_that_waits_itself(context: Context) -> None:
+    (root,) = post(context, task(name="root", hold=True))
+    middle = post(context, *[task(dependencies=after(root)) for _ in range(40)])
+    wide = post(context, *[task(dependencies=after(*middle)) for _ in range(40)])
+    (child,) = post(context, task(dependencies=after(*wide)))
+    reason = first(context, child)
+    assert [each["_id"] for each in reason["roots"]] == [root]
+    assert f"before all others comes root {root} (available)" in reason["message"]
+
+
+def test_a_task_whose_time_has_just_come_is_explained_too(context: Context) -> None:
+    clock = moved(context.storage)
+    (id,) = post(context, task(not_before=context.now() + timedelta(seconds=10)))
+    (child,) = post(context, task(dependencies=after(id)))
+    worker = SimulatedWorker(context)
+    assert first(context, id)["reason"] == "not_before"
+    clock.seconds += 11
+    context.storage.workers.renew(worker.id, context.now())
+    assert first(context, id) == {
+        "reason": "changing",
+        "message": "nothing keeps it any more; it goes on in a moment",
+    }
+    assert first(context, child)["roots"][0]["reason"] == "changing"
+
+
 # Workers
 
 
