@@ -87,11 +87,18 @@ def _to_5(db: Database[Document]) -> None:
                 db[collection].update_many({path: text}, {"$set": {path: kept}})
 
 
+def _to_6(db: Database[Document]) -> None:
+    """Workers were avoided for a task for ever: now there is a date from which one may be tried again."""
+    avoiding = {"class_key": {"$exists": True}, "avoid": {"$exists": True}, "avoid_until": {"$exists": False}}
+    db["tasks"].update_many(avoiding, {"$set": {"avoid_until": datetime.now(UTC), "_etag": str(ObjectId())}})
+
+
 STEPS = (
     Step(version=2, what="notes of what workers may remove are dated", act=_to_2),
     Step(version=3, what="the index of what workers hold tells more", act=_to_3),
     Step(version=4, what="the delay of a retry has a date of its own", act=_to_4),
     Step(version=5, what="compute capabilities are compared by number", act=_to_5),
+    Step(version=6, what="workers that were avoided for a task may be tried again", act=_to_6),
 )
 FIRST_VERSION = 1
 SCHEMA_VERSION = STEPS[-1].version

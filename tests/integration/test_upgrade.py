@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bson import ObjectId
 from bson.timestamp import Timestamp
 from flask import Flask
 from pymongo import MongoClient
@@ -109,6 +110,21 @@ def test_the_delay_of_a_retry_gets_a_field_of_its_own_and_the_users_date_stays(m
     Storage.connect(mongo_uri, db.name).close()
     dates = [(task.get("not_before"), task.get("retry_at")) for task in db["tasks"].find().sort("_id")]
     assert dates == [(None, soon), (soon, None), (soon, None), (soon, now)]
+
+
+def test_a_worker_that_was_avoided_for_ever_may_be_tried_again(mongo_uri: str, db: Db) -> None:
+    worker, later = ObjectId(), datetime(2030, 1, 1, tzinfo=UTC)
+    waiting: dict[str, Any] = {"_id": 1, "class_key": "k", "avoid": [worker]}
+    ended: dict[str, Any] = {"_id": 2, "avoid": [worker]}
+    new: dict[str, Any] = {"_id": 3, "class_key": "k", "avoid": [worker], "avoid_until": later}
+    other: dict[str, Any] = {"_id": 4, "class_key": "k"}
+    db["tasks"].insert_many([waiting, ended, new, other])
+    db["meta"].update_one({"_id": "schema"}, {"$set": {"version": 5}})
+    Storage.connect(mongo_uri, db.name).close()
+    first, *others = [task.get("avoid_until") for task in db["tasks"].find().sort("_id")]
+    assert first is not None
+    assert abs(datetime.now(UTC) - first).total_seconds() < 3600
+    assert others == [None, later, None]
 
 
 def test_compute_capabilities_that_were_texts_are_numbers_now(mongo_uri: str, database_name: str) -> None:
