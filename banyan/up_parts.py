@@ -18,7 +18,9 @@ from banyan.api.tls import OPEN
 from banyan.config import ServerSettings, WorkerSettings, load_worker_settings
 from banyan.errors import SetupError, Unavailable
 from banyan.storage import embedded
+from banyan.transport import Untrusted
 from banyan.trust import is_loopback_host
+from banyan.up_address import url_of
 
 READY_SECONDS = 60.0
 _POLL_SECONDS = 0.05
@@ -98,7 +100,7 @@ def start_server(
     reading, writing = os.pipe()
     pipe = stack.enter_context(os.fdopen(writing, "wb", buffering=0))
     with _listen(http.host, http.port) as listener, open(reading):
-        url = _url(plan, listener.getsockname()[1])
+        url = url_of(listener, http.host, plan.tls, plan.settings.tls.certificate)
         command = [sys.executable, "-m", "banyan", "server"]
         command += ["--fd", str(listener.fileno()), "--mongo-uri-fd", str(reading)]
         command += ["--credentials", str(credentials_file(plan))]
@@ -143,13 +145,15 @@ def work_directory(data: Path) -> Path:
 
 
 def wait_for(part: Part, question: Callable[[], Any]) -> Any:
-    """The first true answer; SetupError if the part ends or takes too long."""
+    """The first true answer; SetupError if the part ends, takes too long, or cannot be trusted."""
     deadline = time.monotonic() + READY_SECONDS
     while True:
         if ended := part.ended():
             raise SetupError(ended)
         try:
             answer = question()
+        except Untrusted as error:
+            raise SetupError(str(error)) from error
         except Unavailable:
             answer = None
         if answer:
@@ -166,16 +170,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]
         raise SetupError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from error
-
-
-def _url(plan: Plan, port: int) -> str:
-    """Where our own worker, and other terminals, reach the server."""
-    host, named = plan.settings.server.host, plan.settings.tls.certificate
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    if named:
-        reachable = certificates.name_in(Path(named), reachable)
-    scheme = "https" if named or plan.tls else "http"
-    return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
 
 
 def credentials_file(plan: Plan) -> Path:

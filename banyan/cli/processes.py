@@ -254,7 +254,10 @@ def _line(ready: "Running") -> str:
         "mongo_uri": ready.mongo_uri,
         "pids": ready.pids(),
     }
-    return json.dumps(line | ({"ca_file": ready.ca_file} if ready.ca_file else {}))
+    return json.dumps(line | ({"ca_file": ready.trust.ca_file} if ready.trust.ca_file else {}))
+
+
+_COPY = "(for clients on other machines: BANYAN_CA_FILE)"
 
 
 def _welcome(ready: "Running", data: Path) -> str:
@@ -269,7 +272,7 @@ def _welcome(ready: "Running", data: Path) -> str:
             f"  worker   {ready.worker.get('name')}: {offer}{gpus}",
             f"  data     {data} (logs in {data / 'logs'})",
             f"  token    {ready.provider_token}",
-            *([f"  CA       {ready.ca_file} (for clients on other machines: BANYAN_CA_FILE)"] if ready.ca_file else []),
+            *([f"  CA       {ready.trust.ca_file} {_COPY}"] if ready.own_authority else []),
             "In a second terminal: banyan submit --wait -- echo hello",
             "Ctrl-C stops everything.",
         ]
