@@ -78,7 +78,8 @@ class Tls(Section):
 class Limits(Section):
     """What one request may ask for."""
 
-    max_body_bytes: Annotated[Size, Some] = 64 * 2**20
+    max_body_bytes: Annotated[Size, Some] = 16 * 2**20
+    max_body_values: Annotated[int, Some] = 1_000_000
     max_list_items: Annotated[int, Some] = 10_000
     max_sweep_points: Annotated[int, Some] = 100_000
     max_submission_bytes: Annotated[Size, Some] = 128 * 2**20
