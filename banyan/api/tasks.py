@@ -1,4 +1,4 @@
-"""`/tasks`: posting, changing, cancelling, retrying, deleting. Reading is Eve's."""
+"""`/tasks`: posting, changing, deleting. Reading is Eve's; cancelling and retrying are in `steering`."""
 
 from typing import Any
 
@@ -18,7 +18,6 @@ from banyan.api.schema.kinds import Rules, identifier, identifiers
 from banyan.api.validation import check_count, check_task, validated, validated_changes, validated_new
 from banyan.errors import BadRequest, BanyanError, Forbidden, IllegalTransition, Invalid, NotFound
 from banyan.queue import cancel as cancelling
-from banyan.queue import retry as retrying
 from banyan.queue.delete import delete
 from banyan.queue.submit import submit
 from banyan.queue.update import Update, existing, owned, update
@@ -109,7 +108,7 @@ def change_task(task_id: ObjectId) -> Document:
 def change_tasks() -> Document:
     """Item by item for a list; counts for `where`."""
     body = read_body()
-    dry_run = _flag("dry_run")
+    dry_run = flagged("dry_run")
     if isinstance(body, list):
         return _change_list(body, dry_run)
     if "where" not in request.args:
@@ -119,7 +118,8 @@ def change_tasks() -> Document:
     return _change_where(body, dry_run)
 
 
-def _flag(name: str) -> bool:
+def flagged(name: str) -> bool:
+    """Whether a query parameter that is true or false is true."""
     text = request.args.get(name, "false").lower()
     if text not in ("true", "false", "1", "0"):
         raise BadRequest(f"{name} is {text!r}; it must be true or false")
@@ -155,7 +155,7 @@ def _change_where(body: Document, dry_run: bool) -> Document:
     if "update_execution_data" in body:
         raise Invalid({"update_execution_data": "an attempt is reported for one task, not for all that match"})
     asked = wanted(body)
-    ids = _own_ids(request.args["where"])
+    ids = own_ids(request.args["where"])
     if dry_run:
         return {"_status": "OK", "matched": len(ids), "updated": 0}
     faults: list[Document] = []
@@ -174,7 +174,7 @@ def _change_where(body: Document, dry_run: bool) -> Document:
     return {"_status": "OK", "matched": len(ids), "updated": updated, "_items": faults[:_BATCH]}
 
 
-def _own_ids(where: str) -> list[ObjectId]:
+def own_ids(where: str) -> list[ObjectId]:
     """The matching tasks that the user steers."""
     mine: Document = {} if actor().role == ADMIN else {"owner": actor().name}
     ids = reader().ids("tasks", both(parse_where("tasks", where), mine, visible("tasks")))
@@ -182,12 +182,18 @@ def _own_ids(where: str) -> list[ObjectId]:
     return ids
 
 
-@route("DELETE", "/tasks", roles=(ADMIN,), summary="Delete ended tasks", query={"where": "which tasks"})
+@route(
+    "DELETE",
+    "/tasks",
+    roles=STEERS,
+    summary="Delete ended tasks of one's own, an admin those of all",
+    query={"where": "which tasks"},
+)
 def delete_tasks() -> Document:
     """How many were deleted, and how many matched; tasks that have not ended stay."""
     if "where" not in request.args:
         raise BadRequest("name the tasks to delete with ?where={..}; ?where={} means all that have ended")
-    ids = _own_ids(request.args["where"])
+    ids = own_ids(request.args["where"])
     gone = 0
     for start in range(0, len(ids), _BATCH):
         gone += len(delete(context(), ids[start : start + _BATCH]))
@@ -201,22 +207,6 @@ def delete_task(task_id: ObjectId) -> Document:
     if not delete(context(), [task_id]):
         raise IllegalTransition({"state": f"task {task_id} is {task['state']}; only an ended task can be deleted"})
     return {"_status": "OK", "_id": task_id}
-
-
-@route("POST", "/tasks/<objectid:task_id>/cancel", roles=STEERS, summary="Cancel a task and what waits for it")
-def cancel_task(task_id: ObjectId) -> Document:
-    """The task as it is then; one that has ended stays as it is."""
-    owned(context(), task_id, actor(), if_match())
-    cancelling.cancel(context(), [task_id], {"user": actor().name})
-    return shown(existing(context(), task_id))
-
-
-@route("POST", "/tasks/<objectid:task_id>/retry", roles=STEERS, summary="Let an ended task run again")
-def retry_task(task_id: ObjectId) -> Document:
-    """The task as it is then; descendants that were cancelled for its sake come back."""
-    owned(context(), task_id, actor(), if_match())
-    retrying.retry(context(), task_id)
-    return shown(existing(context(), task_id))
 
 
 def readable(task_id: ObjectId) -> Document:

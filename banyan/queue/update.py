@@ -139,7 +139,7 @@ def _write(
     if session is not None:
         orphaned = _edit_edges(context, task_id, wanted, actor, session)
         document = existing(context, task_id, session)
-    fields = _with_class(context, document, wanted)
+    fields = with_class(context, document, wanted)
     if fields.get("hold") is False and document["state"] == State.INACTIVE:
         fields["unpromoted"] = True
     task = view({name: value for name, value in {**document, **fields}.items() if value is not None})
@@ -180,7 +180,7 @@ def _edit_edges(context: Context, task_id: ObjectId, wanted: Update, actor: Acto
     return orphaned
 
 
-def _with_class(context: Context, document: Document, wanted: Update) -> Document:
+def with_class(context: Context, document: Document, wanted: Update) -> Document:
     """The fields to set, with the task's class where that changes; checks what only the whole task can show."""
     fields = dict(wanted.fields)
     after = {**document, **fields}

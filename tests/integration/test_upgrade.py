@@ -22,12 +22,13 @@ from banyan.models.checker import Checker
 from banyan.queue.context import Context
 from banyan.queue.hub import Hub
 from banyan.queue.rescue import rescue
+from banyan.queue.retry import retry
 from banyan.storage import backup
 from banyan.storage.mongo import Storage
 from banyan.storage.tasks import HELD_INDEX
 from banyan.storage.upgrade import SCHEMA_VERSION, Step, upgrade, version_of
 from tests.integration.conftest import Api
-from tests.support.queue import SimulatedWorker
+from tests.support.queue import SimulatedWorker, after, context_of, post, states, task
 
 Db = Database[dict[str, Any]]
 
@@ -157,6 +158,31 @@ def test_tasks_of_equal_needs_share_a_class_across_versions() -> None:
     texts = task | {"requested_resources": {"cores": 1, "gpu_compute_capability": "8.0"}}
     numbers = task | {"requested_resources": {"cores": 1, "gpu_compute_capability": Timestamp(8, 0)}}
     assert TaskClass.of(texts) == TaskClass.of(numbers)
+
+
+def test_cancelled_tasks_know_again_what_they_were_cancelled_for(mongo_uri: str, db: Db) -> None:
+    storage = Storage.connect(mongo_uri, db.name)
+    context = context_of(storage)
+    gone, there = post(context, task(priority=1), task())
+    children = post(context, task(dependencies=after(gone, there)), task(dependencies=after(gone)))
+    (other,) = post(context, task(dependencies=after(there)))
+    worker = SimulatedWorker(context)
+    for _ in range(2):
+        worker.claim(1)
+        worker.end("failure (exit code 1)")
+    db["tasks"].delete_one({"_id": gone})  # as older versions did it
+    db["continuations"].delete_many({"parent": gone})
+    db["meta"].update_one({"_id": "schema"}, {"$set": {"version": 6}})
+    for _ in range(2):
+        Storage.connect(mongo_uri, db.name).close()
+        db["meta"].update_one({"_id": "schema"}, {"$set": {"version": 6}})
+    assert [
+        (edge["child"], edge["satisfied"]) for edge in db["continuations"].find({"parent": gone}).sort("child")
+    ] == [(child, False) for child in children]
+    retry(context, there)
+    worker.run_all()
+    assert states(context, [there, other, *children]) == ["terminated", "terminated", "cancelled", "cancelled"]
+    storage.close()
 
 
 def test_work_of_an_old_version_goes_on(context: Context, ann: Api, old_worker: Api) -> None:
