@@ -42,7 +42,7 @@ class SteeringCalls(WorkerCalls):
         `dry_run` only tells what would become of it.
         """
         body = retry_body(changes, downstream, without, dry_run)
-        return self._act("POST", f"tasks/{part(task)}/retry", body=body, read_seconds=_MANY_SECONDS)
+        return self._act("POST", f"tasks/{part(task)}/retry", body=body or None, read_seconds=_MANY_SECONDS)
 
     def retry_many(
         self,

@@ -66,7 +66,7 @@ class SweepCalls(WorkerCalls):
         The rest is as for `retry` of a task.
         """
         body = retry_body(changes, downstream, without, dry_run)
-        return self._act("POST", f"{_path(sweep)}/retry", body=body, read_seconds=_LONG_SECONDS)
+        return self._act("POST", f"{_path(sweep)}/retry", body=body or None, read_seconds=_LONG_SECONDS)
 
     def delete_sweep(self, sweep: str) -> Document:
         """Remove a sweep that has ended with all its tasks, their histories and files."""

@@ -64,7 +64,8 @@ def cancel(
 
 
 def retry(
-    ids: Ids,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID ..", help="Ids of tasks.", callback=_task_ids)] = None,
+    where: Annotated[str | None, typer.Option(metavar="JSON", help="Retry all that match this filter.")] = None,
     changes: retrying.Set = None,
     downstream: retrying.WhatFollows = retrying.Downstream.REFUSE,
     without: retrying.Without = None,
@@ -75,13 +76,20 @@ def retry(
 
     Example: `banyan retry ID --set requested_resources.memory='4 GiB' --downstream keep`.
     """
+    if bool(ids) == (where is not None):
+        raise typer.BadParameter("give ids, or --where", param_hint="ID")
     options = retrying.options_of(downstream, [task_id(text) for text in without or ()], dry_run)
+    if where is not None and not retrying.names_entries(changes or ()):
+        retrying.retry_where(connect(), read_filter(where) or {}, changes or (), options, as_json)
+        return
+    if where is not None:  # each task has other entries beside those that change
+        ids = [task["_id"] for task in connect().each_task(read_filter(where), ["_id"])]
 
     def act(client: "Client", task: str) -> "Document":
         new = retrying.changes_of(changes or (), lambda: client.task(task))
         return client.retry(task, new, **options)
 
-    _each(ids, act, as_json, retrying.described)
+    _each(ids or [], act, as_json, retrying.described)
 
 
 def wait(

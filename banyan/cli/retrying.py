@@ -1,14 +1,22 @@
 """The options of `banyan retry` and `banyan sweep retry`."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from banyan.cli.names import check_matched
+from banyan.cli.output import print_json
+from banyan.errors import IllegalTransition
+
 if TYPE_CHECKING:
-    from banyan.client import Document
+    from banyan.client import Client, Document
+
+_NAMED = 5
+"""How many of the tasks that cannot be retried are named."""
 
 
 class Downstream(StrEnum):
@@ -60,6 +68,29 @@ def changes_of(texts: Iterable[str], read: Callable[[], Mapping[str, Any]]) -> d
             raise typer.BadParameter(f"{field} is no object; write {field}=VALUE", param_hint="--set")
         changes[field] = {**there, entry: _value(value)}
     return changes
+
+
+def names_entries(texts: Iterable[str]) -> bool:
+    """Whether an entry of an object is to change, so that the rest of it has to be read."""
+    return any("." in text.partition("=")[0] for text in texts)
+
+
+def retry_where(
+    client: "Client", where: dict[str, Any], changes: Iterable[str], options: dict[str, Any], as_json: bool
+) -> None:
+    """Retry all that match, and say how many those are; an error if some of them cannot be retried."""
+    answer = client.retry_many(where=where, changes=changes_of(changes, dict), **options)
+    if not answer["matched"]:
+        check_matched(client, where)
+    if as_json:
+        print_json(answer)
+    else:
+        would = "would " if options["dry_run"] else ""
+        print(f"{answer['retried']} of {answer['matched']} matching tasks {would}run again{downstream_of(answer)}")
+    for item in answer["_items"][:_NAMED]:
+        print(f"banyan: {item['_error']['message']}", file=sys.stderr)
+    if answer["refused"]:
+        raise IllegalTransition({"where": f"{answer['refused']} tasks cannot be retried"})
 
 
 def _value(text: str) -> Any:
