@@ -80,14 +80,12 @@ def names_of_this_machine(host: str) -> list[str]:
     return list(dict.fromkeys(name for name in names if _general_name(name) is not None))
 
 
-def name_in(certificate: Path, preferred: str) -> str:
-    """`preferred` if the certificate is for it, else the first name or address that it is for."""
+def names_in(certificate: Path) -> list[str]:
+    """The names and addresses that a certificate is for; SetupError if it is none."""
     try:
-        names = _names(x509.load_pem_x509_certificate(certificate.read_bytes()))
+        return _names(x509.load_pem_x509_certificate(certificate.read_bytes()))
     except (OSError, ValueError) as error:
         raise SetupError(f"{certificate} is not a certificate (PEM): {error}") from error
-    plain = [name for name in names if "*" not in name]
-    return preferred if preferred in names or not plain else plain[0]
 
 
 def new_authority(name: str, now: datetime, *, days: float = AUTHORITY_DAYS) -> Identity:

@@ -12,6 +12,7 @@ from banyan.admin_calls import AdminCalls
 from banyan.answers import Answer
 from banyan.list_calls import Page, Where, part, query_of
 from banyan.model_calls import ModelCalls
+from banyan.steering_calls import SteeringCalls
 from banyan.sweep_calls import SweepCalls
 from banyan.transport import SAFE_TRIES, Connection
 from banyan.trust import Trust
@@ -21,7 +22,7 @@ from banyan.worker_calls import Document, Stream
 __all__ = ["Client", "Document", "Page", "Stream", "Trust", "Where"]
 
 
-class Client(ModelCalls, SweepCalls, AdminCalls):
+class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
     """Speaks to the server at `url` with `token`; several threads may share one client.
 
     Every method raises the errors of `banyan.errors`: `Unavailable` when the server cannot be reached, `Unauthorized`
@@ -107,18 +108,6 @@ class Client(ModelCalls, SweepCalls, AdminCalls):
         """Change all tasks that match; `dry_run` counts only."""
         query = query_of(where=where) | ({"dry_run": "true"} if dry_run else {})
         return self._act("PATCH", "tasks", body=changes, query=query, read_seconds=300)
-
-    def delete(self, task: str) -> None:
-        """Remove an ended task with its history and files."""
-        self._act("DELETE", f"tasks/{part(task)}")
-
-    def cancel(self, task: str) -> Document:
-        """Ask for the end of a task; one that has ended stays as it is."""
-        return self._act("POST", f"tasks/{part(task)}/cancel", tries=SAFE_TRIES)
-
-    def retry(self, task: str) -> Document:
-        """Let an ended task run again, with those of its descendants that were cancelled for its sake."""
-        return self._act("POST", f"tasks/{part(task)}/retry")
 
     def explain(self, task: str | None = None) -> Document:
         """Why the task is not running: `state`, `reasons`, and a `summary` in one line.

@@ -5,14 +5,15 @@ The sections below are all there is; `settings/server.toml` and `settings/worker
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from banyan.config_sources import load
+from banyan.config_shares import told
+from banyan.config_sources import file_keys, load, named_file
 from banyan.wire import parse_duration, parse_size
 
 Size = Annotated[int, BeforeValidator(parse_size)]
@@ -77,7 +78,8 @@ class Tls(Section):
 class Limits(Section):
     """What one request may ask for."""
 
-    max_body_bytes: Annotated[Size, Some] = 64 * 2**20
+    max_body_bytes: Annotated[Size, Some] = 16 * 2**20
+    max_body_values: Annotated[int, Some] = 1_000_000
     max_list_items: Annotated[int, Some] = 10_000
     max_sweep_points: Annotated[int, Some] = 100_000
     max_submission_bytes: Annotated[Size, Some] = 128 * 2**20
@@ -303,6 +305,24 @@ def load_worker_settings(
     *,
     config: Path | None = None,
     environ: Mapping[str, str] = os.environ,
+    shared: Path | None = None,
 ) -> WorkerSettings:
-    """The worker's settings. `flags` nests like the settings; SetupError lists all faults of all sources."""
-    return load(WorkerSettings, flags or {}, config=config, environ=environ, neighbours=[ServerSettings])
+    """The worker's settings. `flags` nests like the settings; SetupError lists all faults of all sources.
+
+    `shared` names a file below `config`, of which the worker takes its own part.
+    """
+    return load(WorkerSettings, flags or {}, config=config, environ=environ, neighbours=[ServerSettings], shared=shared)
+
+
+def told_of_server(config: Path | None, environ: Mapping[str, str] = os.environ) -> Iterator[str]:
+    """Which part of its settings file the server takes, and which a worker."""
+    for path in filter(None, [config or named_file(environ)]):
+        yield f"{path}: {told(file_keys(ServerSettings, [WorkerSettings], path), 'the server', 'workers')}"
+
+
+def told_of_worker(
+    config: Path | None, shared: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> Iterator[str]:
+    """Which part of its settings files the worker takes, and which the server."""
+    for path in filter(None, [shared, config or named_file(environ)]):
+        yield f"{path}: {told(file_keys(WorkerSettings, [ServerSettings], path), 'the worker', 'the server')}"

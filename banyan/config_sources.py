@@ -2,12 +2,13 @@
 
 import json
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from banyan.config_shares import Key, keys_of, part_of
 from banyan.errors import SetupError
 from banyan.spelling import closest
 
@@ -32,15 +33,19 @@ def load(
     *,
     config: Path | None,
     environ: Mapping[str, str],
-    neighbours: Iterable[type[BaseModel]] = (),
+    neighbours: Sequence[type[BaseModel]] = (),
+    shared: Path | None = None,
 ) -> Model:
-    """The settings of `model`: `flags` over the environment over the TOML file `config` over the defaults.
+    """The settings of `model`: `flags` over the environment over the file `config` over `shared` over the defaults.
 
-    Without `config` the variable `BANYAN_CONFIG` names the file. Variables of `neighbours` (other programs' settings)
-    are left alone; any other unknown `BANYAN_*` variable is a fault. SetupError lists every fault of every source.
+    Without `config` the variable `BANYAN_CONFIG` names the file. Keys and variables of `neighbours` (other programs'
+    settings) are left alone; any other unknown key or `BANYAN_*` variable is a fault. SetupError lists every fault of
+    every source.
     """
     faults: list[str] = []
-    values = _from_file(config or _named_file(environ), faults)
+    values: Values = {}
+    for path in (shared, config or named_file(environ)):
+        _merge(values, _part(model, neighbours, _from_file(path, faults), faults))
     _merge(values, _from_environment(model, neighbours, environ, faults))
     _merge(values, flags)
     try:
@@ -63,7 +68,21 @@ def variables(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[tuple[st
             yield f"{prefix}{name.upper()}", (name,)
 
 
-def _named_file(environ: Mapping[str, str]) -> Path | None:
+def file_keys(model: type[BaseModel], neighbours: Sequence[type[BaseModel]], path: Path) -> list[Key]:
+    """The keys of a settings file, which can be read, and whose they are."""
+    return keys_of(model, neighbours, _from_file(path, []))
+
+
+def _part(model: type[BaseModel], neighbours: Sequence[type[BaseModel]], values: Values, faults: list[str]) -> Values:
+    """What of a file is for `model`, and what is for nobody; that is a fault at once in a section of others alone."""
+    keys = keys_of(model, neighbours, values)
+    known = [".".join(path) for each in neighbours for _, path in variables(each)]
+    strays = [key for key in keys if key.stray]
+    faults += [f"{key.name}: {_no_such_setting(key.name, known, '.')}" for key in strays]
+    return part_of([key for key in keys if key not in strays])
+
+
+def named_file(environ: Mapping[str, str]) -> Path | None:
     return Path(environ["BANYAN_CONFIG"]) if environ.get("BANYAN_CONFIG") else None
 
 
@@ -78,7 +97,7 @@ def _from_file(path: Path | None, faults: list[str]) -> Values:
 
 
 def _from_environment(
-    model: type[BaseModel], neighbours: Iterable[type[BaseModel]], environ: Mapping[str, str], faults: list[str]
+    model: type[BaseModel], neighbours: Sequence[type[BaseModel]], environ: Mapping[str, str], faults: list[str]
 ) -> Values:
     values: Values = {}
     own = dict(variables(model))

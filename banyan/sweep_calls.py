@@ -2,11 +2,12 @@
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from banyan import watching
+from banyan.steering_calls import Downstream, retry_body
 from banyan.transport import SAFE_TRIES, Connection
 from banyan.worker_calls import Document, WorkerCalls
 
@@ -51,9 +52,21 @@ class SweepCalls(WorkerCalls):
         """Cancel all of a sweep, its barrier too; `cancelled` counts the points that had not ended."""
         return self._act("POST", f"{_path(sweep)}/cancel", tries=SAFE_TRIES, read_seconds=_LONG_SECONDS)
 
-    def retry_sweep(self, sweep: str) -> Document:
-        """Let what did not succeed run again: how many were `retried`, how many `refused` and why (`_items`)."""
-        return self._act("POST", f"{_path(sweep)}/retry", read_seconds=_LONG_SECONDS)
+    def retry_sweep(
+        self,
+        sweep: str,
+        changes: Mapping[str, Any] | None = None,
+        *,
+        downstream: Downstream = "refuse",
+        without: Iterable[str] = (),
+        dry_run: bool = False,
+    ) -> Document:
+        """Let what did not succeed run again: how many were `retried`, how many `refused` and why (`_items`).
+
+        The rest is as for `retry` of a task.
+        """
+        body = retry_body(changes, downstream, without, dry_run)
+        return self._act("POST", f"{_path(sweep)}/retry", body=body or None, read_seconds=_LONG_SECONDS)
 
     def delete_sweep(self, sweep: str) -> Document:
         """Remove a sweep that has ended with all its tasks, their histories and files."""

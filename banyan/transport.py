@@ -1,6 +1,7 @@
 """One HTTP connection to a Banyan server: tokens, timeouts and repeats."""
 
 import random
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from typing import Any
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.utils import get_environ_proxies
+from urllib3.util.ssl_ import create_urllib3_context
 
 from banyan import wire
 from banyan.answers import AWAY, Answer, cause, error_of, never_sent, patience, retry_after
@@ -44,8 +46,8 @@ class Connection:
         self._token = _usable(token)
         self._renew = renew
         self._sleep = sleep
-        self._adapter = transport or HTTPAdapter(pool_connections=4, pool_maxsize=32)
         self._trust = trust or Trust.from_environment()
+        self._adapter = transport or _adapter(self._trust)
         self._proxies = {} if transport or is_loopback(self.url) else get_environ_proxies(self.url)
         if not transport:
             self._trust.check()
@@ -102,7 +104,7 @@ class Connection:
             pause = _pause_seconds(attempt)
             try:
                 answer = self._let_in(method, path, request)
-            except _Untrusted:
+            except Untrusted:
                 raise
             except _Unreached as error:
                 if attempt >= max(tries, 3):
@@ -143,7 +145,7 @@ class Connection:
         except requests.exceptions.SSLError as error:
             text = distrust(self.url, error)
             if text is not None:
-                raise _Untrusted(text) from error
+                raise Untrusted(text) from error
             hint = "" if self._trust.client_certificate else "; perhaps it asks for a client's certificate"
             raise Unavailable(f"the server at {self.url} broke off the TLS connection{hint}") from error
         except (requests.ConnectionError, requests.Timeout) as error:
@@ -178,6 +180,21 @@ class Connection:
         raise error_of(answer, f"{self.url}/{path}")
 
 
+class _NamedAuthorities(HTTPAdapter):
+    """Takes each certificate in a named file for an authority: also a server's own, or an intermediate one."""
+
+    def init_poolmanager(self, *args: Any, **how: Any) -> None:
+        """Make the pool with a context that does so; the file is read for each connection."""
+        context = create_urllib3_context()
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        super().init_poolmanager(*args, **how, ssl_context=context)
+
+
+def _adapter(trust: Trust) -> HTTPAdapter:
+    kind = _NamedAuthorities if isinstance(trust.verify, str) else HTTPAdapter
+    return kind(pool_connections=4, pool_maxsize=32)
+
+
 def _usable(token: str) -> str:
     if not (token.isascii() and token.isprintable()):
         raise Unauthorized("the token holds characters that no token has; check where it was copied from")
@@ -188,7 +205,7 @@ class _Unreached(Unavailable):
     """No connection came about, so the server has seen nothing of the request."""
 
 
-class _Untrusted(Unavailable):
+class Untrusted(Unavailable):
     """The two sides did not come to trust each other; trying again at once is of no use."""
 
 

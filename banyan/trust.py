@@ -4,7 +4,7 @@ import ipaddress
 import os
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +20,9 @@ VARIABLES = {
     "allow_insecure": "BANYAN_ALLOW_INSECURE",
 }
 """The environment variable of each field of `Trust`; the worker's settings have the same names."""
+
+POINTED = ("ca_file", "client_certificate", "client_key")
+"""What a running `banyan up` tells this user's other terminals of it."""
 
 _YES = ("1", "true", "yes", "on")
 
@@ -44,6 +47,11 @@ class Trust:
         texts = {field: environ.get(variable, "") for field, variable in VARIABLES.items()}
         insecure = texts.pop("allow_insecure").strip().lower() in _YES
         return cls(allow_insecure=insecure, **texts)
+
+    def with_files(self, files: Mapping[str, str]) -> Self:
+        """The same with other files."""
+        ca_file, certificate, key = (files.get(name, "") for name in POINTED)
+        return replace(self, ca_file=ca_file, client_certificate=certificate, client_key=key)
 
     @property
     def verify(self) -> str | bool:

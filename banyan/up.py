@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,15 +17,14 @@ import psutil
 from banyan import child
 from banyan.api.credentials import tokens_at
 from banyan.client import Client
-from banyan.config import load_worker_settings
 from banyan.errors import SetupError, Unavailable
 from banyan.storage.mongod_lock import DirectoryLock
-from banyan.trust import Trust
+from banyan.trust import POINTED, Trust
+from banyan.up_address import trust_in
 from banyan.up_parts import (
     Part,
     Plan,
     credentials_file,
-    environment_of_the_worker,
     start_mongodb,
     start_server,
     start_worker,
@@ -52,8 +51,10 @@ class Running:
     parts: tuple[Part, ...]
     worker: dict[str, Any]
     credentials: Path
-    ca_file: str = ""
-    """The authority that vouches for the server, if that is ours."""
+    trust: Trust = field(default_factory=Trust)
+    """Whom the worker believes, and how it shows who it is."""
+    own_authority: bool = False
+    """Whether the authority that vouches for the server is ours."""
     upkeep: Callable[[], object] = lambda: None
 
     def pids(self) -> dict[str, Any]:
@@ -85,7 +86,8 @@ def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Itera
 
     `say` hears what is being waited for. SetupError if a part cannot be started.
     """
-    account = account_of(load_worker_settings(config=plan.worker_config, environ=environment_of_the_worker()))
+    told = plan.worker_settings()
+    account = account_of(told)
     # The server is older than MongoDB, and ends before it.
     with child.none_left(), ExitStack() as last, ExitStack() as first:
         lock = DirectoryLock.acquire(plan.data)
@@ -95,14 +97,13 @@ def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Itera
         tokens = tokens_at(credentials_file(plan))
         say("Starting MongoDB")
         files = plan.keep_certificate() if plan.own_tls else None
+        trust = trust_in(told, plan.settings.tls, str(files.authority) if files else "")
         server, url, tell = start_server(plan, first, files)
         parts, uri = start_mongodb(plan, last)
         tell(uri)
         say("Starting server and worker")
-        ca_file = str(files.authority) if files else ""
-        worker = start_worker(plan, url, ca_file, first)
-        trust = Trust.from_environment()
-        with Client(url, tokens["admin"], trust=replace(trust, ca_file=ca_file or trust.ca_file)) as admin:
+        worker = start_worker(plan, url, trust.ca_file, first)
+        with Client(url, tokens["admin"], trust=trust) as admin:
             wait_for(server, lambda: bool(admin.health()))
             registered = wait_for(worker, lambda: _registered(admin, worker.process.pid))
         yield Running(
@@ -113,7 +114,8 @@ def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Itera
             parts=(*parts, server, worker),
             worker=registered,
             credentials=credentials_file(plan).absolute(),
-            ca_file=ca_file,
+            trust=trust,
+            own_authority=files is not None,
             upkeep=partial(_renew, plan),
         )
 
@@ -161,7 +163,8 @@ def announced(up: Running, directory: Path) -> Iterator[None]:
             left.unlink(missing_ok=True)
     pointer = directory / f"{os.getpid()}.json"
     known = {"token": up.provider_token, "provider_token": up.provider_token, "admin_token": up.admin_token}
-    known |= {"credentials": str(up.credentials)} | ({"ca_file": up.ca_file} if up.ca_file else {})
+    known |= {"credentials": str(up.credentials)}
+    known |= {name: value for name in POINTED if (value := getattr(up.trust, name))}
     _write_private(pointer, json.dumps({"url": up.url, **known, "pid": os.getpid(), "started": time.time()}))
     try:
         yield

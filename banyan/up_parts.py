@@ -15,10 +15,12 @@ from typing import Any
 
 from banyan import certificates, child
 from banyan.api.tls import OPEN
-from banyan.config import ServerSettings
+from banyan.config import ServerSettings, WorkerSettings, load_worker_settings
 from banyan.errors import SetupError, Unavailable
 from banyan.storage import embedded
+from banyan.transport import Untrusted
 from banyan.trust import is_loopback_host
+from banyan.up_address import url_of
 
 READY_SECONDS = 60.0
 _POLL_SECONDS = 0.05
@@ -45,6 +47,11 @@ class Plan:
     def own_tls(self) -> bool:
         """Whether the certificate is ours to keep."""
         return self.tls and not self.settings.tls.certificate
+
+    def worker_settings(self) -> WorkerSettings:
+        """What the worker will find in its files and our environment; SetupError."""
+        environ = environment_of_the_worker()
+        return load_worker_settings(config=self.worker_config, shared=self.config, environ=environ)
 
     def keep_certificate(self) -> certificates.Files:
         """Make or renew the certificate that is kept here."""
@@ -93,7 +100,7 @@ def start_server(
     reading, writing = os.pipe()
     pipe = stack.enter_context(os.fdopen(writing, "wb", buffering=0))
     with _listen(http.host, http.port) as listener, open(reading):
-        url = _url(plan, listener.getsockname()[1])
+        url = url_of(listener, http.host, plan.tls, plan.settings.tls.certificate)
         command = [sys.executable, "-m", "banyan", "server"]
         command += ["--fd", str(listener.fileno()), "--mongo-uri-fd", str(reading)]
         command += ["--credentials", str(credentials_file(plan))]
@@ -117,6 +124,7 @@ def start_worker(plan: Plan, url: str, ca_file: str, stack: ExitStack) -> Part:
     command = [sys.executable, "-m", "banyan", "worker", "--url", url, "--token-file", str(credentials_file(plan))]
     command += ["--workdir", str(work_directory(plan.data)), *plan.worker_options]
     command += ["--ca-file", ca_file] if ca_file else []
+    command += ["--shared-config", str(plan.config)] if plan.config else []
     command += ["--config", str(plan.worker_config)] if plan.worker_config else []
     log = _log(plan, "worker")
     # Killed at once when we are: its supervisor ends the tasks. A SIGTERM would let them run on.
@@ -137,13 +145,15 @@ def work_directory(data: Path) -> Path:
 
 
 def wait_for(part: Part, question: Callable[[], Any]) -> Any:
-    """The first true answer; SetupError if the part ends or takes too long."""
+    """The first true answer; SetupError if the part ends, takes too long, or cannot be trusted."""
     deadline = time.monotonic() + READY_SECONDS
     while True:
         if ended := part.ended():
             raise SetupError(ended)
         try:
             answer = question()
+        except Untrusted as error:
+            raise SetupError(str(error)) from error
         except Unavailable:
             answer = None
         if answer:
@@ -160,16 +170,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]
         raise SetupError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from error
-
-
-def _url(plan: Plan, port: int) -> str:
-    """Where our own worker, and other terminals, reach the server."""
-    host, named = plan.settings.server.host, plan.settings.tls.certificate
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    if named:
-        reachable = certificates.name_in(Path(named), reachable)
-    scheme = "https" if named or plan.tls else "http"
-    return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
 
 
 def credentials_file(plan: Plan) -> Path:

@@ -109,8 +109,7 @@ def of_no_start(attempt: Attempt, event: NotStarted) -> Document:
         exit_status=worker_failure(event.reason) if code is None else event.exit_status or failure(code),
         exit_code=code,
         time_terminated=event.time_terminated.isoformat(),
-        error=event.reason,
-        **event.collected,
+        **{**event.collected, "error": event.reason},
     )
 
 

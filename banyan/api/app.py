@@ -23,6 +23,7 @@ from banyan.api import (  # noqa: F401 - importing a module registers its routes
     queues,
     routes,
     statistics,
+    steering,
     strict_json,
     sweep_results,
     sweeps,

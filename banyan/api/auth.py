@@ -7,7 +7,9 @@ from flask import g, request
 from banyan.api.context import context
 from banyan.api.routes import ADMIN, ANYONE, ROUTES
 from banyan.domain.roles import Role
-from banyan.errors import Forbidden, Unauthorized
+from banyan.errors import Forbidden, Unauthorized, Unavailable
+from banyan.queue.context import Context
+from banyan.storage.mongo import translate
 from banyan.storage.users import User
 from banyan.wire import format_date
 
@@ -32,6 +34,19 @@ def guard() -> None:
     if g.user.role not in roles:
         allowed = " or ".join(sorted(roles))
         raise Forbidden(f"{request.method} {request.path} is for {allowed}; this token is {g.user.role}'s")
+
+
+def is_good(context: Context, header: str) -> bool:
+    """Whether the token of an `Authorization` header is a user's and has not expired; false while MongoDB is away."""
+    token = _token(header)
+    try:
+        context.storage.reach.require()
+        user = context.storage.users.by_token(token) if token else None
+        return user is not None and not user.expired(context.now())
+    except Exception as error:
+        if translate(error) is None and not isinstance(error, Unavailable):
+            raise
+        return False
 
 
 def _user() -> User:

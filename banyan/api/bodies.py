@@ -12,6 +12,7 @@ from werkzeug.exceptions import ClientDisconnected
 
 from banyan.api import strict_json
 from banyan.api.context import context
+from banyan.api.json_size import has_more_values
 from banyan.domain.resources import capability_text
 from banyan.errors import BadRequest, TooLarge
 from banyan.wire import format_date
@@ -49,6 +50,9 @@ def read_body() -> Any:
     body = read_bytes()
     if not body:
         raise BadRequest("the body is empty; send JSON")
+    most = context().settings.limits.max_body_values
+    if has_more_values(body, most):
+        raise TooLarge(f"the body has more than {most} values; send fewer at once (limits.max_body_values)")
     g.body = read_json(body, "the body")
     return g.body
 

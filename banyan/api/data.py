@@ -107,6 +107,15 @@ def _stored(resource: str, lookup: Mapping[str, Any]) -> Filter:
     }
 
 
+def _tell_of_parents(edges: list[Document]) -> None:
+    """Say of edges, however little of them was asked for, whether their parents were deleted."""
+    whole = reader().page("continuations", {"_id": {"$in": [edge["_id"] for edge in edges]}})
+    deleted = reader().deleted_parents(whole)
+    gone = {edge["_id"] for edge in whole if edge["parent"] in deleted}
+    for edge in edges:
+        edge["parent_deleted"] = edge["_id"] in gone
+
+
 def _complete(resource: str, documents: list[Document], selection: Selection) -> None:
     """Add what is put together when it is read, and take away what a projection leaves out."""
     ids = [document["_id"] for document in documents]
@@ -124,6 +133,8 @@ def _complete(resource: str, documents: list[Document], selection: Selection) ->
             document["progress"] = progress.get(document["_id"])
             digest = hashlib.sha256(json.dumps(document["progress"], sort_keys=True).encode()).hexdigest()
             document["_etag"] = f"{document['_etag']}-{digest[:12]}"  # it changes as the tasks do
+    if documents and "parent_deleted" in selection.virtual:
+        _tell_of_parents(documents)
     for document in documents:
         leave_out(document, selection.without)
         if isinstance(document["_id"], ObjectId):

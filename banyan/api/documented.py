@@ -10,6 +10,7 @@ from banyan.api.schema.reports import CURL_DATA, REPORT, SAMPLE
 from banyan.api.schema.tasks import GIVEN
 from banyan.api.schema.workers import LEAVING, QUEUE
 from banyan.api.selection import MAX_PAGE
+from banyan.api.steering import RETRY
 
 Document = dict[str, Any]
 
@@ -52,6 +53,10 @@ _REPORTS: dict[str, Rules] = {
     "memory_usage": _lists(SAMPLE),
 }
 _ASKED: dict[str, Rules] = {"state": {"type": "string", "required": True}}
+_RETRY = Taken(
+    fields=RETRY | {n: rules for n, rules in GIVEN.items() if n not in (*_SET_ONCE, "state", "continuations")},
+    required=False,
+)
 _TASK = "/tasks/<objectid:task_id>"
 _WORKER = "/workers/<objectid:worker_id>"
 _SENT = "/execution_history/<objectid:execution>"
@@ -62,6 +67,8 @@ BODIES: dict[str, Taken] = {
     **{f"POST /tasks/{verb}_continuations": Taken(fields=EDIT, listed=True) for verb in ("add", "remove")},
     **{f"{method} {_TASK}/{verb}_continuations": _IDS for verb in ("add", "remove") for method in ("POST", "PATCH")},
     **{f"{method} {_TASK}/update_execution_data": Taken(fields=CURL_DATA) for method in ("POST", "PATCH")},
+    f"POST {_TASK}/retry": _RETRY,
+    "POST /sweeps/<objectid:sweep_id>/retry": _RETRY,
     f"POST {_WORKER}/report": Taken(fields=_REPORTS),
     f"PATCH {_WORKER}": Taken(fields=_ASKED),
     f"DELETE {_WORKER}": Taken(fields=LEAVING, required=False),

@@ -1,4 +1,4 @@
-"""The production server: gunicorn with threads, so that a thousand held claims cost a thread each and nothing else."""
+"""The production server: gunicorn's processes, in each of which an event loop reads and threads answer."""
 
 import gc
 import logging
@@ -12,12 +12,12 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
-from banyan.api import tls
+from banyan.api import auth, tls
 from banyan.api.app import create_app
 from banyan.api.audit import Trail
 from banyan.api.context import CONFIG_KEY
 from banyan.api.credentials import make_sure
-from banyan.api.patience import PatientWorker
+from banyan.api.serving.worker import EventLoopWorker
 from banyan.config import ServerSettings
 from banyan.errors import Unavailable
 from banyan.models.checker import Checker
@@ -31,11 +31,9 @@ log = logging.getLogger("banyan.server")
 
 RESCUER_KEY = "BANYAN_RESCUER"
 
-_GRACEFUL_SECONDS = 8
-_KEEPALIVE_SECONDS = 75
+_GRACEFUL_SECONDS = 10
 _SILENT_SECONDS = 120
 _RETRY_SECONDS = 1.0
-_SPARE_CONNECTIONS = 1000
 _NEW_OBJECTS = 50_000
 """So many come before the next search for cycles: lists of tasks have as many that are none, and each search costs."""
 
@@ -95,7 +93,7 @@ class _Server(BaseApplication):
     def __init__(self, settings: ServerSettings, bind: str, contexts: tls.Contexts | None) -> None:
         self._settings = settings
         self._bind = bind
-        self._contexts = contexts
+        self.contexts = contexts
         super().__init__(prog="banyan server")
 
     def load_config(self) -> None:
@@ -105,10 +103,7 @@ class _Server(BaseApplication):
             "bind": self._bind,
             "worker_class": "banyan.api.server.ReleasingWorker",
             "workers": http.processes,
-            "threads": http.threads,
-            "worker_connections": http.threads + _SPARE_CONNECTIONS,
             "backlog": 2048,
-            "keepalive": _KEEPALIVE_SECONDS,
             "graceful_timeout": _GRACEFUL_SECONDS,
             "timeout": _SILENT_SECONDS,
             "limit_request_line": 8190,
@@ -116,7 +111,7 @@ class _Server(BaseApplication):
             "loglevel": self._settings.log.level.replace("debug", "info"),  # it would log what strangers ask for
             "worker_exit": _leave,
             "control_socket_disable": True,
-            **tls.options(self._contexts, self._settings.tls),
+            **tls.options(self._settings.tls),
         }
         for name, value in options.items():
             if name in self.cfg.settings:
@@ -127,12 +122,26 @@ class _Server(BaseApplication):
         """How long a client may take to send a request."""
         return self._settings.limits.request_seconds
 
+    @property
+    def max_body_bytes(self) -> int:
+        """The longest body."""
+        return self._settings.limits.max_body_bytes
+
+    @property
+    def threads(self) -> int:
+        """How many claims can be held open."""
+        return self._settings.server.threads
+
+    def is_known(self, application: Any, header: str) -> bool:
+        """Whether the application, which `load` has made, finds the token in this `Authorization` header good."""
+        return auth.is_good(application.config[CONFIG_KEY], header)
+
     def load(self) -> Any:
         """The application, made in each process after the fork."""
         return build(self._settings)
 
 
-class ReleasingWorker(PatientWorker):
+class ReleasingWorker(EventLoopWorker):
     """A process that, when it is to stop, answers the claims that it holds open and ends posting checks, at once."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -142,7 +151,7 @@ class ReleasingWorker(PatientWorker):
 
     def is_parent_alive(self) -> bool:
         """Whether the main process is there; when it is not, this one stops too."""
-        alive = bool(super().is_parent_alive())
+        alive = super().is_parent_alive()
         if not alive:
             self._release()
         return alive
@@ -152,10 +161,6 @@ class ReleasingWorker(PatientWorker):
         if app is not None:
             app.config[CONFIG_KEY].hub.close()
             app.config[CONFIG_KEY].models.close()
-
-    def _cap_keepalive(self, deadline: float) -> None:
-        """Close idle connections without lingering: clients of ours open a new one by themselves."""
-        super()._cap_keepalive(time.monotonic())  # type: ignore[misc]
 
 
 def _leave(_: object, worker: Any) -> None:

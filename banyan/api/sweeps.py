@@ -11,6 +11,7 @@ from banyan.api.queues import if_match
 from banyan.api.routes import ADMIN, PROVIDER, route
 from banyan.api.schema.sweeps import NEW_SWEEP
 from banyan.api.statistics import figures
+from banyan.api.steering import DRY_RUN, RETRY, descendants, single_options
 from banyan.api.sweep_plan import plan_of
 from banyan.api.tasks import refused
 from banyan.errors import NotFound
@@ -51,11 +52,14 @@ def cancel_sweep(sweep_id: ObjectId) -> Document:
     "POST",
     "/sweeps/<objectid:sweep_id>/retry",
     roles=STEERS,
-    summary="Let the tasks of a sweep that did not succeed run again",
+    summary="Let the tasks of a sweep that did not succeed run again, also with other values",
+    query=DRY_RUN,
+    told=tuple(RETRY),
 )
 def retry_failed(sweep_id: ObjectId) -> Document:
     """How many run again, and which cannot and why; the barrier comes back to wait for them."""
-    outcome = retry_sweep(context(), _owned(sweep_id))
+    options = single_options()
+    outcome = retry_sweep(context(), _owned(sweep_id), options)
     named = list(outcome.refused)[:_NAMED]
     indexes = context().storage.sweeps.indexes(named)
     return {
@@ -64,7 +68,9 @@ def retry_failed(sweep_id: ObjectId) -> Document:
         "retried": outcome.retried,
         "refused": len(outcome.refused),
         "_items": [{**refused(outcome.refused[id], id), "index": indexes.get(id)} for id in named],
+        "descendants": descendants(outcome),
         "progress": _progress(sweep_id),
+        **({"dry_run": True} if options.dry_run else {}),
     }
 
 

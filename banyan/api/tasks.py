@@ -1,5 +1,6 @@
-"""`/tasks`: posting, changing, cancelling, retrying, deleting. Reading is Eve's."""
+"""`/tasks`: posting, changing, deleting. Reading is Eve's; cancelling and retrying are in `steering`."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bson import ObjectId
@@ -16,9 +17,8 @@ from banyan.api.queues import if_match
 from banyan.api.routes import ADMIN, ANYONE, PROVIDER, WORKER, route
 from banyan.api.schema.kinds import Rules, identifier, identifiers
 from banyan.api.validation import check_count, check_task, validated, validated_changes, validated_new
-from banyan.errors import BadRequest, BanyanError, Forbidden, IllegalTransition, Invalid, NotFound
+from banyan.errors import BadRequest, BanyanError, Conflict, Forbidden, IllegalTransition, Invalid, NotFound
 from banyan.queue import cancel as cancelling
-from banyan.queue import retry as retrying
 from banyan.queue.delete import delete
 from banyan.queue.recall import WAIT_SECONDS
 from banyan.queue.submit import submit
@@ -31,6 +31,8 @@ _ANSWERED = ("_id", "_etag", "_created", "_updated", "state")
 _BATCH = 1000
 _EDITED = 200
 """So many tasks are taken back from their workers together, to be edited one by one."""
+_EDITS = 3
+"""How often an item is tried whose task a worker was granted meanwhile."""
 _STEERING = ("state", "hold", "priority", "queue")
 
 _ITEM: dict[str, Rules] = {"_id": identifier(required=True)}
@@ -117,7 +119,7 @@ def change_task(task_id: ObjectId) -> Document:
 def change_tasks() -> Document:
     """Item by item for a list; counts for `where`."""
     body = read_body()
-    dry_run = _flag("dry_run")
+    dry_run = flagged("dry_run")
     if isinstance(body, list):
         return _change_list(body, dry_run)
     if "where" not in request.args:
@@ -127,7 +129,8 @@ def change_tasks() -> Document:
     return _change_where(body, dry_run)
 
 
-def _flag(name: str) -> bool:
+def flagged(name: str) -> bool:
+    """Whether a query parameter that is true or false is true."""
     text = request.args.get(name, "false").lower()
     if text not in ("true", "false", "1", "0"):
         raise BadRequest(f"{name} is {text!r}; it must be true or false")
@@ -136,13 +139,34 @@ def _flag(name: str) -> bool:
 
 def _change_list(body: list[Any], dry_run: bool) -> Document:
     check_count(body, context().settings.limits.max_list_items)
-    answers: list[Document] = []
-    for start in range(0, len(body), _EDITED):
-        items = body[start : start + _EDITED]
-        if not dry_run and (tasks := [id for item in items if (id := _edited(item)) is not None]):
-            take_back_for_edit(context(), tasks)
-        answers += [_change_item(item, dry_run) for item in items]
-    return {"_status": "OK", "_items": answers}
+    if dry_run:
+        return {"_status": "OK", "_items": [_change_item(item, dry_run) for item in body]}
+    tasks = [_edited(item) for item in body]
+    return {"_status": "OK", "_items": _each_taken_back(tasks, lambda index: _change_item(body[index], dry_run))}
+
+
+def _each_taken_back(tasks: Sequence[ObjectId | None], act: Callable[[int], Document]) -> list[Document]:
+    """The answers of `act` to the items of a bulk change, in order; a worker's tasks are taken back together before.
+
+    `tasks` are those of the items (None: nothing is to be taken back). What a worker was granted in between is taken
+    back and tried once more.
+    """
+    answers: dict[int, Document] = {}
+    for start in range(0, len(tasks), _EDITED):
+        left = list(range(start, min(start + _EDITED, len(tasks))))
+        for _ in range(_EDITS):
+            take_back_for_edit(context(), [task for index in left if (task := tasks[index]) is not None])
+            answers |= {index: act(index) for index in left}
+            left = [index for index in left if tasks[index] is not None and _lost(answers[index])]
+            if not left:
+                break
+    return [answers[index] for index in range(len(tasks))]
+
+
+def _lost(answer: Document) -> bool:
+    """Whether an item was refused because somebody else had its task."""
+    code: int | None = answer.get("_error", {}).get("code")
+    return code == Conflict.status
 
 
 def _edited(item: Any) -> ObjectId | None:
@@ -181,30 +205,32 @@ def _change_where(body: Document, dry_run: bool) -> Document:
     if "update_execution_data" in body:
         raise Invalid({"update_execution_data": "an attempt is reported for one task, not for all that match"})
     asked = wanted(body)
-    ids = _own_ids(request.args["where"])
+    ids = own_ids(request.args["where"])
     if dry_run:
         return {"_status": "OK", "matched": len(ids), "updated": 0}
-    faults: list[Document] = []
-    updated = 0
     if asked.only_cancels:
+        updated = 0
         for start in range(0, len(ids), _BATCH):
             applied = cancelling.cancel(context(), ids[start : start + _BATCH], {"user": actor().name})
             updated += len(applied.changed)
         return {"_status": "OK", "matched": len(ids), "updated": updated, "_items": []}
-    for start in range(0, len(ids), _EDITED):
-        batch = ids[start : start + _EDITED]
-        if asked.needs_unbegun:
-            take_back_for_edit(context(), batch)
-        for id in batch:
-            try:
-                update(context(), id, asked, actor(), wait_seconds=0.0)
-                updated += 1
-            except BanyanError as error:
-                faults.append(refused(error, id))
+    tasks: list[ObjectId | None] = list(ids) if asked.needs_unbegun else [None] * len(ids)
+    answers = _each_taken_back(tasks, lambda index: _update_one(ids[index], asked))
+    faults = [answer for answer in answers if answer]
+    updated = len(answers) - len(faults)
     return {"_status": "OK", "matched": len(ids), "updated": updated, "_items": faults[:_BATCH]}
 
 
-def _own_ids(where: str) -> list[ObjectId]:
+def _update_one(id: ObjectId, asked: Update) -> Document:
+    """Make one of many changes; why it was refused, else nothing."""
+    try:
+        update(context(), id, asked, actor(), wait_seconds=0.0)
+    except BanyanError as error:
+        return refused(error, id)
+    return {}
+
+
+def own_ids(where: str) -> list[ObjectId]:
     """The matching tasks that the user steers."""
     mine: Document = {} if actor().role == ADMIN else {"owner": actor().name}
     ids = reader().ids("tasks", both(parse_where("tasks", where), mine, visible("tasks")))
@@ -212,12 +238,18 @@ def _own_ids(where: str) -> list[ObjectId]:
     return ids
 
 
-@route("DELETE", "/tasks", roles=(ADMIN,), summary="Delete ended tasks", query={"where": "which tasks"})
+@route(
+    "DELETE",
+    "/tasks",
+    roles=STEERS,
+    summary="Delete ended tasks of one's own, an admin those of all",
+    query={"where": "which tasks"},
+)
 def delete_tasks() -> Document:
     """How many were deleted, and how many matched; tasks that have not ended stay."""
     if "where" not in request.args:
         raise BadRequest("name the tasks to delete with ?where={..}; ?where={} means all that have ended")
-    ids = _own_ids(request.args["where"])
+    ids = own_ids(request.args["where"])
     gone = 0
     for start in range(0, len(ids), _BATCH):
         gone += len(delete(context(), ids[start : start + _BATCH]))
@@ -231,22 +263,6 @@ def delete_task(task_id: ObjectId) -> Document:
     if not delete(context(), [task_id]):
         raise IllegalTransition({"state": f"task {task_id} is {task['state']}; only an ended task can be deleted"})
     return {"_status": "OK", "_id": task_id}
-
-
-@route("POST", "/tasks/<objectid:task_id>/cancel", roles=STEERS, summary="Cancel a task and what waits for it")
-def cancel_task(task_id: ObjectId) -> Document:
-    """The task as it is then; one that has ended stays as it is."""
-    owned(context(), task_id, actor(), if_match())
-    cancelling.cancel(context(), [task_id], {"user": actor().name})
-    return shown(existing(context(), task_id))
-
-
-@route("POST", "/tasks/<objectid:task_id>/retry", roles=STEERS, summary="Let an ended task run again")
-def retry_task(task_id: ObjectId) -> Document:
-    """The task as it is then; descendants that were cancelled for its sake come back."""
-    owned(context(), task_id, actor(), if_match())
-    retrying.retry(context(), task_id)
-    return shown(existing(context(), task_id))
 
 
 def readable(task_id: ObjectId) -> Document:

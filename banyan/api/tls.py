@@ -1,8 +1,8 @@
 """TLS for the server: each handshake sees the certificate as its file is then, so a renewed one needs no restart."""
 
-import errno
 import logging
 import os
+import select
 import socket
 import ssl
 import threading
@@ -15,7 +15,7 @@ from banyan.trust import is_loopback_host
 log = logging.getLogger("banyan.tls")
 
 HANDSHAKE_SECONDS = 10.0
-"""How long a client may take for its handshake, which occupies a thread."""
+"""How long a client may take for its handshake."""
 
 Seen = tuple[tuple[int, int, int], ...]
 
@@ -60,7 +60,6 @@ class Contexts:
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = _Socket
         context.load_cert_chain(self._settings.certificate, self._settings.key or None, password="")
         if self._settings.client_ca:
             context.load_verify_locations(cafile=self._settings.client_ca)
@@ -68,29 +67,28 @@ class Contexts:
         return context
 
 
-class _Socket(ssl.SSLSocket):
-    """A connection whose handshake is bounded in time; when it fails, the client alone has a reason to complain."""
+def shake_hands(connection: socket.socket) -> int | None:
+    """Go on with the handshake of a socket that never blocks: the event of epoll to wait for, or None when it is done.
 
-    def do_handshake(self, block: bool = False) -> None:
-        """Shake hands, or raise ConnectionResetError, at which gunicorn closes the connection quietly."""
-        self.settimeout(HANDSHAKE_SECONDS)
-        try:
-            super().do_handshake(block)
-            self.settimeout(None)
-        except OSError as error:
-            log.info("no TLS with a client: %s", _said(error))
-            raise ConnectionResetError(errno.ECONNRESET, "the TLS handshake failed") from error
+    `OSError` when it has failed, of which the client alone has a reason to complain.
+    """
+    if not isinstance(connection, ssl.SSLSocket):
+        return None
+    try:
+        connection.do_handshake()
+    except ssl.SSLWantReadError:
+        return select.EPOLLIN
+    except ssl.SSLWantWriteError:
+        return select.EPOLLOUT
+    except OSError as error:
+        log.info("no TLS with a client: %s", _said(error))
+        raise
+    return None
 
 
-def options(contexts: Contexts | None, settings: Tls) -> dict[str, Any]:
-    """What gunicorn is to be told."""
-    if contexts is None:
-        return {}
-
-    def context(_: object, __: object) -> ssl.SSLContext:
-        return contexts.current()
-
-    return {"certfile": settings.certificate, "keyfile": settings.key or None, "ssl_context": context}
+def options(settings: Tls) -> dict[str, Any]:
+    """The options of gunicorn from which it takes that requests come by HTTPS."""
+    return {"certfile": settings.certificate, "keyfile": settings.key or None} if settings.certificate else {}
 
 
 def warn_if_open(host: str, listen_fd: int | None) -> None:

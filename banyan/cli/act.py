@@ -3,12 +3,14 @@
 import json
 import re
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from banyan.cli import retrying
 from banyan.cli.connection import connect
 from banyan.cli.names import check_matched
 from banyan.cli.output import print_json, screen
@@ -58,12 +60,36 @@ def cancel(
         else:
             print(f"{answer['updated']} of {answer['matched']} matching tasks cancelled")
         return
-    _each(ids or [], "cancel", as_json)
+    _each(ids or [], lambda client, task: client.cancel(task), as_json)
 
 
-def retry(ids: Ids, as_json: AsJson = False) -> None:
-    """Let ended tasks run again, with the descendants that were cancelled because of them."""
-    _each(ids, "retry", as_json)
+def retry(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID ..", help="Ids of tasks.", callback=_task_ids)] = None,
+    where: Annotated[str | None, typer.Option(metavar="JSON", help="Retry all that match this filter.")] = None,
+    changes: retrying.Set = None,
+    downstream: retrying.WhatFollows = retrying.Downstream.REFUSE,
+    without: retrying.Without = None,
+    dry_run: retrying.DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let ended tasks run again, with the descendants that were cancelled because of them.
+
+    Example: `banyan retry ID --set requested_resources.memory='4 GiB' --downstream keep`.
+    """
+    if bool(ids) == (where is not None):
+        raise typer.BadParameter("give ids, or --where", param_hint="ID")
+    options = retrying.options_of(downstream, [task_id(text) for text in without or ()], dry_run)
+    if where is not None and not retrying.names_entries(changes or ()):
+        retrying.retry_where(connect(), read_filter(where) or {}, changes or (), options, as_json)
+        return
+    if where is not None:  # each task has other entries beside those that change
+        ids = [task["_id"] for task in connect().each_task(read_filter(where), ["_id"])]
+
+    def act(client: "Client", task: str) -> "Document":
+        new = retrying.changes_of(changes or (), lambda: client.task(task))
+        return client.retry(task, new, **options)
+
+    _each(ids or [], act, as_json, retrying.described)
 
 
 def wait(
@@ -135,21 +161,25 @@ def _watched(client: "Client", ids: list[str], timeout: float | None) -> "list[D
         return client.wait(ids, timeout, advance)
 
 
-def _each(ids: list[str], act: str, as_json: bool) -> None:
+def _each(
+    ids: list[str],
+    act: "Callable[[Client, str], Document]",
+    as_json: bool,
+    described: "Callable[[Document], str]" = lambda answer: f"{answer['_id']} {answer['state']}",
+) -> None:
     client = connect()
-    method = client.cancel if act == "cancel" else client.retry
     answers: list[Document] = []
     problems: list[BanyanError] = []
     for task in ids:
         try:
-            answers.append(method(task))
+            answers.append(act(client, task))
         except BanyanError as error:
             problems.append(error)
     if as_json:
         print_json(answers)
     else:
         for answer in answers:
-            print(f"{answer['_id']} {answer['state']}")
+            print(described(answer))
     for problem in problems[:-1]:
         print(f"banyan: {problem}", file=sys.stderr)
     if problems:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from banyan.errors import SetupError, Unauthorized, Unavailable
-from banyan.trust import Trust
+from banyan.trust import POINTED, Trust
 
 if TYPE_CHECKING:
     from banyan.client import Client
@@ -124,7 +124,7 @@ def _from_running(environ: Mapping[str, str], admin: bool) -> Iterator[Credentia
     for path in files:
         pointer = _read_pointer(path)
         if pointer and _alive(pointer["pid"]):
-            trust = Trust(ca_file=str(pointer.get("ca_file", "")))
+            trust = Trust().with_files({name: str(pointer.get(name, "")) for name in POINTED})
             url, token = pointer["url"].rstrip("/"), _pointed(pointer, admin)
             yield Credentials(url=url, token=token, source=str(path), trust=trust)
 

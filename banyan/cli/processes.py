@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -36,7 +36,9 @@ def up(
     tls: Annotated[bool, typer.Option("--tls", help="HTTPS, with a certificate made for this machine.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON when ready, else nothing.")] = False,
     config: Config = None,
-    worker_config: Annotated[Path | None, typer.Option(help="A settings file for the worker.")] = None,
+    worker_config: Annotated[
+        Path | None, typer.Option(help="A settings file for the worker, over its part of --config.")
+    ] = None,
 ) -> None:
     """Start everything on this machine: MongoDB, the server and one worker. Ctrl-C stops it all."""
     from banyan.cli.connection import pointer_directory
@@ -80,7 +82,7 @@ def server(
 ) -> None:
     """Start the server alone, on the replica set that the setting mongo.uri names."""
     from banyan.api.server import serve
-    from banyan.config import load_server_settings
+    from banyan.config import load_server_settings, told_of_server
 
     flags: dict[tuple[str, ...], Any] = {
         ("server", "host"): host,
@@ -92,6 +94,7 @@ def server(
         with open(mongo_uri_fd) as pipe:
             flags[("mongo", "uri")] = pipe.read()
     settings = load_server_settings(_nested(flags), config=config)
+    _say_whose("server", told_of_server(config))
     if not settings.mongo.uri:
         raise SetupError("mongo.uri is not set; name a replica set with BANYAN_MONGO__URI, or use `banyan up`")
     serve(settings, credentials=credentials, listen_fd=fd)
@@ -115,10 +118,11 @@ def worker(
     max_tasks: Annotated[int | None, typer.Option(help="Leave after so many tasks.")] = None,
     tasks: Annotated[Path | None, typer.Option(help="Run this JSON-lines file of tasks, without a server.")] = None,
     config: Config = None,
+    shared_config: Annotated[Path | None, typer.Option(hidden=True, help="A settings file below --config.")] = None,
     token_fd: Annotated[int | None, typer.Option(hidden=True, help="Read the token there.")] = None,
 ) -> None:
     """Start a worker: it pulls tasks from the server and runs them. SIGTERM drains, a second one stops now."""
-    from banyan.config import load_worker_settings
+    from banyan.config import load_worker_settings, told_of_worker
     from worker.daemon import main
 
     flags = {
@@ -138,7 +142,15 @@ def worker(
         ("idle_timeout",): idle_timeout,
         ("tasks", "max_tasks"): max_tasks,
     }
-    raise typer.Exit(main(load_worker_settings(_nested(flags), config=config), tasks))
+    settings = load_worker_settings(_nested(flags), config=config, shared=shared_config)
+    _say_whose("worker", told_of_worker(config, shared_config))
+    raise typer.Exit(main(settings, tasks))
+
+
+def _say_whose(program: str, lines: Iterable[str]) -> None:
+    """Say on stderr which part of a settings file is for whom."""
+    for line in lines:
+        print(f"banyan {program}: {line}", file=sys.stderr, flush=True)
 
 
 def _unseen(token: str | None, descriptor: int | None) -> str | None:
@@ -242,7 +254,10 @@ def _line(ready: "Running") -> str:
         "mongo_uri": ready.mongo_uri,
         "pids": ready.pids(),
     }
-    return json.dumps(line | ({"ca_file": ready.ca_file} if ready.ca_file else {}))
+    return json.dumps(line | ({"ca_file": ready.trust.ca_file} if ready.trust.ca_file else {}))
+
+
+_COPY = "(for clients on other machines: BANYAN_CA_FILE)"
 
 
 def _welcome(ready: "Running", data: Path) -> str:
@@ -257,7 +272,7 @@ def _welcome(ready: "Running", data: Path) -> str:
             f"  worker   {ready.worker.get('name')}: {offer}{gpus}",
             f"  data     {data} (logs in {data / 'logs'})",
             f"  token    {ready.provider_token}",
-            *([f"  CA       {ready.ca_file} (for clients on other machines: BANYAN_CA_FILE)"] if ready.ca_file else []),
+            *([f"  CA       {ready.trust.ca_file} {_COPY}"] if ready.own_authority else []),
             "In a second terminal: banyan submit --wait -- echo hello",
             "Ctrl-C stops everything.",
         ]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from banyan.cli import output, sweep_submit, sweep_view
-from banyan.cli.act import AsJson, Id, read_filter
+from banyan.cli import output, retrying, sweep_submit, sweep_view
+from banyan.cli.act import AsJson, Id, read_filter, task_id
 from banyan.cli.connection import connect
 from banyan.cli.names import check_matched
 from banyan.cli.sweep_wait import failed, wait_for
@@ -120,13 +120,25 @@ def cancel(sweep_id: Id, as_json: AsJson = False) -> None:
         print(f"{answer['cancelled']} of {answer['progress']['count']} tasks cancelled")
 
 
-def retry(sweep_id: Id, as_json: AsJson = False) -> None:
+def retry(
+    sweep_id: Id,
+    changes: retrying.Set = None,
+    downstream: retrying.WhatFollows = retrying.Downstream.REFUSE,
+    without: retrying.Without = None,
+    dry_run: retrying.DryRun = False,
+    as_json: AsJson = False,
+) -> None:
     """Let those tasks of a sweep that did not succeed run again; its barrier waits for them."""
-    answer = connect().retry_sweep(sweep_id)
+    client = connect()
+    options = retrying.options_of(downstream, [task_id(text) for text in without or ()], dry_run)
+    new = retrying.changes_of(
+        changes or (), lambda: next(iter(client.tasks({"sweep": sweep_id}, max_results=1).items), {})
+    )
+    answer = client.retry_sweep(sweep_id, new, **options)
     if as_json:
         output.print_json(answer)
     else:
-        print(f"{answer['retried']} tasks run again")
+        print(f"{answer['retried']} tasks {'would ' if dry_run else ''}run again{retrying.downstream_of(answer)}")
     for item in answer["_items"][:_NAMED]:
         print(f"banyan: {item['_error']['message']}", file=sys.stderr)
     if answer["refused"]:

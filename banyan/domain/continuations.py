@@ -20,6 +20,8 @@ class Edge:
     """`child` waits for `parent`; `settled` once that has ended, and then `satisfied` or not.
 
     `life` counts how often it was made to wait again by a retry, so that an end of an earlier life settles nothing.
+    An `outdated` edge is still as the parent ended before its last retry, which left the child as it was. An edge stays
+    when its parent is deleted, and tells how that ended; it leaves with its child.
     """
 
     parent: ObjectId
@@ -29,6 +31,7 @@ class Edge:
     satisfied: bool | None = None
     owner: str = ""
     life: int = 0
+    outdated: bool = False
     id: ObjectId = field(default_factory=ObjectId)
 
 

@@ -60,7 +60,11 @@ class Line:
         first = self._turns.get(queue, self._turn) if there is None else there.turn
         tag = max(first, self._turn) + (self._added[queue] + earlier) / self._weight(queue)
         precedes = (there is not None and earlier < there.count) or self._others_after(queue, tag)
-        return Place(tag=tag, seconds=self._added_seconds + self._seconds_before(tag), precedes=precedes)
+        others = sum(
+            each.seconds * self._earlier(name, each, tag) for name, each in self._waiting.items() if name != queue
+        )
+        own = 0.0 if there is None else there.seconds * earlier
+        return Place(tag=tag, seconds=self._added_seconds + own + others, precedes=precedes)
 
     def add(self, queue: str, seconds: float) -> None:
         """Put a task of a queue where it comes."""
@@ -75,12 +79,10 @@ class Line:
         last = there.count + self._added[queue] - 1
         return there.turn + last / self._weight(queue)
 
-    def _seconds_before(self, tag: float) -> float:
-        return sum(there.seconds * self._earlier(queue, there, tag) for queue, there in self._waiting.items())
-
     def _earlier(self, queue: str, there: Waiting, tag: float) -> int:
-        """How many of those that wait in a queue have an earlier tag."""
-        return min(there.count, max(0, math.ceil((tag - there.turn) * self._weight(queue) - 1e-9)))
+        """How many of those that wait in another queue have an earlier tag; what was added there comes before them."""
+        slots = math.ceil((tag - there.turn) * self._weight(queue) - 1e-9)
+        return min(there.count, max(0, slots - self._added[queue]))
 
     def _weight(self, queue: str) -> float:
         return max(self._weights.get(queue, 1.0), 1e-6)

@@ -22,7 +22,8 @@ running                End, abandoned or the machine to blame   available; after
 running                End, the model's host process died       the same, but no worker is avoided for it
 pending_cancellation   End with success                         terminated
 pending_cancellation   any other End, GiveBack                  cancelled
-terminated, cancelled  Retry, Revive                            inactive or available, counts anew
+terminated, cancelled  Retry                                    inactive or available, counts anew
+the same, available    Revive                                   inactive, counts anew
 =====================  =======================================  =====================================
 """
 
@@ -121,7 +122,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Revive:
-    """The parent that had it cancelled is tried again."""
+    """A parent begins again, and so does what was cancelled, or waits, or ran, on the strength of its end."""
 
 
 LEFT: dict[str, Any] = {"worker": None, "claim_request": None, "recalled": None}
@@ -295,6 +296,7 @@ FRESH: Mapping[str, Any] = {
     "time_claimed": None,
     "time_started": None,
     "time_terminated": None,
+    "unsettled": None,
 }
 """What a task that starts its life again has in its fields; attempts keep numbering."""
 
@@ -329,6 +331,8 @@ _TABLE: dict[tuple[State, type], Callable[..., Change | None]] = {
     (State.TERMINATED, Retry): _retry,
     (State.CANCELLED, Retry): _retry,
     (State.CANCELLED, Revive): _revive,
+    (State.TERMINATED, Revive): _revive,
+    (State.AVAILABLE, Revive): _revive,
 }
 
 _ASKED = {

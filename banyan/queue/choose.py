@@ -95,16 +95,21 @@ _Streams = Mapping[str, Candidates]
 def choose(context: Context, wanted: Wanted, pool: Pool) -> Choice:
     """Choose among the classes that fit; in a crowd of servers not always the first tasks."""
     choice = Choice(wanted.free, wanted.max_tasks)
-    ordered = _streams(wanted, pool)
-    streams: _Streams = ordered
-    if pool.crowd:
-        count = max(1, wanted.max_tasks) * 4**pool.crowd
-        streams = {queue: Scattered(stream, count) for queue, stream in ordered.items()}
-    _fill(context, wanted, streams, choice, pool)
+    streams = _streams(wanted, pool)
+    _fill(context, wanted, _scattered(streams, wanted.max_tasks, pool), choice, pool)
     if wanted.ahead is not None and not choice.reserving:
-        _fill_ahead(context, wanted, wanted.ahead, streams, choice, pool)
-    choice.missed = any(stream.missed for stream in ordered.values())
+        lined_up = _streams(wanted, pool)  # also the classes of which nothing could start at once
+        _fill_ahead(context, wanted, wanted.ahead, _scattered(lined_up, wanted.ahead.most, pool), choice, pool)
+        streams = {**streams, **lined_up}
+    choice.missed = any(stream.missed for stream in streams.values())
     return choice
+
+
+def _scattered(streams: Mapping[str, Stream], count: int, pool: Pool) -> _Streams:
+    """The streams as they are; in a crowd of servers any of their first tasks in any order."""
+    if not pool.crowd:
+        return streams
+    return {queue: Scattered(stream, max(1, count) * 4**pool.crowd) for queue, stream in streams.items()}
 
 
 def _streams(wanted: Wanted, pool: Pool) -> dict[str, Stream]:

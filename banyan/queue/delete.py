@@ -7,6 +7,7 @@ from typing import Any
 
 from bson import ObjectId
 
+from banyan.domain.continuations import CONDITIONS, satisfied
 from banyan.queue.context import Context
 from banyan.storage.forget import Directory
 from banyan.storage.mongo import Session
@@ -24,7 +25,7 @@ def delete(
     With `ended_until` only those that ended by then, and of which no child needs anything any more. `many` is how many
     edges go in one transaction.
     Files and samples are too much for the transaction: it notes which are to go, and `remove_remains` sees to it.
-    Settled edges to children that still wait stay, so that these know that they have had parents.
+    Edges to children stay: what these need to know of how their parents ended is not forgotten before they are.
     """
     gone: list[ObjectId] = []
     for batch in _batches(context, tasks, ended_until, many):
@@ -38,11 +39,11 @@ def _batches(
     context: Context, tasks: Sequence[ObjectId], ended_until: datetime | None, many: int
 ) -> Iterator[list[ObjectId]]:
     """The tasks in groups with so few edges that each can go in a transaction; one with more loses them before."""
-    counts = context.storage.edges.counts(tasks)
+    weights = context.storage.edges.weights(tasks)
     batch: list[ObjectId] = []
     edges = 0
     for task in tasks:
-        own = counts.get(task, 0)
+        own = weights.get(task, 0)
         if own > many:
             _strip(context, task, ended_until)
             own = 0
@@ -56,16 +57,18 @@ def _batches(
 
 
 def _strip(context: Context, task: ObjectId, ended_until: datetime | None) -> None:
-    """Remove the edges of a task of which nothing can become any more but that it is deleted."""
-    edges = context.storage.edges
-    if not context.storage.tasks.begin_leaving(task, ended_until):
-        return
-    edges.delete_to(task)
-    last: ObjectId | None = None
-    while children := edges.children_after(task, last, _BATCH):
-        done = [id for id, child in context.storage.tasks.load(children).items() if child.ended]
-        edges.delete_between(task, done)
-        last = children[-1]
+    """Remove the edges to a task of which nothing can become any more but that it is deleted."""
+    if context.storage.tasks.begin_leaving(task, ended_until):
+        context.storage.edges.delete_to([task])
+        _renew_edges(context, [task], None)
+
+
+def _renew_edges(context: Context, tasks: Sequence[ObjectId], session: Session | None) -> None:
+    """Let all edges from tasks that are deleted tell of their last ends."""
+    parents = context.storage.edges.outdated_from(tasks, session)
+    for parent in context.storage.tasks.load(parents, session).values():
+        for on in CONDITIONS if parent.ended else ():
+            context.storage.edges.renew(parent.id, on, bool(satisfied(on, parent)), session)
 
 
 def _delete(
@@ -73,11 +76,10 @@ def _delete(
 ) -> list[ObjectId]:
     storage = context.storage
     needed = storage.retention.needed(tasks, session) if ended_until is not None else set()
-    gone = storage.tasks.delete([task for task in tasks if task not in needed], session, ended_until)
-    children = storage.edges.children(gone, session)
-    done = {id for id, child in storage.tasks.load(children, session).items() if child.ended}
-    waiting = [id for id in children if id not in done]  # also those whose part of a submission is yet to be made
-    storage.edges.delete_of(gone, waiting, session)
+    going = [task for task in tasks if task not in needed]
+    _renew_edges(context, going, session)
+    gone = storage.tasks.delete(going, session, ended_until)
+    storage.edges.delete_to(gone, session)
     storage.memory.doom(gone, session)
     doom_files(context, storage.executions.delete_of(gone, session), {}, session)
     return gone

@@ -29,7 +29,7 @@ def explain(context: Context, task_id: ObjectId, asking: Actor | None = None) ->
     task = context.storage.tasks.document(task_id)
     if task is None:
         raise NotFound(f"there is no task {task_id}")
-    reasons = list(_reasons(context, Workers.of(context), task, asking))
+    reasons = list(_reasons(context, Workers.of(context), task, asking)) or [_changing()]
     return {"_id": task_id, "state": task["state"], "reasons": reasons, "summary": reasons[0]["message"]}
 
 
@@ -49,7 +49,14 @@ def _first(context: Context, workers: Workers, asking: Actor | None, task: Docum
     state = State(task["state"])
     if state in ENDED:
         return next(iter(ended(context, task, asking)))
-    return _running(context, workers, task) if state in LIVE else next(iter(_waiting(context, workers, task)))
+    if state in LIVE:
+        return _running(context, workers, task)
+    return next(iter(_waiting(context, workers, task)), _changing())
+
+
+def _changing() -> Document:
+    """What is said of a task that nothing keeps and that cannot be claimed yet, because its time has just come."""
+    return reason("changing", "nothing keeps it any more; it goes on in a moment")
 
 
 def _running(context: Context, workers: Workers, task: Document) -> Document:

@@ -67,6 +67,8 @@ def _cancelled_for_a_parent(context: Context, task: Document, asking: Actor | No
     if before_root is not task:
         others = {0: "", 1: " and another task"}.get(len(chain) - 2, f" and {len(chain) - 2} others")
         text += f", which cancelled its parent {name_of(links[0])}{others} before it"
+    elif root.get("missing"):
+        text += f"; a retry with 'without': [\"{root['_id']}\"] does without it"
     if root.get("state") == State.TERMINATED and readable(root, asking):
         links[-1] |= _attempt(context, root)
     return reason("cancelled", text, root=links[-1], chain=[*reversed(links), _link(task, asking)])

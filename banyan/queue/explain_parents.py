@@ -60,7 +60,7 @@ def _look_up(context: Context, task: ObjectId) -> _Ancestors:
     level = [task]
     while level and len(found.tasks) < MAX_LOOKED_AT:
         edges = context.storage.edges.pending(level, MAX_LOOKED_AT)
-        waiting = {edge.child for edge in edges}
+        waiting = context.storage.edges.waiting(level)
         found.roots += [id for id in level if id != task and id not in waiting]
         fresh = [edge for edge in edges if edge.parent not in found.child_of]
         found.child_of.update({edge.parent: edge.child for edge in reversed(fresh)})

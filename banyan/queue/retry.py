@@ -1,57 +1,159 @@
-"""Retrying ended tasks: their life starts anew, and so does that of descendants that were cancelled because of them."""
+"""Retrying ended tasks: their life starts anew, and so does that of descendants, as the request says."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from bson import ObjectId
 
-from banyan.domain.continuations import Edge
-from banyan.domain.task import State, Task
-from banyan.domain.transitions import Change, Retry, Revive, decide
-from banyan.errors import BanyanError, Conflict, IllegalTransition, NotFound
+from banyan.domain.task import State
+from banyan.errors import BanyanError, Conflict, Invalid
 from banyan.queue.apply import announce
+from banyan.queue.begin_again import Retried, begin_again
 from banyan.queue.context import Context
+from banyan.queue.posting import POSTED, posting_faults
+from banyan.queue.retry_options import RetryOptions
 from banyan.queue.settle import promote_ready, settle
 from banyan.storage.mongo import Session
 
+BATCH = 1000
+"""So many tasks share a transaction."""
+_ROUNDS = 20
 
-@dataclass(frozen=True, slots=True)
-class Retried:
-    """What a transaction changed, and why some of the tasks were left as they are."""
+DEFAULT = RetryOptions()
 
-    changes: Sequence[tuple[Task, Change]] = ()
+
+@dataclass(slots=True)
+class Outcome:
+    """What became, or with `dry_run` would become, of tasks that were to be retried, and of their descendants."""
+
+    again: dict[ObjectId, State] = field(default_factory=dict)
+    """All that begins again, with the state that it has then."""
+    kept: dict[ObjectId, str] = field(default_factory=dict)
+    """Descendants that stay as they are, and why."""
     refused: dict[ObjectId, BanyanError] = field(default_factory=dict)
+    """Why others of the tasks cannot run again."""
+    roots: set[ObjectId] = field(default_factory=set)
+    """Those of the tasks that were asked for that begin again."""
+
+    @property
+    def retried(self) -> int:
+        """How many of the tasks that were asked for begin again."""
+        return len(self.roots)
+
+    def add(self, retried: Retried) -> None:
+        """Count in what a transaction did."""
+        self.join(Outcome(retried.again, retried.kept, retried.refused))
+
+    def join(self, other: "Outcome") -> None:
+        """Count in what became of other tasks."""
+        self.again |= other.again
+        self.kept = {id: why for id, why in (self.kept | other.kept).items() if id not in self.again}
+        self.refused |= {id: why for id, why in other.refused.items() if id not in self.again}
+        self.roots |= other.roots
 
 
-def retry(context: Context, task_id: ObjectId) -> None:
+class Undone(Exception):
+    """The transaction is not to be committed."""
+
+    def __init__(self, retried: Retried) -> None:
+        super().__init__()
+        self.retried = retried
+
+
+def retry(context: Context, task_id: ObjectId, options: RetryOptions = DEFAULT) -> Outcome:
     """Let an ended task run again, in one transaction with the descendants that come back.
 
-    Raises `IllegalTransition` if it has not ended, if a parent of its own did not end as it needs, or if a child has
-    begun on the strength of its end.
+    Raises `IllegalTransition` if it has not ended, if a parent of its own did not end as it needs, or if a descendant
+    forbids it; `Invalid` for new values that are wrong.
     """
-    refused = retry_all(context, [task_id])
-    if refused:
-        raise refused[task_id]
+    outcome = retry_all(context, [task_id], replace(options, must_spare=True))
+    if outcome.refused:
+        raise outcome.refused[task_id]
+    return outcome
 
 
-def retry_all(
-    context: Context, tasks: Sequence[ObjectId], uncounted: Collection[ObjectId] = ()
-) -> dict[ObjectId, BanyanError]:
-    """Let those of the ended tasks run again that can; why the others cannot.
+def retry_all(context: Context, tasks: Sequence[ObjectId], options: RetryOptions = DEFAULT) -> Outcome:
+    """Let those of the ended tasks run again that can, a batch at a time; why the others cannot."""
+    outcome = Outcome()
+    for start in range(0, len(tasks), BATCH):
+        _retry_batch(context, tasks[start : start + BATCH], options, outcome)
+    outcome.roots = outcome.again.keys() & set(tasks)
+    return outcome
 
-    They share a transaction, so let them be a thousand at most. The pending dependencies of the children `uncounted`
-    are the caller's to count.
-    """
-    unsettled = [task.id for task in context.storage.tasks.load(tasks).values() if task.unsettled]
+
+def _retry_batch(context: Context, tasks: Sequence[ObjectId], options: RetryOptions, outcome: Outcome) -> None:
+    """Retry tasks in one transaction, or, if one of them spoils it, each in one of its own."""
+    left = [id for id in tasks if id not in outcome.again]
+    if not left:
+        return
+    unsettled = [task.id for task in context.storage.tasks.load(left).values() if task.unsettled]
     settle(context, unsettled, thorough=True)
     try:
-        retried = context.storage.transaction(lambda session: begin_again(context, tasks, session, uncounted))
-    except IllegalTransition as error:
-        if len(tasks) == 1:
-            return {tasks[0]: error}
-        return {id: why for task in tasks for id, why in retry_all(context, [task], uncounted).items()}
-    follow(context, retried)
-    return retried.refused
+        retried = _begin(context, left, options)
+    except Invalid as error:
+        if len(left) == 1:
+            outcome.refused[left[0]] = error
+            return
+        for task in left:
+            _retry_batch(context, [task], options, outcome)
+        return
+    outcome.add(retried)
+
+
+def _begin(context: Context, tasks: Sequence[ObjectId], options: RetryOptions) -> Retried:
+    for _ in range(_ROUNDS):
+        refused, asked = _ask_models(context, tasks, options)
+        willing = [id for id in tasks if id not in refused]
+        if not willing:
+            return Retried(refused=refused)
+        try:
+            retried = _transact(context, willing, options, asked)
+        except Conflict:
+            continue
+        if not options.dry_run:
+            follow(context, retried)
+        return Retried(retried.changes, retried.refused | refused, retried.kept)
+    raise Conflict("the tasks or their descendants were changed by others again and again; try later")
+
+
+def _transact(
+    context: Context, tasks: Sequence[ObjectId], options: RetryOptions, asked: dict[ObjectId, str]
+) -> Retried:
+    def act(session: Session) -> Retried:
+        retried = begin_again(context, tasks, options, session)
+        if any(task.id in asked and task.revision != asked[task.id] for task, _ in retried.changes):
+            raise Conflict("a task was changed meanwhile; try again")
+        if options.dry_run or not retried.changes:
+            raise Undone(retried)
+        return retried
+
+    try:
+        return context.storage.transaction(act)
+    except Undone as undone:
+        return undone.retried
+
+
+def _ask_models(
+    context: Context, tasks: Sequence[ObjectId], options: RetryOptions
+) -> tuple[dict[ObjectId, BanyanError], dict[ObjectId, str]]:
+    """What models have against the tasks as they would be, and the revisions that this rests on; before a transaction.
+
+    Neither has anything in it where nothing changes that models are asked about.
+    """
+    if POSTED.isdisjoint(options.changes.fields):
+        return {}, {}
+    refused: dict[ObjectId, BanyanError] = {}
+    documents = {}
+    for id, document in context.storage.tasks.documents(tasks).items():
+        after = {**document, **options.changes.fields}
+        if faults := options.changes.check(after):
+            refused[id] = Invalid(faults)
+        else:
+            documents[id] = after
+    for id, faults in zip(documents, posting_faults(context, list(documents.values())), strict=True):
+        if faults:
+            refused[id] = Invalid(faults)
+    return refused, {id: document["_etag"] for id, document in documents.items()}
 
 
 def follow(context: Context, retried: Retried) -> None:
@@ -60,111 +162,3 @@ def follow(context: Context, retried: Retried) -> None:
     announce(context, changes)
     settle(context, [task.id for task, change in changes if change.ended and task.has_continuations])
     promote_ready(context, [task.id for task, change in changes if change.state == State.INACTIVE])
-
-
-def begin_again(
-    context: Context, tasks: Sequence[ObjectId], session: Session, uncounted: Collection[ObjectId] = ()
-) -> Retried:
-    """Write the new beginning of ended tasks and of their descendants, within a transaction.
-
-    Raises `IllegalTransition` when the child of a descendant has begun; of several tasks it does not say which is to
-    blame.
-    """
-    now = context.now()
-    roots, refused = _roots(context, tasks, session)
-    if not roots:
-        return Retried(refused=refused)
-    context.storage.meta.touch_graph(session)
-    revived: dict[ObjectId, Task] = {}
-    frontier = list(roots)
-    while frontier:
-        out = context.storage.edges.of_parents(frontier, session)
-        children = context.storage.tasks.load({edge.child for edge in out}, session)
-        begun = _begun(out, children)
-        if begun and revived:
-            raise next(iter(begun.values()))
-        refused |= begun
-        roots = {id: task for id, task in roots.items() if id not in begun}
-        out = [edge for edge in out if edge.parent not in begun]
-        _wait_again(context, out, children, session, uncounted)
-        came_back = [child for child in _revivable(context, out, children, session) if child.id not in revived]
-        revived |= {child.id: child for child in came_back}
-        frontier = [child.id for child in came_back if child.has_continuations]
-    waiting = context.storage.edges.waiting(list(roots), session)
-    decided = [(task, decide(task, Retry(task.id in waiting), now)) for task in roots.values()]
-    decided += [(child, decide(child, Revive(), now)) for child in revived.values()]
-    changes = [(task, change) for task, change in decided if change is not None]
-    written = context.storage.tasks.commit(changes, now, session)
-    if len(written) != len(changes):
-        raise Conflict("a task or a descendant was changed meanwhile; try again")
-    context.storage.tasks.mark_unpromoted(written, session)
-    return Retried(changes, {id: error for id, error in refused.items() if id not in revived})
-
-
-def _roots(
-    context: Context, tasks: Sequence[ObjectId], session: Session
-) -> tuple[dict[ObjectId, Task], dict[ObjectId, BanyanError]]:
-    """The tasks that have ended and whose parents let them run again, and why the others cannot."""
-    found = context.storage.tasks.load(tasks, session)
-    blamed = context.storage.edges.broken(list(found), session)
-    refused: dict[ObjectId, BanyanError] = {}
-    for id in tasks:
-        if id not in found or found[id].leaving:
-            refused[id] = NotFound(f"there is no task {id}" if id not in found else f"task {id} is being deleted")
-        elif id in blamed:
-            reason = f"its parent {blamed[id]} did not end as it needs; retry that one first"
-            refused[id] = IllegalTransition({"state": f"task {id} cannot be retried: {reason}"})
-        else:
-            try:
-                decide(found[id], Retry(), context.now())
-            except IllegalTransition as error:
-                refused[id] = error
-    return {id: task for id, task in found.items() if id not in refused}, refused
-
-
-def _begun(edges: Iterable[Edge], children: Mapping[ObjectId, Task]) -> dict[ObjectId, IllegalTransition]:
-    """Which of the parents have a child that has begun, and the reason that this is against a retry."""
-    begun: dict[ObjectId, IllegalTransition] = {}
-    for edge in edges:
-        child = children.get(edge.child)
-        if child is not None and child.state not in (State.INACTIVE, State.CANCELLED):
-            reason = f"its continuation {child.id} is {child.state} already"
-            begun[edge.parent] = IllegalTransition({"state": f"task {edge.parent} cannot be retried: {reason}"})
-    return begun
-
-
-def _wait_again(
-    context: Context,
-    edges: Sequence[Edge],
-    children: Mapping[ObjectId, Task],
-    session: Session,
-    uncounted: Collection[ObjectId],
-) -> None:
-    """Let the children of these edges wait for their parents anew."""
-    ids = {edge.child for edge in edges if edge.child in children}
-    context.storage.edges.unsettle([edge.id for edge in edges], session)
-    context.storage.tasks.touch([id for id in ids if not children[id].ended], session)
-    counts = context.storage.edges.pending_counts(ids - set(uncounted), session)
-    context.storage.tasks.set_pending(counts, session)
-
-
-def _revivable(
-    context: Context, edges: Sequence[Edge], children: Mapping[ObjectId, Task], session: Session
-) -> list[Task]:
-    """Those that were cancelled for a parent's sake, and for no other parent that is still to blame.
-
-    Where it is another one alone that still is, the child says so from now on.
-    """
-    cancelled = {
-        edge.child: children[edge.child]
-        for edge in edges
-        if edge.child in children
-        and children[edge.child].state == State.CANCELLED
-        and not children[edge.child].leaving
-        and "task" in (children[edge.child].cancelled_by or {})
-    }
-    blamed = context.storage.edges.broken(list(cancelled), session) if cancelled else {}
-    again = {edge.parent for edge in edges}
-    causes = {id: (cancelled[id].cancelled_by or {}).get("task") for id in blamed}
-    context.storage.tasks.blame({id: blamed[id] for id, cause in causes.items() if cause in again}, session)
-    return [child for child in cancelled.values() if child.id not in blamed]

@@ -157,13 +157,22 @@ def _faults(
     if cycle := find_cycle(pairs):
         index = next(place[task] for task in cycle if task in place)
         faults[index]["dependencies"] = describe_cycle(cycle)
-    for taken in context.storage.tasks.load(given) if given else ():
-        faults[given[taken]]["_id"] = (
-            f"there is a task {taken} already"
-            if actor.sees_all
-            else f"{taken} cannot be the id of a new task; leave '_id' out, or make another id"
-        )
+    if given:
+        _refuse_ids(context, given, actor, faults)
     return faults
+
+
+def _refuse_ids(context: Context, given: Mapping[ObjectId, int], actor: Actor, faults: Faults) -> None:
+    """Ids of tasks, and of deleted ones of whose ends others still know: a new task of that id would be another one."""
+    taken = context.storage.tasks.load(given)  # in this order: what is deleted meanwhile is named by its edges
+    reasons = {
+        id: f"tasks that are there still name {id} as a parent; make another id"
+        for id in context.storage.edges.naming(given)
+    }
+    reasons |= {id: f"there is a task {id} already" for id in taken}
+    for id, reason in reasons.items():
+        hidden = f"{id} cannot be the id of a new task; leave '_id' out, or make another id"
+        faults[given[id]]["_id"] = reason if actor.sees_all else hidden
 
 
 def check_size(task: Document) -> bytes:

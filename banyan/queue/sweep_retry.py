@@ -1,17 +1,19 @@
 """Retrying a sweep: those of its tasks that did not succeed run again, and its barrier waits for them again."""
 
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
-from bson import ObjectId
-
 from banyan.domain.continuations import ON_ANY, Edge
-from banyan.domain.task import ENDED, SUCCESS, State
-from banyan.errors import BanyanError, Conflict, IllegalTransition
+from banyan.domain.task import ENDED, SUCCESS, State, Task
+from banyan.domain.transitions import Revive, decide
+from banyan.errors import Conflict, IllegalTransition
+from banyan.queue.begin_again import Retried, begin_again, has_begun
 from banyan.queue.context import Context
 from banyan.queue.parts import complete
-from banyan.queue.retry import Retried, begin_again, follow, retry_all
+from banyan.queue.retry import DEFAULT, Outcome, Undone, follow, retry_all
+from banyan.queue.retry_options import Downstream, RetryOptions
 from banyan.queue.settle import promote_ready, settle
+from banyan.queue.update import Update
 from banyan.storage.mongo import Session
 
 Document = dict[str, Any]
@@ -19,35 +21,27 @@ Document = dict[str, Any]
 _FAILED = {"state": {"$in": list(ENDED)}, "exit_status": {"$ne": SUCCESS}}
 
 
-@dataclass(slots=True)
-class Outcome:
-    """How many tasks run again, and why the others that failed do not."""
-
-    retried: int = 0
-    refused: dict[ObjectId, BanyanError] = field(default_factory=dict)
-
-
-def retry_sweep(context: Context, sweep: Document) -> Outcome:
+def retry_sweep(context: Context, sweep: Document, options: RetryOptions = DEFAULT) -> Outcome:
     """Let every task of a sweep that ended other than by success run again, if it can.
 
-    Tasks are retried in batches, each for itself. Raises `IllegalTransition` when the barrier has begun or cannot come
-    back to wait, and `Conflict` while the sweep is being retried already.
+    Tasks are retried in batches, each for itself. The barrier comes back to wait for them, unless descendants that have
+    begun are to be kept. Raises `IllegalTransition` when the barrier has begun or cannot come back to wait, and
+    `Conflict` while the sweep is being retried already.
     """
     complete(context, sweep["_id"])
     outcome = Outcome()
     if not context.storage.sweeps.count(sweep["_id"], _FAILED):
-        _retry_barrier(context, sweep, outcome)
-        return outcome
-    _hold_barrier(context, sweep)
-    barrier = {sweep["barrier"]} if "barrier" in sweep else set()
+        return _retry_barrier(context, sweep, options)
+    waits = _hold_barrier(context, sweep, options, outcome)
+    of_points = replace(options, uncounted={sweep["barrier"]} if waits else ())
     try:
         for batch in context.storage.sweeps.batches(sweep["_id"], _FAILED):
-            refused = retry_all(context, batch, uncounted=barrier)
-            outcome.retried += len(batch) - len(refused)
-            outcome.refused |= refused
-            context.storage.sweeps.go_on_retrying(sweep["_id"], context.now())
+            outcome.join(retry_all(context, batch, of_points))
+            if not options.dry_run:
+                context.storage.sweeps.go_on_retrying(sweep["_id"], context.now())
     finally:
-        _release_barrier(context, sweep)
+        if not options.dry_run:
+            _release_barrier(context, sweep)
     return outcome
 
 
@@ -57,31 +51,42 @@ def release_interrupted(context: Context) -> None:
         _release_barrier(context, sweep)
 
 
-def _retry_barrier(context: Context, sweep: Document, outcome: Outcome) -> None:
+def _retry_barrier(context: Context, sweep: Document, options: RetryOptions) -> Outcome:
     """When all points are well, what did not succeed can only be the barrier."""
     tasks = context.storage.tasks.load([sweep["barrier"]] if "barrier" in sweep else [])
     failed = [task.id for task in tasks.values() if task.ended and task.exit_status != SUCCESS]
-    if failed:
-        outcome.refused = retry_all(context, failed)
-        outcome.retried = len(failed) - len(outcome.refused)
+    return retry_all(context, failed, options)
 
 
-def _hold_barrier(context: Context, sweep: Document) -> None:
-    """Let the barrier wait again, for an edge from the sweep itself, so that no point that ends early lets it begin."""
+def _hold_barrier(context: Context, sweep: Document, options: RetryOptions, outcome: Outcome) -> bool:
+    """Let the barrier wait again, for an edge from the sweep itself, so that no point that ends early lets it begin.
+
+    Answers whether it waits.
+    """
     id, barrier = sweep["_id"], sweep.get("barrier")
     task = context.storage.tasks.load([barrier]).get(barrier) if barrier else None
     if task is not None and task.unsettled:
         settle(context, [task.id], thorough=True)
+    waits = task is not None and not (options.downstream == Downstream.KEEP and has_begun(task))
 
     def write(session: Session) -> Retried:
         if not context.storage.sweeps.begin_retry(id, context.now(), session):
             raise Conflict(f"sweep {id} is being retried already; wait for the end of that")
-        return Retried() if task is None else _wait_again(context, sweep, session)
+        retried = _wait_again(context, sweep, options, session) if waits else Retried()
+        if options.dry_run:
+            raise Undone(retried)
+        return retried
 
-    follow(context, context.storage.transaction(write))
+    try:
+        retried = context.storage.transaction(write)
+        follow(context, retried)
+    except Undone as undone:
+        retried = undone.retried
+    outcome.add(Retried(retried.changes, {}, retried.kept))
+    return waits
 
 
-def _wait_again(context: Context, sweep: Document, session: Session) -> Retried:
+def _wait_again(context: Context, sweep: Document, options: RetryOptions, session: Session) -> Retried:
     barrier = sweep["barrier"]
     hold = Edge(parent=sweep["_id"], child=barrier, on=ON_ANY, owner=sweep["owner"])
     context.storage.edges.insert([hold], session)
@@ -92,13 +97,23 @@ def _wait_again(context: Context, sweep: Document, session: Session) -> Retried:
         context.storage.tasks.touch([barrier], session)
         return Retried()
     if not task.ended:
-        raise IllegalTransition(
-            {"barrier": f"the barrier {barrier} is {task.state} already; cancel it, or wait for its end, then retry"}
-        )
-    retried = begin_again(context, [barrier], session)
+        return _withdraw(context, task, session)
+    retried = begin_again(context, [barrier], replace(options, changes=Update()), session)
     if retried.refused and task.state != State.CANCELLED:
         raise IllegalTransition({"barrier": str(retried.refused[barrier])})
     return retried
+
+
+def _withdraw(context: Context, barrier: Task, session: Session) -> Retried:
+    """Take back a barrier that nothing has begun of yet."""
+    if has_begun(barrier):
+        how = "cancel it, or wait for its end, then retry, or say 'keep' for 'downstream'"
+        raise IllegalTransition({"barrier": f"the barrier {barrier.id} is {barrier.state} already; {how}"})
+    change = decide(barrier, Revive(), context.now())
+    changes = [] if change is None else [(barrier, change)]
+    if len(context.storage.tasks.commit(changes, context.now(), session)) != len(changes):
+        raise Conflict(f"the barrier {barrier.id} was changed meanwhile; try again")
+    return Retried(changes)
 
 
 def _release_barrier(context: Context, sweep: Document) -> None:

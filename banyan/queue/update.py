@@ -69,7 +69,8 @@ def update(
 ) -> Document:
     """Make all of the changes to a task, or none; the task as it is then.
 
-    A task that its worker has not begun is taken back first, for which the worker is given `wait_seconds`.
+    A task that its worker has not begun is taken back first, for which the worker is given `wait_seconds`; with 0 that
+    is refused (`Conflict`).
 
     Raises `NotFound`, `Forbidden`, `PreconditionFailed` when it is not at `revision`, `Invalid` for values and
     `IllegalTransition` for what its state does not allow, `Conflict` when others changed it again and again.
@@ -88,7 +89,8 @@ def update(
 
 def take_back_for_edit(context: Context, tasks: Sequence[ObjectId]) -> None:
     """Take back those of the tasks that their workers have not begun, so that `update` need not wait for each."""
-    take_back(context, {"_id": {"$in": list(tasks)}}, FOR_EDIT)
+    if tasks:
+        take_back(context, {"_id": {"$in": list(tasks)}}, FOR_EDIT)
 
 
 def _taken_back(context: Context, task_id: ObjectId, revision: str | None, seconds: float) -> bool:
@@ -96,8 +98,8 @@ def _taken_back(context: Context, task_id: ObjectId, revision: str | None, secon
     document = _matching(context, task_id, revision, None)
     if document["state"] != State.RUNNING or document.get("time_started") is not None:
         return False
-    if take_back(context, {"_id": task_id}, FOR_EDIT, seconds):
-        text = f"task {task_id} is with worker {document['worker']}, which did not answer within {WAIT_SECONDS:g} s"
+    if not seconds or take_back(context, {"_id": task_id}, FOR_EDIT, seconds):
+        text = f"task {task_id} is with worker {document['worker']}, which has not given it back"
         raise Conflict(f"{text}; nothing was changed, try again")
     return bool(existing(context, task_id)["state"] == State.AVAILABLE)
 
@@ -172,7 +174,7 @@ def _write(
     if session is not None:
         orphaned = _edit_edges(context, task_id, wanted, actor, session)
         document = existing(context, task_id, session)
-    fields = _with_class(context, document, wanted)
+    fields = with_class(context, document, wanted)
     if fields.get("hold") is False and document["state"] == State.INACTIVE:
         fields["unpromoted"] = True
     task = view({name: value for name, value in {**document, **fields}.items() if value is not None})
@@ -212,7 +214,7 @@ def _edit_edges(context: Context, task_id: ObjectId, wanted: Update, actor: Acto
     return orphaned
 
 
-def _with_class(context: Context, document: Document, wanted: Update) -> Document:
+def with_class(context: Context, document: Document, wanted: Update) -> Document:
     """The fields to set, with the task's class where that changes; checks what only the whole task can show."""
     fields = dict(wanted.fields)
     after = {**document, **fields}

@@ -16,6 +16,7 @@ FEW = 1000
 """A child that waits for as many parents is not counted any more where many are counted again and again."""
 
 _BY_CHILD = {"child": 1, "settled": 1, "satisfied": 1}
+_OUTDATED = {"outdated": True}
 
 
 class EdgeStore:
@@ -29,6 +30,8 @@ class EdgeStore:
         self._edges.create_index([("parent", 1), ("child", 1)], unique=True, name="edge")
         self._edges.create_index([("parent", 1), ("settled", 1)], name="parent")
         self._edges.create_index(list(_BY_CHILD.items()), name="child")
+        for end in ("parent", "child"):
+            self._edges.create_index(end, name=f"outdated_{end}", partialFilterExpression=_OUTDATED)
 
     def insert(self, edges: Sequence[Edge], session: Session = None) -> None:
         """Store new edges; raises the driver's duplicate key error when one is there already."""
@@ -103,7 +106,7 @@ class EdgeStore:
         """Let edges wait for their parent again."""
         self._edges.update_many(
             {"_id": {"$in": list(edges)}},
-            {"$set": {"settled": False}, "$unset": {"satisfied": 1}, "$inc": {"life": 1}},
+            {"$set": {"settled": False}, "$unset": {"satisfied": 1, "outdated": 1}, "$inc": {"life": 1}},
             session=session,
         )
 
@@ -174,37 +177,67 @@ class EdgeStore:
         found = self._edges.find({"parent": {"$in": list(parents)}}, {"child": 1, "_id": 0}, session=session)
         return {d["child"] for d in found}
 
-    def counts(self, tasks: Iterable[ObjectId]) -> dict[ObjectId, int]:
-        """How many edges those of the tasks have that have any, from and to them."""
+    def weights(self, tasks: Iterable[ObjectId]) -> dict[ObjectId, int]:
+        """How many edges the deletion of a task changes, for those of the tasks that have any: see `delete_to`."""
         ids = list(tasks)
-        counts: dict[ObjectId, int] = {}
-        for end in ("parent", "child"):
+        weights: dict[ObjectId, int] = {}
+        for end, where in (("child", {}), ("parent", _OUTDATED)):
             pipeline: list[Document] = [
-                {"$match": {end: {"$in": ids}}},
+                {"$match": {end: {"$in": ids}, **where}},
                 {"$group": {"_id": f"${end}", "count": {"$sum": 1}}},
             ]
             for group in self._edges.aggregate(pipeline):
-                counts[group["_id"]] = counts.get(group["_id"], 0) + group["count"]
-        return counts
+                weights[group["_id"]] = weights.get(group["_id"], 0) + group["count"]
+        return weights
 
-    def children_after(self, parent: ObjectId, child: ObjectId | None, limit: int) -> list[ObjectId]:
-        """Some children of a task in the order of their ids, after `child`."""
-        where: Document = {"parent": parent} | ({} if child is None else {"child": {"$gt": child}})
-        return [d["child"] for d in self._edges.find(where, {"child": 1}).sort("child").limit(limit)]
+    def delete_to(self, children: Sequence[ObjectId], session: Session = None) -> None:
+        """Remove all edges to tasks that are deleted; those from them stay, for they tell how the parents ended."""
+        self._edges.delete_many({"child": {"$in": list(children)}}, session=session)
 
-    def delete_to(self, child: ObjectId) -> None:
-        """Remove all edges to a task."""
-        self._edges.delete_many({"child": child})
+    def outdate(self, edges: Sequence[Edge], session: Session) -> None:
+        """Note that the parents of these edges begin anew, and that the edges stay as they are all the same."""
+        if edges:
+            ids = [edge.id for edge in edges]
+            self._edges.update_many({"_id": {"$in": ids}}, {"$set": _OUTDATED}, session=session)
 
-    def delete_between(self, parent: ObjectId, children: Sequence[ObjectId]) -> None:
-        """Remove the edges from a task to some of its children."""
-        self._edges.delete_many({"parent": parent, "child": {"$in": list(children)}})
+    def outdated_from(self, parents: Iterable[ObjectId], session: Session = None) -> set[ObjectId]:
+        """Which of the parents have an edge that does not tell of their last end."""
+        return set(self._edges.distinct("parent", {"parent": {"$in": list(parents)}, **_OUTDATED}, session=session))
 
-    def delete_of(self, tasks: Sequence[ObjectId], waiting: Sequence[ObjectId] = (), session: Session = None) -> None:
-        """Remove every edge from and to tasks that are deleted, but those to children that are `waiting`."""
-        from_deleted = {"parent": {"$in": list(tasks)}, "child": {"$nin": list(waiting)}}
-        self._edges.delete_many(from_deleted, session=session)
-        self._edges.delete_many({"child": {"$in": list(tasks)}}, session=session)
+    def outdated_to(self, children: Iterable[ObjectId], session: Session = None) -> list[Edge]:
+        """The edges to these children that do not tell of the last ends of their parents."""
+        return [edge_of(d) for d in self._edges.find({"child": {"$in": list(children)}, **_OUTDATED}, session=session)]
+
+    def renew(self, parent: ObjectId, on: str, satisfied: bool, session: Session = None) -> None:
+        """Let the outdated edges of a parent that wait for `on` tell of its last end."""
+        where = {"parent": parent, "on": on, **_OUTDATED}
+        update = {"$set": {"settled": True, "satisfied": satisfied}, "$unset": {"outdated": 1}}
+        self._edges.update_many(where, update, session=session)
+
+    def correct(self, edges: Sequence[Edge], satisfied: bool, session: Session) -> None:
+        """Let outdated edges tell of the last ends of their parents."""
+        if edges:
+            update = {"$set": {"settled": True, "satisfied": satisfied}, "$unset": {"outdated": 1}}
+            self._edges.update_many({"_id": {"$in": [edge.id for edge in edges]}}, update, session=session)
+
+    def broken_by(self, child: ObjectId, limit: int, session: Session = None) -> list[ObjectId]:
+        """Some of the parents that did not end as a child needs."""
+        where = {"child": child, "settled": True, "satisfied": False}
+        found = self._edges.find(where, {"parent": 1}, session=session).sort(list(_BY_CHILD.items())).limit(limit)
+        return [d["parent"] for d in found]
+
+    def remove_between(self, parents: Iterable[ObjectId], children: Iterable[ObjectId], session: Session) -> int:
+        """Remove the edges from any of these parents to any of these children; how many there were."""
+        where = {"parent": {"$in": list(parents)}, "child": {"$in": list(children)}}
+        return self._edges.delete_many(where, session=session).deleted_count
+
+    def naming(self, ids: Iterable[ObjectId], session: Session = None) -> set[ObjectId]:
+        """Which of these ids are those of a parent or a child of any edge."""
+        wanted = list(ids)
+        ends: set[ObjectId] = set()
+        for end in ("parent", "child"):
+            ends |= set(self._edges.distinct(end, {end: {"$in": wanted}}, session=session))
+        return ends
 
 
 def edge_of(document: Document) -> Edge:
@@ -218,6 +251,7 @@ def edge_of(document: Document) -> Edge:
         satisfied=document.get("satisfied"),
         owner=document.get("owner", ""),
         life=document["life"],
+        outdated=document.get("outdated", False),
     )
 
 

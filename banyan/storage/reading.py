@@ -8,6 +8,7 @@ from bson import ObjectId
 from pymongo.database import Database
 
 from banyan.errors import TooLarge
+from banyan.storage.by_ids import by_ids
 from banyan.storage.references import plain
 
 Document = dict[str, Any]
@@ -107,13 +108,21 @@ class Reader:
         return shown
 
     def dependencies(self, children: Iterable[ObjectId]) -> dict[ObjectId, list[Document]]:
-        """What each child waits for or waited for, at most `MAX_LINKS` of each."""
+        """What each child waits for or waited for, at most `MAX_LINKS` of each; `deleted` parents are marked so."""
         shown: dict[ObjectId, list[Document]] = {}
-        for edge in self._edges("child", children):
+        edges = self._edges("child", children)
+        deleted = self.deleted_parents(edges)
+        for edge in edges:
             of_child = shown.setdefault(edge["child"], [])
             if len(of_child) < MAX_LINKS:
-                of_child.append({"task": edge["parent"], "on": edge["on"]})
+                gone = {"deleted": True} if edge["parent"] in deleted else {}
+                of_child.append({"task": edge["parent"], "on": edge["on"], **gone})
         return shown
+
+    def deleted_parents(self, edges: Iterable[Mapping[str, Any]]) -> set[ObjectId]:
+        """The parents of these edges that were deleted; one that has not ended yet, or is yet to be made, was not."""
+        ended = list({edge["parent"] for edge in edges if edge["settled"]})
+        return set(ended) - {d["_id"] for d in by_ids(self._db["tasks"], ended, ["_id"])} if ended else set()
 
     def _edges(self, end: str, tasks: Iterable[ObjectId]) -> list[Document]:
         """The edges of all these tasks in one query, or, when they are too many for that, some of each task."""

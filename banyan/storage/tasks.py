@@ -136,9 +136,11 @@ class TaskStore:
         found = self._tasks.find_one({"_id": task}, session=session)
         return None if found is None else plain([found])[0]
 
-    def documents(self, ids: Iterable[ObjectId], fields: Iterable[str] | None = None) -> dict[ObjectId, Document]:
+    def documents(
+        self, ids: Iterable[ObjectId], fields: Iterable[str] | None = None, session: Session = None
+    ) -> dict[ObjectId, Document]:
         """Stored documents by id, whole or only some fields of them."""
-        return {d["_id"]: d for d in plain(by_ids(self._tasks, ids, fields))}
+        return {d["_id"]: d for d in plain(by_ids(self._tasks, ids, fields, session))}
 
     def current(
         self, executions: Mapping[ObjectId, ObjectId], fields: Iterable[str], session: Session = None

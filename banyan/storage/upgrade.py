@@ -6,14 +6,16 @@ changes only what it finds in the old form. The version is raised after the step
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from bson import ObjectId
 from bson.timestamp import Timestamp
+from pymongo import UpdateOne
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
@@ -24,6 +26,8 @@ from banyan.storage.forget import NEVER
 Document = dict[str, Any]
 
 log = logging.getLogger("banyan.server")
+
+_PAGE = 1000
 
 RESTORING = "restoring"
 """The document in `meta` that is there as long as a restore is not complete."""
@@ -88,11 +92,45 @@ def _to_5(db: Database[Document]) -> None:
                 db[collection].update_many({path: text}, {"$set": {path: kept}})
 
 
+def _to_6(db: Database[Document]) -> None:
+    """Workers were avoided for a task for ever: now there is a date from which one may be tried again."""
+    avoiding = {"class_key": {"$exists": True}, "avoid": {"$exists": True}, "avoid_until": {"$exists": False}}
+    db["tasks"].update_many(avoiding, {"$set": {"avoid_until": datetime.now(UTC), "_etag": str(ObjectId())}})
+
+
+def _to_7(db: Database[Document]) -> None:
+    """The edges of cancelled tasks left with the parent that was to blame, which the tasks themselves still name."""
+    blaming = {"state": "cancelled", "cancelled_by.task": {"$exists": True}}
+    for page in _pages(db["tasks"].find(blaming, {"cancelled_by": 1, "owner": 1}).sort("_id")):
+        causes = {task["_id"]: task["cancelled_by"]["task"] for task in page}
+        there = set(db["tasks"].distinct("_id", {"_id": {"$in": list(set(causes.values()))}}))
+        lost = {"on": "success", "settled": True, "satisfied": False, "life": 0}
+        writes = [
+            UpdateOne(
+                {"parent": causes[task["_id"]], "child": task["_id"]},
+                {"$setOnInsert": {**lost, "owner": task.get("owner", "")}},
+                upsert=True,
+            )
+            for task in page
+            if causes[task["_id"]] not in there
+        ]
+        if writes:
+            db["continuations"].bulk_write(writes, ordered=False)
+
+
+def _pages(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    rest = iter(documents)
+    while page := list(islice(rest, _PAGE)):
+        yield page
+
+
 STEPS = (
     Step(version=2, what="notes of what workers may remove are dated", act=_to_2),
     Step(version=3, what="the index of what workers hold tells more", act=_to_3),
     Step(version=4, what="a retry's delay has a date of its own, and an index tells what is recalled", act=_to_4),
     Step(version=5, what="compute capabilities are compared by number", act=_to_5),
+    Step(version=6, what="workers that were avoided for a task may be tried again", act=_to_6),
+    Step(version=7, what="cancelled tasks keep what they know of deleted parents", act=_to_7),
 )
 FIRST_VERSION = 1
 SCHEMA_VERSION = STEPS[-1].version

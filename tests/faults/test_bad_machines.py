@@ -189,6 +189,16 @@ def test_the_only_worker_that_failed_a_task_is_avoided_for_it_and_a_new_life_is_
     assert site.provider.wait([id], timeout=60)[0]["exit_status"] == "success"
 
 
+def test_the_only_worker_runs_a_task_that_it_failed_once_its_disk_has_room_again(site: Site) -> None:
+    site.on_the_machine(FILL.format(site.workdir))
+    (id,) = site.fail()
+    site.on_the_machine(f"rm {site.workdir}/filled")
+    (ended,) = site.provider.wait([id], timeout=90)
+    assert ended["exit_status"] == "success"
+    assert site.provider.task(id)["retry_count"] == 0
+    assert len(site.statuses(id)) == 2
+
+
 def test_a_dead_host_costs_no_retry_and_no_worker(site: Site) -> None:
     tasks = [
         {"model": "dies_once", "inputs": {"mark": str(site.directory / f"mark{n}")}, "state": "available"}

@@ -48,7 +48,10 @@ OTHERWISE = {
     "queue.grant._still_ours>ExecutionStore.withdraw": "only in a race; what it leaves the audit finds",
     "queue.sweep.delete_sweep>SweepStore.end_work": "only in a race; what it leaves `finish_interrupted` finds",
     "_one_by_one": "only after a primary was lost; does again what `change_each` does",
-    **dict.fromkeys(("upgrade", "_date_notes"), "before a server serves; test_upgrade kills one there"),
+    **dict.fromkeys(
+        ("upgrade", "_date_notes", "_to_4", "_to_5", "_to_6", "_to_7"),
+        "before a server serves; test_upgrade kills one there",
+    ),
     **dict.fromkeys(("restore", "_clear", "_fill"), "while no server runs; half done, none starts: see test_backup"),
 }
 """Writes that no scenario makes, and why."""

@@ -43,13 +43,15 @@ token        provider:   if private:  worker:
 401 401 401  200 200     200 200      200 200  200  waiting     GET /tasks
 401 401 401  201 403     201 422      403 403  201  waiting     POST /tasks
 401 401 401  200 200:403 200 200:404  403 403  200  waiting     PATCH /tasks
-401 401 401  403 403     403 403      403 403  200  ended       DELETE /tasks
+401 401 401  200 200     200 200      403 403  200  ended       DELETE /tasks
 401 401 401  200 200     200 404      200 200  200  waiting     GET /tasks/<_id>
 401 401 401  200 403     200 404      403 403  200  waiting     PATCH /tasks/<task_id>
 401 401 401  403 403     403 403      200 409  200  grant       PATCH /tasks/<task_id>
 401 401 401  200 403     200 404      403 403  200  ended       DELETE /tasks/<task_id>
 401 401 401  200 403     200 404      403 403  200  waiting     POST /tasks/<task_id>/cancel
 401 401 401  200 403     200 404      403 403  200  ended       POST /tasks/<task_id>/retry
+401 401 401  200 200:403 200 200:404  403 403  200  waiting     POST /tasks/cancel
+401 401 401  200 200:403 200 200:404  403 403  200  ended       POST /tasks/retry
 401 401 401  200 200     200 404      200 200  200  waiting     GET /tasks/<task_id>/explain
 401 401 401  200 200     200 200      200 200  200  waiting     GET /explain
 401 401 401  403 403     403 403      200 409  200  running     POST /tasks/<task_id>/update_execution_data
@@ -145,6 +147,8 @@ BODIES: Mapping[str, Callable[[Things, Things], Any]] = {
     "PATCH /tasks/<task_id> grant": lambda things, asking: {"update_execution_data": {"token": asking.token}},
     "POST /tasks/<task_id>/update_execution_data": lambda things, asking: {"token": asking.token},
     "PATCH /tasks/<task_id>/update_execution_data": lambda things, asking: {"token": asking.token},
+    "POST /tasks/cancel": lambda things, _: {"ids": [things.waiting]},
+    "POST /tasks/retry": lambda things, _: {"ids": [things.ended]},
     "POST /tasks/add_continuations": lambda things, _: [{"targets": [things.waiting], "values": [things.child]}],
     "POST /tasks/remove_continuations": lambda things, _: [{"targets": [things.linked], "values": [things.child]}],
     "POST /tasks/<task_id>/add_continuations": lambda things, _: [things.child],

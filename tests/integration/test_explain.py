@@ -120,7 +120,7 @@ def test_where_reads_are_private_somebody_elses_root_is_an_id_alone(context: Con
     told = json.dumps(explain(context, c, PRIVATE), default=str)
     assert str(a) in told
     assert "mine" in told
-    assert not [word for word in ("secret", "77", "bob") if word in told]
+    assert not [word for word in ("secret", "exit code", "bob") if word in told]
     assert "secret words" in json.dumps(explain(context, c, ALICE), default=str)
 
 
@@ -171,6 +171,31 @@ def test_a_task_with_very_many_parents_says_how_many(context: Context) -> None:
     assert "and 1190 more" in reason["message"]
 
 
+def test_of_very_many_ancestors_none_is_taken_for_a_root_that_waits_itself(context: Context) -> None:
+    (root,) = post(context, task(name="root", hold=True))
+    middle = post(context, *[task(dependencies=after(root)) for _ in range(40)])
+    wide = post(context, *[task(dependencies=after(*middle)) for _ in range(40)])
+    (child,) = post(context, task(dependencies=after(*wide)))
+    reason = first(context, child)
+    assert [each["_id"] for each in reason["roots"]] == [root]
+    assert f"before all others comes root {root} (available)" in reason["message"]
+
+
+def test_a_task_whose_time_has_just_come_is_explained_too(context: Context) -> None:
+    clock = moved(context.storage)
+    (id,) = post(context, task(not_before=context.now() + timedelta(seconds=10)))
+    (child,) = post(context, task(dependencies=after(id)))
+    worker = SimulatedWorker(context)
+    assert first(context, id)["reason"] == "not_before"
+    clock.seconds += 11
+    context.storage.workers.renew(worker.id, context.now())
+    assert first(context, id) == {
+        "reason": "changing",
+        "message": "nothing keeps it any more; it goes on in a moment",
+    }
+    assert first(context, child)["roots"][0]["reason"] == "changing"
+
+
 # Workers
 
 
@@ -192,6 +217,11 @@ def test_a_task_with_very_many_parents_says_how_many(context: Context) -> None:
             "ask for at most 0 of licence, or start a worker with 2 of licence",
             {"requested_resources": {"custom": {"licence": 0}}},
         ),
+        (
+            {"requested_resources": {"cores": 1, "gpus": 1, "gpu_compute_capability": "10.0"}},
+            "ask for at most 9.0 of gpu compute capability, or start a worker with 10.0 of gpu compute capability",
+            {"requested_resources": {"gpu_compute_capability": "9.0"}},
+        ),
         ({"requires": {"disk": "ssd"}}, "do not require label disk, or start a worker with label disk=ssd", {}),
         (
             {"command": None, "model": "smu"},
@@ -207,7 +237,7 @@ def test_a_task_that_cannot_run_is_told_what_to_change(
     assert admin.post("/queues", {"name": "other"}).status_code == 201
     SimulatedWorker(
         context,
-        resources={"cores": 4, "memory": 2**30},
+        resources={"cores": 4, "memory": 2**30, "gpus": 1, "gpu_compute_capability": "9.0"},
         capabilities=("shell", "model:sum"),
         queues=("default",),
     )
@@ -216,6 +246,16 @@ def test_a_task_that_cannot_run_is_told_what_to_change(
     assert reason["reason"] == "no_fit"
     assert reason["message"].endswith(said)
     assert reason["change"] == change
+
+
+def test_compute_capabilities_are_told_as_they_were_sent(provider: Api, worker: Api) -> None:
+    gpu = {"cores": 1, "gpus": 1, "gpu_compute_capability": "9.0"}
+    assert worker.post("/workers", {"name": "w", "resources": gpu, "capabilities": ["shell"]}).status_code == 201
+    wanted = {"command": "true", "state": "available", "requested_resources": gpu | {"gpu_compute_capability": "10.0"}}
+    id = provider.post("/tasks", wanted).get_json()["_id"]
+    reason = provider.get(f"/tasks/{id}/explain").get_json()["reasons"][0]
+    assert reason["change"] == {"requested_resources": {"gpu_compute_capability": "9.0"}}
+    assert counts(provider.get("/explain").get_json()) == {"no_fit": 1}
 
 
 def test_a_worker_that_leaves_too_soon_says_what_timeout_would_do(context: Context) -> None:

@@ -222,15 +222,22 @@ def test_retry_brings_back_descendants_that_were_cancelled_for_its_sake_alone(co
     assert documents[parent]["attempt_count"] == 2
 
 
-def test_retry_is_refused_once_a_child_has_begun(context: Context) -> None:
+def test_retry_is_refused_once_a_child_has_begun_and_says_what_to_do(context: Context) -> None:
     (parent,) = post(context, task())
     (child,) = post(context, task(dependencies=after(parent)))
     worker = SimulatedWorker(context)
     worker.claim()
     worker.end()
-    with pytest.raises(IllegalTransition, match=str(child)):
-        retry(context, parent)
-    assert states(context, [parent, child]) == ["terminated", "available"]
+    retry(context, parent)
+    assert states(context, [parent, child]) == ["available", "inactive"], "it had not begun, and waits again"
+    worker.claim()
+    worker.end()
+    worker.claim()
+    for state in ("running", "terminated"):
+        with pytest.raises(IllegalTransition, match=f"{child} is {state} already; 'rerun' lets .* 'keep' leaves"):
+            retry(context, parent)
+        assert states(context, [parent, child]) == ["terminated", state]
+        worker.end()
 
 
 def test_removing_the_last_pending_edge_promotes_a_child_whose_other_parents_are_done(context: Context) -> None:

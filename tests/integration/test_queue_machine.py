@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from banyan.domain.continuations import Edge, satisfied
-from banyan.domain.task import LIVE
-from banyan.errors import IllegalTransition
+from banyan.domain.task import LIVE, Task
+from banyan.errors import IllegalTransition, Invalid, NotFound
 from banyan.queue.cancel import cancel
 from banyan.queue.context import Context
+from banyan.queue.delete import delete
 from banyan.queue.register import leave
 from banyan.queue.rescue import rescue
-from banyan.queue.retry import retry, retry_all
+from banyan.queue.retry import Outcome, retry, retry_all
+from banyan.queue.retry_options import Downstream, RetryOptions
 from banyan.queue.update import Update, update
 from tests.support.queue import ALICE, SimulatedWorker, post, task
 
@@ -34,6 +36,9 @@ class QueueMachine(RuleBasedStateMachine):
             self.context.storage.db[name].delete_many({})
         self.worker = SimulatedWorker(self.context)
         self.known: list[ObjectId] = []
+        self.deleted: dict[ObjectId, Task] = {}
+        self.needs: dict[ObjectId, dict[ObjectId, str]] = {}
+        self.kept: set[ObjectId] = set()
 
     @rule(
         target=ids,
@@ -43,21 +48,39 @@ class QueueMachine(RuleBasedStateMachine):
         retries=st.integers(0, 2),
     )
     def submit(self, parents: list[tuple[ObjectId, str]], group: bool, hold: bool, retries: int) -> ObjectId:
-        dependencies = [{"task": parent, "on": on} for parent, on in dict(parents).items()]
+        needs = {parent: on for parent, on in dict(parents).items() if parent not in self.deleted}
+        dependencies = [{"task": parent, "on": on} for parent, on in needs.items()]
         command = None if group else "true"
         (id,) = post(self.context, task(command=command, hold=hold, max_retry_count=retries, dependencies=dependencies))
         self.known.append(id)
+        self.needs[id] = needs
         return id
 
     @rule(count=st.integers(1, 3))
     def claim(self, count: int) -> None:
-        self.worker.claim(count)
+        self.take(count)
+
+    def take(self, count: int) -> bool:
+        """Claim, and look whether the parents of what is granted ended as it needs; whether there was anything."""
+        granted = [grant["_id"] for grant in self.worker.claim(count).tasks]
+        for id in set(granted) - self.kept:
+            for parent, on in self.needs[id].items():
+                last = self.deleted.get(parent) or self.context.storage.tasks.load([parent])[parent]
+                assert satisfied(on, last), f"{id} runs, although its parent {last} did not end for {on}"
+        return bool(granted)
 
     @rule(status=st.sampled_from(ENDS), data=st.data())
     def end(self, status: str, data: Any) -> None:
         if self.worker.held:
             execution = data.draw(st.sampled_from(sorted(self.worker.held)))
             self.worker.end(status, executions=[execution])
+
+    @rule(id=ids)
+    def delete(self, id: ObjectId) -> None:
+        found = self.context.storage.tasks.load([id])
+        if delete(self.context, [id], many=2):
+            self.deleted |= found
+            self.known.remove(id)
 
     @rule()
     def forget_the_answer(self) -> None:
@@ -72,19 +95,31 @@ class QueueMachine(RuleBasedStateMachine):
     def cancel(self, id: ObjectId) -> None:
         cancel(self.context, [id], {"user": "alice"})
 
-    @rule(id=ids)
-    def retry(self, id: ObjectId) -> None:
-        with suppress(IllegalTransition):
-            retry(self.context, id)
+    @rule(id=ids, downstream=st.sampled_from(Downstream), spare=st.booleans(), dry_run=st.booleans())
+    def retry(self, id: ObjectId, downstream: Downstream, spare: bool, dry_run: bool) -> None:
+        without = frozenset(self.deleted) if spare else frozenset()
+        options = RetryOptions(downstream=downstream, without=without, dry_run=dry_run)
+        with suppress(Invalid, NotFound):
+            self.note(retry(self.context, id, options), options)
 
-    @rule(some=st.lists(ids, min_size=2, max_size=4, unique=True))
-    def retry_together(self, some: list[ObjectId]) -> None:
-        refused = retry_all(self.context, some)
-        assert set(refused) <= set(some)
+    @rule(some=st.lists(ids, min_size=2, max_size=4, unique=True), downstream=st.sampled_from(Downstream))
+    def retry_together(self, some: list[ObjectId], downstream: Downstream) -> None:
+        options = RetryOptions(downstream=downstream)
+        outcome = retry_all(self.context, some, options)
+        assert outcome.refused.keys() | outcome.roots == set(some)
+        self.note(outcome, options)
+
+    def note(self, outcome: Outcome, options: RetryOptions) -> None:
+        """Tasks that were kept run on without their parents' new ends; those that begin again do without some."""
+        if options.dry_run:
+            return
+        self.kept = (self.kept | outcome.kept.keys()) - outcome.again.keys()
+        for id in outcome.again:
+            self.needs[id] = {parent: on for parent, on in self.needs[id].items() if parent not in options.without}
 
     @rule(id=ids, hold=st.booleans())
     def hold(self, id: ObjectId, hold: bool) -> None:
-        with suppress(IllegalTransition):
+        with suppress(IllegalTransition, NotFound):
             update(self.context, id, Update(fields={"hold": hold}), ALICE)
 
     @rule()
@@ -112,10 +147,12 @@ class QueueMachine(RuleBasedStateMachine):
             if tasks[id].state != "cancelled":
                 assert documents[id]["pending_dependency_count"] == unsettled
             for edge in edges:
-                outcome = satisfied(edge.on, tasks[edge.parent])
-                assert (edge.settled, edge.satisfied) == (outcome is not None, outcome)
-                if tasks[id].state in LIVE:
+                outcome = satisfied(edge.on, self.deleted.get(edge.parent) or tasks[edge.parent])
+                if not edge.outdated:
+                    assert (edge.settled, edge.satisfied) == (outcome is not None, outcome)
+                if tasks[id].state in LIVE and id not in self.kept:
                     assert edge.satisfied
+                assert not edge.outdated or (edge.settled and tasks[id].state != "inactive")
             if tasks[id].state == "inactive" and not tasks[id].hold:
                 assert unsettled, f"{tasks[id]} waits for nothing"
 
@@ -124,7 +161,8 @@ class QueueMachine(RuleBasedStateMachine):
             self.hold(id, False)
         if hasattr(self, "worker"):
             self.replace_the_worker()
-            self.worker.run_all()
+            while self.take(1000):
+                self.worker.end()
             assert all(each.ended for each in self.context.storage.tasks.load(self.known).values())
             assert self.context.storage.tasks.unsettled(10) == []
 

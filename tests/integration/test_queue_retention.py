@@ -219,8 +219,12 @@ def test_a_task_with_many_edges_leaves_without_a_transaction_for_all_of_them(
     worker.run_all()
     assert set(delete(context, [hub, *parents], many=5)) == {hub, *parents}
     edges = list(context.storage.db["continuations"].find())
-    assert [(edge["parent"], edge["child"]) for edge in edges] == [(hub, held[0])], "it has had a parent"
+    assert {(edge["parent"], edge["child"]) for edge in edges} == {(hub, child) for child in [*children, *held]}
+    assert all(edge["satisfied"] for edge in edges), "they tell how it ended"
     assert states(context, children) == ["terminated"] * 6
+    delete(context, [*children[:5]], many=2)
+    delete(context, [children[5]])
+    assert [edge["child"] for edge in context.storage.db["continuations"].find()] == held
 
 
 def test_a_task_that_is_being_deleted_is_gone_for_all_who_want_something_of_it(

@@ -12,9 +12,9 @@ from banyan.errors import Conflict, IllegalTransition
 from banyan.queue.cancel import cancel as cancel_tasks
 from banyan.queue.context import Context
 from banyan.queue.rescue import rescue
-from banyan.queue.retry import retry_all
+from banyan.queue.retry import Outcome, retry_all
 from banyan.queue.sweep import Plan, cancel, delete_sweep, make, owned_sweep
-from banyan.queue.sweep_retry import Outcome, retry_sweep
+from banyan.queue.sweep_retry import retry_sweep
 from banyan.storage.reading import Reader
 from banyan.storage.sweep_reading import progress_of
 from tests.support.queue import ALICE, Interrupting, SimulatedWorker, after, post, states, task
@@ -143,10 +143,13 @@ def test_a_barrier_that_failed_alone_is_retried(context: Context) -> None:
 def test_a_barrier_that_has_begun_keeps_the_points_as_they_are(context: Context) -> None:
     sweep = Sweep.of(context, 2)
     sweep.run(0)
-    for _ in range(2):
-        with pytest.raises(IllegalTransition, match="cancel it, or wait for its end"):
-            sweep.retry()
-        assert sweep.worker.claim().tasks or sweep.states()[-1] == "running"
+    assert sweep.states()[-1] == "available"
+    assert sweep.retry().retried == 1
+    assert sweep.states()[-1] == "inactive", "it had not begun, and waits again"
+    sweep.run(0)
+    sweep.worker.claim()
+    with pytest.raises(IllegalTransition, match="cancel it, or wait for its end"):
+        sweep.retry()
     assert sweep.states() == ["terminated", "terminated", "running"]
     sweep.worker.end()
     assert sweep.retry().retried == 1
@@ -334,7 +337,7 @@ def test_tasks_that_are_retried_together_wait_for_each_other(context: Context) -
     worker.end(FAILED)
     cancel_tasks(context, [second], USER)
     assert states(context, [first, second, third]) == ["terminated", "cancelled", "cancelled"]
-    assert retry_all(context, [third, first, second]) == {}
+    assert retry_all(context, [third, first, second]).refused == {}
     assert states(context, [first, second, third]) == ["available", "available", "inactive"]
     worker.run_all()
     assert states(context, [first, second, third]) == ["terminated"] * 3

@@ -20,8 +20,9 @@ from banyan.api.tls import Contexts, warn_if_open
 from banyan.client import Client, Trust
 from banyan.config import Tls, load_server_settings, load_worker_settings
 from banyan.errors import SetupError, Unavailable
+from banyan.up_address import url_of
 from tests.support.server import running
-from tests.support.tls import Authority, Shown, answering, https, protocol_of
+from tests.support.tls import Authority, Shown, answering, chained, https, nameless, protocol_of, self_signed
 from tests.support.waiting import eventually
 from worker.daemon import main
 
@@ -255,12 +256,64 @@ def test_a_certificate_for_this_machine_is_kept_and_renewed_near_its_end(tmp_pat
     assert kept(now + timedelta(days=certificates.AUTHORITY_DAYS))[0] != first[0]
 
 
-def test_a_certificate_tells_the_name_to_call_its_server_by(authority: Authority) -> None:
-    shown = authority.vouch("server", "*.banyan.test", "queue.banyan.test", "10.0.0.1")
-    assert certificates.name_in(shown.certificate, "127.0.0.1") == "queue.banyan.test"
-    assert certificates.name_in(shown.certificate, "10.0.0.1") == "10.0.0.1"
-    with pytest.raises(SetupError, match="is not a certificate"):
-        certificates.name_in(shown.key, "localhost")
+@pytest.mark.parametrize(
+    ("host", "names", "expected"),
+    [
+        ("127.0.0.1", ["127.0.0.1", "localhost"], "127.0.0.1"),
+        ("127.0.0.1", ["elsewhere.test", "localhost"], "localhost"),
+        ("127.0.0.1", ["LocalHost"], "localhost"),
+        ("0.0.0.0", ["elsewhere.test", "localhost"], "localhost"),
+        ("localhost", ["localhost"], "localhost"),
+        ("::1", ["::1"], "[::1]"),
+        ("127.0.0.1", ["*.banyan.test", "queue.invalid", "10.255.0.1"], None),
+        ("127.0.0.1", ["127.0.0.2"], None),
+        ("0.0.0.0", ["queue.invalid"], None),
+        ("127.0.0.1", [], None),
+    ],
+)
+def test_a_server_is_called_by_a_name_of_its_certificate_that_leads_there(
+    authority: Authority, host: str, names: list[str], expected: str | None
+) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    shown = authority.vouch("server", *names) if names else nameless(authority.directory)
+    with socket.create_server((host, 0), family=family) as listener:
+        if expected is not None:
+            url = url_of(listener, host, False, str(shown.certificate))
+            assert url == f"https://{expected}:{listener.getsockname()[1]}"
+            return
+        with pytest.raises(SetupError, match="and nothing of that leads to") as told:
+            url_of(listener, host, False, str(shown.certificate))
+        assert "\n" not in str(told.value)
+        assert all(name in str(told.value) for name in names or ["no name"])
+
+
+def test_what_is_no_certificate_is_told(authority: Authority) -> None:
+    shown = authority.vouch("server")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        pytest.raises(SetupError, match="is not a certificate"),
+    ):
+        url_of(listener, "127.0.0.1", True, str(shown.key))
+
+
+def test_each_certificate_in_a_named_file_is_an_authority(tmp_path: Path) -> None:
+    chain = chained(tmp_path / "chain", "localhost")
+    alone = self_signed(tmp_path / "alone", "localhost")
+    for shown, trust in [
+        (
+            chain,
+            Trust(ca_file=str(chain.certificate)),
+        ),  # the server's own certificate and an intermediate, without a root
+        (alone, Trust(ca_file=str(alone.certificate))),
+    ]:
+        with https(shown) as url, Client(url, "secret", trust=trust) as client:
+            assert client.health() == {"status": "ok"}
+    with (
+        https(alone) as url,
+        Client(url, "secret", trust=Trust(ca_file=str(chain.certificate))) as client,
+        pytest.raises(Unavailable, match="cannot be trusted"),
+    ):
+        client.health()
 
 
 def serial_of(port: int, authority: Authority) -> int:

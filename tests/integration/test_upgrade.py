@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bson import ObjectId
 from bson.timestamp import Timestamp
 from flask import Flask
 from pymongo import MongoClient
@@ -21,12 +22,13 @@ from banyan.models.checker import Checker
 from banyan.queue.context import Context
 from banyan.queue.hub import Hub
 from banyan.queue.rescue import rescue
+from banyan.queue.retry import retry
 from banyan.storage import backup
 from banyan.storage.mongo import Storage
 from banyan.storage.tasks import HELD_INDEX
 from banyan.storage.upgrade import SCHEMA_VERSION, Step, upgrade, version_of
 from tests.integration.conftest import Api
-from tests.support.queue import SimulatedWorker
+from tests.support.queue import SimulatedWorker, after, context_of, post, states, task
 
 Db = Database[dict[str, Any]]
 
@@ -111,6 +113,21 @@ def test_the_delay_of_a_retry_gets_a_field_of_its_own_and_the_users_date_stays(m
     assert dates == [(None, soon), (soon, None), (soon, None), (soon, now)]
 
 
+def test_a_worker_that_was_avoided_for_ever_may_be_tried_again(mongo_uri: str, db: Db) -> None:
+    worker, later = ObjectId(), datetime(2030, 1, 1, tzinfo=UTC)
+    waiting: dict[str, Any] = {"_id": 1, "class_key": "k", "avoid": [worker]}
+    ended: dict[str, Any] = {"_id": 2, "avoid": [worker]}
+    new: dict[str, Any] = {"_id": 3, "class_key": "k", "avoid": [worker], "avoid_until": later}
+    other: dict[str, Any] = {"_id": 4, "class_key": "k"}
+    db["tasks"].insert_many([waiting, ended, new, other])
+    db["meta"].update_one({"_id": "schema"}, {"$set": {"version": 5}})
+    Storage.connect(mongo_uri, db.name).close()
+    first, *others = [task.get("avoid_until") for task in db["tasks"].find().sort("_id")]
+    assert first is not None
+    assert abs(datetime.now(UTC) - first).total_seconds() < 3600
+    assert others == [None, later, None]
+
+
 def test_compute_capabilities_that_were_texts_are_numbers_now(mongo_uri: str, database_name: str) -> None:
     older = Storage.open(mongo_uri, database_name)
     places = {
@@ -141,6 +158,31 @@ def test_tasks_of_equal_needs_share_a_class_across_versions() -> None:
     texts = task | {"requested_resources": {"cores": 1, "gpu_compute_capability": "8.0"}}
     numbers = task | {"requested_resources": {"cores": 1, "gpu_compute_capability": Timestamp(8, 0)}}
     assert TaskClass.of(texts) == TaskClass.of(numbers)
+
+
+def test_cancelled_tasks_know_again_what_they_were_cancelled_for(mongo_uri: str, db: Db) -> None:
+    storage = Storage.connect(mongo_uri, db.name)
+    context = context_of(storage)
+    gone, there = post(context, task(priority=1), task())
+    children = post(context, task(dependencies=after(gone, there)), task(dependencies=after(gone)))
+    (other,) = post(context, task(dependencies=after(there)))
+    worker = SimulatedWorker(context)
+    for _ in range(2):
+        worker.claim(1)
+        worker.end("failure (exit code 1)")
+    db["tasks"].delete_one({"_id": gone})  # as older versions did it
+    db["continuations"].delete_many({"parent": gone})
+    db["meta"].update_one({"_id": "schema"}, {"$set": {"version": 6}})
+    for _ in range(2):
+        Storage.connect(mongo_uri, db.name).close()
+        db["meta"].update_one({"_id": "schema"}, {"$set": {"version": 6}})
+    assert [
+        (edge["child"], edge["satisfied"]) for edge in db["continuations"].find({"parent": gone}).sort("child")
+    ] == [(child, False) for child in children]
+    retry(context, there)
+    worker.run_all()
+    assert states(context, [there, other, *children]) == ["terminated", "terminated", "cancelled", "cancelled"]
+    storage.close()
 
 
 def test_work_of_an_old_version_goes_on(context: Context, ann: Api, old_worker: Api) -> None:

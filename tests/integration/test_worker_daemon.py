@@ -467,6 +467,12 @@ def test_a_file_of_tasks_is_run_without_a_server(tmp_path: Path) -> None:
     assert "2 succeeded, 1 failed" in err
 
 
+def test_a_file_of_tasks_may_have_long_lines_for_the_shell(tmp_path: Path) -> None:
+    path = tasks_file(tmp_path / "tasks", {"command": f"long={'x' * 200_000}; echo $0 ${{#long}}"})
+    out, _ = run_file(path, tmp_path / "root").communicate(timeout=60)
+    assert json.loads(out)["stdout_tail"] == "/bin/sh 200000\n"
+
+
 def test_a_wrong_file_of_tasks_is_refused_with_all_its_faults(tmp_path: Path) -> None:
     path = tmp_path / "tasks"
     path.write_text('{"command": []}\nnonsense\n{"command": "x", "timeout": "soon"}\n{"command": "x", "colour": 1}\n')

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from banyan.domain.programs import TOO_LONG
 from tests.support.fake_server import FakeServer
 from tests.support.probe import Document, asked, cancelling, ends, run
 from tests.support.waiting import eventually, processes_with
@@ -26,6 +27,12 @@ def test_subtasks_of_a_cancelled_task_stop_before_its_end_is_told(tmp_path: Path
     written = {path.name for path in (tmp_path / "t1/1/work").iterdir()} - {"waiting"}
     assert written <= {"0", "1", "2"}
     assert len(written) >= 2
+
+
+def test_a_model_with_variables_that_the_kernel_does_not_take_is_not_the_machines_fault(tmp_path: Path) -> None:
+    first, second = ends(tmp_path, asked("describe", fields={"env": {"A": "x" * 140_000}}), asked("describe"), cores=1)
+    assert (first["exit_status"], first["exit_code"]) == (TOO_LONG, 126)
+    assert second["exit_status"] == "success"
 
 
 def test_threads_that_a_failed_task_left_are_told_to_stop(tmp_path: Path) -> None:

@@ -3,11 +3,17 @@
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from banyan import certificates
 from banyan.certificates import Identity
@@ -29,7 +35,7 @@ class Authority:
     """An authority whose certificate is in `file`."""
 
     def __init__(self, directory: Path, name: str = "authority") -> None:
-        self._directory = directory
+        self.directory = directory
         self._identity: Identity = certificates.new_authority(name, datetime.now(UTC))
         self.file = directory / f"{name}.pem"
         self.file.write_bytes(certificates.certificate_text(self._identity.certificate))
@@ -41,11 +47,68 @@ class Authority:
 
     def vouch(self, name: str, *names: str, client: bool = False, age_days: float = 0, days: float = 30) -> Shown:
         """A certificate in `name`.pem for `names`, made `age_days` ago for `days`."""
-        shown = Shown(certificate=self._directory / f"{name}.pem", key=self._directory / f"{name}.key")
+        shown = Shown(certificate=self.directory / f"{name}.pem", key=self.directory / f"{name}.key")
         made = datetime.now(UTC) - timedelta(days=age_days)
         identity = certificates.issue(self._identity, names or ("localhost",), made, days=days, client=client)
         certificates.write(identity, shown.certificate, shown.key)
         return shown
+
+
+def self_signed(directory: Path, *names: str, days: float = 30, age_days: float = 0, one_file: bool = False) -> Shown:
+    """A certificate that vouches for itself alone; with `one_file` its key is in the same file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = datetime.now(UTC) - timedelta(days=age_days)
+    builder = _certificate("alone", "alone", key, made, days, names)
+    return _write(directory, [builder.sign(key, hashes.SHA256())], key, one_file=one_file)
+
+
+def nameless(directory: Path) -> Shown:
+    """A certificate for no name."""
+    return self_signed(directory / "nameless")
+
+
+def chained(directory: Path, *names: str) -> Shown:
+    """A certificate followed by that of an intermediate authority, whose own authority is nowhere."""
+    root, between, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+    now = datetime.now(UTC)
+    authority = _certificate("between", "root", between, now, 30, ()).add_extension(
+        x509.BasicConstraints(ca=True, path_length=0), critical=True
+    )
+    server = _certificate("server", "between", key, now, 30, names)
+    certificates_ = [server.sign(between, hashes.SHA256()), authority.sign(root, hashes.SHA256())]
+    return _write(directory, certificates_, key)
+
+
+def _certificate(
+    subject: str, issuer: str, key: ec.EllipticCurvePrivateKey, made: datetime, days: float, names: Sequence[str]
+) -> x509.CertificateBuilder:
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(made - timedelta(hours=1))
+        .not_valid_after(made + timedelta(days=days))
+    )
+    general = [
+        x509.IPAddress(ip_address(name)) if name[0].isdecimal() else x509.DNSName(name)  # as far as tests need it
+        for name in names
+    ]
+    return builder.add_extension(x509.SubjectAlternativeName(general), critical=False) if general else builder
+
+
+def _write(
+    directory: Path, chain: Sequence[x509.Certificate], key: ec.EllipticCurvePrivateKey, *, one_file: bool = False
+) -> Shown:
+    directory.mkdir(parents=True, exist_ok=True)
+    shown = Shown(certificate=directory / "server.pem", key=directory / ("server.pem" if one_file else "server.key"))
+    form = serialization.PrivateFormat.PKCS8
+    private = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    public = b"".join(certificates.certificate_text(each) for each in chain)
+    shown.key.write_bytes(private)
+    shown.certificate.write_bytes(public + (private if one_file else b""))
+    return shown
 
 
 @contextmanager

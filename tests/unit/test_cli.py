@@ -468,3 +468,46 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
     program = f"import sys, banyan.cli.app; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_retry_sends_new_values_and_says_what_becomes_of_what_comes_after(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {"_id": TASK, "requested_resources": {"cores": 2, "memory": 1}}
+    became = {"_id": TASK, "state": "terminated", "becomes": "available", "dry_run": True}
+    app = serve(Said(200, before), Said(200, became | {"descendants": {"again": 2, "kept": 1, "_items": []}}))
+    words = ["--set", "requested_resources.memory=4 GiB", "--set", "priority=3", "--set", "name=x=y"]
+    assert run(["retry", TASK, *words, "--downstream", "rerun", "--without", TASK, "--dry-run"]) == 0
+    assert json.loads(app.asked[1].body) == {
+        "requested_resources": {"cores": 2, "memory": "4 GiB"},
+        "priority": 3,
+        "name": "x=y",
+        "downstream": "rerun",
+        "without": [TASK],
+        "dry_run": True,
+    }
+    assert capsys.readouterr().out == f"{TASK} available, 2 after it, 1 kept (nothing was changed)\n"
+
+
+@pytest.mark.parametrize("words", [["--set", "x"], ["--set", "=1"], ["--set", "a.=1"], ["--downstream", "all"], []])
+def test_a_retry_that_makes_no_sense_asks_for_nothing(serve: Serve, words: list[str]) -> None:
+    app = serve(Said(200, {}))
+    assert run(["retry", *([TASK, *words] if words else [])]) == 2
+    assert app.asked == []
+
+
+def test_all_that_match_are_retried(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    item = {"_id": TASK, "_error": {"code": 422, "message": "state: it cannot"}}
+    app = serve(Said(200, {"matched": 3, "retried": 2, "refused": 1, "_items": [item]}))
+    assert run(["retry", "--where", '{"name": "x"}', "--set", "hold=true"]) == 2
+    assert json.loads(app.asked[0].body) == {"where": {"name": "x"}, "changes": {"hold": True}}
+    told = "banyan: state: it cannot\nbanyan: where: 1 tasks cannot be retried\n"
+    assert capsys.readouterr() == ("2 of 3 matching tasks run again\n", told)
+
+
+def test_an_entry_of_an_object_is_changed_in_each_task_that_matches(serve: Serve) -> None:
+    found = {"_items": [{"_id": TASK}], "_meta": {"total": 1, "page": 1, "max_results": 1000}}
+    task = {"_id": TASK, "requested_resources": {"cores": 3}}
+    app = serve(Said(200, found), Said(200, task), Said(200, {"_id": TASK, "state": "available"}))
+    assert run(["retry", "--where", '{"name": "x"}', "--set", "requested_resources.memory=8 GiB"]) == 0
+    assert json.loads(app.asked[-1].body) == {"requested_resources": {"cores": 3, "memory": "8 GiB"}}

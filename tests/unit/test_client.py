@@ -327,6 +327,16 @@ def test_something_else_than_banyan_is_recognised() -> None:
 ACTS: list[tuple[str, tuple[Any, ...], str, str, Any]] = [
     ("cancel", (TASK,), "POST", f"/tasks/{TASK}/cancel", None),
     ("retry", (TASK,), "POST", f"/tasks/{TASK}/retry", None),
+    ("retry", (TASK, {"priority": 1}), "POST", f"/tasks/{TASK}/retry", {"priority": 1}),
+    (
+        "retry_many",
+        ([TASK], None, {"priority": 1}),
+        "POST",
+        "/tasks/retry",
+        {"ids": [TASK], "changes": {"priority": 1}},
+    ),
+    ("cancel_many", (None, {"queue": "a"}), "POST", "/tasks/cancel", {"where": {"queue": "a"}}),
+    ("delete_where", ({"queue": "a"},), "DELETE", "/tasks", None),
     ("explain", (TASK,), "GET", f"/tasks/{TASK}/explain", None),
     ("delete", (TASK,), "DELETE", f"/tasks/{TASK}", None),
     ("bulk_update", ([{"_id": TASK, "priority": 1}],), "PATCH", "/tasks", [{"_id": TASK, "priority": 1}]),

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from banyan.config import ServerSettings, WorkerSettings, load_server_settings, load_worker_settings
+from banyan.config import (
+    ServerSettings,
+    WorkerSettings,
+    load_server_settings,
+    load_worker_settings,
+    told_of_server,
+    told_of_worker,
+)
 from banyan.config_sources import variables
 from banyan.errors import SetupError
 
@@ -151,3 +158,68 @@ def test_a_lease_shorter_than_its_heartbeat_is_refused() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         ServerSettings().leases.heartbeat = 1.0
+
+
+BOTH = """
+cores = 3
+labels = {site = "north"}
+[models]
+path = ["/m"]
+[log]
+level = "warning"
+audit = "/audit"
+[files]
+max_files = 7
+upload_interval = 2
+[reserve]
+cores = 1
+[server]
+port = 5
+"""
+
+
+def test_one_file_is_for_server_and_worker_and_each_takes_its_part(tmp_path: Path) -> None:
+    file = tmp_path / "both.toml"
+    file.write_text(BOTH)
+    server, worker = load_server_settings(config=file, environ={}), load_worker_settings(config=file, environ={})
+    assert (server.models.path, server.log.level, server.log.audit) == (("/m",), "warning", "/audit")
+    assert (server.files.max_files, server.server.port) == (7, 5)
+    assert (worker.models.path, worker.log.level, worker.files.upload_interval) == (("/m",), "warning", 2)
+    assert (worker.cores, worker.labels, worker.reserve.cores) == (3, {"site": "north"}, 1)
+    both = "for both: models.path, log.level"
+    ours, theirs = "log.audit, files.max_files, server.port", "cores, labels, files.upload_interval, reserve.cores"
+    assert list(told_of_server(file, {})) == [f"{file}: for the server: {ours}; {both}; for workers: {theirs}"]
+    assert list(told_of_worker(file, environ={})) == [
+        f"{file}: for the worker: {theirs}; {both}; for the server: {ours}"
+    ]
+    assert list(told_of_worker(None, environ={})) == []
+
+
+def test_a_workers_own_file_goes_before_its_part_of_the_shared_one(tmp_path: Path) -> None:
+    shared, own = tmp_path / "both.toml", tmp_path / "own.toml"
+    shared.write_text(BOTH)
+    own.write_text("cores = 5\n[models]\nscheduler = 'synchronous'\n")
+    worker = load_worker_settings(config=own, shared=shared, environ={"BANYAN_RESERVE__CORES": "2"})
+    assert (worker.cores, worker.reserve.cores, worker.labels) == (5, 2, {"site": "north"})
+    assert (worker.models.path, worker.models.scheduler) == (("/m",), "synchronous")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[nothing]\nx = 1", "nothing: there is no such setting"),
+        ("colour = 1", "colour: there is no such setting"),
+        ("[reserve]\ncoers = 1", "reserve.coers: there is no such setting; did you mean reserve.cores?"),
+        ("[leases]\nheartbaet = 1", "leases.heartbaet: there is no such setting; did you mean leases.heartbeat?"),
+        ("[models]\npaths = []", "models.paths: there is no such setting; did you mean models.path?"),
+        ("[files]\nnothing = 1", "files.nothing: there is no such setting"),
+        ("models = 3", "models: should be a valid dictionary or instance of Models"),
+    ],
+)
+def test_what_is_for_neither_is_refused_by_both(tmp_path: Path, text: str, fault: str) -> None:
+    file = tmp_path / "both.toml"
+    file.write_text(text)
+    for load in (load_server_settings, load_worker_settings):
+        with pytest.raises(SetupError) as caught:
+            load(config=file, environ={})
+        assert str(caught.value).splitlines()[1:] == [f"  {fault}"]

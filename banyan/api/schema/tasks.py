@@ -65,6 +65,11 @@ PROGRESS = mapping(
     message={"type": "string", "nullable": True, "maxlength": MAX_MESSAGE},
 )
 
+DOWNSTREAM: Rules = described(
+    {"type": "string", "allowed": ["refuse", "rerun", "keep"], "default": "refuse"},
+    "what becomes of descendants that have begun: 'refuse' the retry, let them 'rerun' after it, or 'keep' them",
+)
+
 GIVEN: dict[str, Rules] = {
     "_id": identifier(),
     "name": optional(text(1000)),
@@ -135,5 +140,10 @@ CONTINUATION: dict[str, Rules] = {
     "on": shown({"type": "string", "allowed": list(CONDITIONS)}),
     "settled": shown(flag()),
     "satisfied": shown(flag()),
+    "outdated": described(shown(flag()), "its parent was retried since, and the child kept as it was"),
+    "parent_deleted": described(
+        virtual(shown(flag()), "filter by 'parent', and look which of these are among /tasks"),
+        "its parent was deleted; the edge still tells how that ended",
+    ),
     "owner": shown(text()),
 }

@@ -112,6 +112,17 @@ def failed_sweep(context: Context) -> Document:
     return state
 
 
+def _barrier_is_ready(context: Context) -> Document:
+    """All points have ended, one of them badly, and nobody has begun the barrier."""
+    state = sweep_of_three(context)
+    worker = SimulatedWorker(context)
+    worker.claim(3)
+    first, *others = worker.held
+    worker.end("failure (exit code 1)", [first])
+    worker.end("success", others)
+    return state
+
+
 def _sweep_goes_on(context: Context) -> Document:
     """One point has failed, the others are running, the barrier waits."""
     state = sweep_of_three(context)
@@ -259,6 +270,12 @@ SCENARIOS = [
     Scenario(
         name="retry a sweep that goes on",
         prepare=_sweep_goes_on,
+        act=lambda server, state: server.call("POST", f"/sweeps/{state['sweep']}/retry"),
+        check=_whole_sweep,
+    ),
+    Scenario(
+        name="retry a sweep whose barrier is ready",
+        prepare=_barrier_is_ready,
         act=lambda server, state: server.call("POST", f"/sweeps/{state['sweep']}/retry"),
         check=_whole_sweep,
     ),
