@@ -13,6 +13,7 @@ from banyan.errors import Conflict, Forbidden, Invalid, NotFound
 from banyan.queue.actor import Actor
 from banyan.queue.context import Context
 from banyan.queue.report import lose
+from banyan.spelling import unknown
 from banyan.storage.disk import shared_root
 from banyan.storage.tasks import new_revision
 from banyan.storage.workers import ACTIVE, ALIVE, DRAINING, GONE, QUARANTINED
@@ -54,7 +55,19 @@ def register(context: Context, document: Document, actor: Actor) -> Document:
         "lease_seconds": context.settings.leases.lost_after,
         "heartbeat_seconds": context.settings.leases.heartbeat,
         "files": "upload" if root is None else "shared",
-    }
+    } | ({"notes": notes} if (notes := _notes(context, stored)) else {})
+
+
+def _notes(context: Context, worker: Document) -> list[str]:
+    """What the worker's log should say: queues that it serves and that are not there, or not yet."""
+    if not worker.get("queues"):
+        return []
+    known = context.storage.queues.names()
+    return [
+        f"{unknown('queue', name, known)}; this worker serves it once an administrator has made it"
+        for name in worker["queues"]
+        if name not in known
+    ]
 
 
 def _replaced(context: Context, worker: ObjectId, actor: Actor) -> Document:

@@ -406,6 +406,15 @@ def test_each_way_in_which_workers_keep_tasks_waiting_is_counted(context: Contex
     assert (shown["state"], shown["silent"], shown["cores"]["free"]) == ("lost", True, 0)
 
 
+def test_a_worker_is_told_of_queues_that_are_not_there_when_it_registers(worker: Api) -> None:
+    body = {"name": "w", "resources": {"cores": 1}, "queues": ["default", "defualt"]}
+    answer = worker.post("/workers", body)
+    (note,) = answer.get_json()["notes"]
+    assert (answer.status_code, note.partition(";")[0]) == (201, "there is no queue 'defualt'")
+    assert "did you mean 'default'?" in note
+    assert "notes" not in worker.post("/workers", body | {"queues": ["default"]}).get_json()
+
+
 def test_a_worker_that_serves_a_queue_which_is_not_there_says_so(context: Context) -> None:
     SimulatedWorker(context, queues=("defualt",))
     (shown,) = explain_queue(context)["workers"]
