@@ -89,6 +89,24 @@ def test_a_failed_task_shows_the_end_of_what_its_last_attempt_wrote(context: Con
     )
 
 
+@pytest.mark.parametrize(
+    ("exit_status", "said"),
+    [
+        ("failure (SIGSEGV)", "`banyan retry {}` runs it again"),
+        ("out of memory", "`banyan retry {} --set requested_resources.memory='2.00 GiB'` runs it again with more"),
+        ("timed out", "`banyan retry {} --set timeout=120` runs it again with more"),
+    ],
+)
+def test_what_helps_a_task_that_failed_is_said_and_below_it_too(context: Context, exit_status: str, said: str) -> None:
+    (id,) = post(context, task(timeout=60.0, requested_resources={"cores": 1, "memory": 2**30}))
+    (child,) = post(context, task(dependencies=after(id)))
+    worker = SimulatedWorker(context, resources={"cores": 1, "memory": 2**32})
+    worker.claim()
+    worker.end(exit_status)
+    assert said.format(id) in first(context, id)["help"]
+    assert first(context, child)["help"] == f"{first(context, id)['help']}, and what was cancelled for its sake"
+
+
 def test_a_cancelled_chain_begins_with_whoever_cancelled_or_with_a_task_that_is_gone(context: Context) -> None:
     (a,) = post(context, task(name="a", hold=True))
     (b,) = post(context, task(name="b", dependencies=after(a)))
