@@ -85,8 +85,9 @@ def _cancelled_for_a_parent(context: Context, task: Document, asking: Actor | No
     root, before_root = chain[-1], chain[-2] if len(chain) > 1 else task
     text = f"it was cancelled because {_root_text(root, asking)}"
     if before_root is not task:
-        others = {0: "", 1: " and another task"}.get(len(chain) - 2, f" and {len(chain) - 2} others")
-        text += f", which cancelled its parent {name_of(links[0])}{others} before it"
+        others = len(chain) - 2
+        more = {0: " was", 1: " and another task before that were"}.get(others, f" and {others} before that were")
+        text += f"; its parent {name_of(links[0])}{more} cancelled for the same reason"
     elif root.get("missing"):
         text += f"; a retry with 'without': [\"{root['_id']}\"] does without it"
     details: Document = {}
