@@ -127,6 +127,12 @@ class TaskStore:
         """Stored documents by id, whole or only some fields of them."""
         return {d["_id"]: d for d in plain(by_ids(self._tasks, ids, fields, session))}
 
+    def input_refs(self, ids: Iterable[ObjectId], session: Session = None) -> dict[ObjectId, Document]:
+        """The inputs that tasks take from results of others, as `{name: {"task": id}}`; only those that have some."""
+        wanted = {"_id": {"$in": list(ids)}, "input_refs": {"$exists": True}}
+        found = plain(self._tasks.find(wanted, {"input_refs": 1}, session=session))
+        return {d["_id"]: d["input_refs"] for d in found if d["input_refs"]}
+
     def current(self, executions: Mapping[ObjectId, ObjectId], session: Session = None) -> set[ObjectId]:
         """Those of the attempts (by their tasks) that are the current ones of their tasks."""
         found = by_ids(self._tasks, executions, ["execution"], session)
