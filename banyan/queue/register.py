@@ -39,6 +39,7 @@ def register(context: Context, document: Document, actor: Actor) -> Document:
     stored = {"_id": ObjectId(), **document, "owner": actor.name, "state": ACTIVE}
     if document.get("place") is not None:
         stored["place"] = f"{actor.name}/{document['place']}"  # nobody is told of another one's
+    stored["lease_seconds"] = context.settings.leases.lost_after
     stored["files_root"] = None if root is None else asdict(root)
     stored |= {"last_seen": now, "_created": now, "_updated": now, "_etag": new_revision()}
     if old is not None:
