@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import format_datetime
 from typing import Any
@@ -103,6 +104,9 @@ def parse_date(text: object) -> datetime:
     A text is read whole and means one moment: its zone is GMT, UTC, Z or an offset, its weekday fits the day, nothing
     is left over. ISO 8601 without a zone is UTC, and a day alone is its midnight. ValueError says what is not exact.
     """
+    if isinstance(text, str) and _WORKERS_DATE.fullmatch(text):
+        with suppress(ValueError):  # there is no such day; below is said why
+            return datetime.fromisoformat(text)
     problem = f"{text!r} is not a date; write it as 'Tue, 02 Apr 2013 10:29:13 GMT'"
     parts = (_HTTP_DATE.fullmatch(text) or _ISO_DATE.fullmatch(text)) if isinstance(text, str) else None
     if parts is None:
@@ -124,6 +128,8 @@ _ISO_DATE = re.compile(
     r"(?:[Tt ](?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})(?:\.(?P<fraction>[0-9]{1,9}))?)?"
     r"(?: ?(?P<zone>[A-Za-z+-]\S*))?)?"
 )
+_WORKERS_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3])(?::[0-5][0-9]){2}(?:\.[0-9]{6})?\+00:00")
+"""The form in which workers write dates, thousands of them a second: Python reads it itself, several times as fast."""
 _OFFSET = re.compile(r"([+-])([0-9]{2}):?([0-9]{2})")
 
 

@@ -142,6 +142,8 @@ class Link:
                 self._remember(answer["_id"])
                 wait = float(answer.get("heartbeat_seconds", 20.0))
                 uploads = answer.get("files") == "upload"
+                for text in answer.get("notes", ()):
+                    self.note(Note(str(text), warning=True))
                 self._tell(Registered(worker=answer["_id"], wait_seconds=wait, uploads=uploads))
                 return
 

@@ -19,11 +19,11 @@ from banyan.beneath import is_empty
 from banyan.models.cancel import Cancel
 from banyan.models.check_progress import Progress
 from banyan.models.computing import prepare
+from banyan.models.left_threads import LeftThreads
 from banyan.models.loading import Model
 from banyan.models.task_spec import Task_spec
 from banyan.models.traces import last_line, name_of, text_of
 from worker.host_place import end_copies
-from worker.host_threads import Threads
 
 TURN_SECONDS = 0.1
 """After so long it looks at no further task, because others may want to ask."""
@@ -37,7 +37,7 @@ class Checks:
         self._model = model
         self._progress = progress
         self._pid = os.getpid()
-        self._threads = Threads()
+        self._threads = LeftThreads()
 
     def serve(self, messages: Callable[[], list[tuple[Any, ...]]]) -> None:
         """Check what is asked about until nobody asks any more."""

@@ -32,12 +32,12 @@ from banyan.models.cancel import Cancel, Memory
 from banyan.models.check_progress import Progress
 from banyan.models.cluster import Unreachable
 from banyan.models.computing import BadTask, Scheduler, prepare, scheduler
+from banyan.models.left_threads import LeftThreads, told
 from banyan.models.loading import Model, Unfit, callback_arguments, load
 from banyan.models.results import BadResult, encode, keep
 from banyan.models.task_spec import Task_spec
 from banyan.models.traces import name_of, shortened, text_of
 from worker.host_place import Place, end_copies, ignore_signals, let_forks_be_ordinary
-from worker.host_threads import Threads, told
 from worker.host_usage import Usage, cpu_seconds
 from worker.model_checks import Checks
 from worker.offspring import PR_SET_CHILD_SUBREAPER
@@ -65,7 +65,7 @@ class Host:
         self._model = model
         self._scheduler = scheduler
         self._place = Place()
-        self._threads = Threads()
+        self._threads = LeftThreads()
         self._pid = os.getpid()
 
     def serve(self, messages: Callable[[], list[tuple[Any, ...]]]) -> None:

@@ -4,11 +4,13 @@ import gc
 import logging
 import os
 import resource
+import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from gunicorn.app.base import BaseApplication
 
@@ -21,15 +23,19 @@ from banyan.api.serving.worker import EventLoopWorker
 from banyan.config import ServerSettings
 from banyan.errors import Unavailable
 from banyan.models.checker import Checker
+from banyan.queue.agreement import Agreement
 from banyan.queue.context import Context
 from banyan.queue.hub import Hub
 from banyan.queue.rescue import Rescuer
 from banyan.storage.failpoints import listeners
-from banyan.storage.mongo import Storage
+from banyan.storage.mongo import Storage, translate
 
 log = logging.getLogger("banyan.server")
 
+Result = TypeVar("Result")
+
 RESCUER_KEY = "BANYAN_RESCUER"
+AGREEMENT_KEY = "BANYAN_AGREEMENT"
 
 _GRACEFUL_SECONDS = 10
 _SILENT_SECONDS = 120
@@ -66,23 +72,29 @@ def serve(settings: ServerSettings, credentials: Path | None = None, listen_fd: 
 
 def build(settings: ServerSettings) -> Any:
     """The application of one server process, with its wake-ups and its rescuer running."""
-    storage = _connect(settings)
+    storage = _patiently(lambda: Storage.connect(settings.mongo.uri, settings.mongo.database, listeners(os.environ)))
+    agreement = Agreement(storage, settings)
+    settings = _patiently(agreement.join)
     models = Checker(settings.models, settings.posting.check_seconds)
     context = Context(storage=storage, hub=Hub(storage), settings=settings, models=models)
     app = create_app(context)
     context.hub.start()
     app.config[RESCUER_KEY] = Rescuer(context)
     app.config[RESCUER_KEY].start()
+    app.config[AGREEMENT_KEY] = agreement
+    agreement.start(on_change=lambda: os.kill(os.getpid(), signal.SIGTERM))  # gunicorn starts another process
     gc.set_threshold(_NEW_OBJECTS, *gc.get_threshold()[1:])
     return app
 
 
-def _connect(settings: ServerSettings) -> Storage:
+def _patiently(act: Callable[[], Result]) -> Result:
     """Wait for MongoDB: a process that is started again while it is away must not end the server."""
     while True:
         try:
-            return Storage.connect(settings.mongo.uri, settings.mongo.database, listeners(os.environ))
-        except Unavailable as error:
+            return act()
+        except Exception as error:
+            if not isinstance(error, Unavailable) and not isinstance(translate(error), Unavailable):
+                raise
             log.warning("waiting for MongoDB: %s", error)
             time.sleep(_RETRY_SECONDS)
 
@@ -138,7 +150,9 @@ class _Server(BaseApplication):
 
     def load(self) -> Any:
         """The application, made in each process after the fork."""
-        return build(self._settings)
+        application = build(self._settings)
+        self._settings = application.config[CONFIG_KEY].settings
+        return application
 
 
 class ReleasingWorker(EventLoopWorker):
@@ -168,6 +182,7 @@ def _leave(_: object, worker: Any) -> None:
     app = getattr(worker, "wsgi", None)
     if app is None:
         return
+    app.config[AGREEMENT_KEY].leave()
     app.config[RESCUER_KEY].stop()
     app.config[CONFIG_KEY].hub.close()
     app.config[CONFIG_KEY].models.close()

@@ -63,6 +63,8 @@ def task_view(answer: "Document") -> Group:
                 break
         others = each.get("roots", ())[1:]
         parts += [_item(f"{_name(root)}: {root['message']}") for root in others]
+        if each.get("help") and each["help"] not in each["message"]:
+            parts += [Text(), Text(f"helps: {each['help']}", style="cyan")]
     return Group(*parts)
 
 

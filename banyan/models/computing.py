@@ -5,10 +5,13 @@ waits until they are over, so that nothing of a task is left when its end is tol
 """
 
 import concurrent.futures
+import importlib
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any, Protocol
@@ -23,6 +26,7 @@ from dask.delayed import Delayed
 
 from banyan.models.cancel import Cancel
 from banyan.models.cluster import Distributed
+from banyan.models.left_threads import LeftThreads, told
 from banyan.models.loading import Model
 from banyan.models.packing import Packed, dumps
 from banyan.models.task_spec import Task_spec
@@ -63,7 +67,7 @@ def scheduler(setup: Mapping[str, Any], callback: Callable[..., object] | None) 
         return Threads(cores)
     if setup["scheduler"] == "processes":
         dask.config.set(scheduler="processes")
-        return Processes(cores)
+        return Processes(cores, setup["module"])
     if setup["scheduler"] == "distributed":
         return Distributed(setup["cluster"], cores, setup["name"], callback)
     dask.config.set(scheduler="synchronous")
@@ -160,18 +164,22 @@ class Threads(Pooled):
 
 
 class Processes(Pooled):
-    """In processes that have started with the host, each with Dask."""
+    """In processes that have started with the host, each with Dask and the model."""
 
-    def __init__(self, cores: int) -> None:
+    def __init__(self, cores: int, module: str) -> None:
         resource_tracker.ensure_running()
+        context = multiprocessing.get_context("spawn")
+        self._untidy = context.Value("b", 0)
         pool = concurrent.futures.ProcessPoolExecutor(
-            cores,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=dask.multiprocessing.initialize_worker_process,
+            cores, mp_context=context, initializer=_begin_process, initargs=(module, self._untidy)
         )
         concurrent.futures.wait([pool.submit(abs, 0) for _ in range(cores)])
         super().__init__(pool, cores, partial(dask.multiprocessing.get, func_dumps=dumps))
         self._broken = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        """Have a batch of subtasks run, and look for threads that they leave."""
+        return super().submit(_watched, fn, *args, **kwargs)
 
     def compute(self, computation: Any, cancel: Cancel) -> Any:
         """The result; raises what the computation raises, `BrokenExecutor` if one of the processes has died."""
@@ -184,5 +192,32 @@ class Processes(Pooled):
             raise packed.unpacked() from None
 
     def settle(self, seconds: float) -> bool:
-        """A pool that has lost a process is of no more use."""
-        return super().settle(seconds) and not self._broken
+        """A pool that has lost a process, or has threads of earlier subtasks, is of no more use."""
+        settled = super().settle(seconds)
+        if self._untidy.value:
+            with suppress(OSError):
+                os.write(2, told(["in a process of its scheduler"]).encode())
+        return settled and not self._broken and not self._untidy.value
+
+
+class _Process:
+    """What a process of the pool knows of itself."""
+
+    threads: LeftThreads
+    untidy: Any
+
+
+def _begin_process(module: str, untidy: Any) -> None:
+    dask.multiprocessing.initialize_worker_process()  # type: ignore[no-untyped-call]
+    with suppress(Exception):  # the subtasks will tell
+        importlib.import_module(module)
+    _Process.threads, _Process.untidy = LeftThreads(), untidy
+
+
+def _watched(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Run a batch of subtasks in a process of the pool."""
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        if _Process.threads.left():
+            _Process.untidy.value = 1

@@ -113,7 +113,7 @@ def _source(directory: str, name: str, file: str) -> Source:
     shown = _shown(name)
     how: dict[str, Any] = {"name": shown, "module": name, "directory": directory, "summary": summary}
     if name.startswith("_"):
-        return Source(**how, fault="what begins with an underscore is no model; rename the file", helper=True)
+        return Source(**how, fault=f"{shown} begins with an underscore, so that it is no model; rename it", helper=True)
     if not is_model and fault is None:
         what = f"{shown}/{_INIT}" if os.path.basename(file) == _INIT else f"{shown}.py"
         return Source(**how, fault=f"{what} has no {_TASK} at its top level", helper=True)

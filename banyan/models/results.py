@@ -92,9 +92,9 @@ class _Conversion:
             raise BadResult(f"{place}: the result has more than {self._most} values")
         if value is None or value is True or value is False:
             return value
-        for kind, convert in _SCALARS.items():
-            if _is(value, kind):
-                return convert(value, place)
+        convert = _SCALARS.get(type(value)) or next((each for kind, each in _SCALARS.items() if _is(value, kind)), None)
+        if convert is not None:
+            return convert(value, place)
         inner = self._container(value)
         if inner is None:
             raise BadResult(f"{place}: a value of type {type(value).__name__} cannot be kept as JSON{_hint(value)}")

@@ -88,6 +88,7 @@ class _Beginning:
         for id in self._broken(ended):
             self._refused[id] = self._refusal(id)
         self._roots = {id: task for id, task in ended.items() if id not in self._refused}
+        self._refuse_lost_inputs()
         if self._options.changes.fields:
             self._change_fields()
 
@@ -110,6 +111,24 @@ class _Beginning:
             return IllegalTransition({"without": f"{text} it run without them"})
         reason = f"its parent {parents[0]} did not end as it needs; retry that one first"
         return IllegalTransition({"state": f"task {id} cannot be retried: {reason}"})
+
+    def _refuse_lost_inputs(self) -> None:
+        """Refuse tasks that take the result of a deleted parent; one to do `without` is not asked for it any more."""
+        for id, refs in self._lost_inputs(self._roots).items():
+            spared = {name: ref for name, ref in refs.items() if ref["task"] in self._options.without}
+            if len(spared) < len(refs):
+                self._refused[id] = _lost_input(id, {n: ref for n, ref in refs.items() if n not in spared})
+                del self._roots[id]
+                continue
+            left = self._storage.tasks.input_refs([id], self._session)[id]
+            self._fields[id] = {"input_refs": {n: ref for n, ref in left.items() if n not in spared} or None}
+
+    def _lost_inputs(self, tasks: Iterable[ObjectId]) -> dict[ObjectId, Document]:
+        """Those inputs of tasks that are results of tasks which are there no more."""
+        refs = self._storage.tasks.input_refs(tasks, self._session)
+        there = self._load({ref["task"] for each in refs.values() for ref in each.values()}) if refs else {}
+        lost = {id: {n: r for n, r in each.items() if r["task"] not in there} for id, each in refs.items()}
+        return {id: each for id, each in lost.items() if each}
 
     def _missing(self, ids: Sequence[ObjectId]) -> list[ObjectId]:
         there = self._load(ids)
@@ -155,7 +174,8 @@ class _Beginning:
         documents = self._storage.tasks.documents(self._roots, session=self._session)
         for id in list(self._roots):
             try:
-                self._fields[id] = with_class(self._context, documents[id], self._options.changes)
+                kept = {**documents[id], **self._fields.get(id, {})}
+                self._fields[id] = self._fields.get(id, {}) | with_class(self._context, kept, self._options.changes)
             except BanyanError as error:
                 self._refused[id] = error
                 del self._roots[id]
@@ -240,6 +260,8 @@ class _Beginning:
         for id in broken.keys() & run.keys():
             if self._missing([broken[id]]):
                 raise self._refusal(id)
+        for id, refs in self._lost_inputs(run).items():
+            raise _lost_input(id, refs)
         self._blame({id: parent for id, parent in broken.items() if id in cancelled}, cancelled)
         back = run | {id: task for id, task in cancelled.items() if id not in broken}
         for id in back:
@@ -283,6 +305,13 @@ class _Beginning:
 
 
 _BY_USER = "its user cancelled it"
+
+
+def _lost_input(id: ObjectId, refs: Mapping[str, Any]) -> IllegalTransition:
+    name, parent = next((name, ref["task"]) for name, ref in refs.items())
+    text = f"task {id} takes its input {name!r} from the result of {parent}, which was deleted"
+    how = f"retry it with 'without': [\"{parent}\"] and give that input in 'inputs'"
+    return IllegalTransition({"without": f"{text}; {how}"})
 
 
 def has_begun(task: Task) -> bool:

@@ -10,13 +10,20 @@ from banyan.domain.transitions import MAX_LOSSES
 from banyan.queue.actor import Actor
 from banyan.queue.context import Context
 from banyan.queue.reasons import how_it_stands, name_of, readable, reason
+from banyan.wire import format_size
 
 Document = dict[str, Any]
 
 MAX_CHAIN = 2000
 """So many parents are followed, one query each."""
 
-_LINK = ("name", "state", "owner", "exit_status", "cancelled_by", "abandoned_count")
+_LINK = (
+    *("name", "state", "owner", "exit_status", "cancelled_by", "abandoned_count"),
+    *("requested_resources", "timeout"),
+)
+_OUT_OF_MEMORY = "out of memory"
+_TIMED_OUT = "timed out"
+
 _TAIL_LINES = 10
 _TAIL_WIDTH = 500
 
@@ -30,7 +37,7 @@ def ended(context: Context, task: Document, asking: Actor | None) -> Iterable[Do
     elif task.get("exit_status") == SUCCESS:
         yield reason("ended", f"it has ended: {SUCCESS}")
     else:
-        yield reason("ended", _failed(task), **_attempt(context, task))
+        yield reason("ended", _failed(task), **_attempt(context, task), help=_remedy(task))
 
 
 def _failed(task: Mapping[str, Any]) -> str:
@@ -38,6 +45,19 @@ def _failed(task: Mapping[str, Any]) -> str:
     if task.get("abandoned_count", 0) >= MAX_LOSSES:
         text += f"; it was lost {MAX_LOSSES} times, and is not tried again by itself"
     return text
+
+
+def _remedy(task: Mapping[str, Any]) -> str:
+    """What to do about a task that failed."""
+    again = f"banyan retry {task['_id']}"
+    memory = (task.get("requested_resources") or {}).get("memory")
+    if task.get("exit_status") == _OUT_OF_MEMORY and memory is not None:
+        more = f"{again} --set requested_resources.memory='{format_size(2 * memory)}'"
+        return f"it asked for {format_size(memory)} of memory; `{more}` runs it again with more"
+    if task.get("exit_status") == _TIMED_OUT and task.get("timeout") is not None:
+        more = f"{again} --set timeout={2 * task['timeout']:g}"
+        return f"its timeout is {task['timeout']:g} s; `{more}` runs it again with more"
+    return f"`{again}` runs it again"
 
 
 def _canceller(task: Mapping[str, Any]) -> str:
@@ -65,13 +85,17 @@ def _cancelled_for_a_parent(context: Context, task: Document, asking: Actor | No
     root, before_root = chain[-1], chain[-2] if len(chain) > 1 else task
     text = f"it was cancelled because {_root_text(root, asking)}"
     if before_root is not task:
-        others = {0: "", 1: " and another task"}.get(len(chain) - 2, f" and {len(chain) - 2} others")
-        text += f", which cancelled its parent {name_of(links[0])}{others} before it"
+        others = len(chain) - 2
+        more = {0: " was", 1: " and another task before that were"}.get(others, f" and {others} before that were")
+        text += f"; its parent {name_of(links[0])}{more} cancelled for the same reason"
     elif root.get("missing"):
         text += f"; a retry with 'without': [\"{root['_id']}\"] does without it"
+    details: Document = {}
     if root.get("state") == State.TERMINATED and readable(root, asking):
         links[-1] |= _attempt(context, root)
-    return reason("cancelled", text, root=links[-1], chain=[*reversed(links), _link(task, asking)])
+        if root.get("exit_status") != SUCCESS:
+            details["help"] = f"{_remedy(root)}, and what was cancelled for its sake"
+    return reason("cancelled", text, root=links[-1], chain=[*reversed(links), _link(task, asking)], **details)
 
 
 def _chain(context: Context, task: Document) -> Sequence[Document]:

@@ -59,9 +59,9 @@ def model(context: Context, name: str) -> Document:
 
 
 def helpers(context: Context) -> list[Document]:
-    """What this server finds beside its models that is none, with the reason."""
-    found = context.models.sources()
-    return [{"name": name, "fault": found[name].fault} for name in sorted(found) if found[name].helper]
+    """What this server finds beside its models that is none, with the reason; nothing whose name says so itself."""
+    found = {name: each for name, each in context.models.sources().items() if each.helper and name[0] != "_"}
+    return [{"name": name, "fault": found[name].fault} for name in sorted(found)]
 
 
 def defaults(context: Context, name: str) -> tuple[Document, str]:

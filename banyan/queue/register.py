@@ -13,6 +13,7 @@ from banyan.errors import Conflict, Forbidden, Invalid, NotFound
 from banyan.queue.actor import Actor
 from banyan.queue.context import Context
 from banyan.queue.report import lose
+from banyan.spelling import unknown
 from banyan.storage.disk import shared_root
 from banyan.storage.tasks import new_revision
 from banyan.storage.workers import ACTIVE, ALIVE, DRAINING, GONE, QUARANTINED
@@ -38,6 +39,7 @@ def register(context: Context, document: Document, actor: Actor) -> Document:
     stored = {"_id": ObjectId(), **document, "owner": actor.name, "state": ACTIVE}
     if document.get("place") is not None:
         stored["place"] = f"{actor.name}/{document['place']}"  # nobody is told of another one's
+    stored["lease_seconds"] = context.settings.leases.lost_after
     stored["files_root"] = None if root is None else asdict(root)
     stored |= {"last_seen": now, "_created": now, "_updated": now, "_etag": new_revision()}
     if old is not None:
@@ -54,7 +56,19 @@ def register(context: Context, document: Document, actor: Actor) -> Document:
         "lease_seconds": context.settings.leases.lost_after,
         "heartbeat_seconds": context.settings.leases.heartbeat,
         "files": "upload" if root is None else "shared",
-    }
+    } | ({"notes": notes} if (notes := _notes(context, stored)) else {})
+
+
+def _notes(context: Context, worker: Document) -> list[str]:
+    """What the worker's log should say: queues that it serves and that are not there, or not yet."""
+    if not worker.get("queues"):
+        return []
+    known = context.storage.queues.names()
+    return [
+        f"{unknown('queue', name, known)}; this worker serves it once an administrator has made it"
+        for name in worker["queues"]
+        if name not in known
+    ]
 
 
 def _replaced(context: Context, worker: ObjectId, actor: Actor) -> Document:

@@ -160,8 +160,8 @@ def _announce_room(context: Context, queues: set[str]) -> None:
     """Wake a claim for each class of those queues that run only so many tasks at once, and may have room now."""
     limited = {name for name, queue in context.storage.queues.all().items() if queue.get("max_running") is not None}
     if limited & queues:
-        heads = [head for head in context.storage.tasks.class_heads() if head["queue"] in limited & queues]
-        context.hub.work({head["class_key"]: 1 for head in heads})
+        heads = context.heads.current(context.storage.tasks.class_heads)
+        context.hub.work({key: 1 for key, head in heads.items() if head["queue"] in limited & queues})
 
 
 def shown(change: Change, record: Document) -> Change:

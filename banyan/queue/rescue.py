@@ -132,7 +132,7 @@ def _due(state: State) -> Due | None:
 
 
 def expire_leases(context: Context) -> None:
-    """End what workers hold that were silent for longer than `leases.lost_after`.
+    """End what workers hold that were silent for longer than `leases.lost_after`, and than they were told they may be.
 
     After an outage of all servers or of MongoDB every lease starts anew.
     """
@@ -142,7 +142,7 @@ def expire_leases(context: Context) -> None:
     before = now - lost_after
     if since > before:
         return
-    silent = context.storage.workers.silent_since(before)
+    silent = context.storage.workers.silent_since(before, now)
     lost = [each for each in silent if context.storage.workers.move(each, LOST, now, only_silent_since=before)]
     for worker in lost:
         count = lose_held(context, worker)

@@ -145,7 +145,8 @@ def _ask_models(
     refused: dict[ObjectId, BanyanError] = {}
     documents = {}
     for id, document in context.storage.tasks.documents(tasks).items():
-        after = {**document, **options.changes.fields}
+        refs = {n: ref for n, ref in (document.get("input_refs") or {}).items() if ref["task"] not in options.without}
+        after = {**document, "input_refs": refs, **options.changes.fields}
         if faults := options.changes.check(after):
             refused[id] = Invalid(faults)
         else:

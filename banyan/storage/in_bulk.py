@@ -19,6 +19,8 @@ MANY = 8
 UPDATE_BYTES = 1 << 20
 """So large one update is at most, unless a single document asks for more."""
 
+_MOST = 1000
+"""Each document looks for its values among all of the update's, so the cost is the square of this."""
 _WTIMEOUT = 64
 _BY_ID = {"_id": 1}
 
@@ -69,6 +71,8 @@ def _operations(writes: Sequence[Write]) -> Iterator[UpdateOne | UpdateMany]:
     for group in groups.values():
         if len(group) < MANY:
             yield from map(_one, group)
+        elif all(write.fields == group[0].fields for write in group):
+            yield _alike(group)
         else:
             yield from _together(group)
 
@@ -79,10 +83,18 @@ def _one(write: Write) -> UpdateOne:
     return UpdateOne({"_id": write.id, name: value}, {"$set": write.fields, **cleared})
 
 
+def _alike(group: Sequence[Write]) -> UpdateMany:
+    """One update for writes that set the same values under the same guard."""
+    name, value = group[0].guard
+    cleared = {"$unset": dict.fromkeys(group[0].cleared, 1)} if group[0].cleared else {}
+    where = {"_id": {"$in": [write.id for write in group]}, name: value}
+    return UpdateMany(where, {"$set": group[0].fields, **cleared}, hint=_BY_ID)
+
+
 def _together(group: Sequence[Write]) -> Iterator[UpdateMany]:
     """Updates for writes with the same guard, which clear the same fields."""
     values = bson.encode({"$literal": [write.fields for write in group]})
-    if len(values) > UPDATE_BYTES and len(group) > 1:
+    if len(group) > 1 and (len(values) > UPDATE_BYTES or len(group) > _MOST):
         half = len(group) // 2
         yield from _together(group[:half])
         yield from _together(group[half:])

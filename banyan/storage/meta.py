@@ -10,6 +10,7 @@ from bson import ObjectId
 from pymongo import ReturnDocument
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
 
 
 class MetaStore:
@@ -55,6 +56,20 @@ class MetaStore:
             if written is not None:
                 return since
         return now
+
+    def settings(self) -> dict[str, Any] | None:
+        """The settings that all servers share, and the servers; None in a new database."""
+        return self._meta.find_one({"_id": "settings"})
+
+    def write_settings(self, revision: int, content: dict[str, Any]) -> bool:
+        """Write them if they still have this revision (0: there are none); false if somebody else was first."""
+        change = {"$set": {**content, "revision": revision + 1}}
+        guard = {"_id": "settings", **({"revision": revision} if revision else {"revision": {"$exists": False}})}
+        try:
+            done = self._meta.update_one(guard, change, upsert=revision == 0)
+        except DuplicateKeyError:
+            return False
+        return done.matched_count > 0 or done.upserted_id is not None
 
     def catch_up(self) -> None:
         """Let reads that follow show all that was ever acknowledged: those of a new primary may be behind at first.

@@ -149,6 +149,12 @@ class TaskStore:
         found = plain(by_ids(self._tasks, executions, ["execution", *fields], session))
         return {each["execution"]: each for each in found if each.get("execution") == executions[each["_id"]]}
 
+    def input_refs(self, ids: Iterable[ObjectId], session: Session = None) -> dict[ObjectId, Document]:
+        """The inputs that tasks take from results of others, as `{name: {"task": id}}`; only those that have some."""
+        wanted = {"_id": {"$in": list(ids)}, "input_refs": {"$exists": True}}
+        found = plain(self._tasks.find(wanted, {"input_refs": 1}, session=session))
+        return {d["_id"]: d["input_refs"] for d in found if d["input_refs"]}
+
     def commit(self, changes: Sequence[tuple[Task, Change]], now: datetime, session: Session = None) -> set[ObjectId]:
         """Write each change if its task is still as it was read; the ids of those that were written.
 

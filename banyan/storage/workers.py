@@ -1,7 +1,7 @@
 """The collection `workers`: who registered, since when each is silent, and which claim it waits in."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
@@ -87,10 +87,14 @@ class WorkerStore:
         where = {"_id": {"$ne": but}, "state": {"$in": list(ALIVE)}, "waiting_seconds": {"$gt": seconds}}
         return list(self._heard.find(where, {"waiting_seconds": 1}))
 
-    def silent_since(self, before: datetime) -> list[ObjectId]:
-        """Workers that count as alive and were last heard of before `before`."""
+    def silent_since(self, before: datetime, now: datetime | None = None) -> list[ObjectId]:
+        """Workers that count as alive and were last heard of before `before`.
+
+        With `now`, those are left out whose own lease (`lease_seconds`, as they were told) has not ended yet.
+        """
         where = {"state": {"$in": list(ALIVE)}, "last_seen": {"$lt": before}}
-        return [d["_id"] for d in self._workers.find(where, {"_id": 1})]
+        found = self._workers.find(where, {"last_seen": 1, "lease_seconds": 1})
+        return [each["_id"] for each in found if now is None or _lease_ended(each, now)]
 
     def move(self, worker: ObjectId, to: str, now: datetime, only_silent_since: datetime | None = None) -> bool:
         """Change the state of a living worker; False if it is lost or gone already, or was heard of meanwhile."""
@@ -141,3 +145,7 @@ class WorkerStore:
         fields = {"state": ACTIVE, "_updated": now, "drain_told": None}
         update: Document = {"$set": fields, "$unset": {"quarantine": 1}}
         return self._workers.update_one(over, update).matched_count == 1
+
+
+def _lease_ended(worker: Document, now: datetime) -> bool:
+    return bool(now - worker["last_seen"] > timedelta(seconds=worker.get("lease_seconds") or 0))

@@ -136,6 +136,15 @@ def test_edges_are_read_in_pages(edges: EdgeStore) -> None:
     assert read == mine[4:]
 
 
+def test_edges_that_are_not_settled_are_found_by_their_children(edges: EdgeStore) -> None:
+    child, other = ObjectId(), ObjectId()
+    made = [Edge(parent=ObjectId(), child=each) for each in (child, child, child, other)]
+    edges.insert(made)
+    edges.settle(made[:1], True)
+    assert {edge.id for edge in edges.pending([child], 10)} == {edge.id for edge in made[1:3]}
+    assert len(edges.pending([child, other], 2)) == 2
+
+
 def test_children_with_few_parents_are_counted_and_those_with_many_left_out(edges: EdgeStore) -> None:
     fewest, none, many, last = sorted(ObjectId() for _ in range(4))
     number = {fewest: 1, none: 0, many: FEW, last: 2}
@@ -168,6 +177,13 @@ def test_an_ended_attempt_never_changes(executions: ExecutionStore) -> None:
     assert executions.load([attempt]) == before
 
 
+def test_the_latest_attempt_of_a_task_is_found(executions: ExecutionStore) -> None:
+    task = ObjectId()
+    assert executions.last_of(task) is None
+    executions.begin([{"_id": ObjectId(), "task": task, "attempt": number} for number in (1, 3, 2)])
+    assert (executions.last_of(task) or {})["attempt"] == 3
+
+
 def test_an_attempt_that_never_started_leaves_no_trace(executions: ExecutionStore) -> None:
     attempt = ObjectId()
     executions.begin([{"_id": attempt, "task": ObjectId()}])
@@ -196,6 +212,13 @@ def test_a_worker_that_was_heard_of_meanwhile_is_not_lost(workers: WorkerStore) 
     workers.renew(id, NOW + timedelta(seconds=10))
     assert not workers.move(id, LOST, NOW, only_silent_since=before)
     assert workers.silent_since(before) == []
+
+
+def test_of_workers_that_are_lost_or_gone_those_heard_of_last_come_first(workers: WorkerStore) -> None:
+    ids = [register(workers, NOW + timedelta(seconds=seconds)) for seconds in (1, 3, 2, 4)]
+    for id, state in zip(ids, (LOST, GONE, LOST, DRAINING), strict=True):
+        assert workers.move(id, state, NOW)
+    assert [worker["_id"] for worker in workers.latest_lost(2)] == [ids[1], ids[2]]
 
 
 def test_a_draining_worker_can_become_active_again(workers: WorkerStore) -> None:

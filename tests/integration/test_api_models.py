@@ -80,7 +80,7 @@ def test_a_model_that_the_server_does_not_have_is_accepted_unchecked(provider: A
         ("latin", "latin.py"),
         ("plant", "the directory plant has no __init__.py with a function task(spec, cancel)"),
         ("parts", "parts.py has no function task(spec, cancel) at its top level"),
-        ("_hidden", "what begins with an underscore is no model; rename the file"),
+        ("_hidden", "_hidden begins with an underscore, so that it is no model; rename it"),
     ],
 )
 def test_a_model_that_the_server_finds_and_cannot_use_refuses_the_post(
@@ -105,7 +105,8 @@ def test_a_model_that_the_server_finds_and_cannot_use_refuses_the_post(
     assert (refused.status_code, told in refused.get_data(as_text=True)) == (422, True)
     shown = provider.get("/models").get_json()
     listed = {each["name"]: each.get("fault", "") for each in [*shown["_items"], *shown["helpers"]]}
-    assert listed[name].startswith(told)
+    assert listed.get(name, told).startswith(told)
+    assert (name in listed) == (name != "_hidden")
 
 
 def test_a_helper_of_the_server_does_not_hide_a_workers_model_of_that_name(

@@ -65,8 +65,8 @@ def test_a_grandchild_names_the_root_that_failed_its_exit_status_and_what_it_wro
     reason = first(context, d)
     assert reason["reason"] == "cancelled"
     assert reason["message"] == (
-        f"it was cancelled because a {a} failed: failure (exit code 3), which cancelled its parent c {c} and another "
-        "task before it"
+        f"it was cancelled because a {a} failed: failure (exit code 3); its parent c {c} and another task before that "
+        "were cancelled for the same reason"
     )
     root = reason["root"]
     assert (root["_id"], root["exit_status"], root["exit_code"]) == (a, "failure (exit code 3)", 3)
@@ -74,7 +74,8 @@ def test_a_grandchild_names_the_root_that_failed_its_exit_status_and_what_it_wro
     assert [(link["_id"], link["state"]) for link in reason["chain"]] == [
         *((a, "terminated"), (b, "cancelled"), (c, "cancelled"), (d, "cancelled")),
     ]
-    assert "which cancelled" not in first(context, b)["message"]
+    assert first(context, b)["message"] == f"it was cancelled because a {a} failed: failure (exit code 3)"
+    assert first(context, c)["message"].endswith(f"; its parent b {b} was cancelled for the same reason")
 
 
 def test_a_failed_task_shows_the_end_of_what_its_last_attempt_wrote(context: Context) -> None:
@@ -89,12 +90,32 @@ def test_a_failed_task_shows_the_end_of_what_its_last_attempt_wrote(context: Con
     )
 
 
+@pytest.mark.parametrize(
+    ("exit_status", "said"),
+    [
+        ("failure (SIGSEGV)", "`banyan retry {}` runs it again"),
+        ("out of memory", "`banyan retry {} --set requested_resources.memory='2.00 GiB'` runs it again with more"),
+        ("timed out", "`banyan retry {} --set timeout=120` runs it again with more"),
+    ],
+)
+def test_what_helps_a_task_that_failed_is_said_and_below_it_too(context: Context, exit_status: str, said: str) -> None:
+    (id,) = post(context, task(timeout=60.0, requested_resources={"cores": 1, "memory": 2**30}))
+    (child,) = post(context, task(dependencies=after(id)))
+    worker = SimulatedWorker(context, resources={"cores": 1, "memory": 2**32})
+    worker.claim()
+    worker.end(exit_status)
+    assert said.format(id) in first(context, id)["help"]
+    assert first(context, child)["help"] == f"{first(context, id)['help']}, and what was cancelled for its sake"
+
+
 def test_a_cancelled_chain_begins_with_whoever_cancelled_or_with_a_task_that_is_gone(context: Context) -> None:
     (a,) = post(context, task(name="a", hold=True))
     (b,) = post(context, task(name="b", dependencies=after(a)))
     (c,) = post(context, task(name="c", dependencies=after(b)))
     cancel(context, [a], {"user": "carol"})
-    assert first(context, c)["message"].startswith(f"it was cancelled because a {a} was cancelled by carol, which")
+    assert first(context, c)["message"].startswith(
+        f"it was cancelled because a {a} was cancelled by carol; its parent b {b} was"
+    )
     context.storage.db["tasks"].delete_one({"_id": a})
     reason = first(context, c)
     assert f"because task {a}, which has been deleted, did not end as it needs" in reason["message"]
@@ -404,6 +425,15 @@ def test_each_way_in_which_workers_keep_tasks_waiting_is_counted(context: Contex
     assert counts(answer) == {"no_worker": 2}
     (shown,) = answer["workers"]
     assert (shown["state"], shown["silent"], shown["cores"]["free"]) == ("lost", True, 0)
+
+
+def test_a_worker_is_told_of_queues_that_are_not_there_when_it_registers(worker: Api) -> None:
+    body = {"name": "w", "resources": {"cores": 1}, "queues": ["default", "defualt"]}
+    answer = worker.post("/workers", body)
+    (note,) = answer.get_json()["notes"]
+    assert (answer.status_code, note.partition(";")[0]) == (201, "there is no queue 'defualt'")
+    assert "did you mean 'default'?" in note
+    assert "notes" not in worker.post("/workers", body | {"queues": ["default"]}).get_json()
 
 
 def test_a_worker_that_serves_a_queue_which_is_not_there_says_so(context: Context) -> None:

@@ -140,3 +140,15 @@ def test_what_the_driver_has_repeated_already_is_not_repeated(documents: Collect
     with pytest.raises(AutoReconnect):
         change(recorded, written(filled(documents, MANY - 1)))
     assert len(recorded.sent) == 1
+
+
+def test_equal_changes_are_one_plain_update_and_guarded_as_strictly(documents: Collection[Document]) -> None:
+    ids = filled(documents, 5 * MANY, gone=1)
+    documents.update_one({"_id": ids[0]}, {"$set": {"_etag": "another"}})
+    fields = {"_etag": "new", "odd": {"$ref": 1, "a.b": [None]}}
+    writes = [Write(id=id, guard=("_etag", "old"), fields=fields, cleared=("gone",)) for id in ids]
+    recorded = Recorded(documents)
+    assert change(recorded, writes) == len(ids) - 1
+    assert recorded.sent == [[UpdateMany]]
+    assert documents.find_one({"_id": ids[0]}) == {"_id": ids[0], "_etag": "another", "gone": 1}
+    assert documents.find_one({"_id": ids[1]}) == {"_id": ids[1], **fields}

@@ -51,6 +51,18 @@ def mine(provider: Api) -> str:
 Request = tuple[str, str, Any]
 
 
+def of_one_that_is_steered(id: str, mine: str) -> Iterator[Request]:
+    for act in ("cancel", "retry"):
+        yield "POST", f"/tasks/{id}/{act}", None
+        yield "POST", f"/tasks/{id}/{act}", {}
+        for dry_run in (False, True):
+            yield "POST", f"/tasks/{act}", {"ids": [id], "dry_run": dry_run}
+            yield "POST", f"/tasks/{act}", {"where": {"_id": id}, "dry_run": dry_run}
+        yield "POST", f"/tasks/{act}", {"ids": [mine, id], "dry_run": True}
+    yield "POST", f"/tasks/{id}/retry", {"downstream": "rerun", "without": [mine], "priority": 3}
+    yield "POST", f"/tasks/{mine}/retry", {"downstream": "rerun", "without": [id]}
+
+
 def of_a_task(id: str, mine: str) -> Iterator[Request]:
     """Requests that name a task, `id`, in every way that a provider can."""
     for path in ("", "/execution_history", "/stdout", "/stderr", "/files/", "/files/a", "/explain", "?embedded={}"):
@@ -73,9 +85,7 @@ def of_a_task(id: str, mine: str) -> Iterator[Request]:
     yield "PATCH", f"/tasks/{id}", {"state": "running", "update_execution_data": {"worker": mine}}
     yield "POST", f"/tasks/{id}/update_execution_data", {"token": "x" * 40}
     yield "DELETE", f"/tasks/{id}", None
-    for act in ("cancel", "retry"):
-        yield "POST", f"/tasks/{id}/{act}", None
-        yield "POST", f"/tasks/{id}/{act}", {}
+    yield from of_one_that_is_steered(id, mine)
     for act in ("add_continuations", "remove_continuations"):
         for method in ("POST", "PATCH"):
             yield method, f"/tasks/{id}/{act}", [mine]

@@ -6,7 +6,15 @@ from typing import Any, ClassVar
 from bson import ObjectId
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from banyan.domain.continuations import Edge, satisfied
 from banyan.domain.task import LIVE, Task
@@ -22,6 +30,7 @@ from banyan.queue.update import Update, update
 from tests.support.queue import ALICE, SimulatedWorker, post, task
 
 ENDS = ["success", "failure (exit code 1)", "timed out", "failure (worker: disk full)"]
+CONDITIONS = st.sampled_from(["success", "failure", "any"])
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -30,7 +39,6 @@ class QueueMachine(RuleBasedStateMachine):
     context: ClassVar[Context]
     ids = Bundle("ids")
 
-    @initialize()
     def begin(self) -> None:
         for name in ("tasks", "continuations", "executions", "workers"):
             self.context.storage.db[name].delete_many({})
@@ -42,12 +50,15 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(
         target=ids,
-        parents=st.lists(st.tuples(ids, st.sampled_from(["success", "failure", "any"])), max_size=3),
+        parents=st.lists(st.tuples(ids, CONDITIONS), max_size=3),
         group=st.booleans(),
         hold=st.booleans(),
         retries=st.integers(0, 2),
     )
     def submit(self, parents: list[tuple[ObjectId, str]], group: bool, hold: bool, retries: int) -> ObjectId:
+        return self.add(parents, group, hold, retries)
+
+    def add(self, parents: list[tuple[ObjectId, str]], group: bool, hold: bool, retries: int) -> ObjectId:
         needs = {parent: on for parent, on in dict(parents).items() if parent not in self.deleted}
         dependencies = [{"task": parent, "on": on} for parent, on in needs.items()]
         command = None if group else "true"
@@ -55,6 +66,15 @@ class QueueMachine(RuleBasedStateMachine):
         self.known.append(id)
         self.needs[id] = needs
         return id
+
+    @initialize(target=ids, edges=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), CONDITIONS), max_size=12))
+    def submit_a_graph(self, edges: list[tuple[int, int, str]]) -> Any:
+        self.begin()
+        made: list[ObjectId] = []
+        for number in range(7):
+            parents = [(made[parent], on) for parent, child, on in edges if parent < child == number]
+            made.append(self.add(parents, False, False, 0))
+        return multiple(*made)
 
     @rule(count=st.integers(1, 3))
     def claim(self, count: int) -> None:
@@ -75,8 +95,22 @@ class QueueMachine(RuleBasedStateMachine):
             execution = data.draw(st.sampled_from(sorted(self.worker.held)))
             self.worker.end(status, executions=[execution])
 
-    @rule(id=ids)
-    def delete(self, id: ObjectId) -> None:
+    @rule(count=st.integers(1, 3), status=st.sampled_from(ENDS))
+    def run(self, count: int, status: str) -> None:
+        """Claim and end, so that much has ended."""
+        self.take(count)
+        if self.worker.held:
+            self.worker.end(status)
+
+    def one_that_ended(self, data: Any) -> ObjectId | None:
+        """Any of the tasks that have ended, if there are some: others are seldom worth a retry or a deletion."""
+        ended = [each.id for each in self.context.storage.tasks.load(self.known).values() if each.ended]
+        return data.draw(st.sampled_from(sorted(ended))) if ended else None
+
+    @rule(data=st.data())
+    def delete(self, data: Any) -> None:
+        if (id := self.one_that_ended(data)) is None:
+            return
         found = self.context.storage.tasks.load([id])
         if delete(self.context, [id], many=2):
             self.deleted |= found
@@ -95,8 +129,10 @@ class QueueMachine(RuleBasedStateMachine):
     def cancel(self, id: ObjectId) -> None:
         cancel(self.context, [id], {"user": "alice"})
 
-    @rule(id=ids, downstream=st.sampled_from(Downstream), spare=st.booleans(), dry_run=st.booleans())
-    def retry(self, id: ObjectId, downstream: Downstream, spare: bool, dry_run: bool) -> None:
+    @rule(data=st.data(), downstream=st.sampled_from(Downstream), spare=st.booleans(), dry_run=st.booleans())
+    def retry(self, data: Any, downstream: Downstream, spare: bool, dry_run: bool) -> None:
+        if (id := self.one_that_ended(data)) is None:
+            return
         without = frozenset(self.deleted) if spare else frozenset()
         options = RetryOptions(downstream=downstream, without=without, dry_run=dry_run)
         with suppress(Invalid, NotFound):
@@ -143,6 +179,7 @@ class QueueMachine(RuleBasedStateMachine):
         for edge in self.context.storage.edges.of_children(self.known):
             edges_of[edge.child].append(edge)
         for id, edges in edges_of.items():
+            assert {edge.parent: edge.on for edge in edges} == self.needs[id], "an edge leaves with its child alone"
             unsettled = sum(not edge.settled for edge in edges)
             if tasks[id].state != "cancelled":
                 assert documents[id]["pending_dependency_count"] == unsettled

@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from bson import ObjectId
 
 from banyan.domain.resources import Resources
 from banyan.domain.roles import Role
@@ -20,9 +22,13 @@ from banyan.queue.register import leave
 from banyan.queue.report import Report, report
 from banyan.queue.rescue import rescue
 from banyan.queue.retry import retry
+from banyan.queue.retry_options import Downstream, RetryOptions
 from banyan.queue.submit import MAX_TASK_BYTES
 from banyan.queue.update import Update, update
+from tests.support.adding_up import faults
 from tests.support.queue import ALICE, SimulatedWorker, after, post, states, task
+
+KEEP = RetryOptions(downstream=Downstream.KEEP)
 
 
 class Meanwhile:
@@ -253,3 +259,83 @@ def test_a_worker_that_leaves_keeps_what_it_will_still_report(context: Context) 
     assert states(context, [done, lost]) == ["running", "available"]
     assert report(context, [Report(execution=finished, exit_status="success")]).accepted == [finished]
     assert states(context, [done]) == ["terminated"]
+
+
+def family(context: Context, worker: SimulatedWorker) -> tuple[ObjectId, ObjectId]:
+    """A parent and its child; both have run."""
+    (parent,) = post(context, task(priority=1))
+    (child,) = post(context, task(dependencies=after(parent)))
+    worker.run_all()
+    return parent, child
+
+
+def test_a_child_that_is_claimed_while_its_parent_is_retried_is_not_taken_back(context: Context) -> None:
+    (parent,) = post(context, task())
+    (child,) = post(context, task(dependencies=after(parent)))
+    worker = SimulatedWorker(context)
+    worker.claim()
+    worker.end()
+    edges = context.storage.edges
+    context.storage.edges = Meanwhile(edges, "pending_counts", worker.claim)  # type: ignore[assignment]
+    with pytest.raises(IllegalTransition, match=f"{child} is running already"):
+        retry(context, parent)
+    context.storage.edges = edges
+    assert states(context, [parent, child]) == ["terminated", "running"]
+    assert edges.waiting([child]) == set()
+
+
+@pytest.mark.parametrize(("end", "becomes"), [("success", "available"), ("failure (exit code 1)", "cancelled")])
+def test_a_parent_that_ends_while_its_kept_child_is_retried_is_not_waited_for_in_vain(
+    context: Context, end: str, becomes: str
+) -> None:
+    worker = SimulatedWorker(context)
+    parent, child = family(context, worker)
+    retry(context, parent, KEEP)
+    worker.claim()
+    edges = context.storage.edges
+    context.storage.edges = Meanwhile(edges, "outdated_to", lambda: worker.end(end))  # type: ignore[assignment]
+    with suppress(IllegalTransition):  # the parent may have failed already
+        retry(context, child)
+    context.storage.edges = edges
+    assert states(context, [parent, child]) in (["terminated", becomes], ["terminated", "terminated"])
+    worker.run_all()
+    assert faults(context) == []
+
+
+def test_a_parent_is_deleted_while_what_was_kept_is_retried(context: Context) -> None:
+    worker = SimulatedWorker(context)
+    parent, child = family(context, worker)
+    retry(context, parent, KEEP)
+    worker.claim()
+    worker.end("failure (exit code 1)")
+    edges = context.storage.edges
+    context.storage.edges = Meanwhile(edges, "outdated_to", lambda: delete(context, [parent]))  # type: ignore[assignment]
+    with pytest.raises(IllegalTransition, match=r"was deleted|did not end as it needs"):
+        retry(context, child)
+    context.storage.edges = edges
+    assert states(context, [child]) == ["terminated"]
+    assert faults(context) == []
+
+
+def test_a_parent_and_its_kept_child_that_are_retried_at_once_run_one_after_the_other(context: Context) -> None:
+    worker = SimulatedWorker(context)
+    for _ in range(10):
+        parent, child = family(context, worker)
+        start = threading.Barrier(2)
+
+        def act(id: ObjectId, start: threading.Barrier = start) -> None:
+            start.wait()
+            with suppress(IllegalTransition):
+                retry(context, id, KEEP)
+
+        threads = [threading.Thread(target=act, args=(id,)) for id in (parent, child)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        now = states(context, [parent, child])
+        assert now in (["available", "inactive"], ["available", "available"], ["terminated", "available"]), now
+        outdated = [edge.outdated for edge in context.storage.edges.of_children([child])]
+        assert outdated == [False], "the child waits, or began before the parent did"
+        worker.run_all()
+        assert faults(context) == []

@@ -1,12 +1,14 @@
 """What servers mend by themselves, whoever left it, and however many of them do so at once."""
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from bson import ObjectId
 
+from banyan.config import Leases
 from banyan.domain.continuations import Edge
 from banyan.queue.audit import Audit
 from banyan.queue.claim import claim
@@ -90,6 +92,21 @@ def test_with_the_default_settings_a_silent_workers_task_is_available_within_a_m
         assert clock.seconds - begun <= 60 - between
     assert clock.seconds - begun >= context.settings.leases.lost_after
     assert context.storage.tasks.load([id])[id].retry_count == 0
+
+
+def test_a_worker_keeps_the_lease_that_it_was_told_when_leases_become_shorter(context: Context, clock: Ahead) -> None:
+    (id,) = post(context, task())
+    SimulatedWorker(context).claim()
+    leases = Leases(lost_after=6, heartbeat=2)
+    shorter = replace(context, settings=context.settings.model_copy(update={"leases": leases}))
+    for seconds in (0, *[1] * 44):
+        clock.seconds += seconds
+        expire_leases(shorter)
+        assert states(context, [id]) == ["running"], clock.seconds
+    for _ in range(3):
+        clock.seconds += 1
+        expire_leases(shorter)
+    assert states(context, [id]) == ["available"]
 
 
 def test_a_claim_that_is_recorded_twice_is_recorded_once(context: Context) -> None:

@@ -344,6 +344,37 @@ def test_it_can_do_without_deleted_parents_of_its_own_alone(
     assert states(context, [id]) == ["terminated"]
 
 
+def test_a_task_that_took_a_result_of_a_deleted_parent_gets_that_input_in_another_way(context: Context) -> None:
+    worker = SimulatedWorker(context, capabilities=("shell", "model:m"))
+    (parent,) = post(context, task())
+    refs = {"x": {"task": parent}}
+    (child,) = post(context, task(command=None, model="m", input_refs=refs, inputs={"y": 1}))
+    (last,) = post(context, task(dependencies=after(child)))
+    worker.claim()
+    worker.end(result=5)
+    worker.run_all()
+    delete(context, [parent])
+    with pytest.raises(IllegalTransition, match=f"its input 'x' from the result of {parent}, which was deleted"):
+        retry(context, child, options("rerun"))
+    assert states(context, [child, last]) == ["terminated", "terminated"]
+    instead = options("rerun", without=frozenset([parent]), changes=changes(inputs={"x": 6, "y": 1}))
+    retry(context, child, instead)
+    (grant,) = worker.claim().tasks
+    assert (grant["_id"], grant["inputs"], "input_error" in grant) == (child, {"x": 6, "y": 1}, False)
+
+
+def test_what_comes_after_is_not_run_again_without_the_result_that_it_took(context: Context) -> None:
+    worker = SimulatedWorker(context, capabilities=("shell", "model:m"))
+    gone, root = post(context, task(), task())
+    refs = {"x": {"task": gone}}
+    (child,) = post(context, task(command=None, model="m", input_refs=refs, dependencies=after(root)))
+    worker.run_all()
+    delete(context, [gone])
+    with pytest.raises(IllegalTransition, match=f"task {child} takes its input 'x'"):
+        retry(context, root, options("rerun"))
+    assert states(context, [root, child]) == ["terminated", "terminated"]
+
+
 def test_how_a_kept_child_stands_to_a_parent_that_is_deleted_later(context: Context, worker: SimulatedWorker) -> None:
     for end, allowed in (("success", True), (FAILED, False)):
         (parent,) = post(context, task())

@@ -13,6 +13,7 @@ import requests
 from pymongo import MongoClient
 
 from tests.support.server import Server, running
+from tests.support.tls import Authority
 from tests.support.waiting import eventually
 
 RESOURCES = {"cores": 1, "memory": 2**30}
@@ -71,6 +72,20 @@ def test_connections_without_a_whole_request_hold_nobody_up(server: Server, sent
         connected(stack, server, 300, sent)
         assert [ask(server) for _ in range(10)] == [200] * 10
     assert ask(server) == 200
+
+
+def test_handshakes_that_do_not_go_on_hold_nobody_up(mongo_uri: str, database_name: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    shown = authority.vouch("server")
+    tls = {"BANYAN_TLS__CERTIFICATE": str(shown.certificate), "BANYAN_TLS__KEY": str(shown.key)}
+    with running(mongo_uri, database_name, tmp_path, authority.trust, **FEW, **tls) as secured, ExitStack() as stack:
+        for sent in (b"", b"\x16\x03\x01\x02\x00\x01", HALF):
+            connected(stack, secured, 100, sent)
+        text = "x" * 300_000  # several records of TLS
+        with secured.client("user") as client:
+            ids = [client.submit({"command": "true", "metadata": {"text": text}})["_id"] for _ in range(3)]
+            assert [client.task(id)["metadata"]["text"] for id in ids] == [text] * 3
+        assert "Traceback" not in secured.log.read_text()
 
 
 def test_bodies_that_do_not_come_hold_nobody_up_even_with_a_good_token(server: Server) -> None:

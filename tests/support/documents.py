@@ -104,6 +104,14 @@ def _input_refs() -> Values:
     return st.builds(dict, task=_IDS) | st.builds(dict, task=_IDS, result=_TEXT | st.none())
 
 
+_WAITING: Values = st.builds(
+    dict,
+    turn=st.floats(0, 1e9),
+    seconds=st.floats(0, 1e3),
+    tasks=st.lists(st.tuples(st.integers(-10, 10), st.integers(1, 1000), _TEXT).map(list), max_size=3),
+)
+
+
 def _checked(rules: Mapping[str, Any]) -> Values:
     pattern = rules.get("regex")
     text = _TEXT.filter(lambda text: len(text) >= rules.get("minlength", 0))
@@ -118,6 +126,8 @@ def _checked(rules: Mapping[str, Any]) -> Values:
         "grid": st.dictionaries(_NAME, st.lists(json_values, min_size=1, max_size=3), min_size=1, max_size=3),
         "points": st.lists(st.dictionaries(_NAME, json_values, max_size=3), min_size=1, max_size=3),
         "ranges": st.dictionaries(_NAME, _RANGES, min_size=1, max_size=3),
+        "names_to_turns": st.dictionaries(_NAME, st.floats(0, 1e9), max_size=3),
+        "waiting": st.dictionaries(_NAME, _WAITING, max_size=3),
         "names_to_amounts": st.dictionaries(_NAME, st.integers(0, 10**9) | st.floats(0, 1e9), max_size=3),
     }
     return kinds[rules["check_with"]]

@@ -234,7 +234,7 @@ def test_explain_shows_the_chain_and_what_the_root_wrote(serve: Serve, capsys: p
     root = {"_id": OTHER, "name": "a", "state": "terminated", "exit_status": "failure (exit code 3)"}
     root |= {"stderr_tail": "one\n[bold]boom"}
     chain = [root, {"_id": "7" * 24, "missing": True}, {"_id": TASK, "name": "c", "state": "cancelled"}]
-    reason = {"reason": "cancelled", "message": "it was cancelled", "root": root, "chain": chain}
+    reason = {"reason": "cancelled", "message": "it was cancelled", "root": root, "chain": chain, "help": "try again"}
     serve(Said(200, {"state": "cancelled", "summary": "it was cancelled", "reasons": [reason]}))
     assert run(["explain", TASK]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
@@ -249,6 +249,8 @@ def test_explain_shows_the_chain_and_what_the_root_wrote(serve: Serve, capsys: p
         f"last lines of stderr of a {OTHER}",
         "one",
         "[bold]boom",
+        "",
+        "helps: try again",
     ]
 
 

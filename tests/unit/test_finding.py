@@ -135,7 +135,7 @@ def test_what_no_model_has_the_name_of_is_a_helper_with_the_reason(tmp_path: Pat
         "parts": "parts.py has no function task(spec, cancel) at its top level",
         "tools": "the directory tools has no __init__.py with a function task(spec, cancel)",
         "box": "box/__init__.py has no function task(spec, cancel) at its top level",
-        "_private": "what begins with an underscore is no model; rename the file",
+        "_private": "_private begins with an underscore, so that it is no model; rename it",
     }
     assert "data" not in found
     later = write(tmp_path / "later", parts=TASK)

@@ -9,8 +9,8 @@ import pytest
 
 from banyan.errors import Invalid
 from tests.support.fake_server import FakeServer
-from worker.actions import Send
-from worker.events import Event, Reported
+from worker.actions import Note, Send
+from worker.events import Event, Registered, Reported
 from worker.link import Link
 from worker.spool import Spool
 
@@ -77,3 +77,21 @@ def test_progress_that_is_refused_is_not_told_again(link: Link, server: Picky, s
     answer = said.get(timeout=30)
     assert isinstance(answer, Reported)
     assert (list(answer.stale), server.reports) == (["e"], [])
+
+
+class Noting(FakeServer):
+    """A server that has something to say to a new worker."""
+
+    def register_worker(self, worker: dict[str, Any], /) -> dict[str, Any]:
+        return super().register_worker(worker) | {"notes": ["there is no queue 'defualt'"]}
+
+
+def test_what_a_server_says_to_a_new_worker_is_logged(tmp_path: Path, said: SimpleQueue[Event]) -> None:
+    notes: list[Note] = []
+    spool = Spool(tmp_path)
+    link = Link(Noting([]), spool, said.put, notes.append, lambda: "2026-01-01T00:00:00+00:00")
+    link.register(lambda: {"name": "w"})
+    assert isinstance(said.get(timeout=30), Registered)
+    link.close(None, [])
+    spool.close()
+    assert [(note.text, note.warning) for note in notes] == [("there is no queue 'defualt'", True)]

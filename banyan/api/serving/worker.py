@@ -61,7 +61,6 @@ class EventLoopWorker(Worker):
         """Make what a process has of its own, after the fork."""
         app: Any = self.app
         self._seconds: float = app.request_seconds
-        self._max_body: int = app.max_body_bytes
         self._contexts: tls.Contexts | None = app.contexts
         self._epoll = select.epoll()
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -80,6 +79,7 @@ class EventLoopWorker(Worker):
     def load_wsgi(self) -> None:
         """Load the application."""
         super().load_wsgi()
+        self._max_body: int = self.app.max_body_bytes  # type: ignore[attr-defined] # of the settings that are in force
         self._known = KnownTokens(lambda header: bool(self.app.is_known(self.wsgi, header)))  # type: ignore[attr-defined]
         self._answering = Answering(self.cfg, self.wsgi)
 

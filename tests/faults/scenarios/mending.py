@@ -8,6 +8,7 @@ from bson import ObjectId
 
 from banyan.domain.continuations import Edge
 from banyan.domain.matching import TaskClass
+from banyan.queue.agreement import Agreement
 from banyan.queue.audit import Audit
 from banyan.queue.context import Context
 from banyan.queue.parts import part_of
@@ -202,7 +203,19 @@ def _done_once(context: Context, state: Document) -> None:
     assert context.storage.tasks.count({}) == 1
 
 
+def _agreed(context: Context, state: Document) -> None:
+    assert context.storage.meta.settings() is not None
+    assert Agreement(context.storage, context.settings).join() == context.settings
+
+
 SCENARIOS = [
+    Scenario(
+        name="agree on settings",
+        prepare=empty,
+        act=lambda server, state: Agreement(server.context.storage, server.context.settings).join(),
+        check=_agreed,
+        repeats=True,
+    ),
     Scenario(name="lose a worker", prepare=_silent, act=_rescue, check=_lost_and_found, seconds=LOST),
     Scenario(
         name="lose a worker whose claim was interrupted",

@@ -1,4 +1,4 @@
-"""The threads of a host process: which of them a task has left behind."""
+"""The threads of a process that runs models: which of them a task has left behind."""
 
 import sys
 import threading
@@ -14,7 +14,7 @@ _BUSY = ("concurrent.futures.thread", "run")
 _SHOWN = 5
 
 
-class Threads:
+class LeftThreads:
     """The threads that are there when it is made stay, and so do those of pools that have nothing to do."""
 
     def __init__(self) -> None:
