@@ -61,7 +61,8 @@ SENT: dict[str, str] = {
         "aggregate tasks, aggregate tasks, find queues, find workers"
     ),
     "explain a task that waits": (
-        "find tasks, find tasks, find workers, find continuations, aggregate continuations, find queues, "
+        "find tasks, find tasks, find workers, find continuations, aggregate continuations, "
+        "aggregate continuations, find queues, "
         "aggregate tasks, aggregate tasks, aggregate tasks, aggregate tasks, aggregate tasks"
     ),
     "report starts": f"{_TOLD}, update tasks, find tasks",
