@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from banyan.queue.rescue import complete_reports, expire_leases, rescue
 from banyan.storage.files import Quota
 from banyan.storage.mongo import Storage
 from tests.support.queue import WORKERS, SimulatedWorker, after, context_of, post, states, task
+from tests.support.waiting import eventually
 
 
 def silence(context: Context, worker: SimulatedWorker, seconds: float) -> None:
@@ -600,6 +602,35 @@ def test_a_claim_that_waits_at_one_server_is_woken_by_another(mongo_uri: str, co
         storage.close()
     assert [grant["_id"] for grant in answers[0].tasks] == [id]
     assert answers[1].cancel == list(worker.held)
+
+
+def test_a_wake_up_that_its_receiver_cannot_use_goes_to_one_that_can(mongo_uri: str, context: Context) -> None:
+    """The class is new to the server at which both wait, and the worker that has waited longest does not fit."""
+    storage = Storage.connect(mongo_uri, context.storage.db.name)
+    other = context_of(storage)
+    for each in (context, other):
+        each.hub.start()
+    unfit, fit = SimulatedWorker(context), SimulatedWorker(context, labels={"disk": "fast"})
+    answers: dict[ObjectId, Any] = {}
+
+    def wait(worker: SimulatedWorker) -> None:
+        answers[worker.id] = worker.claim(1, wait_seconds=20.0)
+
+    threads = [threading.Thread(target=wait, args=(worker,)) for worker in (unfit, fit)]
+    try:
+        for thread, worker in zip(threads, (unfit, fit), strict=True):
+            thread.start()
+            eventually(partial(asking, context, worker))
+        (id,) = post(other, task(requires={"disk": "fast"}))
+        threads[1].join(timeout=15)
+        assert fit.id in answers, "nobody was woken who could take the task"
+        post(other, task())
+        threads[0].join(timeout=15)
+    finally:
+        other.hub.close()
+        storage.close()
+    assert [each["_id"] for each in answers[fit.id].tasks] == [id]
+    assert len(answers[unfit.id].tasks) == 1
 
 
 def test_a_deletion_that_was_interrupted_leaves_no_files_for_ever(context: Context) -> None:
