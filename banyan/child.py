@@ -16,6 +16,7 @@ from types import FrameType
 _PR_SET_PDEATHSIG = 1
 _ASKING_TO_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOP_SECONDS = 2.0
+_TAIL_BYTES = 64 << 10
 
 _looked_after: list[list[subprocess.Popen[bytes]]] = []
 """What was started in each block of `none_left`."""
@@ -38,7 +39,7 @@ def spawn(
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        with _undisturbed():
+        with undisturbed():
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -71,6 +72,33 @@ def none_left() -> Iterator[None]:
         _looked_after.remove(started)
         for process in reversed(started):
             stop(process, seconds=_STOP_SECONDS)
+
+
+def looked_after() -> set[int]:
+    """The ids of the children that were started in a block of `none_left` and are not reaped."""
+    return {each.pid for started in _looked_after for each in started if each.returncode is None}
+
+
+def reap(process: subprocess.Popen[bytes], *, family: bool = False) -> int | None:
+    """The exit code of a child that has ended, negative for a signal; None while it runs.
+
+    With `family` its own children are killed before its process group can be anyone else's.
+    """
+    if process.returncode is None and os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        return None
+    if process.returncode is None and family:
+        os.killpg(process.pid, signal.SIGKILL)  # it leads a process group, and is not reaped yet
+    return process.wait()
+
+
+def last_lines(log: Path, count: int) -> list[str]:
+    """The last lines of a log (of its last 64 KiB); none where it cannot be read."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return file.read().decode(errors="replace").splitlines()[-count:]
+    except OSError:
+        return []
 
 
 def stop(
@@ -124,7 +152,7 @@ def _own_user() -> tuple[str, str]:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Signals that ask this process to end are heard only after the block. They disturb the main thread alone."""
     if threading.current_thread() is not threading.main_thread():
         yield

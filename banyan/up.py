@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,12 +14,15 @@ from typing import Any, NoReturn
 import psutil
 
 from banyan import child
+from banyan.adoption import adopting
 from banyan.api.credentials import tokens_at
 from banyan.client import Client
-from banyan.errors import SetupError, Unavailable
+from banyan.errors import SetupError
 from banyan.storage.mongod_lock import DirectoryLock
 from banyan.trust import POINTED, Trust
 from banyan.up_address import trust_in
+from banyan.up_mending import Mender
+from banyan.up_mending import say as report
 from banyan.up_parts import (
     Part,
     Plan,
@@ -35,7 +37,6 @@ from worker.account import Account, account_of, check_root
 
 __all__ = ["Plan", "Running", "announced", "running"]
 
-_WATCH_SECONDS = 0.2
 _RENEW_SECONDS = 3600.0
 """How often the certificate that is kept here is looked at."""
 
@@ -68,16 +69,16 @@ class Running:
         }
 
     def watch(self) -> NoReturn:
-        """Wait until a part ends by itself, and say which: Unavailable."""
+        """Start each part again that ends; Unavailable when one ends again and again."""
         due = time.monotonic() + _RENEW_SECONDS
-        while True:
+
+        def meanwhile() -> None:
+            nonlocal due
             if time.monotonic() > due:
                 due += _RENEW_SECONDS
                 self.upkeep()
-            for part in self.parts:
-                if ended := part.ended():
-                    raise Unavailable(ended)
-            time.sleep(_WATCH_SECONDS)
+
+        Mender(self.parts, report).watch(meanwhile)
 
 
 @contextmanager
@@ -89,7 +90,7 @@ def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Itera
     told = plan.worker_settings()
     account = account_of(told)
     # The server is older than MongoDB, and ends before it.
-    with child.none_left(), ExitStack() as last, ExitStack() as first:
+    with adopting() as orphans, child.none_left(), ExitStack() as last, ExitStack() as first:
         lock = DirectoryLock.acquire(plan.data)
         last.callback(lock.release)
         if account is not None:
@@ -102,10 +103,10 @@ def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Itera
         parts, uri = start_mongodb(plan, last)
         tell(uri)
         say("Starting server and worker")
-        worker = start_worker(plan, url, trust.ca_file, first)
+        worker = start_worker(plan, url, trust.ca_file, orphans, first)
         with Client(url, tokens["admin"], trust=trust) as admin:
-            wait_for(server, lambda: bool(admin.health()))
-            registered = wait_for(worker, lambda: _registered(admin, worker.process.pid))
+            wait_for([*parts, server], lambda: bool(admin.health()))
+            registered = wait_for([*parts, server, worker], lambda: _registered(admin, worker.process.pid))
         yield Running(
             url=url,
             admin_token=tokens["admin"],
@@ -127,7 +128,7 @@ def _renew(plan: Plan) -> None:
     try:
         plan.keep_certificate()
     except SetupError as error:
-        print(f"banyan up: {error}; it is tried again", file=sys.stderr, flush=True)
+        report(f"{error}; it is tried again")
 
 
 def _let_pass(data: Path, account: Account) -> None:

@@ -15,8 +15,20 @@ from banyan.errors import SetupError
 from banyan.trust import Trust
 
 _TRY_SECONDS = 2.0
-_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Addresses that mean all of a machine's, and one of them."""
+_ALL = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}
+"""Addresses that mean all of a machine's, and one of them: `::` takes both families, and `::1` may be switched off."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; SetupError if there is none to be had."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        both = address[0] == "::" and socket.has_dualstack_ipv6()
+        # A link-local address has its interface in the third and fourth part.
+        return socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)
+    except (OSError, UnicodeError, OverflowError) as error:
+        reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]
+        raise SetupError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from error
 
 
 def url_of(listener: socket.socket, host: str, tls: bool, certificate: str) -> str:
@@ -24,8 +36,8 @@ def url_of(listener: socket.socket, host: str, tls: bool, certificate: str) -> s
 
     SetupError if its `certificate` is for no name that leads there.
     """
-    port = listener.getsockname()[1]
-    reachable = _ALL.get(host, host)
+    address, port = listener.getsockname()[:2]
+    reachable = _ALL.get(address, host)
     if certificate:
         reachable = _name_of(listener, reachable, Path(certificate).expanduser())
     scheme = "https" if tls or certificate else "http"

@@ -6,28 +6,33 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from banyan import certificates, child
+from banyan.adoption import Orphans
 from banyan.api.tls import OPEN
 from banyan.config import ServerSettings, WorkerSettings, load_worker_settings
 from banyan.errors import SetupError, Unavailable
 from banyan.storage import embedded
 from banyan.transport import Untrusted
 from banyan.trust import is_loopback_host
-from banyan.up_address import url_of
+from banyan.up_address import listen, url_of
+from banyan.up_mending import Death, say
 
 READY_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _WORKER_STOP_SECONDS = 5.0
 _SERVER_STOP_SECONDS = 2.5
 _MONGOD_STOP_SECONDS = 2.0
+_SUPERVISOR_SECONDS = 1.0
 _KEEP_LOG_BYTES = 10 * 2**20
+_LINE_CHARACTERS = 300
 _CLIENT_VARIABLES = ("BANYAN_CONFIG", "BANYAN_URL", "BANYAN_TOKEN", "BANYAN_TOKEN_FILE")
 
 
@@ -59,21 +64,72 @@ class Plan:
         return certificates.keep(self.data / "tls", names, datetime.now(UTC))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One child process and its log."""
+    """One child process, the log that it appends to, and how another one takes its place."""
 
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Path
+    def __init__(
+        self,
+        name: str,
+        log: Path,
+        start: Callable[[], subprocess.Popen[bytes]],
+        stop: Callable[[subprocess.Popen[bytes]], object],
+        *,
+        process: subprocess.Popen[bytes] | None = None,
+        complaint: Callable[[], str] | None = None,
+        family: bool = False,
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._start = start
+        self._stop = stop
+        self._complaint = complaint or self._last_line
+        self._family = family
+        self.process = process or start()
+
+    def start_again(self) -> None:
+        """Start another process; no signal comes between its start and our knowing of it."""
+        with child.undisturbed():
+            self.process = self._start()
+
+    def stop(self) -> None:
+        """Stop the process, if it runs."""
+        self._stop(self.process)
+
+    def death(self) -> Death | None:
+        """How the process ended, with what was its alone; None while it runs."""
+        code = child.reap(self.process, family=self._family)
+        if code is None:
+            return None
+        if code < 0:
+            return Death(code=code, reason=f"signal {_signal_name(-code)}")
+        said = self._complaint() if code else ""
+        return Death(code=code, reason=f"exit code {code}{said and ': '}{said}")
 
     def ended(self) -> str | None:
         """How it ended, with the end of its log; None while it runs."""
-        code = self.process.poll()
-        if code is None:
+        death = self.death()
+        if death is None:
             return None
-        reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return f"the {self.name} ended ({reason}); its log {self.log} ends with:\n{_tail(self.log)}"
+        reason = death.reason.partition(":")[0]
+        return f"the {self.name} ended ({reason}){self.last_words()}"
+
+    def last_words(self) -> str:
+        """The end of its log, to be put after a sentence."""
+        lines = child.last_lines(self.log, 10)
+        if not lines:
+            return f"; its log {self.log} says nothing"
+        return "\n".join([f"; its log {self.log} ends with:", *(f"  {line}" for line in lines)])
+
+    def _last_line(self) -> str:
+        lines = [line for line in child.last_lines(self.log, 10) if line.strip()]
+        return lines[-1].strip()[:_LINE_CHARACTERS] if lines else ""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return str(number)
 
 
 def start_mongodb(plan: Plan, stack: ExitStack) -> tuple[list[Part], str]:
@@ -82,8 +138,17 @@ def start_mongodb(plan: Plan, stack: ExitStack) -> tuple[list[Part], str]:
         return [], plan.settings.mongo.uri
     cache = plan.settings.mongo.cache_gigabytes
     mongo = embedded.start(plan.data / "mongo", log=_log(plan, "mongod"), cache_gigabytes=cache)
-    stack.callback(mongo.stop, seconds=_MONGOD_STOP_SECONDS)
-    return [Part(name="mongod", process=mongo.process, log=mongo.log)], mongo.uri
+    stack.callback(mongo.lock.release)
+    part = Part(
+        "mongod",
+        mongo.log,
+        mongo.start_again,
+        partial(child.stop, seconds=_MONGOD_STOP_SECONDS),
+        process=mongo.process,
+        complaint=lambda: mongo.complaint()[:_LINE_CHARACTERS],
+    )
+    stack.callback(part.stop)
+    return [part], mongo.uri
 
 
 def start_server(
@@ -91,46 +156,86 @@ def start_server(
 ) -> tuple[Part, str, Callable[[str], None]]:
     """The server, which loads its code while MongoDB starts; its URL, and how to tell it MongoDB's URI.
 
-    It inherits the listening socket, so that no port is chosen twice and whoever connects early waits. The URI comes
-    through a pipe: a command line or an environment would show the password.
+    It inherits the listening socket, so that no port is chosen twice and whoever connects early waits. The socket stays
+    open here too: while the server is started again, its port is nobody else's and its clients wait.
     """
     http = plan.settings.server
     if not (plan.tls or plan.settings.tls.certificate or is_loopback_host(http.host)):
-        print(f"banyan up: {OPEN} (banyan up --tls makes one)", file=sys.stderr, flush=True)
-    reading, writing = os.pipe()
-    pipe = stack.enter_context(os.fdopen(writing, "wb", buffering=0))
-    with _listen(http.host, http.port) as listener, open(reading):
-        url = url_of(listener, http.host, plan.tls, plan.settings.tls.certificate)
-        command = [sys.executable, "-m", "banyan", "server"]
-        command += ["--fd", str(listener.fileno()), "--mongo-uri-fd", str(reading)]
-        command += ["--credentials", str(credentials_file(plan))]
-        command += ["--certificate", str(files.certificate), "--key", str(files.key)] if files else []
-        command += ["--config", str(plan.config)] if plan.config else []
-        log = _log(plan, "server")
+        say(f"{OPEN} (banyan up --tls makes one)")
+    listener = listen(http.host, http.port)
+    stack.callback(listener.close)
+    url = url_of(listener, http.host, plan.tls, plan.settings.tls.certificate)
+    starter = _ServerStarter(plan, listener, files)
+    stop = partial(child.stop, seconds=_SERVER_STOP_SECONDS, family=True)
+    part = Part("server", starter.log, starter.start, stop, family=True)
+    stack.callback(part.stop)
+    stack.callback(listener.close)  # whoever comes while it stops is refused, not left waiting
+    return part, url, starter.tell
+
+
+class _ServerStarter:
+    """Starts servers on one listening socket.
+
+    MongoDB's URI comes to each through a pipe: a command line or an environment would show the password.
+    """
+
+    def __init__(self, plan: Plan, listener: socket.socket, files: certificates.Files | None) -> None:
+        self.log = _log(plan, "server")
+        self._uri = ""
+        self._listener = listener
+        self._pipe: IO[bytes] | None = None
+        self._command = [sys.executable, "-m", "banyan", "server", "--fd", str(listener.fileno())]
+        self._command += ["--credentials", str(credentials_file(plan))]
+        self._command += ["--certificate", str(files.certificate), "--key", str(files.key)] if files else []
+        self._command += ["--config", str(plan.config)] if plan.config else []
         audit = plan.settings.log.audit or str(plan.data / "logs" / "audit.log")
-        environment = {**os.environ, "BANYAN_LOG__AUDIT": audit}
-        process = child.spawn(command, log=log, env=environment, pass_fds=[listener.fileno(), reading])
-    stack.callback(child.stop, process, seconds=_SERVER_STOP_SECONDS, family=True)
+        self._environment = {**os.environ, "BANYAN_LOG__AUDIT": audit}
 
-    def tell(uri: str) -> None:
-        with suppress(BrokenPipeError), pipe:  # a server that has ended is noticed soon
-            pipe.write(uri.encode())
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start a server; it waits for the URI until that is known."""
+        reading, writing = os.pipe()
+        self._pipe = os.fdopen(writing, "wb", buffering=0)
+        command = [*self._command, "--mongo-uri-fd", str(reading)]
+        command += ["--wait-for-mongo"] if self._uri else []
+        try:
+            descriptors = [self._listener.fileno(), reading]
+            process = child.spawn(command, log=self.log, env=self._environment, pass_fds=descriptors)
+        finally:
+            os.close(reading)
+            if self._uri:
+                self.tell(self._uri)
+        return process
 
-    return Part(name="server", process=process, log=log), url, tell
+    def tell(self, uri: str) -> None:
+        """Say where MongoDB is, to the server that waits for it and to those that follow it."""
+        self._uri = uri
+        if self._pipe is not None:
+            with suppress(BrokenPipeError), self._pipe:  # a server that has ended is noticed soon
+                self._pipe.write(uri.encode())
 
 
-def start_worker(plan: Plan, url: str, ca_file: str, stack: ExitStack) -> Part:
-    """The worker, which reads its token where the server keeps the first tokens."""
+def start_worker(plan: Plan, url: str, ca_file: str, orphans: Orphans, stack: ExitStack) -> Part:
+    """The worker, which reads its token where the server keeps the first tokens.
+
+    One that follows another on the same work directory takes its place there.
+    """
     command = [sys.executable, "-m", "banyan", "worker", "--url", url, "--token-file", str(credentials_file(plan))]
     command += ["--workdir", str(work_directory(plan.data)), *plan.worker_options]
     command += ["--ca-file", ca_file] if ca_file else []
     command += ["--shared-config", str(plan.config)] if plan.config else []
     command += ["--config", str(plan.worker_config)] if plan.worker_config else []
     log = _log(plan, "worker")
+    environment = environment_of_the_worker()
     # Killed at once when we are: its supervisor ends the tasks. A SIGTERM would let them run on.
-    process = child.spawn(command, log=log, env=environment_of_the_worker(), death_signal=signal.SIGKILL)
-    stack.callback(child.stop, process, seconds=_WORKER_STOP_SECONDS, ask_again_after=0.3)
-    return Part(name="worker", process=process, log=log)
+    spawn = partial(child.spawn, command, log=log, env=environment, death_signal=signal.SIGKILL)
+
+    def start() -> subprocess.Popen[bytes]:
+        orphans.end(seconds=_SUPERVISOR_SECONDS)  # the supervisors of a killed worker end its tasks
+        return spawn()
+
+    part = Part("worker", log, start, partial(child.stop, seconds=_WORKER_STOP_SECONDS, ask_again_after=0.3))
+    stack.callback(part.stop)
+    return part
 
 
 def environment_of_the_worker() -> dict[str, str]:
@@ -144,11 +249,12 @@ def work_directory(data: Path) -> Path:
     return data / "work"
 
 
-def wait_for(part: Part, question: Callable[[], Any]) -> Any:
-    """The first true answer; SetupError if the part ends, takes too long, or cannot be trusted."""
+def wait_for(parts: Sequence[Part], question: Callable[[], Any]) -> Any:
+    """The first true answer of the last part; SetupError if one ends, or the last takes too long or is not trusted."""
+    part = parts[-1]
     deadline = time.monotonic() + READY_SECONDS
     while True:
-        if ended := part.ended():
+        if ended := next(filter(None, (each.ended() for each in parts)), None):
             raise SetupError(ended)
         try:
             answer = question()
@@ -163,15 +269,6 @@ def wait_for(part: Part, question: Callable[[], Any]) -> Any:
         time.sleep(_POLL_SECONDS)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
-    except OSError as error:
-        reason = str(error.strerror).partition(" (")[0]
-        raise SetupError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from error
-
-
 def credentials_file(plan: Plan) -> Path:
     """Where the first tokens are kept."""
     return Path(plan.settings.auth.credentials_file or plan.data / "credentials.json")
@@ -183,7 +280,3 @@ def _log(plan: Plan, name: str) -> Path:
     if path.exists() and path.stat().st_size > _KEEP_LOG_BYTES:
         path.replace(path.with_suffix(".log.1"))
     return path
-
-
-def _tail(log: Path) -> str:
-    return "\n".join(f"  {line}" for line in log.read_text(errors="replace").splitlines()[-10:])

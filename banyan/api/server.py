@@ -44,11 +44,13 @@ _NEW_OBJECTS = 50_000
 """So many come before the next search for cycles: lists of tasks have as many that are none, and each search costs."""
 
 
-def serve(settings: ServerSettings, credentials: Path | None = None, listen_fd: int | None = None) -> None:
+def serve(
+    settings: ServerSettings, credentials: Path | None = None, listen_fd: int | None = None, *, wait: bool = False
+) -> None:
     """Serve until SIGTERM or SIGINT; `listen_fd` is an inherited listening socket, in place of host and port.
 
     `credentials` (else the setting auth.credentials_file) names the file with the first tokens. Raises `SetupError`
-    or `Unavailable` when it cannot begin.
+    or, unless it shall `wait` for MongoDB, `Unavailable` when it cannot begin.
     """
     _configure_log(settings.log.level)
     _allow_open_files()
@@ -58,16 +60,28 @@ def serve(settings: ServerSettings, credentials: Path | None = None, listen_fd: 
     if named is not None:
         auth = settings.auth.model_copy(update={"credentials_file": str(named.absolute())})
         settings = settings.model_copy(update={"auth": auth})
-    storage = Storage.connect(settings.mongo.uri, settings.mongo.database)
-    try:
-        make_sure(storage.users, named, storage.clock.now())
-    finally:
-        storage.close()  # a connection does not survive a fork; each process makes its own
+    _make_sure(settings, named, wait=wait)
     host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
     bind = f"{host}:{settings.server.port}" if listen_fd is None else f"fd://{listen_fd}"
     if contexts is None:
         tls.warn_if_open(settings.server.host, listen_fd)
     _Server(settings, bind, contexts).run()
+
+
+def _make_sure(settings: ServerSettings, credentials: Path | None, *, wait: bool) -> None:
+    """See to the first users, while MongoDB is away again and again if it shall `wait`."""
+    while True:
+        try:
+            storage = Storage.connect(settings.mongo.uri, settings.mongo.database)
+            try:
+                return make_sure(storage.users, credentials, storage.clock.now())
+            finally:
+                storage.close()  # a connection does not survive a fork; each process makes its own
+        except Unavailable as error:
+            if not wait:
+                raise
+            log.warning("waiting for MongoDB: %s", error)
+            time.sleep(_RETRY_SECONDS)
 
 
 def build(settings: ServerSettings) -> Any:

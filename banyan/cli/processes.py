@@ -79,6 +79,7 @@ def server(
     config: Config = None,
     fd: Annotated[int | None, typer.Option(hidden=True, help="A listening socket that was inherited.")] = None,
     mongo_uri_fd: Annotated[int | None, typer.Option(hidden=True, help="Read mongo.uri there, when it comes.")] = None,
+    wait_for_mongo: Annotated[bool, typer.Option(hidden=True, help="Wait for MongoDB as long as it takes.")] = False,
 ) -> None:
     """Start the server alone, on the replica set that the setting mongo.uri names."""
     from banyan.api.server import serve
@@ -97,7 +98,7 @@ def server(
     _say_whose("server", told_of_server(config))
     if not settings.mongo.uri:
         raise SetupError("mongo.uri is not set; name a replica set with BANYAN_MONGO__URI, or use `banyan up`")
-    serve(settings, credentials=credentials, listen_fd=fd)
+    serve(settings, credentials=credentials, listen_fd=fd, wait=wait_for_mongo)
 
 
 def worker(

@@ -43,6 +43,7 @@ class EmbeddedMongo:
     uri: str
     """Where and with which password: secret."""
     process: subprocess.Popen[bytes]
+    command: tuple[str, ...]
     log: Path
     lock: DirectoryLock
 
@@ -51,6 +52,14 @@ class EmbeddedMongo:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def start_again(self) -> subprocess.Popen[bytes]:
+        """Another process in place of one that has ended: on the same data and port, so that clients just reconnect."""
+        return child.spawn(self.command, log=self.log)
+
+    def complaint(self) -> str:
+        """The last error in its log."""
+        return _complaint(self.log)
 
     def stop(self, *, seconds: float = 8.0) -> None:
         """Shut down cleanly, or kill it after `seconds` (the journal keeps the data then too)."""
@@ -83,7 +92,9 @@ def start(directory: Path, *, log: Path, cache_gigabytes: float = 0.5, start_sec
     except BaseException:
         lock.release()
         raise
-    return EmbeddedMongo(uri=_uri(password, port), process=process, log=log, lock=lock)
+    return EmbeddedMongo(
+        uri=_uri(password, port), process=process, command=tuple(launch.command(port)), log=log, lock=lock
+    )
 
 
 def running_at(directory: Path) -> str | None:
@@ -242,8 +253,7 @@ def free_port(*, preferred: int = 0) -> int:
 
 def _complaint(log: Path) -> str:
     """The last error in a mongod's log."""
-    lines = log.read_text(errors="replace").splitlines()[-200:] if log.exists() else []
-    for line in reversed(lines):
+    for line in reversed(child.last_lines(log, 200)):
         try:
             entry = json.loads(line)
         except ValueError:

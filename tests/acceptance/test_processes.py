@@ -64,15 +64,6 @@ def test_a_data_directory_in_use_is_refused_and_its_user_named(own: Up, tmp_path
     assert own.run("list").returncode == 0
 
 
-@pytest.mark.parametrize("part", ["mongod", "server", "worker"])
-def test_the_death_of_a_part_is_told_and_ends_the_rest(own: Up, tmp_path: Path, part: str) -> None:
-    pid = own.ready["pids"][part]
-    psutil.Process(pid[0] if isinstance(pid, list) else pid).kill()
-    assert own.process.wait(timeout=15) == 3
-    assert f"the {part} ended (signal SIGKILL); its log" in (tmp_path / "own" / "up.log").read_text()
-    eventually(lambda: alive(own.pids), lambda left: left == [])
-
-
 def test_stubborn_tasks_neither_delay_its_end_nor_outlive_it(own: Up, tmp_path: Path) -> None:
     pids = stubborn_task(own, tmp_path / "pid")
     begun = time.monotonic()

@@ -1,0 +1,116 @@
+"""Starting a part of `banyan up` again when it has died, until it dies too often."""
+
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import NoReturn, Protocol
+
+from banyan.errors import Unavailable
+
+DEATHS = 5
+"""So many deaths of one part.."""
+WINDOW_SECONDS = 60.0
+"""..within so long are too many."""
+_PAUSES_SECONDS = (0.0, 0.25, 0.5, 1.0)
+"""How long the first, second, .. death within the window keeps a part down."""
+_LOOK_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Death:
+    """How a process ended."""
+
+    code: int
+    """Its exit code, negative for a signal."""
+    reason: str
+    """In a few words, on one line."""
+
+
+class Restartable(Protocol):
+    """A part that is started again when it has died."""
+
+    name: str
+
+    def death(self) -> Death | None: ...
+
+    def start_again(self) -> None: ...
+
+    def last_words(self) -> str: ...
+
+
+@dataclass(slots=True)
+class Deaths:
+    """The deaths of one part within the last minute."""
+
+    _times: deque[float] = field(default_factory=deque)
+
+    def add(self, now: float) -> float | None:
+        """Count one; the seconds until the part is started again, or None if it has died too often."""
+        self._times.append(now)
+        while self._times[0] <= now - WINDOW_SECONDS:
+            self._times.popleft()
+        count = len(self._times)
+        return None if count >= DEATHS else _PAUSES_SECONDS[count - 1]
+
+
+class Mender:
+    """Looks after parts: each that has died is started again, and the reason said in one line.
+
+    A worker that has left with exit code 0, because its settings or an administrator said so, is followed by another
+    one, and that is no death. Unavailable when a part has died too often.
+    """
+
+    def __init__(self, parts: Iterable[Restartable], tell: Callable[[str], None]) -> None:
+        self._parts = tuple(parts)
+        self._tell = tell
+        self._deaths = {part.name: Deaths() for part in self._parts}
+        self._due: dict[str, float] = {}
+
+    def watch(self, meanwhile: Callable[[], object]) -> NoReturn:
+        """Look after them for ever; `meanwhile` is called between two looks."""
+        while True:
+            for part in self._parts:
+                self.look(part, time.monotonic())
+            meanwhile()
+            time.sleep(_LOOK_SECONDS)
+
+    def look(self, part: Restartable, now: float) -> None:
+        """Start the part again if it is dead and that is due."""
+        if part.name not in self._due:
+            if (death := part.death()) is None:
+                return
+            self._schedule(part, death, now)
+        if now < self._due[part.name]:
+            return
+        try:
+            part.start_again()
+        except (OSError, subprocess.SubprocessError) as error:
+            self._schedule(part, Death(code=1, reason=f"it could not be started: {error}"), now)
+        else:
+            del self._due[part.name]
+
+    def _schedule(self, part: Restartable, death: Death, now: float) -> None:
+        """Say how the part ended, and when it is started again."""
+        if part.name == "worker" and death.code == 0:
+            self._due[part.name] = now
+            self._tell("the worker has left (exit code 0); another one is started")
+            return
+        pause = self._deaths[part.name].add(now)
+        if pause is None:
+            raise Unavailable(
+                f"the {part.name} ended {DEATHS} times within {WINDOW_SECONDS:g} s, the last time by {death.reason}; "
+                f"everything is stopped{part.last_words()}"
+            )
+        self._due[part.name] = now + pause
+        self._tell(f"the {part.name} ended ({death.reason}) and is started again")
+
+
+def say(sentence: str) -> None:
+    """One line on stderr; nobody has to be there to read it."""
+    with suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            print(f"banyan up: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
