@@ -1,6 +1,6 @@
 """The `banyan` command from the source tree."""
 
-from banyan.cli.app import main
+from banyan.__main__ import main
 
 if __name__ == "__main__":
     main()

@@ -19,6 +19,8 @@ from banyan.trust import Trust
 from banyan.wire import url_path
 from banyan.worker_calls import Document, Stream
 
+_CHUNK_BYTES = 16 << 20
+
 __all__ = ["Client", "Document", "Page", "Stream", "Trust", "Where"]
 
 
@@ -143,6 +145,12 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
         """Bytes of a task's output from `offset` on, also while it runs; of its last attempt, or of the one named."""
         return self._bytes(f"tasks/{part(task)}/{stream}", offset, length, attempt)
 
+    def log_chunks(self, task: str, stream: Stream = "stdout", attempt: int | None = None) -> Iterator[bytes]:
+        """What `log` gives, in pieces, so that an output of any size takes little memory."""
+        if attempt is None:  # another one may begin meanwhile
+            attempt = max((each["attempt"] for each in self.attempts(task)), default=None)
+        return _chunks(lambda offset, length: self.log(task, stream, offset, length, attempt))
+
     def follow(self, task: str, stream: Stream = "stdout") -> Iterator[bytes]:
         """A task's output as it grows, attempt after attempt, until the task has ended.
 
@@ -159,6 +167,10 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
     ) -> bytes:
         """Bytes of one file of the work directory, also while the task runs."""
         return self._bytes(f"tasks/{part(task)}/files/{url_path(path)}", offset, length, attempt)
+
+    def file_chunks(self, task: str, path: str, attempt: int | None = None) -> Iterator[bytes]:
+        """What `file` gives, in pieces, so that a file of any size takes little memory."""
+        return _chunks(lambda offset, length: self.file(task, path, offset, length, attempt))
 
     # Questions
 
@@ -212,3 +224,11 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
         if answer.status == 206 or not headers:
             return answer.body
         return answer.body[offset:] if length is None else answer.body[offset : offset + length]
+
+
+def _chunks(read: Callable[[int, int], bytes]) -> Iterator[bytes]:
+    """What `read(offset, length)` gives from the beginning until there is no more."""
+    offset = 0
+    while chunk := read(offset, _CHUNK_BYTES):
+        yield chunk
+        offset += len(chunk)

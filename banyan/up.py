@@ -5,7 +5,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -156,8 +156,27 @@ def _write_private(path: Path, text: str) -> None:
 
 
 @contextmanager
-def announced(up: Running, directory: Path) -> Iterator[None]:
-    """Leave the address and tokens for this user's other terminals, as long as the block runs."""
+def announced(up: Running, directory: Path | None) -> Iterator[None]:
+    """Leave the address and tokens for this user's other terminals, as long as the block runs.
+
+    Where they cannot be left (no home, or one that cannot be written), say so and how other terminals get them.
+    """
+    try:
+        pointer = _leave_pointer(up, directory) if directory else None
+        reason = "there is no home directory"
+    except OSError as error:
+        pointer, reason = None, f"{error.filename}: {error.strerror}"
+    if pointer is None:
+        report(f"other terminals do not find this server ({reason}): set BANYAN_URL and BANYAN_TOKEN there")
+    try:
+        yield
+    finally:
+        if pointer is not None:
+            with suppress(OSError):
+                pointer.unlink(missing_ok=True)
+
+
+def _leave_pointer(up: Running, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     for left in directory.glob("*.json"):
         if left.stem.isdigit() and not psutil.pid_exists(int(left.stem)):
@@ -167,7 +186,4 @@ def announced(up: Running, directory: Path) -> Iterator[None]:
     known |= {"credentials": str(up.credentials)}
     known |= {name: value for name in POINTED if (value := getattr(up.trust, name))}
     _write_private(pointer, json.dumps({"url": up.url, **known, "pid": os.getpid(), "started": time.time()}))
-    try:
-        yield
-    finally:
-        pointer.unlink(missing_ok=True)
+    return pointer

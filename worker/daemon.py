@@ -19,8 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
+from banyan import wire
 from banyan.config import WorkerSettings
 from banyan.errors import SetupError
+from banyan.home import below_home
 from banyan.models.finding import find, offered
 from banyan.trust import Trust
 from worker import threads
@@ -243,7 +245,7 @@ def main(settings: WorkerSettings, tasks_file: Path | None = None) -> int:
     """Run a worker until it leaves; answers with the exit code: 0, or 3 if the server does not let it in.
 
     With `tasks_file` it runs the tasks of that file without a server and answers with 1 if one has failed. SetupError
-    if the settings do not say enough.
+    if the settings do not say enough, UnicodeEncodeError if the server cannot be told what they say.
     """
     if tasks_file is not None:
         from worker.tasksfile import run_file
@@ -253,6 +255,7 @@ def main(settings: WorkerSettings, tasks_file: Path | None = None) -> int:
 
     if not settings.url:
         raise SetupError("a worker needs the address of its server: --url, or BANYAN_URL")
+    wire.dumps([settings.name, settings.labels, settings.queues, settings.capabilities])  # they can be told
     os.umask(settings.tasks.umask)
     root = work_root(settings)
     trust = Trust(**{field.name: getattr(settings, field.name) for field in fields(Trust)})
@@ -263,13 +266,17 @@ def main(settings: WorkerSettings, tasks_file: Path | None = None) -> int:
 
 def work_root(settings: WorkerSettings) -> Path:
     """The directory in which tasks run, made if need be; SetupError if it cannot be."""
-    data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    root = Path(settings.workdir or f"{data}/banyan/worker").expanduser().absolute()
+    data = Path(settings.workdir) if settings.workdir else _default_root()
+    root = data.expanduser().absolute()
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SetupError(f"cannot make the work directory {root}: {error}; choose another with --workdir") from error
     return root
+
+
+def _default_root() -> Path:
+    return below_home(os.environ, "XDG_DATA_HOME", ".local/share", "name a directory with --workdir") / "banyan/worker"
 
 
 def write_note(note: Note) -> None:

@@ -1,5 +1,6 @@
 """The `banyan` command: its commands, and what it says and how it exits when something is wrong."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -22,6 +23,7 @@ from banyan.cli import (
     sweeps,
     users,
 )
+from banyan.cli.streams import OutputLost, drop_output
 from banyan.errors import (
     BadRequest,
     BanyanError,
@@ -37,6 +39,8 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_REFUSED = 3
 EXIT_INTERRUPTED = 130
+EXIT_UNREAD = 141
+"""As if SIGPIPE had ended us: who reads our output has enough of it."""
 _SHOWN = 40
 
 _MISTAKES = (BadRequest, NotFound, Conflict, PreconditionFailed, TooLarge, Invalid, SetupError)
@@ -73,7 +77,12 @@ for commands in (processes, demo, submit, models, sweeps, look, explain, files, 
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 the task failed, 2 usage, 3 cannot reach or not allowed."""
-    sys.exit(run(sys.argv[1:]))
+    status = run([utf8(each) for each in sys.argv[1:]])
+    try:
+        sys.stdout.flush()
+    except OutputLost as error:
+        status = _lose(error) if status == 0 else status
+    sys.exit(status)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -84,13 +93,45 @@ def run(arguments: Sequence[str]) -> int:
         return EXIT_INTERRUPTED
     except TyperException as error:
         return _usage(error)
+    except OutputLost as error:
+        return _lose(error)
     except BanyanError as error:
         return complain(str(error), exit_status(error))
+    except UnicodeDecodeError as error:
+        return complain(f"what was read is not UTF-8: {error}", EXIT_USAGE)
     except UnicodeEncodeError as error:
         return complain(f"{_word(error)} is not UTF-8; only files and their names may have other bytes", EXIT_USAGE)
     except TimeoutError as error:
         return complain(str(error), EXIT_FAILED)
+    except OSError as error:
+        return complain(_fact(error), EXIT_USAGE)
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # pathlib's words for a ~ of a user who has none
+            raise
+        return complain("there is no home directory that ~ could stand for; write the whole path", EXIT_USAGE)
     return status if isinstance(status, int) else 0
+
+
+def utf8(argument: str) -> str:
+    """The argument; where the locale has fewer characters than its bytes have as UTF-8, with those."""
+    try:
+        return os.fsencode(argument).decode() if any("\udc80" <= c <= "\udcff" for c in argument) else argument
+    except UnicodeDecodeError:
+        return argument
+
+
+def _lose(error: OutputLost) -> int:
+    """The exit code when the output cannot be written."""
+    drop_output()
+    return EXIT_UNREAD if error.unread else complain(str(error), EXIT_USAGE)
+
+
+def _fact(error: OSError) -> str:
+    """What the machine does not do for us, in a sentence."""
+    files = [
+        ascii(each) if isinstance(each, bytes) else str(each) for each in (error.filename, error.filename2) if each
+    ]
+    return f"{', '.join(files)}: {error.strerror}" if files and error.strerror else str(error)
 
 
 def exit_status(error: BanyanError) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from banyan.errors import SetupError, Unauthorized, Unavailable
+from banyan.home import home
 from banyan.trust import POINTED, Trust
 
 if TYPE_CHECKING:
@@ -71,9 +72,10 @@ def find_credentials(environ: Mapping[str, str], admin: bool = False) -> Credent
     return Credentials(url=chosen.url, token=usable, source=chosen.source, trust=trust)
 
 
-def pointer_directory(environ: Mapping[str, str]) -> Path:
-    """Where each running `banyan up` of this user leaves its address and tokens."""
-    return _base(environ, "XDG_STATE_HOME", ".local/state") / "banyan" / "up"
+def pointer_directory(environ: Mapping[str, str]) -> Path | None:
+    """Where each running `banyan up` of this user leaves its address and tokens; None where there is no home."""
+    base = _base(environ, "XDG_STATE_HOME", ".local/state")
+    return base and base / "banyan" / "up"
 
 
 def _token_of(environ: Mapping[str, str]) -> str:
@@ -94,8 +96,9 @@ def _joined(said: Sequence[Trust]) -> Trust:
 
 
 def _from_settings(environ: Mapping[str, str]) -> Iterator[Credentials]:
-    path = _base(environ, "XDG_CONFIG_HOME", ".config") / "banyan" / "client.toml"
-    if not path.exists():
+    base = _base(environ, "XDG_CONFIG_HOME", ".config")
+    path = base and base / "banyan" / "client.toml"
+    if path is None or not _is_there(path):
         return
     try:
         settings = tomllib.loads(path.read_text())
@@ -120,7 +123,8 @@ _TRUST = tuple(each.name for each in fields(Trust))
 
 def _from_running(environ: Mapping[str, str], admin: bool) -> Iterator[Credentials]:
     directory = pointer_directory(environ)
-    files = sorted(directory.glob("*.json"), key=_age_key, reverse=True) if directory.is_dir() else []
+    there = directory is not None and _is_there(directory)
+    files = sorted(directory.glob("*.json"), key=_age_key, reverse=True) if directory and there else []
     for path in files:
         pointer = _read_pointer(path)
         if pointer and _alive(pointer["pid"]):
@@ -169,5 +173,16 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _base(environ: Mapping[str, str], name: str, otherwise: str) -> Path:
-    return Path(environ[name]) if environ.get(name) else Path(environ.get("HOME") or Path.home()) / otherwise
+def _base(environ: Mapping[str, str], name: str, otherwise: str) -> Path | None:
+    """The directory that an XDG variable names, else that below the home; None where there is no home."""
+    if environ.get(name):
+        return Path(environ[name])
+    directory = home(environ)
+    return directory and directory / otherwise
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a home of somebody else
+        return False

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
 import typer
@@ -13,11 +13,6 @@ from banyan.cli import output
 from banyan.cli.act import AsJson, Id
 from banyan.cli.connection import connect
 from banyan.errors import SetupError
-
-if TYPE_CHECKING:
-    from banyan.client import Client
-
-_CHUNK_BYTES = 16 << 20
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +34,7 @@ def files(
     if path is not None and directory is None:
         if as_json:
             raise typer.BadParameter("a file is printed as it is; leave --json out", param_hint="--json")
-        for chunk in _contents(client, task_id, path, attempt):
+        for chunk in client.file_chunks(task_id, path, attempt):
             sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
         return
@@ -47,7 +42,7 @@ def files(
     if directory is not None:
         saved = [path] if path is not None else [exact_path(file) for file in listed]
         for name in saved:
-            _save(directory, name, _contents(client, task_id, name, attempt))
+            _save(directory, name, client.file_chunks(task_id, name, attempt))
     if as_json:
         output.print_json(listed)
     elif directory is None:
@@ -64,13 +59,6 @@ def exact_path(file: dict[str, Any]) -> str:
 def printable(path: str) -> str:
     """A path in one line that no terminal misunderstands."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1].replace("\\udc", "\\x") for c in path)
-
-
-def _contents(client: "Client", task: str, path: str, attempt: int | None) -> Iterator[bytes]:
-    offset = 0
-    while chunk := client.file(task, path, offset, _CHUNK_BYTES, attempt):
-        yield chunk
-        offset += len(chunk)
 
 
 def _save(directory: Path, path: str, contents: Iterator[bytes]) -> None:

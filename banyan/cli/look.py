@@ -117,16 +117,12 @@ def logs(
     if follow and (as_json or attempt is not None):
         raise typer.BadParameter("it goes with neither --json nor --attempt", param_hint="--follow")
     client = connect()
-    if follow:
-        for chunk in client.follow(task_id, stream):
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
-        return
-    data = client.log(task_id, stream, attempt=attempt)
+    chunks = client.follow(task_id, stream) if follow else client.log_chunks(task_id, stream, attempt)
     if as_json:
-        output.print_json({"_id": task_id, "stream": stream, "text": data.decode(errors="replace")})
-    else:
-        sys.stdout.buffer.write(data)
+        output.print_text_as_json({"_id": task_id, "stream": stream}, "text", chunks)
+        return
+    for chunk in chunks:
+        sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
 
 

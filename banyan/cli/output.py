@@ -1,5 +1,6 @@
 """What the commands print: tables for people, JSON for programs."""
 
+import codecs
 import json
 import shlex
 import sys
@@ -40,8 +41,21 @@ def screen(stderr: bool = False) -> Console:
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=not _knows_all())
     sys.stdout.write("\n")
+
+
+def print_text_as_json(document: Mapping[str, Any], name: str, chunks: Iterable[bytes]) -> None:
+    """One JSON document on stdout, with a long text in its last field that is printed as it comes."""
+    sys.stdout.write(json.dumps({**document, name: ""}, indent=2).removesuffix('"\n}'))
+    for text in codecs.iterdecode(chunks, "utf-8", errors="replace"):
+        sys.stdout.write(json.dumps(text, ensure_ascii=not _knows_all())[1:-1])
+    sys.stdout.write('"\n}\n')
+
+
+def _knows_all() -> bool:
+    """Whether standard output has every character; else JSON's escapes stand for those that it lacks."""
+    return str(getattr(sys.stdout, "encoding", "") or "utf-8").lower().replace("-", "") == "utf8"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:

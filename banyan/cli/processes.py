@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from banyan.errors import SetupError
+from banyan.home import below_home
 
 if TYPE_CHECKING:
     from banyan.up import Running
@@ -207,8 +208,7 @@ def _option(name: str, value: object) -> list[str]:
 
 def default_data() -> Path:
     """Where `banyan up` keeps everything when it is not told."""
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "banyan"
+    return below_home(os.environ, "XDG_DATA_HOME", ".local/share", "name a directory with --data") / "banyan"
 
 
 @contextmanager

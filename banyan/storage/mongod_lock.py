@@ -26,7 +26,9 @@ class DirectoryLock:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise SetupError(f"the data directory {directory} cannot be used: {error.strerror}") from error
+            raise SetupError(
+                f"the data directory {directory} cannot be used: {error.strerror}; name another one with --data"
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

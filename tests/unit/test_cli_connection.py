@@ -21,7 +21,9 @@ def settings(home: Path, text: str) -> Path:
 
 
 def pointer(home: Path, name: str, pid: int, modified: float) -> Path:
-    path = pointer_directory({"HOME": str(home)}) / f"{name}.json"
+    directory = pointer_directory({"HOME": str(home)})
+    assert directory is not None
+    path = directory / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     fields = {"url": f"http://{name}:5000", "token": f"{name}-user", "admin_token": f"{name}-admin", "pid": pid}
     path.write_text(json.dumps(fields | {"started": "now"}))

@@ -1,0 +1,71 @@
+"""The standard streams of a command, whatever it was started with: closed, full, broken, or of another encoding."""
+
+import errno
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from banyan.errors import BanyanError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class OutputLost(BanyanError):
+    """What a command prints cannot be written to its standard output."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"cannot write the output: {error.strerror}")
+        self.unread = error.errno == errno.EPIPE
+        """Whether it was a pipe whose reader has gone: that is no fault."""
+
+
+class _Output(io.FileIO):
+    """Standard output; OutputLost where it takes no more."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        """Write some of the data; how much."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise OutputLost(error) from error
+
+
+class _Errors(io.FileIO):
+    """Standard error; what it does not take is lost, since there is nobody left to be told."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        """Write the data; how much."""
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def stand_in() -> None:
+    """Make the standard streams ones that can be relied on.
+
+    Closed ones become `/dev/null`, so that no file of ours gets their numbers. What the encoding of the terminal does
+    not have is shown as an escape.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - as long as we live
+    output: io.BufferedWriter[Any] = io.BufferedWriter(_Output(1, "wb", closefd=False))
+    sys.stdout = _text(output, getattr(sys.stdout, "encoding", "utf-8"), at_once=output.isatty())
+    sys.stderr = _text(io.BufferedWriter(_Errors(2, "wb", closefd=False)), getattr(sys.stderr, "encoding", "utf-8"))
+
+
+def _text(buffer: "io.BufferedWriter[Any]", encoding: str, *, at_once: bool = True) -> io.TextIOWrapper:
+    return io.TextIOWrapper(buffer, encoding=encoding, errors="backslashreplace", line_buffering=at_once)
+
+
+def drop_output() -> None:
+    """Let what is still to be written to standard output be lost."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)

@@ -1,0 +1,35 @@
+"""The home directory of the user as whom this process runs."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from banyan.errors import SetupError
+
+
+def home(environ: Mapping[str, str]) -> Path | None:
+    """Where it is: `HOME`, else what passwd says; None for a user of whom nobody has said it."""
+    if environ.get("HOME"):
+        return Path(environ["HOME"]).absolute()
+    try:
+        return Path(f"~{_own_name()}").expanduser()
+    except (KeyError, RuntimeError):
+        return None
+
+
+def below_home(environ: Mapping[str, str], variable: str, otherwise: str, instead: str) -> Path:
+    """The directory that an XDG variable names, else one below the home; SetupError says what to do `instead`."""
+    if environ.get(variable):
+        return Path(environ[variable])
+    directory = home(environ)
+    if directory is None:
+        raise SetupError(
+            f"there is no home directory: HOME is not set, and user {os.getuid()} is not in passwd; {instead}"
+        )
+    return directory / otherwise
+
+
+def _own_name() -> str:
+    import pwd
+
+    return pwd.getpwuid(os.getuid()).pw_name
