@@ -97,18 +97,12 @@ def run(arguments: Sequence[str]) -> int:
         return _lose(error)
     except BanyanError as error:
         return complain(str(error), exit_status(error))
-    except UnicodeDecodeError as error:
-        return complain(f"what was read is not UTF-8: {error}", EXIT_USAGE)
-    except UnicodeEncodeError as error:
-        return complain(f"{_word(error)} is not UTF-8; only files and their names may have other bytes", EXIT_USAGE)
     except TimeoutError as error:
         return complain(str(error), EXIT_FAILED)
-    except OSError as error:
-        return complain(_fact(error), EXIT_USAGE)
-    except RuntimeError as error:
-        if "home directory" not in str(error):  # pathlib's words for a ~ of a user who has none
+    except (OSError, RuntimeError, UnicodeError) as error:
+        if (sentence := _fault(error)) is None:
             raise
-        return complain("there is no home directory that ~ could stand for; write the whole path", EXIT_USAGE)
+        return complain(sentence, EXIT_USAGE)
     return status if isinstance(status, int) else 0
 
 
@@ -126,12 +120,17 @@ def _lose(error: OutputLost) -> int:
     return EXIT_UNREAD if error.unread else complain(str(error), EXIT_USAGE)
 
 
-def _fact(error: OSError) -> str:
-    """What the machine does not do for us, in a sentence."""
-    files = [
-        ascii(each) if isinstance(each, bytes) else str(each) for each in (error.filename, error.filename2) if each
-    ]
-    return f"{', '.join(files)}: {error.strerror}" if files and error.strerror else str(error)
+def _fault(error: Exception) -> str | None:
+    """What the machine or the words of the command line do not allow, in a sentence; None for a fault of ours."""
+    if isinstance(error, UnicodeEncodeError):
+        return f"{_word(error)} is not UTF-8; only files and their names may have other bytes"
+    if isinstance(error, UnicodeError):
+        return f"what was read is not UTF-8: {error}"
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    if "home directory" in str(error):  # pathlib's words for a ~ of a user who has none
+        return "there is no home directory that ~ could stand for; write the whole path"
+    return None
 
 
 def exit_status(error: BanyanError) -> int:

@@ -125,7 +125,7 @@ def end(process: "subprocess.Popen[bytes]") -> None:
             process.send_signal(signal.SIGINT)
         else:
             return
-    raise AssertionError(f"{process.args} does not end")
+    raise AssertionError(f"{process.args!r} does not end")
 
 
 @pytest.mark.parametrize("command", [("logs", "ID"), ("logs", "--json", "ID"), ("files", "ID", "large")], ids=str)
@@ -150,6 +150,6 @@ def large(up: Up) -> str:
     """A task that has printed a lot, and has left a file as large."""
     write = f"yes | head -c {LARGE_BYTES} | tee large"
     with Client(up.url, up.ready["provider_token"]) as client:
-        task = client.submit({"command": write})
+        task = str(client.submit({"command": write})["_id"])
         client.wait([task], timeout=120)
     return task
