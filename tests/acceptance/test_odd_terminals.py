@@ -14,7 +14,6 @@ from banyan.client import Client
 from tests.support.up import Up, eventually
 
 NOWHERE = {"BANYAN_URL": "http://127.0.0.1:1", "BANYAN_TOKEN": "x"}
-LARGE_BYTES = 300_000_000
 FEW = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
 """A terminal with ASCII alone."""
 
@@ -126,30 +125,3 @@ def end(process: "subprocess.Popen[bytes]") -> None:
         else:
             return
     raise AssertionError(f"{process.args!r} does not end")
-
-
-@pytest.mark.parametrize("command", [("logs", "ID"), ("logs", "--json", "ID"), ("files", "ID", "large")], ids=str)
-def test_what_is_large_is_passed_on_in_pieces(up: Up, large: str, command: tuple[str, ...]) -> None:
-    words = [large if word == "ID" else word for word in command]
-    program = [sys.executable, "-m", "banyan", *words]
-    process = subprocess.Popen(program, env={**up.environment, **known(up)}, stdout=subprocess.PIPE)
-    if process.stdout is None:
-        raise AssertionError("it was started with a pipe")
-    output, size = process.stdout, 0
-    while chunk := output.read(1 << 20):
-        size += len(chunk)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    output.close()
-    assert (process.returncode, size >= LARGE_BYTES) == (0, True)
-    assert usage.ru_maxrss * 1024 < LARGE_BYTES  # with nothing kept it is a third of that
-
-
-@pytest.fixture(scope="module")
-def large(up: Up) -> str:
-    """A task that has printed a lot, and has left a file as large."""
-    write = f"yes | head -c {LARGE_BYTES} | tee large"
-    with Client(up.url, up.ready["provider_token"]) as client:
-        task = str(client.submit({"command": write})["_id"])
-        client.wait([task], timeout=120)
-    return task

@@ -29,11 +29,11 @@ def said(tmp_path: Path) -> str:
 
 
 def process_of(up: Up, part: str) -> psutil.Process | None:
-    """The process that is this part now: `banyan up` has one child for each."""
+    """The process that is this part now: `banyan up` has one child for each that leads a session."""
     for each in psutil.Process(up.process.pid).children():
         try:
-            words = each.cmdline()
-        except psutil.NoSuchProcess:
+            words = each.cmdline() if os.getsid(each.pid) == each.pid else []
+        except (psutil.NoSuchProcess, ProcessLookupError):
             continue
         if part in words or any(word.endswith(part) for word in words[:1]):
             return each
