@@ -185,7 +185,7 @@ def offer(
     knows.
     """
     limit = AT_ONCE if room is None else min(AT_ONCE, room)
-    at_once = limit if free.millicores > 0 and not waiting else 0
+    at_once = limit if free.millicores > 0 else 0
     soon = not_negative(soon)
     trusted = max(2 * math.ceil(soon.millicores / 1000), TRUST * experience.count)
     most = min(AHEAD, max(FIRST, GROWTH * here), trusted)

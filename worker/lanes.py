@@ -64,11 +64,13 @@ class Lanes:
         self._ahead_seconds = ahead_seconds
         self._lanes: dict[int, Lane] = {}
         self._members = 0
+        self._nothing_fits = False
+        """Whether nothing that waits fits what is free, and others may start before it."""
 
     @property
     def free(self) -> Resources:
-        """What could start at once, nothing while tasks wait here."""
-        return Resources() if self.waiting else self.allocator.free
+        """What could start at once, nothing while tasks wait here that are to start before."""
+        return self.allocator.free if not self.waiting or self._nothing_fits else Resources()
 
     @property
     def soon(self) -> Resources:
@@ -127,6 +129,7 @@ class Lanes:
                 passed_over += 1
             else:
                 break
+        self._nothing_fits = attempt is None and passed_over > 0
         waiting.end_round()
         return placed
 
@@ -134,8 +137,10 @@ class Lanes:
         """Whether another one may start before this one, which does not fit now."""
         if attempt.passed_over_at is None:
             attempt.passed_over_at = now
-        may_fit = self.allocator.free.millicores >= self.waiting.least_millicores
-        return may_fit and now - attempt.passed_over_at < RESERVE_SECONDS
+        free, wants = self.allocator.free, attempt.grant.resources
+        may_fit = free.millicores >= self.waiting.least_millicores
+        lacks_gpus = wants.gpus > free.gpus and wants.millicores <= free.millicores  # cores kept free would not help it
+        return may_fit and (lacks_gpus or now - attempt.passed_over_at < RESERVE_SECONDS)
 
     def leave(self, attempt: Attempt, ended: float | None, now: float) -> float | None:
         """The attempt is out of its lane; answers with the end of the one before it there.

@@ -124,7 +124,7 @@ class Tasks:
                 self._drop(attempt)
             elif attempt.phase is Phase.SENT and attempt.cause is None:
                 self._withdraw(attempt)
-            elif attempt.phase is Phase.RUNNING and not attempt.start_reported:
+            elif attempt.pid is not None and not attempt.start_reported:
                 self._report_start(attempt, urgent=True)
 
     def _withdraw(self, attempt: Attempt) -> None:
@@ -222,7 +222,7 @@ class Tasks:
     def _report_start(self, attempt: Attempt, *, urgent: bool = False) -> None:
         attempt.start_reported = True
         self._outbox.add(outcome.start(attempt), self._turn.now, urgent=urgent)
-        if self.uploads:
+        if self.uploads and attempt.phase is Phase.RUNNING:
             self._turn.do(Stream(attempt.grant.execution))
 
     def _overdue(self, attempt: Attempt) -> None:

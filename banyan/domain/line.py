@@ -5,6 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+WORTH_SECONDS = 0.1
+"""So much work is next to nothing: what it keeps waiting would hardly start earlier anywhere else."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
@@ -53,12 +56,18 @@ class Line:
         self._added: Counter[str] = Counter()
         self._added_seconds = 0.0
 
+    def tag(self, queue: str, priority: float, order: str) -> float:
+        """The start tag of the next task of a queue."""
+        there = self._waiting.get(queue)
+        earlier = 0 if there is None else there.before(priority, order)
+        first = self._turns.get(queue, self._turn) if there is None else there.turn
+        return max(first, self._turn) + (self._added[queue] + earlier) / self._weight(queue)
+
     def place(self, queue: str, priority: float, order: str) -> Place:
         """Where the next task of a queue would come; tasks of a queue are to be added best first."""
         there = self._waiting.get(queue)
         earlier = 0 if there is None else there.before(priority, order)
-        first = self._turns.get(queue, self._turn) if there is None else there.turn
-        tag = max(first, self._turn) + (self._added[queue] + earlier) / self._weight(queue)
+        tag = self.tag(queue, priority, order)
         precedes = (there is not None and earlier < there.count) or self._others_after(queue, tag)
         others = sum(
             each.seconds * self._earlier(name, each, tag) for name, each in self._waiting.items() if name != queue

@@ -1,11 +1,12 @@
 """Choosing tasks for a worker: by class, by queue share, priority and age."""
 
+import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from banyan.domain.line import Line, Place, Waiting
+from banyan.domain.line import WORTH_SECONDS, Line, Waiting
 from banyan.domain.matching import Offer
 from banyan.domain.resources import Resources
 from banyan.queue.context import Context
@@ -115,23 +116,23 @@ def _scattered(streams: Mapping[str, Stream], count: int, pool: Pool) -> _Stream
 def _streams(wanted: Wanted, pool: Pool) -> dict[str, Stream]:
     suits = Suitability(wanted.worker["_id"], wanted.offer.total, wanted.timeout_seconds)
     accepted = pool.accepted(wanted.worker["_id"], wanted.offer)
-    return {queue: Stream(pool, heads, suits) for queue, heads in accepted.items() if not pool.full(queue)}
+    return {queue: Stream(pool, heads, suits) for queue, heads in accepted.items()}
 
 
 def _fill(context: Context, wanted: Wanted, streams: _Streams, choice: Choice, pool: Pool) -> None:
     """Take what fits together, each time from the queue whose turn it is."""
+    closed: set[str] = set()
     while choice.slots > 0 and not choice.reserving:
-        next_tasks = {
-            queue: task
-            for queue, stream in streams.items()
-            if not pool.full(queue) and (task := stream.peek()) is not None
-        }
+        offered = ((queue, stream) for queue, stream in streams.items() if queue not in closed)
+        next_tasks = {queue: task for queue, stream in offered if (task := stream.peek()) is not None}
         if not next_tasks:
             return
         queue = context.shares.next(next_tasks)
         task = next_tasks[queue]
         wants = resources_of(task)
-        if not wants.fits(choice.free):
+        if pool.full(queue):
+            closed.add(queue)
+        elif not wants.fits(choice.free):
             choice.reserving = _reserve(context, wanted, task)
             _pass_over(pool, streams[queue], task, choice.free)
         elif not choice.has_room(task):
@@ -167,44 +168,73 @@ def _fill_ahead(context: Context, wanted: Wanted, ahead: Ahead, streams: _Stream
     """Let tasks wait at the worker that it would start within `ahead.seconds` if all of them were there.
 
     What is long or unknown is not: it ends the line, and is granted when a core is free. Only if something that waits
-    there would start after it, it goes there too. A queue with a limit has no more than that at all workers, so that
-    nothing of it waits.
+    there would start after it, it goes there too. Of a queue with a limit only what is nearly next does, so that no
+    worker hoards the limit.
     """
     line = ahead.line(pool.weights)
     for chosen in choice.tasks:
         line.add(chosen["queue"], 0.0)
-    open_streams = {queue: stream for queue, stream in streams.items() if queue not in pool.limits}
+    queues = _Queues(line, streams)
     taken = 0
-    while taken < ahead.most and not choice.reserving:
-        task, place = _next_in(line, open_streams)
-        if task is None or place.seconds >= ahead.seconds or not choice.has_room(task):
+    while taken < ahead.most and not choice.reserving and (task := queues.first()) is not None:
+        queue, key = task["queue"], task["class_key"]
+        place = line.place(queue, task["priority"], str(task["order"]))
+        if place.seconds >= ahead.seconds or not choice.has_room(task):
             return
-        key, stream = task["class_key"], open_streams[task["queue"]]
+        if queue in pool.limits and (place.seconds > WORTH_SECONDS or pool.full(queue)):
+            queues.leave_out()
+            continue
         if not resources_of(task).fits(ahead.soon):
             choice.reserving = _reserve(context, wanted, task)
-            _pass_over(pool, stream, task, ahead.soon)
+            _pass_over(pool, streams[queue], task, ahead.soon)
+            queues.refresh()
             continue
         cost = ahead.cost(key)
-        if cost >= ahead.seconds and not place.precedes:
+        if (cost >= ahead.seconds and not place.precedes) or _is_somebodys(context, wanted, pool, key):
             return
-        if context.hub.call_idle(key, but=wanted.worker["_id"]):
-            return
-        stream.advance()
+        streams[queue].advance()
         if pool.choose(task):
             choice.take(task)
-            line.add(task["queue"], cost)
+            line.add(queue, cost)
             taken += 1
+        queues.refresh()
 
 
-_NOWHERE = Place(tag=0.0, seconds=0.0, precedes=False)
+def _is_somebodys(context: Context, wanted: Wanted, pool: Pool, key: str) -> bool:
+    """Whether a worker that has nothing to do could start a task of the class at once; it is woken for it."""
+    if key in pool.nobodys:
+        return False
+    if context.hub.call_idle(key, but=wanted.worker["_id"]):
+        return True
+    pool.nobodys.add(key)
+    return False
 
 
-def _next_in(line: Line, streams: _Streams) -> tuple[Document | None, Place]:
-    """The task that comes next in the line, of whichever queue, and where."""
-    places = {}
-    for queue, stream in streams.items():
-        if (task := stream.peek()) is not None:
-            places[queue] = task, line.place(queue, task["priority"], str(task["order"]))
-    if not places:
-        return None, _NOWHERE
-    return places[min(places, key=lambda queue: (places[queue][1].tag, queue))]
+class _Queues:
+    """The queues of which tasks may wait at a worker, in front the one whose next task comes first."""
+
+    def __init__(self, line: Line, streams: _Streams) -> None:
+        self._line = line
+        self._streams = streams
+        self._heap = [entry for queue in streams if (entry := self._entry(queue)) is not None]
+        heapq.heapify(self._heap)
+
+    def _entry(self, queue: str) -> tuple[float, str] | None:
+        task = self._streams[queue].peek()
+        return None if task is None else (self._line.tag(queue, task["priority"], str(task["order"])), queue)
+
+    def first(self) -> Document | None:
+        """The task that comes next of all."""
+        return self._streams[self._heap[0][1]].peek() if self._heap else None
+
+    def refresh(self) -> None:
+        """The next task of the queue in front is another one."""
+        entry = self._entry(self._heap[0][1])
+        if entry is None:
+            self.leave_out()
+        else:
+            heapq.heapreplace(self._heap, entry)
+
+    def leave_out(self) -> None:
+        """Nothing more is wanted of the queue in front."""
+        heapq.heappop(self._heap)

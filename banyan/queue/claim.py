@@ -109,33 +109,44 @@ def _wait(context: Context, worker: Document, ask: Ask, waiter: Waiter, news: Ne
     while True:
         waiter.accepts, waiter.lines_up = _could_take(context, worker, ask)
         if not ask.listening():
-            context.hub.pass_on(waiter)
+            context.hub.leave(waiter)
             return News()
         granted = _granted(context, worker, ask)
         left = deadline - time.monotonic()
         if granted or news or left <= 0 or context.hub.closed:
-            if not granted:
-                context.hub.decline(waiter)
+            if granted:
+                waiter.looking = None
+            context.hub.decline(waiter)
             return replace(news, tasks=granted)
-        _look_elsewhere(context, worker, ask, waiter)
-        called = waiter.wait(left)
+        asked = _look_elsewhere(context, worker, ask, waiter)
+        called = waiter.wait(min(left, _ANSWERED_SECONDS) if asked else left)
+        if called is None and asked:
+            continue
         if called is None:
             return News()  # whatever came has woken it, or else is found by the next claim, which comes at once
         current = context.storage.workers.load(worker["_id"])
         if current is None or current.get("claim_request") != ask.request or current["state"] not in ALIVE:
-            context.hub.pass_on(waiter)
+            context.hub.leave(waiter)
             return News()
         worker = current
         if called:
             news = _news(context, worker, ask, context.storage.tasks.holdings(worker["_id"]))
 
 
-def _look_elsewhere(context: Context, worker: Document, ask: Ask, waiter: Waiter) -> None:
-    """Nothing can be claimed: wake another claim for what this one was woken for, and ask for what waits elsewhere."""
-    woken = waiter.offered is not None
+_ANSWERED_SECONDS = 0.5
+"""After so long other workers have answered whether they give something back."""
+
+
+def _look_elsewhere(context: Context, worker: Document, ask: Ask, waiter: Waiter) -> bool:
+    """Nothing can be claimed: wake another claim for what this one was woken for, and ask for what waits elsewhere.
+
+    Whether a worker was asked.
+    """
+    woken = waiter.looking is not None
     context.hub.decline(waiter)
-    if worker["state"] == ACTIVE and ask.max_tasks > 0 and (woken or context.quiet.look_for_waiting()):
-        take_over(context, worker, ask.free, ask.max_tasks)
+    if worker["state"] != ACTIVE or ask.max_tasks == 0 or not (woken or context.quiet.may_wait_elsewhere()):
+        return False
+    return take_over(context, worker, ask.free, ask.max_tasks)
 
 
 def _could_take(

@@ -105,8 +105,10 @@ def _within(context: Context, limits: Mapping[str, int], picks: Sequence[_Pick],
     """Those of the chosen tasks that their queues' limits allow now; other claims in these queues wait."""
     room = {}
     for queue, limit in limits.items():
-        context.storage.queues.touch(queue, session)
-        room[queue] = limit - context.storage.tasks.running_in(queue, session)
+        now = context.storage.queues.touch(queue, session)
+        allowed = limit if now is None or now["max_running"] is None else now["max_running"]
+        allowed = 0 if now is None or now["paused"] else allowed
+        room[queue] = allowed - context.storage.tasks.running_in(queue, session)
     taken: Counter[str] = Counter()
     kept = []
     for wanted, task in picks:

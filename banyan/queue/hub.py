@@ -46,8 +46,10 @@ class Waiter:
     woken: threading.Event = field(default_factory=threading.Event)
     called: bool = False
     """Whether there is news for this very worker."""
+    looking: "Token | None" = None
+    """What it was woken for, and looks for now."""
     offered: "Token | None" = None
-    """What it was woken for last."""
+    """What has come since it began to look."""
 
     def is_idle_for(self, key: str) -> bool:
         """Whether it could start a task of the class, as far as is known."""
@@ -59,6 +61,7 @@ class Waiter:
         if not self.woken.wait(seconds):
             return None
         self.woken.clear()
+        self.looking, self.offered = self.offered, None
         called, self.called = self.called, False
         return called
 
@@ -112,7 +115,7 @@ class Hub:
             self._of_worker.setdefault(waiter.worker, []).append(waiter)
 
     def leave(self, waiter: Waiter) -> None:
-        """Stop to wake `waiter`."""
+        """Stop to wake `waiter`, and wake another one for what it was woken for and did not take."""
         with self._lock:
             if waiter in self._waiters:
                 del self._waiters[waiter]
@@ -120,22 +123,17 @@ class Hub:
                 of_worker.remove(waiter)
                 if not of_worker:
                     del self._of_worker[waiter.worker]
-
-    def pass_on(self, waiter: Waiter) -> None:
-        """Stop to wake `waiter`, which takes nothing any more, and wake another one for what it was woken for."""
-        self.leave(waiter)
-        self._wake_another(waiter)
+        left = [token for token in (waiter.looking, waiter.offered) if token is not None]
+        waiter.looking = waiter.offered = None
+        for token in left:
+            self._wake({token: 1})
 
     def decline(self, waiter: Waiter) -> None:
         """`waiter` was woken and got nothing: another one is woken for that, which may be able to take it."""
-        if waiter.offered is not None:
-            waiter.declined[waiter.offered.key] = time.monotonic()
-            waiter.offered.declined.add(waiter)
-            self._wake_another(waiter)
-
-    def _wake_another(self, waiter: Waiter) -> None:
-        token, waiter.offered = waiter.offered, None
+        token, waiter.looking = waiter.looking, None
         if token is not None:
+            waiter.declined[token.key] = time.monotonic()
+            token.declined.add(waiter)
             self._wake({token: 1})
 
     def call_idle(self, key: str, but: ObjectId) -> bool:
@@ -143,7 +141,7 @@ class Hub:
         with self._lock:
             waiters = list(self._waiters)
         idle = next((each for each in waiters if each.worker != but and each.is_idle_for(key)), None)
-        if idle is not None and not idle.woken.is_set():
+        if idle is not None and idle.offered is None:
             idle.offered = Token(key, _FIRST)
             idle.woken.set()
         return idle is not None
@@ -181,6 +179,8 @@ class Hub:
                 if token is not None:
                     waiter.offered = token
                     waiter.woken.set()
+                    if waiter not in self._waiters:
+                        continue  # it has left meanwhile
                     left[token] -= 1
                     if not left[token]:
                         del left[token]

@@ -42,7 +42,9 @@ class Pool:
         limits = {name: queues[name]["max_running"] for name in waiting & queues.keys()}
         self.limits: dict[str, int] = {name: limit for name, limit in limits.items() if limit is not None}
         """How many tasks of a queue may run at once, for queues that have such a limit."""
-        self._room = {name: limit - self._storage.tasks.running_in(name) for name, limit in self.limits.items()}
+        self._room: dict[str, int] = {}
+        self.nobodys: set[str] = set()
+        """Classes of which no idle worker could start a task, as far as was looked in this round."""
         self.weights = {name: float(queue["weight"]) for name, queue in queues.items()}
         self.classes = {key: context.classes.of(head) for key, head in heads.items()}
         open_queues = {name for name in waiting & queues.keys() if not queues[name]["paused"]}
@@ -61,7 +63,11 @@ class Pool:
 
     def full(self, queue: str) -> bool:
         """Whether no more tasks of a queue may start."""
-        return self._room.get(queue, 1) <= 0
+        if queue not in self.limits:
+            return False
+        if queue not in self._room:
+            self._room[queue] = self.limits[queue] - self._storage.tasks.running_in(queue)
+        return self._room[queue] <= 0
 
     def has(self, task: Document) -> bool:
         """Whether nobody has chosen the task."""

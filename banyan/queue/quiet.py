@@ -18,13 +18,14 @@ class Quiet:
         self._holds_nothing: dict[ObjectId, tuple[str, float]] = {}
         self._nothing_waits_at: float | None = None
 
-    def look_for_waiting(self) -> bool:
-        """Whether to look for work that waits at other workers: once in a while for all claims together."""
-        at = self._clock()
-        if self._nothing_waits_at is not None and at - self._nothing_waits_at < _NOTHING_WAITS_SECONDS:
-            return False
-        self._nothing_waits_at = at
-        return True
+    def may_wait_elsewhere(self) -> bool:
+        """Whether work may wait at other workers: not for a while after nothing did."""
+        known = self._nothing_waits_at
+        return known is None or self._clock() - known >= _NOTHING_WAITS_SECONDS
+
+    def nothing_waits(self) -> None:
+        """Remember that no work waits at any worker."""
+        self._nothing_waits_at = self._clock()
 
     def note(self, worker: ObjectId, request: str, *, holds_nothing: bool) -> None:
         """Remember whether a worker holds nothing after its claim `request` was answered."""

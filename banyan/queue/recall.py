@@ -5,13 +5,14 @@ from a worker without that: a worker that does not answer keeps what it has.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from bson import ObjectId
 
+from banyan.domain.line import WORTH_SECONDS
 from banyan.domain.matching import Offer
-from banyan.domain.resources import Resources
+from banyan.domain.resources import MILLI, Resources
 from banyan.domain.task import FOR_WORK
 from banyan.queue.context import Context
 from banyan.queue.pool import rank
@@ -23,9 +24,6 @@ WAIT_SECONDS = 2.0
 """For so long a worker is waited for."""
 _FIRST_LOOK_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.1
-
-WORTH_SECONDS = 0.1
-"""A worker is left what takes it less than this: another one would hardly start it earlier."""
 
 
 def take_back(
@@ -53,36 +51,36 @@ def _recall(context: Context, where: Mapping[str, Any], purpose: str) -> list[Ob
     return [task for tasks in by_worker.values() for task in tasks]
 
 
-def take_over(context: Context, worker: Document, free: Resources, max_tasks: int) -> None:
-    """Ask for work that waits at the worker at which most waits, for one that has nothing to do and could start it.
+def take_over(context: Context, worker: Document, free: Resources, max_tasks: int) -> bool:
+    """Ask for work that waits at another worker, for one that has nothing to do and could start it.
 
-    What is given back is claimed as any other task.
+    Whether a worker was asked. What is given back is claimed as any other task.
     """
     others = context.storage.workers.with_waiting(WORTH_SECONDS, but=worker["_id"])
-    suits = Suitability(worker["_id"], Offer.of(worker).total, None)
+    if not others:
+        context.quiet.nothing_waits()
     for other in sorted(others, key=lambda other: -float(other["waiting_seconds"])):
-        tasks = _fitting(context, worker, suits, free, max_tasks, context.storage.tasks.unbegun(other["_id"]))
+        tasks = _fitting(context, worker, other, free, max_tasks)
         if tasks:
             _recall(context, {"_id": {"$in": tasks}}, FOR_WORK)
-            return
+            return True
+    return False
 
 
-def _fitting(
-    context: Context,
-    worker: Document,
-    suits: Suitability,
-    free: Resources,
-    max_tasks: int,
-    waiting: Sequence[Document],
-) -> list[ObjectId]:
-    """The best of the tasks that the worker could start together."""
-    offer = Offer.of(worker)
-    chosen: list[ObjectId] = []
-    for task in sorted(waiting, key=rank):
+def _fitting(context: Context, worker: Document, other: Document, free: Resources, max_tasks: int) -> list[ObjectId]:
+    """The best tasks of the other worker that this one could start together, and as many more as may run there.
+
+    Their starts may not have been reported yet, and they come first.
+    """
+    offer, running = Offer.of(worker), Offer.of(other).total
+    suits = Suitability(worker["_id"], offer.total, None)
+    left, chosen = free.plus(running), []
+    most = max_tasks + max(1, running.millicores // MILLI)
+    for task in sorted(context.storage.tasks.unbegun(other["_id"]), key=rank):
         wants = resources_of(task)
-        if wants.fits(free) and suits(task) and offer.accepts(context.classes.of(task)):
+        if wants.fits(free) and wants.fits(left) and suits(task) and offer.accepts(context.classes.of(task)):
             chosen.append(task["_id"])
-            free = free.minus(wants)
-            if len(chosen) == max_tasks:
+            left = left.minus(wants)
+            if len(chosen) == most:
                 break
     return chosen

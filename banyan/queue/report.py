@@ -1,5 +1,6 @@
 """What workers say of their attempts: started, progress, given back, ended."""
 
+import heapq
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,11 +15,14 @@ from banyan.errors import StaleAttempt
 from banyan.queue.apply import apply
 from banyan.queue.avoided import paused
 from banyan.queue.context import Context
+from banyan.queue.pool import rank
 from banyan.queue.quarantine import judge
 from banyan.queue.settle import settle
 
 Document = dict[str, Any]
 
+_ANNOUNCED = 20
+"""Of so many classes a claim is woken when a queue with a limit has room again: the best ones."""
 _SHOWN_IN_TASK = ("result", "result_file", "peak_memory_bytes", "cpu_seconds", "progress", "time_started")
 _OF_THE_END = frozenset({"time_terminated", "exit_status"})
 """Fields that only the end of an attempt may write: they are what makes it ended."""
@@ -160,8 +164,11 @@ def _announce_room(context: Context, queues: set[str]) -> None:
     """Wake a claim for each class of those queues that run only so many tasks at once, and may have room now."""
     limited = {name for name, queue in context.storage.queues.all().items() if queue.get("max_running") is not None}
     if limited & queues:
-        heads = context.heads.current(context.storage.tasks.class_heads)
-        context.hub.work({key: 1 for key, head in heads.items() if head["queue"] in limited & queues})
+        heads = context.heads.current(context.storage.tasks.class_heads).values()
+        best = heapq.nsmallest(_ANNOUNCED, (head for head in heads if head["queue"] in limited & queues), key=rank)
+        context.hub.work(
+            {head["class_key"]: 1 for head in best}, {head["class_key"]: head["priority"] for head in best}
+        )
 
 
 def shown(change: Change, record: Document) -> Change:

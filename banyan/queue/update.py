@@ -77,8 +77,8 @@ def update(
     """
     owned(context, task_id, actor)
     if not wanted.only_cancels:
-        if wanted.needs_unbegun and _taken_back(context, task_id, revision, wait_seconds):
-            revision = None  # it was the right one, and taking the task back has raised it
+        if wanted.needs_unbegun:
+            revision = _taken_back(context, task_id, revision, wait_seconds)
         _change(context, task_id, wanted, actor, revision)
     elif revision is not None:
         _matching(context, task_id, revision, None)
@@ -93,15 +93,31 @@ def take_back_for_edit(context: Context, tasks: Sequence[ObjectId]) -> None:
         take_back(context, {"_id": {"$in": list(tasks)}}, FOR_EDIT)
 
 
-def _taken_back(context: Context, task_id: ObjectId, revision: str | None, seconds: float) -> bool:
-    """Whether the task was held by a worker and is not any more; raises `Conflict` when the worker does not answer."""
+_OF_CLAIMS = frozenset(
+    "_etag _updated state worker claim_request recalled execution time_claimed time_started time_available "
+    "attempt_count class_key wake_at progress reserved_by reserved_until".split()
+)
+"""What changes in a task when a worker claims it and gives it back."""
+
+
+def _taken_back(context: Context, task_id: ObjectId, revision: str | None, seconds: float) -> str | None:
+    """The revision to go on from, once a worker that held the task and has not begun it has given it back.
+
+    Raises `Conflict` when the worker does not answer, and `PreconditionFailed` when somebody has changed the task
+    meanwhile although `revision` was asked for.
+    """
     document = _matching(context, task_id, revision, None)
     if document["state"] != State.RUNNING or document.get("time_started") is not None:
-        return False
+        return revision
     if not seconds or take_back(context, {"_id": task_id}, FOR_EDIT, seconds):
         text = f"task {task_id} is with worker {document['worker']}, which has not given it back"
         raise Conflict(f"{text}; nothing was changed, try again")
-    return bool(existing(context, task_id)["state"] == State.AVAILABLE)
+    after = existing(context, task_id)
+    if revision is None or after["state"] != State.AVAILABLE:
+        return revision
+    if any(document.get(name) != after.get(name) for name in (document.keys() | after.keys()) - _OF_CLAIMS):
+        raise PreconditionFailed(f"task {task_id} was changed meanwhile; read it again")
+    return str(after["_etag"])
 
 
 def existing(context: Context, task_id: ObjectId, session: Session | None = None) -> Document:
@@ -191,6 +207,8 @@ def _write(
 def _refuse_fields(document: Document, wanted: Update) -> None:
     state, id = State(document["state"]), document["_id"]
     faults: dict[str, object] = {}
+    if state == State.RUNNING and document.get("time_started") is None and wanted.needs_unbegun:
+        raise Conflict(f"task {id} was claimed by a worker meanwhile; nothing was changed, try again")
     if state not in (State.INACTIVE, State.AVAILABLE):
         now = "runs already" if state == State.RUNNING else f"is {state}"
         text = f"task {id} {now}; this changes only until a task begins"

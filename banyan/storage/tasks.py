@@ -13,7 +13,7 @@ from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
 from banyan.domain.matching import CLASS_FIELDS
-from banyan.domain.task import LIVE, State, Task
+from banyan.domain.task import FOR_EDIT, LIVE, State, Task
 from banyan.domain.transitions import Change
 from banyan.storage.by_ids import by_ids
 from banyan.storage.in_bulk import Write, change_each
@@ -334,6 +334,8 @@ class TaskStore:
             by_worker.setdefault(task["worker"], []).append(task["_id"])
         for worker, tasks in by_worker.items():
             same = {"_id": {"$in": tasks}, "worker": worker, "state": State.RUNNING, "time_started": None}
+            if purpose != FOR_EDIT:
+                same["recalled"] = None  # what is to be edited stays so
             self._tasks.update_many(same, {"$set": {"recalled": purpose}})
         return by_worker
 

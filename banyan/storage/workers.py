@@ -85,7 +85,7 @@ class WorkerStore:
     def with_waiting(self, seconds: float, but: ObjectId) -> list[Document]:
         """Other workers at which work of more than so many seconds waits, as they have told."""
         where = {"_id": {"$ne": but}, "state": {"$in": list(ALIVE)}, "waiting_seconds": {"$gt": seconds}}
-        return list(self._heard.find(where, {"waiting_seconds": 1}))
+        return list(self._heard.find(where, {"waiting_seconds": 1, "resources": 1}))
 
     def silent_since(self, before: datetime, now: datetime | None = None) -> list[ObjectId]:
         """Workers that count as alive and were last heard of before `before`.

@@ -191,12 +191,17 @@ def test_shares_hold_over_what_is_granted_ahead(context: Context) -> None:
     assert Counter(each["queue"] for each in granted) == {"a": 15, "b": 5}
 
 
-def test_nothing_of_a_queue_with_a_limit_is_granted_ahead(context: Context) -> None:
-    add_queue(context, "limited", max_running=5)
-    post(context, *[task(queue="limited") for _ in range(10)])
+def test_of_a_queue_with_a_limit_only_what_is_next_is_granted_ahead(context: Context) -> None:
+    """Behind others it would hold a place that another worker could use; never granted ahead it would starve."""
+    add_queue(context, "limited", max_running=5, weight=100)
+    limited = post(context, *[task(queue="limited") for _ in range(10)])
     ids = post(context, *[task() for _ in range(3)])
     worker = SimulatedWorker(context, resources={"cores": 2})
-    assert [each["_id"] for each in worker.claim(0, ahead=ahead()).tasks] == ids
+    granted = [each["_id"] for each in worker.claim(0, ahead=ahead()).tasks]
+    assert granted == [ids[0], limited[0], *ids[1:]]
+    there = {"default": Waiting(turn=5.0, seconds=0.1, tasks=[(0, 20, str(ids[-1]))])}
+    asked = ahead(turn=5.0, turns={"default": 5.0, "limited": 5.0}, waiting=there)
+    assert [each["_id"] for each in worker.claim(0, ahead=asked).tasks] == [limited[1]]
 
 
 def test_a_task_of_which_nobody_knows_how_long_it_takes_ends_the_line(context: Context) -> None:

@@ -743,7 +743,10 @@ def test_what_is_being_sent_is_not_given_back() -> None:
     driver.grant(grant("a"))
     driver.start("a")
     driver.exit("a")
-    assert driver.say(Reported(take_back=["a"])) == []
+    (send,) = driver.say(Reported(take_back=["a"]))
+    assert isinstance(send, Send)
+    assert [("given_back" in each, each["pid"]) for each in send.reports] == [(False, 4711)]
+    assert driver.say(Reported(accepted=["a"], take_back=["a"])) == []
 
 
 # Nothing is hoarded

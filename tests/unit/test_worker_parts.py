@@ -163,6 +163,29 @@ def test_a_task_that_wants_something_else_does_not_share_the_lane(wanted: dict[s
     assert names(lanes.fill(0.0)) == ["a"]
 
 
+def test_cores_are_offered_while_all_that_waits_wants_a_gpu_that_is_busy() -> None:
+    lanes = Lanes(lambda task_class: 1.0)
+    lanes.allocator.resize(cores(4, gpus=1), (0,))
+    for number in range(3):
+        lanes.waiting.add(
+            waiting(f"g{number}", order=str(number), requested_resources={"cores": 1, "gpus": 1}, **{"class": "gpu"})
+        )
+    assert names(lanes.fill(0.0)) == ["g0"]
+    assert lanes.free == cores(3)
+    lanes.waiting.add(waiting("c", order="9"))
+    assert names(lanes.fill(60.0)) == ["c"]
+
+
+def test_nothing_is_offered_while_something_waits_for_cores() -> None:
+    lanes = Lanes(lambda task_class: 1.0)
+    lanes.allocator.resize(cores(4), ())
+    lanes.waiting.add(waiting("a", order="1"))
+    lanes.waiting.add(waiting("wide", order="2", requested_resources={"cores": 4}))
+    assert names(lanes.fill(0.0)) == ["a"]
+    lanes.fill(60.0)
+    assert lanes.free == cores(0)
+
+
 def test_a_model_does_not_share_the_lane_of_a_command() -> None:
     lanes = Lanes(lambda task_class: 0.001)
     lanes.allocator.resize(cores(1), ())
