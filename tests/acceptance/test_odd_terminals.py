@@ -68,7 +68,13 @@ def test_a_terminal_of_few_characters_shows_the_others_as_escapes(up: Up, termin
     with Client(up.url, up.ready["provider_token"]) as client:
         assert client.task(task)["name"] == "n\u00e9 \u2026 \U0001f600"
     assert banyan("logs", task, env=env).stdout.decode() == "h\u00e9"
-    for command in (("list",), ("show", task), ("show", task, "--json"), ("logs", "--json", task), ("stats",)):
+    for command in (
+        ("list", "--where", f'{{"_id": "{task}"}}'),
+        ("show", task),
+        ("show", task, "--json"),
+        ("logs", "--json", task),
+        ("stats",),
+    ):
         done = banyan(*command, env=env)
         assert (done.returncode, done.stderr) == (0, b"")
 

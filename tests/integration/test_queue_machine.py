@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 
 from banyan.domain.continuations import Edge, satisfied
 from banyan.domain.task import LIVE, Task
-from banyan.errors import IllegalTransition, Invalid, NotFound
+from banyan.errors import Conflict, IllegalTransition, Invalid, NotFound
 from banyan.queue.cancel import cancel
 from banyan.queue.context import Context
 from banyan.queue.delete import delete
@@ -155,8 +155,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(id=ids, hold=st.booleans())
     def hold(self, id: ObjectId, hold: bool) -> None:
-        with suppress(IllegalTransition, NotFound):
-            update(self.context, id, Update(fields={"hold": hold}), ALICE)
+        with suppress(IllegalTransition, NotFound, Conflict):  # the worker does not answer that it gives it back
+            update(self.context, id, Update(fields={"hold": hold}), ALICE, wait_seconds=0.0)
 
     @rule()
     def rescue(self) -> None:

@@ -17,7 +17,8 @@ def threads_of(tmp_path: Path, *does: str, scheduler: str = "threads", **fields:
     (tmp_path / "models" / "leaking.py").write_text(_LEAKING)
     models = {"path": [str(tmp_path / "models")], "scheduler": scheduler}
     tasks = [{"model": "leaking", "inputs": {"do": do}, **fields} for do in does]
-    return ends(tmp_path / "root", *tasks, cores=1, models=models)
+    in_order = {"ask_ahead_seconds": 0}  # what waited here would be given back behind a task that takes long
+    return ends(tmp_path / "root", *tasks, cores=1, models=models, tasks=in_order)
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous", "processes", "distributed"])
