@@ -4,7 +4,8 @@ import errno
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from banyan.errors import BanyanError
 
@@ -21,26 +22,42 @@ class OutputLost(BanyanError):
         """Whether it was a pipe whose reader has gone: that is no fault."""
 
 
-class _Output(io.FileIO):
-    """Standard output; OutputLost where it takes no more."""
+class _Output(io.BufferedWriter):
+    """Standard output; OutputLost where it takes no more.
+
+    Errors are renamed here and not in the raw file below: a signal whose handler raises may come when the raw write has
+    returned, and then the buffer has to know already what was written, or it writes it a second time.
+    """
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Write some of the data; how much."""
+        """Take the data; its size."""
         try:
             return super().write(data)
         except OSError as error:
             raise OutputLost(error) from error
 
+    def flush(self) -> None:
+        """Write what was taken."""
+        try:
+            super().flush()
+        except OSError as error:
+            raise OutputLost(error) from error
 
-class _Errors(io.FileIO):
+
+class _Errors(io.BufferedWriter):
     """Standard error; what it does not take is lost, since there is nobody left to be told."""
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Write the data; how much."""
+        """Take the data; its size."""
         try:
             return super().write(data)
         except OSError:
             return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        """Write what was taken."""
+        with suppress(OSError):
+            super().flush()
 
 
 def stand_in() -> None:
@@ -56,12 +73,12 @@ def stand_in() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 - as long as we live
-    output: io.BufferedWriter[Any] = io.BufferedWriter(_Output(1, "wb", closefd=False))
+    output = _Output(io.FileIO(1, "wb", closefd=False))
     sys.stdout = _text(output, getattr(sys.stdout, "encoding", "utf-8"), at_once=output.isatty())
-    sys.stderr = _text(io.BufferedWriter(_Errors(2, "wb", closefd=False)), getattr(sys.stderr, "encoding", "utf-8"))
+    sys.stderr = _text(_Errors(io.FileIO(2, "wb", closefd=False)), getattr(sys.stderr, "encoding", "utf-8"))
 
 
-def _text(buffer: "io.BufferedWriter[Any]", encoding: str, *, at_once: bool = True) -> io.TextIOWrapper:
+def _text(buffer: io.BufferedWriter, encoding: str, *, at_once: bool = True) -> io.TextIOWrapper:
     return io.TextIOWrapper(buffer, encoding=encoding, errors="backslashreplace", line_buffering=at_once)
 
 
