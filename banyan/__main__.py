@@ -11,11 +11,14 @@ def main() -> None:
     """Run the command line and exit.
 
     While code is being loaded, and after the command has ended, Ctrl-C has nothing to unwind: it just ends the process.
+    A worker that starts anew without its token blocks Ctrl-C until it is here, because Python's own start shows a
+    traceback.
     """
     try:
         heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if heeded:
             signal.signal(signal.SIGINT, _leave)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         from banyan.cli.app import main as command
         from banyan.cli.streams import stand_in
 
@@ -29,6 +32,10 @@ def main() -> None:
                 signal.signal(signal.SIGINT, _leave)
     except KeyboardInterrupt:
         os._exit(_INTERRUPTED)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            os._exit(_INTERRUPTED)  # Python may end by the signal, if that came while it executed a text
+        raise
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -167,6 +167,7 @@ def _unseen(token: str | None, descriptor: int | None) -> str | None:
     os.write(hidden, shown.encode())
     os.lseek(hidden, 0, os.SEEK_SET)
     environment = {name: value for name, value in os.environ.items() if name != "BANYAN_TOKEN"}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # pending until `banyan.__main__` ends in order
     os.execve(sys.executable, [*_without_token(sys.orig_argv), "--token-fd", str(hidden)], environment)  # noqa: S606 - it is this very program
 
 
