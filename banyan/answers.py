@@ -51,6 +51,11 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
 
+    @property
+    def is_json(self) -> bool:
+        """Whether its headers call the body JSON, as those of all our answers with a fault do."""
+        return "json" in self.headers.get("Content-Type", "").lower()
+
 
 def error_of(answer: Answer, address: str) -> BanyanError:
     """The error that the server meant by `answer`; `address` is named where the answer says too little."""

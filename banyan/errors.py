@@ -16,6 +16,7 @@
     │   └── IllegalTransition       422  the task's state does not allow it
     ├── TooManyRequests             429  a quota is used up
     ├── Unavailable                 503  MongoDB or the server is away
+    │   └── Untrusted               503  client and server do not come to trust each other
     └── SetupError                       this machine or its settings cannot run it
 
 The server answers each with the status beside it; the client turns an answer back into the same class.
@@ -115,6 +116,10 @@ class Unavailable(BanyanError):
     """MongoDB or the server cannot be reached; try again."""
 
     status = 503
+
+
+class Untrusted(Unavailable):
+    """Client and server do not come to trust each other, or the address is not the server's: a retry does not help."""
 
 
 class SetupError(BanyanError):

@@ -14,12 +14,14 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from banyan import wire
 from banyan.answers import AWAY, Answer, cause, error_of, never_sent, patience, retry_after
-from banyan.errors import Conflict, SetupError, Unauthorized, Unavailable
-from banyan.trust import Trust, distrust, is_loopback
+from banyan.errors import BadRequest, Conflict, SetupError, Unauthorized, Unavailable, Untrusted
+from banyan.trust import Trust, distrust, is_loopback, is_plain, speaks_tls
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 MAX_PAUSE_SECONDS = 5.0
+_MOVED = frozenset({301, 308})
+"""Statuses of redirections that are meant for good."""
 SAFE_TRIES = 4
 """How often a request is sent that is safe to repeat."""
 
@@ -49,6 +51,7 @@ class Connection:
         self._trust = trust or Trust.from_environment()
         self._adapter = transport or _adapter(self._trust)
         self._proxies = {} if transport or is_loopback(self.url) else get_environ_proxies(self.url)
+        self._direct = not transport and not self._proxies
         if not transport:
             self._trust.check()
             if token or renew:
@@ -152,12 +155,24 @@ class Connection:
             text = (
                 f"cannot reach the server at {self.url} ({cause(error)}); check that it runs and that the URL is right"
             )
-            raise (_Unreached if never_sent(error) else Unavailable)(text) from error
+            if never_sent(error):
+                raise _Unreached(text) from error
+            self._check_scheme()
+            raise Unavailable(text) from error
         except requests.exceptions.ChunkedEncodingError as error:
             raise Unavailable(f"the server at {self.url} broke off its answer; try again") from error
         except (requests.RequestException, ValueError) as error:
             raise Unavailable(f"{self.url} is not a usable address: {error}") from error
-        return Answer(status=response.status_code, headers=response.headers, body=response.content)
+        answer = Answer(status=response.status_code, headers=response.headers, body=response.content)
+        if answer.status == BadRequest.status and not answer.is_json:
+            self._check_scheme()  # other servers than ours have an answer for plain HTTP on a port of HTTPS
+        return answer
+
+    def _check_scheme(self) -> None:
+        """Raise Untrusted if the address is one of plain HTTP and the server behind it speaks TLS."""
+        if self._direct and is_plain(self.url) and speaks_tls(self.url):
+            better = f"https{self.url[self.url.index(':') :]}"
+            raise Untrusted(f"the server at {self.url} speaks HTTPS, not plain HTTP; its address is {better}")
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
@@ -176,7 +191,8 @@ class Connection:
         if answer.status < 300 or answer.status in accept:
             return answer
         if answer.status < 400:
-            raise Unavailable(f"{self.url} redirects to {answer.headers.get('Location')}; use that address")
+            kind = Untrusted if answer.status in _MOVED else Unavailable
+            raise kind(f"{self.url} redirects to {answer.headers.get('Location')}; use that address")
         raise error_of(answer, f"{self.url}/{path}")
 
 
@@ -203,10 +219,6 @@ def _usable(token: str) -> str:
 
 class _Unreached(Unavailable):
     """No connection came about, so the server has seen nothing of the request."""
-
-
-class Untrusted(Unavailable):
-    """The two sides did not come to trust each other; trying again at once is of no use."""
 
 
 def _pause_seconds(attempt: int) -> float:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +24,9 @@ VARIABLES = {
 
 POINTED = ("ca_file", "client_certificate", "client_key")
 """What a running `banyan up` tells this user's other terminals of it."""
+
+PROBE_SECONDS = 3.0
+"""How long a server may take to connect, and to answer a handshake, when it is asked whether it speaks TLS."""
 
 _YES = ("1", "true", "yes", "on")
 
@@ -92,6 +96,25 @@ class Trust:
                 f"a token must not travel over plain HTTP to another machine: {url}; use https:// (docs: operating a "
                 f"server, TLS), or set allow_insecure (BANYAN_ALLOW_INSECURE=true) where the network itself is safe"
             )
+
+
+def speaks_tls(url: str) -> bool:
+    """Whether the server at an address of plain HTTP takes part in a TLS handshake; it is told nothing else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # only whether it is TLS at all is of interest
+    try:
+        place = parse_url(url)
+        host, port = (place.host or "").strip("[]"), place.port or 80
+        with (
+            socket.create_connection((host, port), PROBE_SECONDS) as line,
+            context.wrap_socket(line, server_hostname=host),
+        ):
+            return True
+    except ssl.SSLError as error:
+        return "ALERT" in str(error.reason)  # it speaks TLS to tell that it does not like ours
+    except (OSError, ValueError, LocationParseError):
+        return False
 
 
 def is_plain(url: str) -> bool:

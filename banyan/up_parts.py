@@ -18,9 +18,8 @@ from banyan import certificates, child
 from banyan.adoption import Orphans
 from banyan.api.tls import OPEN
 from banyan.config import ServerSettings, WorkerSettings, load_worker_settings
-from banyan.errors import SetupError, Unavailable
+from banyan.errors import SetupError, Unavailable, Untrusted
 from banyan.storage import embedded
-from banyan.transport import Untrusted
 from banyan.trust import is_loopback_host
 from banyan.up_address import listen, url_of
 from banyan.up_mending import Death, say

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from banyan.errors import NotFound, Unavailable
+from banyan.errors import NotFound, Unavailable, Untrusted
 from banyan.worker_calls import Document, Stream
 
 if TYPE_CHECKING:
@@ -120,6 +120,8 @@ def _patiently(ask: Callable[[], T], sleep: Sleep, deadline: float | None = None
     while True:
         try:
             return ask()
+        except Untrusted:
+            raise
         except Unavailable:
             late = deadline is not None and time.monotonic() + pause > deadline
             if late or slept >= OUTAGE_SECONDS:

@@ -303,10 +303,12 @@ class Core:
             self._turn.do(Note("the server answers again"))
 
     def _on_turned_away(self, event: TurnedAway) -> None:
-        self._turn.do(Note(f"the server does not let this worker register: {event.reason}", warning=True))
-        if not self._claims.ever_asked:
-            self.left = self.turned_away = True
-            self._turn.do(Leave(None))
+        if self._claims.ever_asked:  # it was let in before: that may be mended, and tasks of ours may run
+            self._on_unreached(Unreached(event.reason))
+            return
+        self._turn.do(Note(event.reason, warning=True))
+        self.left = self.turned_away = True
+        self._turn.do(Leave(None))
 
     def _on_unreached(self, event: Unreached) -> None:
         if not self._away:

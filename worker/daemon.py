@@ -28,6 +28,7 @@ from banyan.trust import Trust
 from worker import threads
 from worker.account import account_of, check_root
 from worker.actions import Note, Register
+from worker.announcement import offer_text
 from worker.capacity import capacity, machine
 from worker.cgroups import MemoryGroups
 from worker.core import Core, Limits
@@ -69,6 +70,7 @@ class Daemon:
         self._ear.setblocking(False)
         self._mouth.setblocking(False)
         self._measured_at = 0.0
+        self._offer = ""
         self._started = datetime.now(UTC)
         limits = Limits(
             max_tasks=settings.tasks.max_tasks,
@@ -197,6 +199,9 @@ class Daemon:
             document["available_until"] = (self._started + timedelta(seconds=settings.time_limit)).isoformat()
         if register.replaces:
             document |= {"replaces": register.replaces, "finished": list(register.finished)}
+        if self._offer != (offer := offer_text(document)):
+            self._offer = offer
+            self._link.note(Note(offer))
         return document
 
     def _probe(self) -> str | None:

@@ -158,7 +158,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class TurnedAway:
-    """The server does not let us register."""
+    """The server does not let us register, or we do not trust it."""
 
     reason: str
 

@@ -11,7 +11,17 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from banyan.errors import BadRequest, BanyanError, Conflict, Forbidden, Invalid, NotFound, TooLarge, Unauthorized
+from banyan.errors import (
+    BadRequest,
+    BanyanError,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    TooLarge,
+    Unauthorized,
+    Untrusted,
+)
 from worker import threads
 from worker.actions import Ask, Note, Send
 from worker.events import (
@@ -132,8 +142,11 @@ class Link:
         while not self._closed.is_set():
             try:
                 answer = self._register_once(document())
-            except _TURNED_AWAY as error:
+            except Untrusted as error:
                 self._tell(TurnedAway(str(error)))
+                pauses.wait()
+            except _TURNED_AWAY as error:
+                self._tell(TurnedAway(f"the server does not let this worker register: {error}"))
                 pauses.wait()
             except BanyanError as error:
                 self._unreached(error)
@@ -142,6 +155,7 @@ class Link:
                 self._remember(answer["_id"])
                 wait = float(answer.get("heartbeat_seconds", 20.0))
                 uploads = answer.get("files") == "upload"
+                self.note(Note(f"registered as worker {answer['_id']}, ready for tasks"))
                 for text in answer.get("notes", ()):
                     self.note(Note(str(text), warning=True))
                 self._tell(Registered(worker=answer["_id"], wait_seconds=wait, uploads=uploads))

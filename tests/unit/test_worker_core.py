@@ -593,6 +593,16 @@ def test_a_server_that_does_not_let_it_in_ends_it() -> None:
     assert driver.core.turned_away
 
 
+def test_a_server_that_has_let_it_in_before_is_waited_for() -> None:
+    driver = CoreDriver(cores=1)
+    driver.grant(grant("a"))
+    driver.start("a")
+    driver.say(Refused(worker="worker-1"))
+    noted = driver.all(Note, driver.say(*[TurnedAway("its certificate has expired")] * 2))
+    assert noted == [Note("its certificate has expired (trying again)", warning=True)]
+    assert not driver.core.left
+
+
 def test_a_drain_by_the_server_returns_the_queue_and_goes_on() -> None:
     driver = CoreDriver(cores=1)
     driver.grant(grant("a"), grant("queued"))

@@ -94,4 +94,7 @@ def test_what_a_server_says_to_a_new_worker_is_logged(tmp_path: Path, said: Simp
     assert isinstance(said.get(timeout=30), Registered)
     link.close(None, [])
     spool.close()
-    assert [(note.text, note.warning) for note in notes] == [("there is no queue 'defualt'", True)]
+    assert [(note.text, note.warning) for note in notes] == [
+        ("registered as worker worker-1, ready for tasks", False),
+        ("there is no queue 'defualt'", True),
+    ]
