@@ -1,6 +1,7 @@
 """Child processes that never outlive the process that started them, and what tasks find in their environment."""
 
 import ctypes
+import itertools
 import os
 import pwd
 import signal
@@ -102,15 +103,15 @@ def last_lines(log: Path, count: int) -> list[str]:
 
 
 def stop(
-    process: subprocess.Popen[bytes], *, seconds: float, ask_again_after: float | None = None, family: bool = False
+    process: subprocess.Popen[bytes], *, seconds: float, ask_again_after: Sequence[float] = (), family: bool = False
 ) -> int:
     """Ask the child to end (SIGTERM), kill it after `seconds`; its exit code, negative for a signal.
 
-    A child that takes the first request as "finish what you do" is asked a second time `ask_again_after` seconds later.
+    A child that takes the first request as "finish what you do" is asked again so many seconds after the first time.
     With `family` its own children are killed with it; without, that is left to them.
     """
-    waits = [seconds] if ask_again_after is None else [ask_again_after, seconds - ask_again_after]
-    for wait in waits:
+    times = [0.0, *ask_again_after, seconds]
+    for wait in (after - before for before, after in itertools.pairwise(times)):
         if process.poll() is None:
             process.terminate()
         try:

@@ -27,6 +27,8 @@ from banyan.up_mending import Death, say
 READY_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _WORKER_STOP_SECONDS = 5.0
+_WORKER_ASK_AGAIN = (0.3, 4.0)
+"""The worker's first signal drains it; the second asks its tasks to end, and the third kills them."""
 _SERVER_STOP_SECONDS = 2.5
 _MONGOD_STOP_SECONDS = 2.0
 _SUPERVISOR_SECONDS = 1.0
@@ -232,7 +234,9 @@ def start_worker(plan: Plan, url: str, ca_file: str, orphans: Orphans, stack: Ex
         orphans.end(seconds=_SUPERVISOR_SECONDS)  # the supervisors of a killed worker end its tasks
         return spawn()
 
-    part = Part("worker", log, start, partial(child.stop, seconds=_WORKER_STOP_SECONDS, ask_again_after=0.3))
+    part = Part(
+        "worker", log, start, partial(child.stop, seconds=_WORKER_STOP_SECONDS, ask_again_after=_WORKER_ASK_AGAIN)
+    )
     stack.callback(part.stop)
     return part
 

@@ -47,6 +47,11 @@ class Attempt:
     """Its end, kept while it is SYNCING."""
 
     @property
+    def silent(self) -> bool:
+        """Whether nothing is told of its end."""
+        return self.cause is not None and self.cause.silent
+
+    @property
     def live(self) -> bool:
         """Whether its process runs, or may run at any moment."""
         return self.phase in (Phase.SENT, Phase.RUNNING)

@@ -49,7 +49,7 @@ LAST_WORDS_SECONDS = 5.0
 PARTING_SECONDS = 60.0
 """How long a worker that leaves tries to tell its last results and to send their files; its spool has the results."""
 STOP_SECONDS = 3.0
-"""How long a worker that stops now waits for its killed tasks and its last reports."""
+"""How long a worker that stops waits for its last reports, and for tasks that it has killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +95,7 @@ class Core:
         self._away = False
         self._server_lost = False
         self._draining = False
+        self._stopping = False
         self._leave_by: float | None = None
         self._ends_at = now + limits.life_seconds if limits.life_seconds else None
         if limits.life_seconds:
@@ -121,7 +122,7 @@ class Core:
             if what == "nearly over":
                 self._drain(Drain("its time limit is near"))
             elif what == "over":
-                self._on_stop(Stop())
+                self._kill()
             elif what == "check":
                 self._tasks.check()
             else:
@@ -340,6 +341,17 @@ class Core:
         self._tasks.give_back_queued()
 
     def _on_stop(self, event: Stop) -> None:
+        """Ask the tasks to end, within their grace; asked again, kill them."""
+        if self._stopping:
+            return self._kill()
+        if self._draining and self._tasks.attempts:
+            self._turn.do(Note("it is to stop: running tasks are asked to end, and go back to the queue"))
+        self._drain(Drain("it was told to stop"))
+        self._stopping = True
+        self._leave_by = self._turn.now + self._tasks.stop() + STOP_SECONDS
+        return None
+
+    def _kill(self) -> None:
         if self._draining and self._tasks.attempts:
             self._turn.do(Note("it is to stop now: running tasks are killed and go back to the queue"))
         self._drain(Drain("it was told to stop now"))
@@ -356,6 +368,8 @@ class Core:
             return
         if self._tasks.ended and self._leave_by is None:
             self._leave_by = now + PARTING_SECONDS
+        elif self._tasks.ended and self._stopping and self._leave_by is not None:
+            self._leave_by = min(self._leave_by, now + STOP_SECONDS)
         if not self.held or (self._leave_by is not None and now >= self._leave_by):
             self.left = True
             self._turn.do(Leave(self.worker))

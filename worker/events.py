@@ -22,7 +22,14 @@ class Cause(StrEnum):
     MEMORY = "memory"
     SERVER_LOST = "server lost"
     STOP = "stop"
-    """Nobody wants to hear of its end any more: the server counts it as lost."""
+    """The worker stops, and says nothing of the end: the server counts the attempt as lost."""
+    ABANDON = "abandon"
+    """The same at once, without grace: the attempt may be another worker's by now."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is told of the end."""
+        return self in (Cause.STOP, Cause.ABANDON)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from worker.offspring import descendants, kill
+from worker.offspring import SIGCONT, SIGTERM, descendants, group_of, kill, own_children, signal_process
 
 END_SECONDS = 2.0
 """How long killed processes may take to go."""
@@ -19,7 +19,7 @@ _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Place:
-    """What a task finds. The processes that are there when it is made stay; those that a task leaves are killed."""
+    """Surroundings of a task. Processes that are there when it is made stay; those that a task leaves are killed."""
 
     def __init__(self) -> None:
         self.kept = descendants(os.getpid())
@@ -45,8 +45,11 @@ class Place:
             return {"exception": type(error).__name__, "error": str(error)}
         return None
 
-    def leave(self) -> bool:
-        """Be nobody's; whether nothing of the task is left."""
+    def leave(self, grace_seconds: float) -> bool:
+        """Be nobody's; whether nothing of the task is left.
+
+        Processes that it has left are killed; those of a task that was asked to stop have `grace_seconds` before that.
+        """
         for stream in (sys.stdout, sys.stderr):
             with suppress(
                 OSError, ValueError, AttributeError
@@ -61,20 +64,50 @@ class Place:
         os.chdir("/")
         for name in self._variables:
             os.environ.pop(name, None)
+        if grace_seconds:
+            self._ask_children(time.monotonic() + grace_seconds)
         return self._end_children()
+
+    def _left(self) -> set[int]:
+        """The processes of the task."""
+        return descendants(os.getpid()) - self.kept - _helpers() if _has_children() else set()
+
+    def _ask_children(self, deadline: float) -> None:
+        """Ask the processes that a task has left to end, as a command's are (`worker.closing`), and wait for them."""
+        group = os.getpgrp()
+        asked = {pid for pid in self._left() if group_of(pid) == group}
+        for pid in asked:
+            _ask(pid)
+        while (left := self._left()) and time.monotonic() < deadline:
+            for pid in left & own_children():
+                if pid not in asked and group_of(pid) != group:
+                    _ask(pid)
+                asked.add(pid)
+            _reap(left)
+            time.sleep(0.01)
 
     def _end_children(self) -> bool:
         """Kill the processes that a task has left; whether they are gone."""
         deadline = time.monotonic() + END_SECONDS
-        while _has_children() and (left := descendants(os.getpid()) - self.kept - _helpers()):
+        while left := self._left():
             for pid in left:
                 kill(pid)
-                with suppress(ChildProcessError):  # a grandchild: it comes to us once its parent is gone
-                    os.waitpid(pid, os.WNOHANG)
+            _reap(left)
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.001)
         return True
+
+
+def _ask(pid: int) -> None:
+    signal_process(pid, SIGTERM)
+    signal_process(pid, SIGCONT)
+
+
+def _reap(pids: set[int]) -> None:
+    for pid in pids:
+        with suppress(ChildProcessError):  # a grandchild: it comes to us once its parent is gone
+            os.waitpid(pid, os.WNOHANG)
 
 
 def ignore_signals() -> None:

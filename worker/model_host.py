@@ -86,7 +86,8 @@ class Host:
         if left := self._threads.left():
             with suppress(OSError):
                 os.write(2, told(left).encode())
-        tidy = self._place.leave() and settled and not left
+        asked = self._memory is not None and self._memory.asked(number)
+        tidy = self._place.leave(what["grace_seconds"] if asked else 0.0) and settled and not left
         self._answer("ended", number, outcome, *usage.end(), not tidy)
         return tidy
 

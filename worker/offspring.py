@@ -78,6 +78,14 @@ def session_of(pid: int) -> int:
         return 0
 
 
+def group_of(pid: int) -> int:
+    """The process group of a process; 0 if it is gone."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
+
+
 def peak_bytes(process: "int | str") -> int:
     """The largest resident size of a process (`self` for this one) since it was reset; 0 if it is gone."""
     try:
@@ -132,10 +140,20 @@ def signal_group(group: int, number: int) -> bool:
 
 def kill(pid: int) -> None:
     """Kill one process, if it is still there and ours."""
+    signal_process(pid, SIGKILL)
+
+
+def signal_process(pid: int, number: int) -> None:
+    """Send a signal to one process, if it is still there and ours."""
     try:
-        os.kill(pid, SIGKILL)
+        os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
         return
+
+
+def own_children() -> set[int]:
+    """The ids of the child processes of this process, of all its threads."""
+    return set(_children_of(os.getpid()))
 
 
 def descendants(pid: int) -> set[int]:

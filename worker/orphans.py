@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Orphans:
-    """Those that were seen and are not buried yet: whose each is, and since when it is here."""
+    """The orphans that have not been reaped: the job of each, and since when it is here."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[str | None, float]] = {}
@@ -37,25 +37,30 @@ class Orphans:
                 job.cpu_seconds += usage.ru_utime + usage.ru_stime
                 job.peak = max(job.peak, usage.ru_maxrss * 1024)
 
+    def adopt(self, now: float, jobs: "Collection[Job]", others: "Collection[int]") -> "dict[int, str | None]":
+        """The job of each orphan that is here; `jobs` are all that are not over, `others` no orphans."""
+        sessions = {job.pid: job.key for job in jobs}
+        found: dict[int, str | None] = {}
+        for pid in children():
+            if pid in others:
+                continue
+            if pid not in self._known:
+                self._known[pid] = (owner(pid, sessions), now)
+            found[pid] = self._known[pid][0]
+        return found
+
     def kill_over(
-        self, now: float, running: "Collection[Job]", ended: "Collection[Job]", hosts: "Collection[int]"
-    ) -> set[str | None]:
+        self, now: float, running: "Collection[Job]", ended: "Collection[Job]", others: "Collection[int]"
+    ) -> "set[str | None]":
         """Adopt new orphans, and kill those whose job is over; the keys of the jobs that those belonged to.
 
         An orphan that cannot be assigned is over when all jobs that ran at its adoption are.
         """
-        sessions = {job.pid: job.key for job in (*running, *ended)}
         keys = {job.key for job in running}
-        first = {job.pid for job in running}
         oldest = min((job.started for job in running), default=now)
         left: set[str | None] = set()
-        for pid in children():
-            if pid in first or pid in hosts:
-                continue
-            if pid not in self._known:
-                self._known[pid] = (owner(pid, sessions), now)
-            key, since = self._known[pid]
-            if key not in keys and (key is not None or oldest >= since):
+        for pid, key in self.adopt(now, (*running, *ended), others).items():
+            if key not in keys and (key is not None or oldest >= self._known[pid][1]):
                 left.add(key)
                 kill(pid)
         return left

@@ -13,8 +13,9 @@ It reads commands from its standard input and writes answers to its standard out
   None or the `cgroup.procs` file to enter, for another user's jobs), and for the task of a model `(pool, setup, what)`;
   then argv starts a host of the pool if no idle one is there, and `what` is the task.
 - `("drop", key)`: forget a job that has not started.
-- `("signal", key, number)`: send a signal to the job's process group. In a host SIGTERM raises the flag `cancel`, and
-  SIGKILL kills the host with all that it has started.
+- `("signal", key, number)`: send a signal to the job's process group. After a SIGTERM the job has its grace: it ends
+  when all of its processes have ended, not when the first has (`worker.closing`); SIGKILL ends the grace. In a host
+  SIGTERM raises the flag `cancel`, and SIGKILL kills the host with all that it has started.
 - `("hosts", max_idle, max_tasks, idle_seconds, start_seconds)`: how to keep hosts (`worker.hosts`).
 
 Answers (times in seconds since the epoch):
@@ -35,12 +36,14 @@ import select
 import time
 
 from banyan import frames
+from worker.closing import Closing
 from worker.hosts import Hosts
 from worker.job import Job
 from worker.offspring import (
     IGNORED_SIGNALS,
     SIGCONT,
     SIGKILL,
+    SIGTERM,
     become_subreaper,
     children,
     kill,
@@ -75,6 +78,7 @@ class Supervisor:
         self._queued: dict[int, list[tuple[str, Any]]] = {}
         self._busy: set[int] = set()
         self._running: dict[int, Job] = {}
+        self._closing = Closing()
         self._sweeping: list[Job] = []
         self._orphans = Orphans()
         self._outgoing: list[tuple[Any, ...]] = []
@@ -114,7 +118,8 @@ class Supervisor:
     def _patience_ms(self) -> float | None:
         if self._sweeping:
             return 5
-        times = (self._look_at, self._flush_at if self._outgoing else None, self._hosts.next_look)
+        flush_at = self._flush_at if self._outgoing else None
+        times = (self._look_at, flush_at, self._hosts.next_look, self._closing.next_look)
         due = [when for when in times if when is not None]
         return max(0.0, (min(due) - time.monotonic()) * 1000) if due else None
 
@@ -138,9 +143,9 @@ class Supervisor:
         elif command[0] == "limits":
             self._starter.limit(*command[1:])
         else:
-            for running in self._running.values():
-                if running.key == command[1]:
-                    self._signal(running, command[2])
+            for job in [*self._running.values(), *self._closing.jobs]:
+                if job.key == command[1]:
+                    self._signal(job, command[2])
 
     def _drop(self, key: str) -> None:
         for queued in self._queued.values():
@@ -157,8 +162,13 @@ class Supervisor:
     def _signal(self, job: Job, number: int) -> None:
         if job.pid in self._hosts.processes:
             return self._hosts.signal(job.pid, number)
+        if number in (SIGTERM, SIGKILL):
+            job.closing = number == SIGTERM
         signal_group(job.pid, number)
         signal_group(job.pid, SIGCONT)  # a stopped process would never hear of it
+        if number == SIGKILL and job in self._closing.jobs:
+            self._closing.jobs.remove(job)
+            self._clear_away(job)
         return None
 
     def _answer(self, answer: "tuple[Any, ...]", *, urgent: bool) -> None:
@@ -256,20 +266,40 @@ class Supervisor:
             if is_host or dead.si_pid in self._running:
                 self._end(dead.si_pid)
             else:
-                self._orphans.bury(dead.si_pid, [*self._running.values(), *self._sweeping])
+                self._orphans.bury(dead.si_pid, self._unreported())
+        if self._closing.jobs:
+            self._close()
         if self._sweeping:
             self._sweep()
 
+    def _unreported(self) -> list[Job]:
+        return [*self._running.values(), *self._closing.jobs, *self._sweeping]
+
     def _end(self, pid: int) -> None:
-        """Take the first process of a job from the table, having killed what is left of its group."""
-        signal_group(pid, SIGKILL)
+        """Take the first process of a job from the table; what is left of its group is killed, or has its grace."""
+        if not self._running[pid].closing:
+            signal_group(pid, SIGKILL)
         _, status, usage = os.wait4(pid, 0)
         job = self._running.pop(pid)
         job.status = status
-        job.ended = time.time()
         job.peak = usage.ru_maxrss * 1024
         job.exact = job.hosted is None and job.peak > job.floor + PEAK_SLACK_BYTES
         job.cpu_seconds = max(0.0, job.cpu_seconds + usage.ru_utime + usage.ru_stime)
+        if job.closing:
+            self._closing.add(job)
+        else:
+            self._clear_away(job)
+
+    def _close(self) -> None:
+        """Report the jobs that have ended within their grace."""
+        jobs = self._unreported()
+        others = [*self._running, *self._hosts.processes]
+        for job in self._closing.look(self._orphans.adopt(time.time(), jobs, others)):
+            self._clear_away(job)
+
+    def _clear_away(self, job: Job) -> None:
+        """The job is over: report it once nothing of it is left."""
+        job.ended = time.time()
         self._sweeping.append(job)
 
     def _own_size(self, now: float) -> int:
@@ -295,12 +325,16 @@ class Supervisor:
             self._next(job.lane)
 
     def _kill_orphans(self, now: float) -> set[str | None]:
-        return self._orphans.kill_over(now, self._running.values(), self._sweeping, self._hosts.processes)
+        going_on = [*self._running.values(), *self._closing.jobs]
+        others = [*self._running, *self._hosts.processes]
+        return self._orphans.kill_over(now, going_on, self._sweeping, others)
 
     def _look(self) -> None:
         now = time.monotonic()
         if (due := self._hosts.next_look) is not None and now >= due:
             self._hosts.look(now)
+        if (due := self._closing.next_look) is not None and now >= due:
+            self._reap()
         if self._look_at is None or now < self._look_at:
             return
         self._kill_orphans(time.time())

@@ -251,7 +251,14 @@ class Tasks:
         for attempt in [self.attempts.get(execution)] if execution else list(self.attempts.values()):
             if attempt is not None and attempt.phase is not Phase.SYNCING:
                 attempt.cause = None
+                self._end_early(attempt, Cause.ABANDON)
+
+    def stop(self) -> float:
+        """Ask all that runs to end, saying nothing of it; the longest grace of these in seconds."""
+        for attempt in list(self.attempts.values()):
+            if attempt.phase is not Phase.SYNCING and attempt.cause is None:
                 self._end_early(attempt, Cause.STOP)
+        return max((attempt.grant.grace_seconds for attempt in self.attempts.values() if attempt.live), default=0.0)
 
     def _end_early(self, attempt: Attempt, cause: Cause) -> None:
         attempt.cause = attempt.cause or cause
@@ -265,7 +272,7 @@ class Tasks:
     def _signal(self, attempt: Attempt) -> None:
         """Ask a task to end, and remember to kill it when its grace is over."""
         execution = attempt.grant.execution
-        if attempt.cause is Cause.STOP:
+        if attempt.cause is Cause.ABANDON:
             self._turn.do(Kill(execution, signal.SIGKILL))
         elif not attempt.term_sent:
             attempt.term_sent = True
@@ -279,7 +286,7 @@ class Tasks:
         if attempt is None:
             return
         self._learn(attempt, event)
-        if attempt.cause is Cause.STOP:
+        if attempt.silent:
             return self._discard(attempt)
         peak = attempt.sampled_peak
         if event.peak_is_exact or not peak:
@@ -300,7 +307,7 @@ class Tasks:
         if attempt is None:
             return
         self.lanes.leave(attempt, None, self._turn.now)
-        if attempt.cause is Cause.STOP:
+        if attempt.silent:
             return self._discard(attempt)
         if event.exit_code is None:
             self._turn.do(Note(f"task {attempt.grant.task} could not be started: {event.reason}", warning=True))
@@ -316,7 +323,7 @@ class Tasks:
         self._turn.do(Note("the supervisor died, and the tasks with it; another one is started", warning=True))
         for attempt in [each for each in self.attempts.values() if each.live]:
             self.lanes.leave(attempt, None, self._turn.now)
-            if attempt.cause is Cause.STOP:
+            if attempt.silent:
                 self._discard(attempt)
             else:
                 status = outcome.worker_failure("its supervisor died")
@@ -346,7 +353,7 @@ class Tasks:
             text = "cancelled before it started"
             report = outcome.of_never_started(attempt, outcome.CANCELLED, text, self._turn.date)
             self._outbox.add(report, self._turn.now)
-        elif attempt.cause is not Cause.STOP:
+        elif not attempt.silent:
             self.taken -= 1
             self.give_back(attempt.grant)
         self._discard(attempt)

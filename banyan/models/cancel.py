@@ -10,7 +10,7 @@ import os
 from collections.abc import MutableSequence
 from typing import Any
 
-from banyan.models.cancel_memory import MEMORY_BYTES, SECRET
+from banyan.models.cancel_memory import MEMORY_BYTES, SECRET, asked
 
 Numbers = MutableSequence[int] | memoryview
 
@@ -63,7 +63,12 @@ class Memory:
 
     def __init__(self, descriptor: int) -> None:
         self._place = f"/proc/{os.getpid()}/fd/{descriptor}"
+        self._descriptor = descriptor
         self._numbers, self._secret = _map(descriptor)
+
+    def asked(self, number: int) -> bool:
+        """Tell if the task with this number was asked to stop, and did not just raise its flag itself."""
+        return asked(self._descriptor) >= number
 
     def flag(self, number: int, name: str) -> Cancel:
         """The flag of the host's task with this number."""

@@ -1,15 +1,18 @@
 """The memory behind `cancel`: made and written by whoever starts a host, read by the host.
 
 It counts: it holds the number of the last task of the host that is to stop, so one write raises the flag of one task
-(and of those before it, which are over). Imported by the worker's supervisor, which must stay small.
+(and of those before it, which are over). A model can raise its flag itself; a second number says which task was asked
+to stop from outside. Imported by the worker's supervisor, which must stay small.
 """
 
 import os
 import sys
 
 MEMORY_BYTES = 64
-"""Eight bytes for the number, sixteen that no other memory has, by which it is known again, and room."""
+"""Eight bytes for the number, sixteen that no other memory has, by which it is known again, eight for the last task
+that was asked to stop, and room."""
 SECRET = slice(8, 24)
+ASKED = slice(24, 32)
 
 
 def create() -> int:
@@ -21,4 +24,10 @@ def create() -> int:
 
 def raise_flag(descriptor: int, number: int) -> None:
     """Tell the host's task with this number, and all before it, to stop."""
+    os.pwrite(descriptor, number.to_bytes(8, sys.byteorder), ASKED.start)
     os.pwrite(descriptor, number.to_bytes(8, sys.byteorder), 0)
+
+
+def asked(descriptor: int) -> int:
+    """The number of the last task that was told to stop."""
+    return int.from_bytes(os.pread(descriptor, ASKED.stop - ASKED.start, ASKED.start), sys.byteorder)

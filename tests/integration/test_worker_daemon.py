@@ -185,6 +185,30 @@ def test_cancelling_asks_then_kills_the_whole_tree(tmp_path: Path, mark: str) ->
     assert time.monotonic() - began < 10
 
 
+SAVES = (
+    "import signal, time; heard = []; signal.signal(signal.SIGTERM, lambda *_: heard.append(1)); open('ready', 'w')\n"
+    "while not heard: time.sleep(0.01)\n"
+    "time.sleep(1); open('saved', 'w').write('checkpoint')"
+)
+"""A program that takes a while to write its checkpoint."""
+
+
+@pytest.mark.parametrize("exit_status", ["cancelled", "timed out"])
+def test_a_program_below_a_shell_can_save_its_work(tmp_path: Path, exit_status: str) -> None:
+    task: dict[str, Any] = {"command": f'{PYTHON} -c "{SAVES}"; true'}
+    server = FakeServer([task | ({"timeout": 3} if exit_status == "timed out" else {})])
+
+    def on_report(report: dict[str, Any]) -> None:
+        if "pid" in report and exit_status == "cancelled" and not server.cancel:
+            eventually((tmp_path / "t1/1/work/ready").exists)
+            server.cancel.append("e1")
+
+    server.on_report = on_report
+    work(tmp_path, server)
+    assert server.ends["e1"]["exit_status"] == exit_status
+    assert (tmp_path / "t1/1/work/saved").read_text() == "checkpoint"
+
+
 def test_a_task_that_ends_well_in_its_grace_has_succeeded(tmp_path: Path) -> None:
     server = FakeServer([{"command": "trap 'echo saved; exit 0' TERM; sleep 60 & wait"}])
     server.on_report = lambda report: server.cancel.append("e1") if "pid" in report and not server.cancel else None
@@ -501,6 +525,26 @@ def test_sigterm_drains_and_a_second_one_stops_now(tmp_path: Path, mark: str) ->
     assert processes_with(mark) == []
     assert worker.returncode == 1
     assert "0 succeeded, 0 failed, 1 not run" in err
+
+
+def test_a_task_of_a_worker_that_stops_can_save_its_work_and_a_third_signal_kills_it(tmp_path: Path, mark: str) -> None:
+    endless = SAVES.replace("time.sleep(1)", "time.sleep(60)")
+    places = [tmp_path / "heeds", tmp_path / "does not"]
+    tasks = []
+    for place, program in zip(places, (SAVES, endless), strict=True):
+        place.mkdir()
+        tasks.append({"command": f'{PYTHON} -c "{program}"; true', "directory": str(place), "env": {"MARK": mark}})
+    worker = run_file(tasks_file(tmp_path / "tasks", *tasks), tmp_path / "root")
+    eventually(lambda: all((place / "ready").exists() for place in places))
+    for _ in range(2):
+        worker.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            worker.wait(timeout=0.3)
+    eventually((places[0] / "saved").exists)
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate(timeout=20)
+    assert processes_with(mark) == []
+    assert not (places[1] / "saved").exists()
 
 
 def test_the_death_of_the_supervisor_costs_the_task_but_not_the_worker(tmp_path: Path, mark: str) -> None:

@@ -146,6 +146,22 @@ def test_a_model_that_is_cleaning_up_is_let_finish(tmp_path: Path) -> None:
     assert (tmp_path / "t1/1/work/said").read_text() == "cleaned"
 
 
+def test_the_programs_of_a_cancelled_model_have_the_rest_of_its_grace(tmp_path: Path, mark: str) -> None:
+    task = asked("leave savers", mark=mark, fail=False)
+    (end,) = run(tmp_path, cancelling(task))
+    assert end["exit_status"] == "cancelled"
+    work = tmp_path / "t1/1/work"
+    assert {path.name for path in work.glob("*.saved")} == {"near.saved", "far.saved"}
+    assert (work / "heard").read_text() == "x\nx\n"
+
+
+def test_the_programs_of_a_model_that_was_not_asked_to_stop_are_killed_at_once(tmp_path: Path, mark: str) -> None:
+    (end,) = ends(tmp_path, asked("leave savers", mark=mark, fail=True))
+    assert end["exit_status"] == "failure (CancelledError)"
+    assert not (tmp_path / "t1/1/work/heard").exists()
+    assert processes_with(mark) == []
+
+
 def test_a_model_that_ignores_its_cancellation_is_killed_with_all_that_it_started(tmp_path: Path, mark: str) -> None:
     server = cancelling(asked("ignore cancel", mark=mark, fields={"max_shutdown_time": 0.3}), asked("describe"))
     first, second = run(tmp_path, server, cores=1)

@@ -157,6 +157,94 @@ def test_a_stopped_job_hears_a_signal_all_the_same(jobs: Answers) -> None:
     assert jobs.text("job") == "heard\n"
 
 
+SAVES = """
+import os, signal, sys, time
+name = sys.argv[1]
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+open(name + ".ready", "w").close()
+while not heard:
+    time.sleep(0.005)
+open(name + ".heard", "w").close()
+while not os.path.exists(name + ".go"):
+    time.sleep(0.005)
+with open(name + ".saved", "w") as file:
+    file.write(str(len(heard)))
+"""
+"""A program that needs a while to write its checkpoint: until the file `NAME.go` is there."""
+
+LAUNCHES = """
+import signal, subprocess, sys
+prog = subprocess.Popen([sys.executable, "-c", sys.argv[1], "prog"], start_new_session=True)
+signal.signal(signal.SIGTERM, lambda *_: prog.terminate())
+sys.exit(prog.wait())
+"""
+"""A program that passes the signal on, as `mpirun` and `torchrun` do."""
+
+MEANS = {
+    "a pipeline": '"$0" -c "$1" prog | cat',
+    "a subshell": '(cd . && "$0" -c "$1" prog; true); true',
+    "in the background": '"$0" -c "$1" prog & wait',
+    "job control": 'set -m; "$0" -c "$1" prog & wait',
+    "a session of its own": 'setsid "$0" -c "$1" prog & wait',
+    "a daemon": 'setsid -f "$0" -c "$1" prog; sleep 60; true',
+    "a launcher": 'exec "$0" -c "$2" "$1"',
+}
+
+
+@pytest.mark.parametrize("means", MEANS.values(), ids=MEANS.keys())
+def test_the_grace_is_that_of_all_processes_of_a_job(jobs: Answers, means: str) -> None:
+    there = jobs.directory
+    jobs.run("job", "sh", "-c", f"{means}\n", sys.executable, SAVES, LAUNCHES)
+    eventually((there / "prog.ready").exists)
+    jobs.spawner.signal("job", signal.SIGTERM)
+    jobs.spawner.push()
+    eventually((there / "prog.heard").exists)
+    jobs.run("next", "true")
+    jobs.run("other", "true", lane=3)
+    jobs.get("exited", "other")
+    assert not [answer for answer in jobs.heard if answer[:2] in (("exited", "job"), ("started", "next"))]
+    (there / "prog.go").touch()
+    jobs.get("exited", "job")
+    assert (there / "prog.saved").read_text() == "1"
+    jobs.get("exited", "next")
+
+
+def test_the_grace_ends_with_sigkill(jobs: Answers, mark: str) -> None:
+    script = f"{sys.executable} -c '{SAVES}' prog & setsid {sys.executable} -c '{SAVES}' far & wait"
+    jobs.run("job", "sh", "-c", script, env=(f"MARK={mark}",))
+    for name in ("prog", "far"):
+        eventually((jobs.directory / f"{name}.ready").exists)
+    jobs.spawner.signal("job", signal.SIGTERM)
+    jobs.spawner.push()
+    eventually((jobs.directory / "prog.heard").exists)
+    jobs.spawner.signal("job", signal.SIGKILL)
+    jobs.spawner.push()
+    assert os.waitstatus_to_exitcode(jobs.get("exited", "job")[5]) == -signal.SIGTERM
+    assert processes_with(mark) == []
+    assert not list(jobs.directory.glob("*.saved"))
+
+
+def test_what_a_job_starts_to_save_its_work_is_not_asked_to_end(jobs: Answers) -> None:
+    save = "sleep 60 & trap 'sh -c \"sleep 0.3; echo saved\" & exit' TERM; wait"
+    jobs.run("job", "sh", "-c", f"{save}\n")
+    pid = jobs.get("started", "job")[2]
+    eventually(lambda: _catches_sigterm(pid) and _children(pid))
+    jobs.spawner.signal("job", signal.SIGTERM)
+    jobs.spawner.push()
+    jobs.get("exited", "job")
+    assert jobs.text("job") == "saved\n"
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def _catches_sigterm(pid: int) -> bool:
+    caught = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) & 1 << signal.SIGTERM - 1)
+
+
 ESCAPE = """
 import os, sys, time
 if os.fork():

@@ -66,7 +66,7 @@ class Program:
         """Continue it and ask it to end; killed with all its children if it does not."""
         if self.process is not None and self.alive:
             self.send(signal.SIGCONT, family=True)
-            child.stop(self.process, seconds=seconds, ask_again_after=1.0, family=True)
+            child.stop(self.process, seconds=seconds, ask_again_after=[1.0, 3.0], family=True)
 
     def tail(self) -> str:
         """The end of its log."""

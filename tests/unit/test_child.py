@@ -52,7 +52,7 @@ def test_a_child_that_ended_before_is_only_reaped(start: Start) -> None:
 
 def test_a_child_that_finishes_first_is_asked_a_second_time(start: Start) -> None:
     process = start("trap 'trap \"exit 7\" TERM' TERM; echo ready; while :; do sleep 0.05; done")
-    assert child.stop(process, seconds=20.0, ask_again_after=0.5) == 7
+    assert child.stop(process, seconds=20.0, ask_again_after=[0.5]) == 7
 
 
 def test_a_child_that_does_not_listen_is_killed(start: Start) -> None:

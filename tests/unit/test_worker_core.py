@@ -451,23 +451,65 @@ def test_a_draining_worker_leaves_what_it_cannot_tell_to_its_spool() -> None:
     assert [end["execution"] for end in driver.core.outstanding] == ["a"]
 
 
-def test_stopping_now_kills_and_leaves_without_reporting_the_killed() -> None:
+def test_stopping_gives_tasks_their_grace_and_does_not_report_their_ends() -> None:
     driver = CoreDriver(cores=1)
-    driver.grant(grant("a"), grant("queued"))
+    driver.grant(grant("a", max_shutdown_time=10), grant("queued"))
     driver.start("a")
     actions = driver.say(Stop())
-    assert driver.all(Kill, actions) == [Kill("a", signal.SIGKILL)]
+    assert driver.all(Kill, actions) == [Kill("a", signal.SIGTERM)]
     driver.acknowledge()
-    assert driver.all(Leave, driver.exit("a", signal.SIGKILL)) == [Leave("worker-1")]
+    assert driver.all(Kill, driver.wait(9.9)) == []
+    assert driver.all(Leave, driver.exit("a", signal.SIGTERM)) == [Leave("worker-1")]
     assert not [report for report in driver.reports() if "exit_status" in report]
 
 
-def test_stopping_now_does_not_wait_for_ever() -> None:
+def test_a_task_that_does_not_heed_the_stop_is_killed_after_its_grace() -> None:
+    driver = CoreDriver(cores=2)
+    driver.grant(grant("a", max_shutdown_time=10), grant("b", max_shutdown_time=1))
+    driver.start("a")
+    driver.start("b")
+    driver.say(Stop())
+    assert driver.all(Kill, driver.wait(1.1)) == [Kill("b", signal.SIGKILL)]
+    assert driver.all(Kill, driver.wait(9)) == [Kill("a", signal.SIGKILL)]
+
+
+def test_a_second_stop_kills_at_once() -> None:
     driver = CoreDriver()
     driver.grant(grant("a"))
     driver.start("a")
     driver.say(Stop())
+    assert driver.all(Kill, driver.say(Stop())) == [Kill("a", signal.SIGKILL)]
     assert driver.all(Leave, driver.wait(3)) == [Leave("worker-1")]
+
+
+def test_a_cancelled_task_keeps_its_grace_and_its_end_when_the_worker_stops() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"))
+    driver.start("a")
+    driver.say(Reported(cancel=["a"]))
+    assert driver.all(Kill, driver.say(Stop())) == []
+    driver.exit("a", signal.SIGTERM)
+    assert driver.end_of("a")["exit_status"] == "cancelled"
+
+
+def test_stopping_does_not_wait_for_ever() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a", max_shutdown_time=10))
+    driver.start("a")
+    driver.say(Stop())
+    assert driver.all(Leave, driver.wait(12.9)) == []
+    assert driver.all(Leave, driver.wait(0.2)) == [Leave("worker-1")]
+
+
+def test_a_stopped_worker_that_has_nothing_left_waits_a_moment_for_its_last_reports() -> None:
+    driver = CoreDriver(cores=2)
+    driver.grant(grant("a"), grant("b"))
+    driver.start("a")
+    driver.start("b")
+    driver.exit("a")
+    driver.say(Stop())
+    driver.exit("b", signal.SIGTERM)
+    assert driver.all(Leave, driver.wait(3.1)) == [Leave("worker-1")]
 
 
 def test_a_task_that_waited_too_long_here_is_given_back() -> None:

@@ -93,7 +93,7 @@ GIVEN: dict[str, Rules] = {
     "stdin": optional({"type": "string", "maxlength": MAX_STDIN}),
     "workdir": {"type": "string", "allowed": ["attempt", "task", "none"], "default": "attempt"},
     "timeout": described(optional(duration(0.001)), "seconds, or a text such as '2h'"),
-    "max_shutdown_time": described(duration(default=30.0), "seconds between SIGTERM and SIGKILL"),
+    "max_shutdown_time": described(duration(default=30.0), "seconds between SIGTERM and SIGKILL, for all processes"),
     "estimated_runtime": optional(duration()),
     "not_before": optional(date()),
     "requested_resources": {**REQUESTED_RESOURCES, "default": {"cores": 1}},
