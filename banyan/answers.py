@@ -52,6 +52,11 @@ class Answer:
     body: bytes
 
     @property
+    def not_begun(self) -> bool:
+        """Whether the server says that nothing was done, so that the request may be sent again whatever it asks."""
+        return self.headers.get("Banyan-Begun") == "no"
+
+    @property
     def is_json(self) -> bool:
         """Whether its headers call the body JSON, as those of all our answers with a fault do."""
         return "json" in self.headers.get("Content-Type", "").lower()
@@ -75,6 +80,13 @@ def error_of(answer: Answer, address: str) -> BanyanError:
         return Unavailable(f"the server at {address} is not available now ({text or answer.status}); try again later")
     kind = _BY_STATUS.get(answer.status, BanyanError)
     return kind(text or f"{address} answered with status {answer.status}")
+
+
+def why_away(answer: Answer, address: str) -> str:
+    """Why a request is not done now, of an answer that says so."""
+    if answer.status == Conflict.status:
+        return f"the server at {address} is still at work on this request"
+    return "MongoDB is away" if b"MongoDB" in answer.body else f"the server at {address} is not available now"
 
 
 def _issues_of(item: object) -> dict[str, object]:

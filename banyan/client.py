@@ -16,6 +16,7 @@ from banyan.steering_calls import SteeringCalls
 from banyan.sweep_calls import SweepCalls
 from banyan.transport import SAFE_TRIES, Connection
 from banyan.trust import Trust
+from banyan.waits import Waits
 from banyan.wire import url_path
 from banyan.worker_calls import Document, Stream
 
@@ -32,7 +33,8 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
     Questions, and acts that are safe to repeat, are repeated a few times when the connection breaks.
     `transport` replaces the network (tests run the server's WSGI app in it); `sleep` pauses between polls. `trust` says
     whom to believe (by default what `BANYAN_CA_FILE` and the like say); SetupError where it does not let the token go.
-    `renew` is given a token that the server refuses and answers with a newer one, for example from a file.
+    `renew` is given a token that the server refuses and answers with a newer one, for example from a file. `waits`
+    hears of a server that is away, and says how long to wait for it.
     """
 
     def __init__(
@@ -43,8 +45,9 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
         sleep: Callable[[float], None] = time.sleep,
         trust: Trust | None = None,
         renew: Callable[[str], str] | None = None,
+        waits: Waits | None = None,
     ) -> None:
-        super().__init__(Connection(url, token, transport, sleep, trust, renew), sleep)
+        super().__init__(Connection(url, token, transport, sleep, trust, renew, waits), sleep)
 
     @property
     def url(self) -> str:

@@ -13,9 +13,10 @@ from requests.utils import get_environ_proxies
 from urllib3.util.ssl_ import create_urllib3_context
 
 from banyan import wire
-from banyan.answers import AWAY, Answer, cause, error_of, never_sent, patience, retry_after
+from banyan.answers import AWAY, Answer, cause, error_of, never_sent, patience, retry_after, why_away
 from banyan.errors import BadRequest, Conflict, SetupError, Unauthorized, Unavailable, Untrusted
 from banyan.trust import Trust, distrust, is_loopback, is_plain, speaks_tls
+from banyan.waits import Waits
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
@@ -33,6 +34,7 @@ class Connection:
     replaces the network, for example with a WSGI app. `sleep` pauses between repeats. SetupError where `trust` does not
     let the token go there. A redirection is never followed, so the token goes nowhere else. `renew` is given a token
     that the server has refused and answers with the one that there is by now; SetupError where it knows why not.
+    `waits` hears of a server that is away, and says how long it is waited for at least.
     """
 
     def __init__(
@@ -43,7 +45,9 @@ class Connection:
         sleep: Callable[[float], None] = time.sleep,
         trust: Trust | None = None,
         renew: Callable[[str], str] | None = None,
+        waits: Waits | None = None,
     ) -> None:
+        self._waits = waits or Waits()
         self.url = url.rstrip("/")
         self._token = _usable(token)
         self._renew = renew
@@ -90,8 +94,9 @@ class Connection:
 
         What surely did not reach the server is sent up to three times; what may have reached it up to `tries` times,
         so give more than one only to what is safe to repeat; that is also repeated for a while when the server says
-        `Retry-After`, if we are `patient`. Statuses of 400 and more raise the matching error
-        of `banyan.errors`, except those in `accept`; Unavailable when the server cannot be reached.
+        `Retry-After`, if we are `patient`, and so is anything that the server says it has not begun.
+        Statuses of 400 and more raise the matching error of `banyan.errors`, except those in `accept`; Unavailable
+        when the server cannot be reached.
         """
         sent = {"Content-Type": "application/json"} if body is not None else {}
         request = {
@@ -104,26 +109,50 @@ class Connection:
         attempt, waited = 0, 0.0
         while True:
             attempt += 1
+            self._waits.begin(self._how_it_is)
             pause = _pause_seconds(attempt)
             try:
                 answer = self._let_in(method, path, request)
             except Untrusted:
                 raise
             except _Unreached as error:
+                self._waits.away(f"the server at {self.url} cannot be reached")
                 if attempt >= max(tries, 3):
                     raise Unavailable(str(error)) from error
             except Unavailable:
+                self._waits.away(f"the server at {self.url} does not answer")
                 if attempt >= tries:
                     raise
             else:
                 again = answer.status in AWAY or (answer.status == Conflict.status and attempt > 1)
-                stays = patient and tries > 1 and waited < patience(answer)
+                stays = patient and self._stays(answer, waited, repeatable=tries > 1)
+                if answer.status in AWAY or stays:
+                    self._waits.away(why_away(answer, self.url))
+                else:
+                    self._waits.answered()
                 if not stays and (not again or attempt >= tries):
                     return self._checked(answer, path, accept)
                 pause = max(pause, retry_after(answer))
             pause = min(pause, MAX_PAUSE_SECONDS)
             waited += pause
             self._sleep(pause)
+
+    def _stays(self, answer: Answer, waited: float, *, repeatable: bool) -> bool:
+        """Whether a request with such an answer is sent again, after `waited` seconds of waiting so far."""
+        seconds = patience(answer)
+        if answer.status in AWAY and seconds:
+            seconds = max(seconds, self._waits.seconds)
+            repeatable = repeatable or (answer.not_begun and bool(self._waits.seconds))
+        return repeatable and waited < seconds
+
+    def _how_it_is(self) -> str | None:
+        """Why the server cannot do anything now; None if it can, or does not say."""
+        request = {"headers": {}, "timeout": (CONNECT_SECONDS, CONNECT_SECONDS), "allow_redirects": False}
+        try:
+            answer = self._once("GET", "health", request, "")
+        except Unavailable:
+            return None
+        return why_away(answer, self.url) if answer.status in AWAY else None
 
     def _let_in(self, method: str, path: str, request: Mapping[str, Any]) -> Answer:
         """The answer; where our token is refused and there is another one by now, the answer to that."""

@@ -20,7 +20,8 @@ RESOURCE_ROLES = {"users": frozenset({ADMIN})}
 def guard() -> None:
     """Refuse a request without a valid token (Unauthorized) or of a role that may not do it (Forbidden).
 
-    All are refused (Unavailable) while MongoDB has been away for longer than it is worth waiting.
+    All are refused (Unavailable) while MongoDB has been away for longer than it is worth waiting. A request that is let
+    in is noted as such: what fails before has begun nothing.
     """
     route = ROUTES.get(request.endpoint or "")
     if route is not None and route.open:
@@ -34,6 +35,7 @@ def guard() -> None:
     if g.user.role not in roles:
         allowed = " or ".join(sorted(roles))
         raise Forbidden(f"{request.method} {request.path} is for {allowed}; this token is {g.user.role}'s")
+    g.let_in = True
 
 
 def is_good(context: Context, header: str) -> bool:

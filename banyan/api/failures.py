@@ -5,7 +5,7 @@ import uuid
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as PlainResponse
 
@@ -37,6 +37,8 @@ def refused(error: BanyanError) -> Response:
         headers["WWW-Authenticate"] = 'Basic realm="banyan", charset="UTF-8"'
     if isinstance(error, (Unavailable, StillRunning)):
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if isinstance(error, Unavailable) and not g.get("let_in"):
+        headers["Banyan-Begun"] = "no"
     return answer(_body(error), error.status, headers)
 
 

@@ -74,7 +74,7 @@ _ERRORS = {
     "422": "a value is wrong, or not allowed now; `_issues` names the fields",
     "429": "a quota is used up",
     "500": "a defect of the server; its log tells more",
-    "503": "MongoDB is away; try again after `Retry-After` seconds",
+    "503": "MongoDB is away; try again after `Retry-After` seconds; with `Banyan-Begun: no` nothing was done",
 }
 
 

@@ -14,6 +14,7 @@ from banyan.cli import retrying
 from banyan.cli.connection import connect
 from banyan.cli.names import check_matched
 from banyan.cli.output import print_json, screen
+from banyan.cli.waiting import shown_in
 from banyan.errors import BanyanError
 
 if TYPE_CHECKING:
@@ -145,11 +146,12 @@ def _watched(client: "Client", ids: list[str], timeout: float | None) -> "list[D
         TextColumn("{task.description}"),
         *((BarColumn(), MofNCompleteColumn()) if len(set(ids)) > 1 else ()),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[notice]}", style="yellow"),
     )
     shown = Progress(*columns, console=console, transient=True)
     states: dict[str, str] = {}
-    with shown if console.is_terminal else nullcontext():
-        bar = shown.add_task("waiting", total=len(set(ids)))
+    with shown_in(shown) if console.is_terminal else nullcontext():
+        bar = shown.add_task("waiting", total=len(set(ids)), notice="")
 
         def advance(task: "Document") -> None:
             states[task["_id"]] = task["state"]

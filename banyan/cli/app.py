@@ -24,6 +24,7 @@ from banyan.cli import (
     users,
 )
 from banyan.cli.streams import OutputLost, drop_output
+from banyan.cli.waiting import NOTICES
 from banyan.errors import (
     BadRequest,
     BanyanError,
@@ -78,6 +79,7 @@ for commands in (processes, demo, submit, models, sweeps, look, explain, files, 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 the task failed, 2 usage, 3 cannot reach or not allowed."""
     status = run([utf8(each) for each in sys.argv[1:]])
+    NOTICES.reset()
     try:
         sys.stdout.flush()
     except OutputLost as error:
@@ -149,6 +151,7 @@ def _word(error: UnicodeEncodeError) -> str:
 
 def complain(sentence: str, status: int) -> int:
     """Say on stderr what is wrong; answers with `status`."""
+    NOTICES.reset()
     print(f"banyan: {sentence}", file=sys.stderr)
     return status
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from banyan.cli.waiting import NOTICES
 from banyan.errors import SetupError, Unauthorized, Unavailable
 from banyan.home import home
 from banyan.trust import POINTED, Trust
@@ -44,7 +45,7 @@ def connect(admin: bool = False) -> "Client":
             raise SetupError(str(error)) from error
         return now.token if now.url == found.url else refused
 
-    return Client(found.url, found.token, trust=found.trust, renew=renew)
+    return Client(found.url, found.token, trust=found.trust, renew=renew, waits=NOTICES)
 
 
 def find_credentials(environ: Mapping[str, str], admin: bool = False) -> Credentials:

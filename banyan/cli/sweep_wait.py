@@ -9,6 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from banyan.cli import output, sweep_view
+from banyan.cli.waiting import shown_in
 
 if TYPE_CHECKING:
     from banyan.client import Client, Document
@@ -55,9 +56,10 @@ def _end_of_barrier(client: "Client", sweep: Mapping[str, Any]) -> str | None:
 def _watched(client: "Client", sweep_id: str, timeout: float | None) -> "Document":
     console = output.screen(stderr=True)
     columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    shown = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
-    with shown if console.is_terminal else nullcontext():
-        bar = shown.add_task("waiting", total=None)
+    notice = TextColumn("{task.fields[notice]}", style="yellow")
+    shown = Progress(*columns, TimeElapsedColumn(), notice, console=console, transient=True)
+    with shown_in(shown) if console.is_terminal else nullcontext():
+        bar = shown.add_task("waiting", total=None, notice="")
 
         def advance(progress: "Document") -> None:
             done = round(progress["fraction"] * progress["count"])

@@ -5,7 +5,6 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from banyan.storage import embedded
 from banyan.storage.embedded import EmbeddedMongo
 from banyan.storage.mongo import Storage
 from tests.support import processes
+from tests.support.leaving_mongo import LeavingMongo
 from tests.support.waiting import eventually
 
 Request = tuple[str, str]
@@ -113,39 +113,6 @@ def away(context: Context) -> bool:
     return False
 
 
-@dataclass
-class Mongo:
-    """A mongod that goes away and comes back on the same data and port."""
-
-    directory: Path
-    now: EmbeddedMongo
-
-    @classmethod
-    def start(cls, directory: Path) -> "Mongo":
-        return cls(directory, _start(directory))
-
-    def leave(self, *, hang: bool) -> None:
-        if hang:
-            self.now.process.send_signal(signal.SIGSTOP)
-        else:
-            self.now.process.kill()
-            self.now.stop()
-
-    def come_back(self) -> None:
-        self.now.process.send_signal(signal.SIGCONT)
-        if self.now.process.poll() is not None:
-            self.now = _start(self.directory)
-
-    def stop(self) -> None:
-        self.now.process.send_signal(signal.SIGCONT)
-        if self.now.process.poll() is None:
-            self.now.stop()
-
-
-def _start(directory: Path) -> EmbeddedMongo:
-    return embedded.start(directory / "mongo", log=directory / "mongod.log", cache_gigabytes=0.25)
-
-
 def lines(path: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
@@ -153,7 +120,7 @@ def lines(path: Path) -> int:
 def test_workers_go_on_and_tell_later(tmp_path: Path) -> None:
     """Tasks run and end while MongoDB hangs, and while it is dead; what they left is told later, each once."""
     with ExitStack() as stack:
-        mongo = Mongo.start(tmp_path)
+        mongo = LeavingMongo.start(tmp_path)
         stack.callback(mongo.stop)
         server = processes.server(tmp_path, "server", mongo.now.uri, "away", BANYAN_MODELS__PATH="[]")
         server.start()

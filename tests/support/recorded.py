@@ -44,6 +44,9 @@ class RecordedApp:
         self._answers = list(answers)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/health" and "HTTP_AUTHORIZATION" not in environ:
+            start_response("200 OK", [("Content-Length", "2")])  # a slow command asks how the server is
+            return [b"{}"]
         length = int(environ.get("CONTENT_LENGTH") or 0)
         headers = {name[5:].replace("_", "-").title(): value for name, value in environ.items() if name[:5] == "HTTP_"}
         self.asked.append(
