@@ -18,10 +18,9 @@ FOREIGN_VARIABLES = frozenset(
         *("BANYAN_CONFIG", "BANYAN_URL", "BANYAN_TOKEN", "BANYAN_TOKEN_FILE"),
         *("BANYAN_TASK_ID", "BANYAN_EXECUTION_ID", "BANYAN_WORKDIR", "BANYAN_PROGRESS", "BANYAN_RESULT"),
         *("BANYAN_SWEEP_ID", "BANYAN_SWEEP_INDEX"),
-        "BANYAN_FAIL_POINT",
     }
 )
-"""Variables with our prefix that are no settings: the client's, those that a task finds, and one for our own tests."""
+"""Variables with our prefix that are no settings: the client's, and those that a task finds."""
 
 Model = TypeVar("Model", bound=BaseModel)
 Values = dict[str, Any]

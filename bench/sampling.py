@@ -125,7 +125,7 @@ def _program() -> str:
     beside = Path(sys.executable).with_name("py-spy")
     found = str(beside) if beside.exists() else shutil.which("py-spy")
     if found is None:
-        raise Missing("py-spy is not installed: pip install -c requirements.lock -e '.[bench]'")
+        raise Missing("py-spy is not installed: pip install -c requirements.lock -e . -e bench")
     return found
 
 

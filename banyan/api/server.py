@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -27,8 +27,8 @@ from banyan.queue.agreement import Agreement
 from banyan.queue.context import Context
 from banyan.queue.hub import Hub
 from banyan.queue.rescue import Rescuer
-from banyan.storage.failpoints import listeners
 from banyan.storage.mongo import Storage, translate
+from banyan.storage.reach import Listener
 
 log = logging.getLogger("banyan.server")
 
@@ -45,11 +45,17 @@ _NEW_OBJECTS = 50_000
 
 
 def serve(
-    settings: ServerSettings, credentials: Path | None = None, listen_fd: int | None = None, *, wait: bool = False
+    settings: ServerSettings,
+    credentials: Path | None = None,
+    listen_fd: int | None = None,
+    *,
+    wait: bool = False,
+    listeners: Sequence[Listener] = (),
 ) -> None:
     """Serve until SIGTERM or SIGINT; `listen_fd` is an inherited listening socket, in place of host and port.
 
-    `credentials` (else the setting auth.credentials_file) names the file with the first tokens. Raises `SetupError`
+    `credentials` (else the setting auth.credentials_file) names the file with the first tokens. `listeners` receive the
+    events of the MongoDB driver in each process. Raises `SetupError`
     or, unless it shall `wait` for MongoDB, `Unavailable` when it cannot begin.
     """
     _configure_log(settings.log.level)
@@ -65,7 +71,7 @@ def serve(
     bind = f"{host}:{settings.server.port}" if listen_fd is None else f"fd://{listen_fd}"
     if contexts is None:
         tls.warn_if_open(settings.server.host, listen_fd)
-    _Server(settings, bind, contexts).run()
+    _Server(settings, bind, contexts, listeners).run()
 
 
 def _make_sure(settings: ServerSettings, credentials: Path | None, *, wait: bool) -> None:
@@ -84,9 +90,9 @@ def _make_sure(settings: ServerSettings, credentials: Path | None, *, wait: bool
             time.sleep(_RETRY_SECONDS)
 
 
-def build(settings: ServerSettings) -> Any:
+def build(settings: ServerSettings, listeners: Sequence[Listener]) -> Any:
     """The application of one server process, with its wake-ups and its rescuer running."""
-    storage = _patiently(lambda: Storage.connect(settings.mongo.uri, settings.mongo.database, listeners(os.environ)))
+    storage = _patiently(lambda: Storage.connect(settings.mongo.uri, settings.mongo.database, listeners))
     agreement = Agreement(storage, settings)
     settings = _patiently(agreement.join)
     models = Checker(settings.models, settings.posting.check_seconds)
@@ -116,8 +122,11 @@ def _patiently(act: Callable[[], Result]) -> Result:
 class _Server(BaseApplication):
     """Gunicorn, configured by our settings alone."""
 
-    def __init__(self, settings: ServerSettings, bind: str, contexts: tls.Contexts | None) -> None:
+    def __init__(
+        self, settings: ServerSettings, bind: str, contexts: tls.Contexts | None, listeners: Sequence[Listener]
+    ) -> None:
         self._settings = settings
+        self._listeners = listeners
         self._bind = bind
         self.contexts = contexts
         super().__init__(prog="banyan server")
@@ -164,7 +173,7 @@ class _Server(BaseApplication):
 
     def load(self) -> Any:
         """The application, made in each process after the fork."""
-        application = build(self._settings)
+        application = build(self._settings, self._listeners)
         self._settings = application.config[CONFIG_KEY].settings
         return application
 

@@ -40,7 +40,7 @@ def make_app() -> Any:
 def calls() -> Iterator[Run]:
     """Calls per second: a group of all calls, until the results of all are read."""
     if find_spec("celery") is None or find_spec("redis") is None:
-        raise Missing("Celery is not installed: pip install -c requirements.lock -e '.[bench]'")
+        raise Missing("Celery is not installed: pip install -c requirements.lock -e . -e bench")
     with _redis() as url, tempfile.TemporaryDirectory(prefix="banyan-bench-") as name:
         from celery import group
 

@@ -29,7 +29,7 @@ def noop(number: int) -> int:
 def calls() -> Iterator[Run]:
     """Calls per second: `submit` of each with a key of its own, until the results of all are gathered."""
     if find_spec("distributed") is None:
-        raise Missing("Dask distributed is not installed: pip install -c requirements.lock -e '.[bench]'")
+        raise Missing("Dask distributed is not installed: pip install -c requirements.lock -e . -e bench")
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="banyan-bench-") as name:

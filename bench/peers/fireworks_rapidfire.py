@@ -46,7 +46,7 @@ def _program() -> str:
     beside = Path(sys.executable).with_name("rlaunch")
     found = str(beside) if beside.exists() else shutil.which("rlaunch")
     if found is None or find_spec("fireworks") is None:
-        raise Missing("FireWorks is not installed: pip install -c requirements.lock -e '.[bench]'")
+        raise Missing("FireWorks is not installed: pip install -c requirements.lock -e . -e bench")
     return found
 
 

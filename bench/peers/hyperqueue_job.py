@@ -22,7 +22,7 @@ NAME = "hyperqueue"
 def commands() -> Iterator[Run]:
     """Commands per second: one job with a task for each `echo I`, from its submission to its end."""
     if find_spec("hyperqueue") is None:
-        raise Missing("HyperQueue is not installed: pip install -c requirements.lock -e '.[bench]'")
+        raise Missing("HyperQueue is not installed: pip install -c requirements.lock -e . -e bench")
     home = fresh_place()
     server = home / "server"
     server.mkdir()

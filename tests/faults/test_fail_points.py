@@ -1,6 +1,6 @@
 """A server that dies after any of its writes: the next one completes what it had begun, or undoes it.
 
-The points are those that each scenario passes, as `banyan.storage.failpoints` names them; which scenarios there have to
+The points are those that each scenario passes, as `tests.support.fail_points` names them; which scenarios there have to
 be is read from the code.
 """
 
@@ -23,7 +23,6 @@ from banyan.errors import Unavailable
 from banyan.queue.audit import Audit
 from banyan.queue.context import Context
 from banyan.queue.rescue import rescue
-from banyan.storage.failpoints import VARIABLE
 from banyan.storage.mongo import Storage
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.scenarios.scenario import Scenario
@@ -209,12 +208,14 @@ def test_every_write_in_the_code_is_in_a_scenario(machine: Machine) -> None:
     assert {site for site, names in sites().items() if not names & passed} - OTHERWISE.keys() == set()
 
 
-def test_a_real_server_dies_at_the_point_that_its_environment_names_and_the_next_one_goes_on(
+def test_a_real_server_dies_at_the_point_after_a_write_and_the_next_one_goes_on(
     mongo_uri: str, database_name: str, tmp_path: Path
 ) -> None:
     point = "queue.report._end>ExecutionStore.end"
-    settings = {VARIABLE: point, "BANYAN_LEASES__LOST_AFTER": "6", "BANYAN_MODELS__PATH": "[]"}
+    settings = {"BANYAN_LEASES__LOST_AFTER": "6", "BANYAN_MODELS__PATH": "[]"}
     server = processes.server(tmp_path, "server", mongo_uri, database_name, **settings)
+    program = [sys.executable, "-m", "tests.support.dying_server"]
+    server.command = [*program, point, str(server.port), str(server.credentials)]
     server.start()
     try:
         server.wait_until_healthy()

@@ -26,9 +26,9 @@ from banyan.api.app import create_app
 from banyan.config import Leases, Models, ServerSettings
 from banyan.queue.context import Context
 from banyan.queue.hub import Hub
-from banyan.storage.failpoints import Points, stop_at
 from banyan.storage.mongo import Storage
 from tests.support.clock import moved
+from tests.support.fail_points import Points, stop_at
 
 Document = dict[str, Any]
 

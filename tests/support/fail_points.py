@@ -3,7 +3,7 @@
 A point is `queue.report._end>ExecutionStore.end`: the function of a use case, and the method of the store that it
 called. With `:2` behind it, it is the second such write. The names are not kept anywhere: they are read from the stack
 when a write has been done, so a new write has a point by itself. Nothing of this exists in a server that was not told
-to stop.
+to stop: no part of this is in the product, which takes listeners of the driver from whoever starts it.
 """
 
 import os
@@ -17,9 +17,6 @@ from types import FrameType
 from typing import Any
 
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
-
-VARIABLE = "BANYAN_FAIL_POINT"
-"""The variable of the environment that names the point at which a server stops dead."""
 
 _WRITES = frozenset({"insert", "update", "delete", "findAndModify", "commitTransaction"})
 _BESIDE = "signals"
@@ -103,9 +100,3 @@ def stop_at(point: str) -> Passed:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return stop
-
-
-def listeners(environ: Mapping[str, str]) -> list[CommandListener]:
-    """What to tell of each command: nothing, unless the environment names a point to stop at."""
-    point = environ.get(VARIABLE)
-    return [Points(stop_at(point))] if point else []
