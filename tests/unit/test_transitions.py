@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from bson import ObjectId
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banyan.domain.programs import TOO_LONG
-from banyan.domain.task import HOST_DIED, State, Task
+from banyan.domain.task import HOST_DIED, LIVE, State, Task
 from banyan.domain.transitions import (
     MAX_LOSSES,
     Cancel,
@@ -83,9 +83,38 @@ def test_each_row_of_the_table(before: Task, event: Event, after: State) -> None
     assert changed(before, event).state == after
 
 
-@pytest.mark.parametrize("state", [State.TERMINATED, State.CANCELLED, State.PENDING_CANCELLATION])
-def test_cancelling_what_has_ended_or_is_being_cancelled_changes_nothing(state: State) -> None:
-    assert decide(running(state), Cancel(CAUSE), NOW) is None
+UNCHANGED, REFUSED, STALE = "unchanged", "refused", "stale"
+INACTIVE, AVAILABLE, RUNNING, PENDING_CANCELLATION, TERMINATED, CANCELLED = State
+EVENTS: list[Event] = [
+    *(Release(), Promote(), Due(), Cancel(CAUSE), Claim(EXECUTION, WORKER, "r"), GiveBack(EXECUTION)),
+    *(End(EXECUTION, "success"), Retry(), Revive()),
+]
+OUTCOMES = {
+    INACTIVE: (AVAILABLE, AVAILABLE, REFUSED, CANCELLED, REFUSED, STALE, STALE, REFUSED, REFUSED),
+    AVAILABLE: (UNCHANGED, REFUSED, AVAILABLE, CANCELLED, RUNNING, STALE, STALE, REFUSED, INACTIVE),
+    RUNNING: (REFUSED, REFUSED, REFUSED, PENDING_CANCELLATION, REFUSED, AVAILABLE, TERMINATED, REFUSED, REFUSED),
+    PENDING_CANCELLATION: (REFUSED, REFUSED, REFUSED, UNCHANGED, REFUSED, CANCELLED, TERMINATED, REFUSED, REFUSED),
+    TERMINATED: (REFUSED, REFUSED, REFUSED, UNCHANGED, REFUSED, STALE, STALE, AVAILABLE, INACTIVE),
+    CANCELLED: (REFUSED, REFUSED, REFUSED, UNCHANGED, REFUSED, STALE, STALE, AVAILABLE, INACTIVE),
+}
+"""What each event makes of a claimable task with a command, in each state; in the order of EVENTS."""
+
+
+def outcome(before: Task, event: Event) -> str:
+    try:
+        change = decide(before, event, NOW)
+    except IllegalTransition:
+        return REFUSED
+    except StaleAttempt:
+        return STALE
+    return UNCHANGED if change is None else change.state
+
+
+@pytest.mark.parametrize("state", State)
+def test_every_event_in_every_state_has_its_one_outcome(state: State) -> None:
+    before = running(state) if state in LIVE else task(state)
+    assert tuple(outcome(before, event) for event in EVENTS) == OUTCOMES[state]
+    assert {type(event) for event in EVENTS} == set(get_args(Event))
 
 
 @pytest.mark.parametrize(
