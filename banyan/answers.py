@@ -89,6 +89,17 @@ def why_away(answer: Answer, address: str) -> str:
     return "MongoDB is away" if b"MongoDB" in answer.body else f"the server at {address} is not available now"
 
 
+def error_in(item: Mapping[str, Any]) -> BanyanError | None:
+    """The error that an item of an answer to many tells of; None where all is well."""
+    error = item.get("_error")
+    if not isinstance(error, dict):
+        return None
+    issues, status = item.get("_issues"), error.get("code")
+    if isinstance(issues, dict) and status == Invalid.status:
+        return Invalid(issues)
+    return _BY_STATUS.get(status if isinstance(status, int) else 0, BanyanError)(str(error.get("message", "")))
+
+
 def _issues_of(item: object) -> dict[str, object]:
     issues = item.get("_issues") if isinstance(item, dict) else None
     return issues if isinstance(issues, dict) else {}

@@ -9,6 +9,8 @@ from banyan import wire
 from banyan.transport import SAFE_TRIES
 from banyan.worker_calls import Document, WorkerCalls
 
+_GLANCE_SECONDS = 2.0
+
 Where = Mapping[str, Any]
 """A filter in MongoDB's syntax, such as `{"state": "running", "retry_count": {"$lt": 10}}`."""
 
@@ -55,6 +57,18 @@ class ListCalls(WorkerCalls):
                 return
             after = {"_id": {"$gt": items[-1]["_id"]}}
             condition = {"$and": [where, after]} if where else after
+
+    def glance(
+        self, resource: str, where: Where | None, projection: Iterable[str] | None, max_results: int
+    ) -> list[Document]:
+        """The newest matching documents, asked for once; Unavailable if the answer takes longer than two seconds.
+
+        Where there is no `where`, not even an empty one, all of the resource is asked for, which then has no pages.
+        """
+        paged = query_of(where=where, sort="-_id", projection=projection, max_results=max_results)
+        query = {} if where is None else paged
+        answer = self._act("GET", resource, query=query, read_seconds=_GLANCE_SECONDS, patient=False)
+        return list(answer["_items"])
 
     def _get(self, path: str, query: Mapping[str, str] | None = None) -> Document:
         return self._act("GET", path, query=query, tries=SAFE_TRIES)

@@ -59,9 +59,9 @@ class SteeringCalls(WorkerCalls):
         body |= {"changes": dict(changes)} if changes else {}
         return self._act("POST", "tasks/retry", body=body, read_seconds=_MANY_SECONDS)
 
-    def delete(self, task: str) -> None:
+    def delete(self, task: str) -> Document:
         """Remove an ended task with its history and files."""
-        self._act("DELETE", f"tasks/{part(task)}")
+        return self._act("DELETE", f"tasks/{part(task)}")
 
     def delete_where(self, where: Where) -> Document:
         """Remove those of one's own tasks (an admin: of all) that match and have ended: `matched`, `deleted`."""

@@ -70,12 +70,29 @@ def _http_error(error: HTTPException) -> Response | PlainResponse:
     if code >= _INTERNAL:
         return _internal(error)
     message = {
-        404: f"there is nothing at {request.path}",
+        404: _nothing(),
         405: f"{request.path} does not take {request.method}",
         413: "the body is larger than the server's limit (limits.max_body_bytes)",
     }.get(code, error.description)
     kept = {name: value for name, value in response.headers if name in ("Allow", "Content-Range")}
     return answer({"_status": "ERR", "_error": {"code": code, "message": message}}, code, kept)
+
+
+_THINGS = {
+    "execution_history": "attempt",
+    "memory_usage": "sample of memory usage",
+    "continuations": "continuation",
+}
+"""The resources whose name is not that of one thing with an `s`."""
+
+
+def _nothing() -> str:
+    """The sentence for a path at which nothing is: an id or a name that does not exist, or no path of ours."""
+    resource, bar, _ = (request.endpoint or "").partition("|")
+    if bar and request.view_args:
+        thing = _THINGS.get(resource, resource.removesuffix("s"))
+        return f"there is no {thing} {next(iter(request.view_args.values()))}"
+    return f"there is nothing at {request.path}"
 
 
 def _stay_here(response: PlainResponse) -> PlainResponse:

@@ -1,7 +1,6 @@
 """`banyan cancel`, `retry` and `wait`: steer tasks, and wait for their end."""
 
 import json
-import re
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -12,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from banyan.cli import retrying
 from banyan.cli.connection import connect
+from banyan.cli.ids import Ids, SomeIds, resolve_parents
 from banyan.cli.names import check_matched
 from banyan.cli.output import print_json, screen
 from banyan.cli.waiting import shown_in
@@ -21,19 +21,6 @@ if TYPE_CHECKING:
     from banyan.client import Client, Document
 
 
-def task_id(text: str) -> str:
-    """An id as typed; one that cannot be an id is refused before anything is asked."""
-    if re.fullmatch("[0-9a-fA-F]{24}", text) is None:
-        raise typer.BadParameter(f"{text!r} is not an id; ids are 24 hexadecimal digits, as `banyan list` shows them")
-    return text.lower()
-
-
-def _task_ids(texts: list[str] | None) -> list[str] | None:
-    return texts and [task_id(text) for text in texts]
-
-
-Id = Annotated[str, typer.Argument(metavar="ID", help="The id of a task.", callback=task_id)]
-Ids = Annotated[list[str], typer.Argument(metavar="ID ..", help="Ids of tasks.", callback=_task_ids)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -44,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def cancel(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID ..", help="Ids of tasks.", callback=_task_ids)] = None,
+    ids: SomeIds = None,
     where: Annotated[str | None, typer.Option(metavar="JSON", help="Cancel all that match this filter.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -65,7 +52,7 @@ def cancel(
 
 
 def retry(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID ..", help="Ids of tasks.", callback=_task_ids)] = None,
+    ids: SomeIds = None,
     where: Annotated[str | None, typer.Option(metavar="JSON", help="Retry all that match this filter.")] = None,
     changes: retrying.Set = None,
     downstream: retrying.WhatFollows = retrying.Downstream.REFUSE,
@@ -79,7 +66,7 @@ def retry(
     """
     if bool(ids) == (where is not None):
         raise typer.BadParameter("give ids, or --where", param_hint="ID")
-    options = retrying.options_of(downstream, [task_id(text) for text in without or ()], dry_run)
+    options = retrying.options_of(downstream, resolve_parents(without or ()), dry_run)
     if where is not None and not retrying.names_entries(changes or ()):
         retrying.retry_where(connect(), read_filter(where) or {}, changes or (), options, as_json)
         return

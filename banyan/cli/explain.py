@@ -2,7 +2,7 @@
 
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Group
@@ -11,8 +11,9 @@ from rich.text import Text
 
 from banyan import wire
 from banyan.cli import output
-from banyan.cli.act import AsJson, task_id
+from banyan.cli.act import AsJson
 from banyan.cli.connection import connect
+from banyan.cli.ids import SomeIds
 from banyan.errors import BanyanError
 
 if TYPE_CHECKING:
@@ -30,22 +31,18 @@ def register(app: typer.Typer) -> None:
     app.command()(explain)
 
 
-def _optional_id(text: str | None) -> str | None:
-    return None if text is None else task_id(text)
+def explain(ids: SomeIds = None, as_json: AsJson = False) -> None:
+    """Say why a task is not running; without an id, why nothing (more) runs.
 
-
-def explain(
-    task: Annotated[str | None, typer.Argument(metavar="[ID]", help="The id of a task.", callback=_optional_id)] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say why a task is not running; without an id, why nothing (more) runs."""
-    answer = connect().explain(task)
+    With --json the answer for one task is an object, and several are a list.
+    """
+    client = connect()
+    answers = [client.explain(task) for task in ids] if ids else [client.explain()]
     if as_json:
-        output.print_json(answer)
-    elif task is None:
-        output.screen().print(queue_view(answer))
-    else:
-        output.screen().print(task_view(answer))
+        output.print_json(answers[0] if len(answers) == 1 else answers)
+        return
+    for answer in answers:
+        output.screen().print(task_view(answer) if ids else queue_view(answer))
 
 
 def task_view(answer: "Document") -> Group:

@@ -10,8 +10,9 @@ from urllib.parse import unquote_to_bytes
 import typer
 
 from banyan.cli import output
-from banyan.cli.act import AsJson, Id
+from banyan.cli.act import AsJson
 from banyan.cli.connection import connect
+from banyan.cli.ids import Id
 from banyan.errors import SetupError
 
 

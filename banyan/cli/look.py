@@ -1,6 +1,7 @@
 """`banyan list`, `show` and `logs`: what tasks there are and what they wrote."""
 
 import sys
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,9 +10,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from banyan.cli import output
-from banyan.cli.act import AsJson, Id, read_filter
+from banyan.cli import completion, output
+from banyan.cli.act import AsJson, read_filter
 from banyan.cli.connection import connect
+from banyan.cli.ids import Id, Ids
 from banyan.cli.names import check_matched, check_state
 
 if TYPE_CHECKING:
@@ -31,8 +33,12 @@ def register(app: typer.Typer) -> None:
 
 def list_tasks(
     where: Annotated[str | None, typer.Option(metavar="JSON", help='Filter, such as \'{"name": "a"}\'.')] = None,
-    state: Annotated[str | None, typer.Option(help="Only tasks in this state.")] = None,
-    queue: Annotated[str | None, typer.Option(help="Only tasks of this queue.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="Only tasks in this state.", autocompletion=completion.states)
+    ] = None,
+    queue: Annotated[
+        str | None, typer.Option(help="Only tasks of this queue.", autocompletion=completion.queues)
+    ] = None,
     sort: Annotated[str, typer.Option(help="Fields to sort by, - before one for descending.")] = "-_id",
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many to show.")] = 20,
     page: Annotated[int, typer.Option(min=1, help="Which part, when there are more.")] = 1,
@@ -67,14 +73,22 @@ def list_tasks(
         print(f"{len(rows)} of {found.total} tasks; -n shows more, --page the next", file=sys.stderr)
 
 
-def show(task_id: Id, as_json: AsJson = False) -> None:
-    """Show a task: what it is, how it stands, its attempts, and the end of its error output if it failed."""
+def show(ids: Ids, as_json: AsJson = False) -> None:
+    """Show a task: what it is, how it stands, its attempts, and the end of its error output if it failed.
+
+    With --json one task is an object, and several are a list.
+    """
     client = connect()
-    task = client.task(task_id)
     if as_json:
-        output.print_json(task)
+        tasks = [client.task(task_id) for task_id in ids]
+        output.print_json(tasks[0] if len(tasks) == 1 else tasks)
         return
-    attempts = client.attempts(task_id)
+    for task_id in ids:
+        output.screen().print(_panel(client.task(task_id), client.attempts(task_id)))
+
+
+def _panel(task: "Document", attempts: "list[Document]") -> Panel:
+    """A task for people."""
     parts: list[Any] = [_facts(task, attempts)]
     if attempts:
         parts += [Text(), attempts_table(attempts)]
@@ -85,7 +99,7 @@ def show(task_id: Id, as_json: AsJson = False) -> None:
         parts += [Text(), Text("stderr", style="bold"), Text("\n".join(tail.splitlines()[-15:]))] if tail else []
     name = output.shortened(task.get("name") or output.command(task), 60)
     title = Text.assemble((name, "bold"), "  ", output.task_state(task))
-    output.screen().print(Panel(Group(*parts), title=title, title_align="left", expand=False, padding=(1, 2)))
+    return Panel(Group(*parts), title=title, title_align="left", expand=False, padding=(1, 2))
 
 
 def attempts_table(attempts: "list[Document]") -> Table:
@@ -119,6 +133,7 @@ def logs(
     client = connect()
     chunks = client.follow(task_id, stream) if follow else client.log_chunks(task_id, stream, attempt)
     if as_json:
+        chunks = chain([next(chunks, b"")], chunks)  # nothing is printed of a task that does not exist
         output.print_text_as_json({"_id": task_id, "stream": stream}, "text", chunks)
         return
     for chunk in chunks:

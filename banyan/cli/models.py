@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from banyan.cli import options, output
+from banyan.cli import completion, options, output
 from banyan.cli.act import AsJson, waited
 from banyan.cli.connection import connect
 from banyan.cli.explain import warn_if_unfit
+from banyan.cli.ids import Kind, resolve_one
 
 if TYPE_CHECKING:
     from banyan.client import Client
@@ -27,7 +28,14 @@ def register(app: typer.Typer) -> None:
 @options.spread
 def run(
     *,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name, as `banyan models` shows it.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="The model's name, as `banyan models` shows it.",
+            autocompletion=completion.models,
+        ),
+    ],
     inputs: Annotated[
         list[str] | None,
         typer.Argument(metavar="NAME=JSON ..", help="Its inputs: JSON; a value that is no JSON is taken as a text."),
@@ -96,11 +104,11 @@ def _from_file(path: str) -> dict[str, Any]:
 
 def _parse_ref(text: str) -> tuple[str, dict[str, str]]:
     """`NAME=ID` or `NAME=ID:KEY` as an input that is a result."""
-    parts = re.fullmatch("(.*?)=([0-9a-fA-F]{24})(?::(.*))?", text, re.DOTALL)
+    parts = re.fullmatch("(.*?)=([0-9a-fA-F]{6,24}|-)(?::(.*))?", text, re.DOTALL)
     if parts is None:
         raise typer.BadParameter(f"{text!r} is not of the form NAME=ID or NAME=ID:KEY", param_hint="--from")
     name, parent, key = parts.groups()
-    return name, {"task": parent.lower()} | ({} if key is None else {"result": key})
+    return name, {"task": resolve_one(Kind.TASK, parent, "--from")} | ({} if key is None else {"result": key})
 
 
 def _print_result(client: "Client", task: str) -> None:

@@ -12,10 +12,11 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from banyan.cli.act import task_id
+from banyan.cli import completion
+from banyan.cli.ids import Kind, resolve
 
 Name = Annotated[str | None, typer.Option(help="A name to find it by.")]
-Queue = Annotated[str | None, typer.Option(help="The queue; `default` if not given.")]
+Queue = Annotated[str | None, typer.Option(help="The queue; `default` if not given.", autocompletion=completion.queues)]
 Priority = Annotated[int | None, typer.Option(help="Higher ones are taken first.")]
 Cores = Annotated[float | None, typer.Option(help="Cores to reserve, fractions allowed; 1 by default.")]
 Memory = Annotated[str | None, typer.Option(help="Memory to reserve, such as '1 GiB'; then enforced.")]
@@ -29,7 +30,11 @@ NotBefore = Annotated[
 ]
 After = Annotated[
     list[str] | None,
-    typer.Option(metavar="ID[:failure|:any]", help="Start when this task has succeeded (failed, ended)."),
+    typer.Option(
+        metavar="ID[:failure|:any]",
+        help="Start when this task has succeeded (failed, ended); several, or - for those on standard input.",
+        autocompletion=completion.tasks,
+    ),
 ]
 Directory = Annotated[Path | None, typer.Option("--dir", help="Run there, not in a fresh directory.")]
 Env = Annotated[list[str] | None, typer.Option(metavar="K=V", help="Set a variable of its environment.")]
@@ -80,7 +85,7 @@ class TaskOptions:
             "retry_delay": self.retry_delay,
             "timeout": self.timeout,
             "not_before": self.not_before,
-            "dependencies": [parse_parent(text) for text in self.after or ()],
+            "dependencies": [parent for text in self.after or () for parent in parse_parents(text)],
             "directory": str(self.directory.absolute()) if self.directory else None,
             "tags": list(self.tag or ()),
             "requires": pairs(self.label or (), "--label"),
@@ -146,15 +151,16 @@ def given(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value not in (None, [], {})}
 
 
-def parse_parent(text: str) -> str | dict[str, str]:
-    """`ID`, `ID:failure` or `ID:any` as a dependency."""
-    parent, colon, on = text.partition(":")
-    task = task_id(parent)
-    if not colon:
-        return task
-    if on not in ("success", "failure", "any"):
-        raise typer.BadParameter(f"{text!r}: write ID, ID:failure or ID:any", param_hint="--after")
-    return {"task": task, "on": on}
+def parse_parents(text: str) -> list[str | dict[str, str]]:
+    """`ID`, `ID:failure` or `ID:any` as a dependency; several have commas between them, `-` is those of stdin."""
+    found: list[str | dict[str, str]] = []
+    for each in text.split(","):
+        parent, colon, on = each.strip().partition(":")
+        if colon and on not in ("success", "failure", "any"):
+            raise typer.BadParameter(f"{each!r}: write ID, ID:failure or ID:any", param_hint="--after")
+        tasks = resolve(Kind.TASK, [parent], "--after")
+        found += [{"task": task, "on": on} for task in tasks] if colon else tasks
+    return found
 
 
 def pairs(settings: Sequence[str], option: str) -> dict[str, str]:

@@ -4,11 +4,12 @@ from typing import Annotated
 
 import typer
 
-from banyan.cli import output
+from banyan.cli import completion, output
 from banyan.cli.act import AsJson
 from banyan.cli.connection import connect
 
-Name = Annotated[str, typer.Argument(help="The queue's name.")]
+Name = Annotated[str, typer.Argument(help="The queue's name.", autocompletion=completion.queues)]
+NewName = Annotated[str, typer.Argument(help="The queue's name.")]
 MaxRunning = Annotated[int | None, typer.Option(min=0, help="How many of its tasks may run at once.")]
 Weight = Annotated[float | None, typer.Option(min=0, help="Its share of the claims beside other queues.")]
 
@@ -42,7 +43,7 @@ def list_queues(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 @group.command()
-def add(name: Name, max_running: MaxRunning = None, weight: Weight = None) -> None:
+def add(name: NewName, max_running: MaxRunning = None, weight: Weight = None) -> None:
     """Make a queue."""
     connect(admin=True).add_queue({"name": name} | _given(max_running, weight))
 

@@ -10,26 +10,36 @@ from rich.text import Text
 
 from banyan import wire
 from banyan.cli import output
-from banyan.cli.act import AsJson, Id, read_filter
+from banyan.cli.act import AsJson, read_filter
 from banyan.cli.connection import connect
+from banyan.cli.ids import Id, WorkerIds
 from banyan.cli.look import attempts_table
 from banyan.cli.names import check_matched
+from banyan.cli.steering import each
 
 if TYPE_CHECKING:
-    from banyan.client import Document
+    from banyan.client import Client, Document
+
+
+group = typer.Typer(invoke_without_command=True, help="List the workers, or drain one (administrators).")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for command in (workers, stats, history, memory):
+    app.add_typer(group, name="workers")
+    for command in (stats, history, memory):
         app.command()(command)
 
 
+@group.callback()
 def workers(
+    context: typer.Context,
     every: Annotated[bool, typer.Option("--all", help="Also those that are lost or gone.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the workers."""
+    """List the workers, or drain one (administrators)."""
+    if context.invoked_subcommand is not None:
+        return
     found = connect().workers(None if every else {"state": {"$nin": ["lost", "gone"]}})
     if as_json:
         output.print_json(found)
@@ -40,6 +50,23 @@ def workers(
     for worker in found:
         if reason := (worker.get("quarantine") or {}).get("reason"):
             output.screen().print(Text(f"{worker['name']} is quarantined: {reason}"))
+
+
+@group.command()
+def drain(ids: WorkerIds, as_json: AsJson = False) -> None:
+    """Give workers nothing new: they finish what runs, give back what they have not begun, and stay until `resume`."""
+    _set_state(ids, "draining", as_json)
+
+
+@group.command()
+def resume(ids: WorkerIds, as_json: AsJson = False) -> None:
+    """Let workers that drain, or that are quarantined, take tasks again."""
+    _set_state(ids, "active", as_json)
+
+
+def _set_state(ids: list[str], state: str, as_json: bool) -> None:
+    with connect(admin=True) as client:
+        each(ids, lambda worker: client.update_worker(worker, {"state": state}), as_json)
 
 
 def _worker_row(worker: "Document") -> tuple[str | Text, ...]:
@@ -73,7 +100,8 @@ def stats(
 
 def history(task_id: Id, as_json: AsJson = False) -> None:
     """List the attempts of a task."""
-    attempts = connect().attempts(task_id)
+    client = connect()
+    attempts = client.attempts(task_id) or _none_of(client, task_id)
     if as_json:
         output.print_json(attempts)
     else:
@@ -83,12 +111,18 @@ def history(task_id: Id, as_json: AsJson = False) -> None:
 def memory(task_id: Id, as_json: AsJson = False) -> None:
     """Show how much memory a task used over time."""
     client = connect()
-    samples = output.by_time(client.memory({"task": task_id}))
+    samples = output.by_time(client.memory({"task": task_id})) or _none_of(client, task_id)
     if as_json:
         output.print_json(samples)
         return
     peak = client.task(task_id, ["peak_memory_bytes"]).get("peak_memory_bytes")
     output.screen().print(memory_view(samples, peak))
+
+
+def _none_of(client: "Client", task_id: str) -> "list[Document]":
+    """Nothing, of a task that exists; NotFound if it does not."""
+    client.task(task_id, ["state"])
+    return []
 
 
 def memory_view(samples: "Sequence[Document]", peak_memory_bytes: int | None) -> Text:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from banyan.cli import options
+from banyan.cli import completion, options
 from banyan.cli.connection import connect
 from banyan.cli.explain import warn_if_unfit
 from banyan.cli.models import parse_inputs
@@ -33,7 +33,9 @@ def submit(
             "is; one argument alone is a line for /bin/sh, in which values are quoted.",
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Run this model instead of a command.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Run this model instead of a command.", autocompletion=completion.models)
+    ] = None,
     grid: Annotated[
         list[str] | None,
         typer.Option(

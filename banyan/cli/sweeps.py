@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from banyan.cli import output, retrying, sweep_submit, sweep_view
-from banyan.cli.act import AsJson, Id, read_filter, task_id
+from banyan.cli.act import AsJson, read_filter
 from banyan.cli.connection import connect
+from banyan.cli.ids import SweepId, resolve_parents
 from banyan.cli.names import check_matched
 from banyan.cli.sweep_wait import failed, wait_for
 from banyan.errors import IllegalTransition
@@ -51,7 +52,7 @@ def list_sweeps(
         print(f"{len(found.items)} of {found.total} sweeps; -n shows more, --page the next", file=sys.stderr)
 
 
-def show(sweep_id: Id, as_json: AsJson = False) -> None:
+def show(sweep_id: SweepId, as_json: AsJson = False) -> None:
     """Show a sweep: what it is, how far it is, how long its tasks take, and which failed."""
     client = connect()
     sweep = client.sweep(sweep_id)
@@ -63,7 +64,7 @@ def show(sweep_id: Id, as_json: AsJson = False) -> None:
 
 
 def results(
-    sweep_id: Id,
+    sweep_id: SweepId,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print all rows as CSV.")] = False,
     file: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write there (CSV, or JSON with --json).")
@@ -103,7 +104,7 @@ def _save(file: Path, data: bytes) -> None:
 
 
 def wait(
-    sweep_id: Id,
+    sweep_id: SweepId,
     timeout: Annotated[float | None, typer.Option(help="Give up after this many seconds (exit 1).")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -111,7 +112,7 @@ def wait(
     wait_for(connect(), sweep_id, timeout, as_json)
 
 
-def cancel(sweep_id: Id, as_json: AsJson = False) -> None:
+def cancel(sweep_id: SweepId, as_json: AsJson = False) -> None:
     """Cancel all tasks of a sweep and its barrier: running ones get SIGTERM, later SIGKILL."""
     answer = connect().cancel_sweep(sweep_id)
     if as_json:
@@ -121,7 +122,7 @@ def cancel(sweep_id: Id, as_json: AsJson = False) -> None:
 
 
 def retry(
-    sweep_id: Id,
+    sweep_id: SweepId,
     changes: retrying.Set = None,
     downstream: retrying.WhatFollows = retrying.Downstream.REFUSE,
     without: retrying.Without = None,
@@ -130,7 +131,7 @@ def retry(
 ) -> None:
     """Let those tasks of a sweep that did not succeed run again; its barrier waits for them."""
     client = connect()
-    options = retrying.options_of(downstream, [task_id(text) for text in without or ()], dry_run)
+    options = retrying.options_of(downstream, resolve_parents(without or ()), dry_run)
     new = retrying.changes_of(
         changes or (), lambda: next(iter(client.tasks({"sweep": sweep_id}, max_results=1).items), {})
     )
@@ -145,7 +146,7 @@ def retry(
         raise IllegalTransition({"sweep": f"{answer['refused']} tasks cannot be retried"})
 
 
-def delete(sweep_id: Id, as_json: AsJson = False) -> None:
+def delete(sweep_id: SweepId, as_json: AsJson = False) -> None:
     """Delete a sweep that has ended, with all its tasks, their histories and files."""
     answer = connect().delete_sweep(sweep_id)
     if as_json:

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from banyan.cli import output
+from banyan.cli import completion, output
 from banyan.cli.act import AsJson
 from banyan.cli.connection import connect
 
-Name = Annotated[str, typer.Argument(help="The user's name.")]
+Name = Annotated[str, typer.Argument(help="The user's name.", autocompletion=completion.users)]
+NewName = Annotated[str, typer.Argument(help="The user's name.")]
 _WHEN = "When the token ends: a duration such as 30d, or a date such as 2030-01-31"
 
 group = typer.Typer(no_args_is_help=True, help="Add, list and remove users, and give new tokens (administrators).")
@@ -31,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 @group.command()
 def add(
-    name: Name,
+    name: NewName,
     role: Annotated[Role, typer.Option(help="provider submits tasks, worker runs them, admin does everything.")],
     expires: Annotated[str | None, typer.Option(help=f"{_WHEN}; never by default.")] = None,
     as_json: AsJson = False,

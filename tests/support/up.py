@@ -38,11 +38,15 @@ class Up:
         pids = self.ready["pids"]
         return [self.process.pid, pids["mongod"], *pids["server"], pids["worker"]]
 
-    def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run `banyan ARGUMENTS` to its end in another process of the same user."""
+    def run(
+        self, *arguments: str, env: Mapping[str, str] | None = None, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `banyan ARGUMENTS` to its end in another process of the same user; `stdin` is what it can read."""
         command = [sys.executable, "-m", "banyan", *arguments]
         environment = {**self.environment, **(env or {})}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=120, check=False, input=stdin
+        )
 
     def json(self, *arguments: str) -> Any:
         """What a command that succeeds prints with `--json`."""

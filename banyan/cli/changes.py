@@ -1,0 +1,85 @@
+"""`KEY=VALUE` words of a command line as new values of a task's fields."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+_RESOURCES = frozenset({"cores", "memory", "gpus", "gpu_memory", "gpu_compute_capability", "scratch"})
+"""Entries of `requested_resources` that may be named alone, as the options of `banyan submit` are."""
+_OPTIONS = {"max_retries": "max_retry_count", "dir": "directory", "label": "requires", "tag": "tags"}
+"""Other options of `banyan submit`, and the fields that they set."""
+_TEXTS = frozenset({"name", "queue", "command", "model", "directory", "stdin", "workdir"})
+_TABLES_OF_TEXTS = frozenset({"env", "requires"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A new value of a field, or of one entry of it."""
+
+    field: str
+    entry: str | None
+    value: Any
+
+
+def settings_of(texts: Iterable[str], option: str) -> list[Setting]:
+    """`KEY=VALUE` and `KEY.ENTRY=VALUE` texts; BadParameter, naming the option, for another form."""
+    return [_setting(text, option) for text in texts]
+
+
+def _setting(text: str, option: str) -> Setting:
+    key, equals, value = text.partition("=")
+    name, dot, entry = key.partition(".")
+    name = name.replace("-", "_")
+    field = _OPTIONS.get(name, name)
+    if not equals or not field or (dot and not entry):
+        raise typer.BadParameter(f"{text!r} is not of the form KEY=VALUE or KEY.ENTRY=VALUE", param_hint=option)
+    if field in _RESOURCES and not dot:
+        return Setting(field="requested_resources", entry=field, value=_value(value))
+    if field in (_TABLES_OF_TEXTS if dot else _TEXTS):
+        return Setting(field=field, entry=entry or None, value=_text(value, may_be_list=field == "command"))
+    if field == "tags" and not dot:
+        return Setting(field=field, entry=None, value=_list(value))
+    return Setting(field=field, entry=entry or None, value=_value(value))
+
+
+def name_entries(settings: Iterable[Setting]) -> bool:
+    """Whether an entry of an object is to change, so that the rest of it has to be read."""
+    return any(setting.entry is not None for setting in settings)
+
+
+def changes_of(settings: Sequence[Setting], read: Callable[[], Mapping[str, Any]], option: str) -> dict[str, Any]:
+    """The new values of the fields; `read` gives the task as it is where only entries of a field change."""
+    before = read() if name_entries(settings) else {}
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        if setting.entry is None:
+            changes[setting.field] = setting.value
+            continue
+        there = changes.get(setting.field, before.get(setting.field)) or {}
+        if not isinstance(there, dict):
+            raise typer.BadParameter(f"{setting.field} is no object; write {setting.field}=VALUE", param_hint=option)
+        changes[setting.field] = {**there, setting.entry: setting.value}
+    return changes
+
+
+def _value(text: str) -> Any:
+    """JSON, else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _text(text: str, *, may_be_list: bool) -> Any:
+    """The text, also where it looks like a number; a text in JSON's quotes without them, and null as null."""
+    value = _value(text)
+    return value if value is None or isinstance(value, str) or (may_be_list and isinstance(value, list)) else text
+
+
+def _list(text: str) -> Any:
+    """A list in JSON, else words with commas between them."""
+    value = _value(text)
+    return value if value is None or isinstance(value, list) else [word for word in text.split(",") if word]

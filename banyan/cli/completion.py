@@ -1,0 +1,110 @@
+"""Completion in the shell: ids, and names of queues, models, workers and users, as the server has them now.
+
+A server that does not answer at once completes nothing, and nothing is printed beside the command line.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stderr, suppress
+from io import StringIO
+from typing import Any
+
+import typer
+
+from banyan.errors import BanyanError
+
+Document = dict[str, Any]
+Items = Iterator[tuple[str, str]]
+"""Words that may stand at this place, each with a few words about it."""
+
+_MOST = 100
+_TITLE = 40
+DIGITS = 24
+"""Hexadecimal digits of an id."""
+_ENDED = {"state": {"$in": ["terminated", "cancelled"]}}
+_GOING_ON = {"state": {"$nin": ["terminated", "cancelled"]}}
+_TAKEN_BY: Mapping[str, Mapping[str, Any]] = {
+    "cancel": _GOING_ON,
+    "wait": _GOING_ON,
+    "retry": _ENDED,
+    "delete": _ENDED,
+    "hold": {"state": {"$in": ["inactive", "available"]}, "hold": {"$ne": True}},
+    "release": {"hold": True, **_GOING_ON},
+}
+"""The tasks for which a command is meant; the others take any."""
+
+
+def tasks(context: typer.Context, incomplete: str) -> Items:
+    """Ids of tasks, the newest first."""
+    where = _TAKEN_BY.get(context.info_name or "", {})
+    fields = ("name", "command", "model", "state", "exit_status")
+    yield from _ids("tasks", where, incomplete, fields)
+
+
+def sweeps(incomplete: str) -> Items:
+    """Ids of sweeps."""
+    yield from _ids("sweeps", {}, incomplete, ("name", "command", "model"))
+
+
+def workers(incomplete: str) -> Items:
+    """Ids of workers that are there."""
+    yield from _ids("workers", {"state": {"$nin": ["lost", "gone"]}}, incomplete, ("name", "state"))
+
+
+def queues() -> Items:
+    """Names of queues."""
+    for queue in _glance("queues", {}):
+        yield str(queue["name"]), "paused" if queue.get("paused") else "open"
+
+
+def models() -> Items:
+    """Names of models."""
+    for model in _glance("models", None):
+        yield str(model["name"]), str(model.get("summary") or model.get("fault") or "")
+
+
+def users() -> Items:
+    """Names of users, for administrators."""
+    for user in _glance("users", {}, admin=True):
+        yield str(user["name"]), str(user["role"])
+
+
+def states() -> Items:
+    """States of tasks."""
+    from banyan.domain.task import State
+
+    for state in State:
+        yield str(state), ""
+
+
+def title(document: Mapping[str, Any]) -> str:
+    """The name of a task, sweep or worker, else what it runs, in a few words."""
+    command = document.get("command")
+    text = document.get("name") or (" ".join(command) if isinstance(command, list) else command)
+    text = text or document.get("model") or "group"
+    line = " ".join(str(text).split())
+    return line if len(line) <= _TITLE else line[: _TITLE - 1] + "…"
+
+
+def beginning_with(beginning: str) -> dict[str, str]:
+    """A condition for ids that have this beginning."""
+    return {"$gte": beginning.ljust(DIGITS, "0"), "$lte": beginning.ljust(DIGITS, "f")}
+
+
+def _ids(resource: str, where: Mapping[str, Any], beginning: str, fields: tuple[str, ...]) -> Items:
+    if re.fullmatch(f"[0-9a-f]{{0,{DIGITS}}}", beginning) is None:
+        return
+    for document in _glance(resource, {**where, "_id": beginning_with(beginning)}, fields):
+        stands = document.get("exit_status") or document.get("state") or ""
+        yield str(document["_id"]), f"{title(document)} {stands}".rstrip()
+
+
+def _glance(
+    resource: str, where: Mapping[str, Any] | None, fields: tuple[str, ...] | None = None, admin: bool = False
+) -> list[Document]:
+    """What there is now; nothing where no server says so at once."""
+    from banyan.cli.connection import connect
+
+    with suppress(BanyanError, OSError), redirect_stderr(StringIO()), connect(admin=admin) as client:
+        return client.glance(resource, where, fields, _MOST)
+    return []
