@@ -60,6 +60,7 @@ def change_queue(name: str) -> Document:
     if changed is None:
         raise Conflict(f"queue {name!r} was changed meanwhile; read it again")
     if _FLOW & changes.keys():
+        context().claims.wait_for_round()  # it may have read the queue before it was changed
         take_back(context(), {"queue": name}, FOR_WORK)
     _wake(name)
     return _shown(changed)

@@ -47,6 +47,18 @@ class Together(Generic[Asked, Told]):
         self._lock = threading.Lock()
         self._waiting: list[_Call[Asked, Told]] = []
         self._running = False
+        self._over = threading.Event()
+        """Set while no round runs."""
+        self._over.set()
+
+    def wait_for_round(self) -> None:
+        """Wait for the end of the round that runs now, which may not know yet what its caller has just changed.
+
+        No longer than a call waits for the round before it.
+        """
+        with self._lock:
+            over = self._over
+        over.wait(self._patience_seconds)
 
     def __call__(self, act: _Act[Asked, Told], asked: Asked) -> Told:
         """What `act`, the same for all calls, answers to this; it is asked for a whole round, and answers in order.
@@ -80,6 +92,7 @@ class Together(Generic[Asked, Told]):
     def _lead(self, act: _Act[Asked, Told]) -> None:
         with self._lock:
             round, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+            self._over = over = threading.Event()
         try:
             _answer(act, round)
             if self._apart and len(round) > 1 and round[0].error is not None:
@@ -88,6 +101,7 @@ class Together(Generic[Asked, Told]):
         finally:
             for call in round:
                 call.end()
+            over.set()
             with self._lock:
                 if self._waiting:
                     self._waiting[0].called.set()

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -156,6 +157,18 @@ def test_after_a_pause_nothing_of_the_queue_waits_at_a_worker(
     assert not SimulatedWorker(context).claim().tasks
     assert admin.patch("/queues/default", {"paused": False}).status_code == 200
     assert len(SimulatedWorker(context).claim().tasks) == 4
+
+
+def test_a_pause_waits_for_the_claims_that_are_being_written(context: Context, admin: Api) -> None:
+    written = threading.Event()
+    with ThreadPoolExecutor() as pool:
+        claims = pool.submit(context.claims, lambda asked: [written.wait(60) for _ in asked], "a round of claims")
+        eventually(claims.running)
+        pause = pool.submit(admin.patch, "/queues/default", {"paused": True})
+        with pytest.raises(TimeoutError):
+            pause.result(timeout=0.3)
+        written.set()
+        assert pause.result(timeout=60).status_code == 200
 
 
 def test_a_limit_that_comes_later_holds_for_what_waits_at_workers(

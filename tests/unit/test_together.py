@@ -115,3 +115,26 @@ def test_many_callers_each_hear_their_own_answer() -> None:
     with ThreadPoolExecutor(16) as pool:
         numbers = list(range(2000))
         assert list(pool.map(lambda number: together(act, number), numbers)) == [2 * number for number in numbers]
+
+
+def test_a_change_can_wait_for_the_round_that_may_not_know_of_it(act: Act) -> None:
+    together: Together[int, int] = Together(LONG_SECONDS)
+    together.wait_for_round()
+    with ThreadPoolExecutor() as pool:
+        first, _ = start(pool, together, act, 1, 2)
+        change = pool.submit(together.wait_for_round)
+        with pytest.raises(TimeoutError):
+            change.result(timeout=0.2)
+        act.go.release()
+        change.result(timeout=LONG_SECONDS)
+        assert first.result(timeout=LONG_SECONDS) == 2
+        act.go.release()
+    together.wait_for_round()
+
+
+def test_a_change_does_not_wait_for_ever(act: Act) -> None:
+    together: Together[int, int] = Together(0.05)
+    with ThreadPoolExecutor() as pool:
+        start(pool, together, act, 1)
+        together.wait_for_round()
+        act.go.release()
