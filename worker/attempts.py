@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
 
-from worker.events import Allocation, Cause, Document, Grant
+from worker.events import Allocation, Cause, Document, Exited, Grant
 
 
 class Phase(Enum):
@@ -15,6 +15,8 @@ class Phase(Enum):
     SENT = auto()
     """Has its place in a lane; its process may not run yet."""
     RUNNING = auto()
+    COLLECTING = auto()
+    """Has ended; what it left is being read."""
     SYNCING = auto()
     """Has ended; what it wrote is being sent."""
 
@@ -43,6 +45,8 @@ class Attempt:
     withdrawn: bool = False
     """Its supervisor was told to drop it, if it had not started."""
     start_reported: bool = False
+    exited: Exited | None = None
+    """How its processes ended, once they have."""
     report: Document | None = None
     """Its end, kept while it is SYNCING."""
 
@@ -55,3 +59,8 @@ class Attempt:
     def live(self) -> bool:
         """Whether its process runs, or may run at any moment."""
         return self.phase in (Phase.SENT, Phase.RUNNING)
+
+    @property
+    def over(self) -> bool:
+        """Whether its processes have ended: what is asked of it now comes too late."""
+        return self.phase in (Phase.COLLECTING, Phase.SYNCING)

@@ -22,7 +22,7 @@ class Machine:
 def machine(workdir: Path, root: Path = Path("/")) -> Machine:
     """Look at this machine; `root` is where `/proc` and `/sys` are found."""
     groups = _control_groups(root)
-    cores = float(len(os.sched_getaffinity(0)))
+    cores = float(len(os.sched_getaffinity(os.getpid())))  # of the main thread, whichever this is
     quotas = [quota for quota in map(_cpu_quota, groups) if quota is not None]
     limits = [limit for limit in map(_memory_limit, groups) if limit is not None]
     return Machine(

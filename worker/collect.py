@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from typing import Any
 
 from banyan import beneath
@@ -9,6 +10,8 @@ from banyan.wire import MAX_MESSAGE, MAX_RESULT_BYTES, dumps, unstorable
 from worker.events import Document
 
 MAX_PROGRESS_BYTES = 16 * 1024
+COUNT_SECONDS = 60.0
+"""How long the files of a task are counted, so that its end is told in time."""
 
 
 class Malformed(ValueError):
@@ -30,14 +33,19 @@ def tail(path: str, limit: int) -> tuple[str, int]:
         return "", 0
 
 
-def total_bytes(work: str) -> int:
-    """The size of all regular files in a work directory."""
+def total_bytes(work: str) -> int | None:
+    """The size of all regular files in a work directory; None where counting them takes too long."""
     try:
         if not os.listdir(work):
             return 0  # as most of them are
     except OSError:
         return 0
-    return sum(status.st_size for _, status in beneath.regular_files(work))
+    total, deadline = 0, time.monotonic() + COUNT_SECONDS
+    for _, status in beneath.regular_files(work):
+        total += status.st_size
+        if time.monotonic() > deadline:
+            return None
+    return total
 
 
 def progress(path: str) -> Document | None:

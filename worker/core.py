@@ -15,6 +15,7 @@ from worker.asking import Offer
 from worker.claims import RETURN_SECONDS, Claims
 from worker.events import (
     Claimed,
+    Collected,
     Document,
     Drain,
     Dropped,
@@ -153,7 +154,8 @@ class Core:
         if self._measured and self.worker is None and not self._registering and not self.left:
             self._registering = True
             resources = self._tasks.lanes.allocator.capacity
-            finished = [*self._outbox.unacknowledged, *(report["execution"] for report in self._tasks.unsent)]
+            finished = [*self._outbox.unacknowledged, *self._tasks.collecting]
+            finished += [report["execution"] for report in self._tasks.unsent]
             self._turn.do(Register(resources=resources, replaces=self._replaces, finished=finished))
         self._tasks.start()
         if self._tasks.attempts:
@@ -172,7 +174,7 @@ class Core:
         if self.worker is None or (self._draining and not self.held):
             return
         now = self._turn.now
-        takes_nothing = self._draining or self._server_lost
+        takes_nothing = self._draining or self._server_lost or self._tasks.choked
         offer = asking.NOTHING if takes_nothing or self._claims.paused(now) else self._offer()
         request = self._claims.ask(offer, now, idle=self._tasks.lanes.idle, take_back=takes_nothing)
         if request is None:
@@ -197,7 +199,7 @@ class Core:
     @property
     def _ending(self) -> list[str]:
         """The attempts that need not be cancelled: they are being ended, or have ended."""
-        ending = [each for each, attempt in self._tasks.attempts.items() if attempt.cause or attempt.report]
+        ending = [each for each, attempt in self._tasks.attempts.items() if attempt.cause or attempt.over]
         return [*ending, *(each for each in self._outbox.unacknowledged if each not in ending)]
 
     def _offer(self) -> Offer:
@@ -390,6 +392,7 @@ _HANDLERS: dict[type, Callable[[Core, Any], None]] = {
     Stop: Core._on_stop,
     Started: lambda core, event: core._tasks.started(event),
     Exited: lambda core, event: core._tasks.exited(event),
+    Collected: lambda core, event: core._tasks.collected(event),
     NotStarted: lambda core, event: core._tasks.not_started(event),
     Dropped: lambda core, event: core._tasks.dropped(event),
     Synced: lambda core, event: core._tasks.synced(event),

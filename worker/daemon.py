@@ -7,7 +7,7 @@ import secrets
 import selectors
 import signal
 import socket
-import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -29,12 +29,14 @@ from worker import threads
 from worker.account import account_of, check_root
 from worker.actions import Note, Register
 from worker.announcement import offer_text
+from worker.background import LOOK_SECONDS
 from worker.capacity import capacity, machine
 from worker.cgroups import MemoryGroups
 from worker.core import Core, Limits
 from worker.events import Document, Drain, Event, Measured, Stop, SupervisorLost
 from worker.executors import Executors, ShellExecutor, Workplace
 from worker.hands import Hands
+from worker.journal import Journal, write_note
 from worker.layout import Layout
 from worker.link import Link, Server
 from worker.model_executor import ModelExecutor
@@ -46,6 +48,8 @@ from worker.usage import Watcher
 
 MEASURE_SECONDS = 30.0
 """How often the capacity is measured anew."""
+BACKLOG_SECONDS = 0.005
+"""How often a pipe is tried again that has no room for a command."""
 PROBE = ".banyan-probe"
 
 
@@ -65,12 +69,14 @@ class Daemon:
             check_root(root, self._account)
         groups = MemoryGroups(Path(settings.tasks.cgroup)) if settings.tasks.cgroup else None
         self._spool = Spool(root)
-        self._spawner = self._new_spawner()
+        self._spawner: Spawner | None = self._new_spawner()
+        self._spawners: queue.SimpleQueue[Spawner] = queue.SimpleQueue()
+        """Replacements of those that died."""
         self._ear, self._mouth = socket.socketpair()
         self._ear.setblocking(False)
         self._mouth.setblocking(False)
-        self._measured_at = 0.0
         self._offer = ""
+        self._closed = threading.Event()
         self._started = datetime.now(UTC)
         limits = Limits(
             max_tasks=settings.tasks.max_tasks,
@@ -85,9 +91,10 @@ class Daemon:
         place = Workplace(layout, settings.tasks.tail_bytes, self._account)
         self._models = ModelExecutor(place, settings.models, offered(find(settings.models.path)))
         self._executors = Executors([ShellExecutor(place, groups), self._models])
-        note = write_note if settings.log.level in ("debug", "info") else write_warning
+        self._journal = Journal(settings.log.level, self.tell)
+        note = self._journal.write
         self._link = Link(server, self._spool, self.tell, note, lambda: datetime.now(UTC).isoformat())
-        self._watcher = Watcher(settings.usage.interval, lambda: self._spawner.pids, self.tell)
+        self._watcher = Watcher(settings.usage.interval, self._reapers, self.tell)
         uploads = Uploads(
             server,
             layout,
@@ -103,17 +110,14 @@ class Daemon:
             layout=layout,
             watcher=self._watcher,
             uploads=uploads,
-            spawner=lambda: self._spawner,
+            spawner=self._spawner,
             register=self._registration,
-            empty_trash=self._empty_trash,
             note=note,
+            tell=self.tell,
+            wake=self._wake,
         )
         self._uploads = uploads
-        self._layout = layout
-        self._empty_trash()
-
-    def _empty_trash(self) -> None:
-        threads.start("trash", self._layout.trash.empty, self.tell)
+        threads.start("measure", self._measure, self.tell)
 
     def _new_spawner(self) -> Spawner:
         models = self._settings.models
@@ -127,6 +131,10 @@ class Daemon:
     def tell(self, event: Event) -> None:
         """Have the core hear of this; from any thread."""
         self._events.put(event)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have the loop turn once more; from any thread."""
         with contextlib.suppress(BlockingIOError, OSError):
             self._mouth.send(b".")
 
@@ -134,7 +142,8 @@ class Daemon:
         """Work until it is time to leave; answers with the exit code."""
         with selectors.DefaultSelector() as selector, self._listening_to_signals():
             selector.register(self._ear, selectors.EVENT_READ)
-            selector.register(self._spawner, selectors.EVENT_READ)
+            if self._spawner is not None:
+                selector.register(self._spawner, selectors.EVENT_READ)
             while not self._core.left:
                 selector.select(self._patience())
                 with contextlib.suppress(BlockingIOError):
@@ -145,38 +154,70 @@ class Daemon:
 
     def _turn(self, selector: selectors.BaseSelector) -> None:
         """One turn: what happened, to the core; what the core wants, done."""
+        self._perhaps_use_another(selector)
+        spawner = self._spawner
         try:
-            events = [*self._hands.hear(self._spawner.answers()), *self._heard()]
+            events = [*self._hands.hear(spawner.answers() if spawner else ()), *self._heard()]
             for action in self._core.handle(events, time.monotonic(), datetime.now(UTC)):
                 self._hands.do(action)
-            self._spawner.push()
+            if spawner is not None:
+                spawner.push()
         except SupervisorDied:
-            selector.unregister(self._spawner)
-            self._spawner.clean_up(self._hands.groups())
-            self._hands.forget_all()
-            self._spawner = self._new_spawner()
-            selector.register(self._spawner, selectors.EVENT_READ)
-            self.tell(SupervisorLost())
+            if spawner is not None:
+                self._replace(spawner, selector)
+
+    def _replace(self, dead: Spawner, selector: selectors.BaseSelector) -> None:
+        """In a thread, end what the dead one had, and start another one; meanwhile the loop goes on."""
+        selector.unregister(dead)
+        self._spawner = None
+        groups, lost = self._hands.lose_spawner()
+
+        def replace() -> None:
+            dead.clean_up(groups)
+            try:
+                self._spawners.put(self._new_spawner())
+            except SetupError as error:
+                self._journal.write(Note(f"cannot go on: {error}", warning=True))
+                self.tell(Stop())
+            self.tell(SupervisorLost(lost))
+
+        threads.start("supervisors", replace, self.tell)
+
+    def _perhaps_use_another(self, selector: selectors.BaseSelector) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._spawner = spawner = self._spawners.get_nowait()
+            selector.register(spawner, selectors.EVENT_READ)
+            self._hands.use(spawner)
+
+    def _reapers(self) -> list[int]:
+        """The processes that inherit the orphans of tasks."""
+        spawner = self._spawner
+        return spawner.pids if spawner is not None else []
+
+    def _measure(self) -> None:
+        """In a thread of its own: some drivers, and disks, take their time to answer."""
+        while not self._closed.is_set():
+            self.tell(Measured(*capacity(machine(self._root), self._settings)))
+            self._closed.wait(MEASURE_SECONDS)
 
     def _heard(self) -> Iterator[Event]:
-        now = time.monotonic()
-        if now >= self._measured_at + MEASURE_SECONDS or not self._measured_at:
-            self._measured_at = now
-            yield Measured(*capacity(machine(self._root), self._settings))
         yield from self._hands.happened()
         with contextlib.suppress(queue.Empty):
             while True:
                 yield self._events.get_nowait()
 
-    def _patience(self) -> float:
-        """Seconds until something is due."""
-        if not self._measured_at or self._hands.restless:
+    def _patience(self) -> float | None:
+        """Seconds until something is due; None: until something happens."""
+        if self._hands.restless:
             return 0.0
-        due = self._measured_at + MEASURE_SECONDS
+        now = time.monotonic()
         deadline = self._core.next_deadline()
-        if self._spawner.backlog:
-            due = min(due, time.monotonic() + 0.005)
-        return max(0.0, min(due, deadline if deadline is not None else due) - time.monotonic())
+        due = [deadline] if deadline is not None else []
+        if self._spawner is not None and self._spawner.backlog:
+            due.append(now + BACKLOG_SECONDS)
+        if self._hands.busy:
+            due.append(now + LOOK_SECONDS)
+        return max(0.0, min(due) - now) if due else None
 
     def _registration(self, register: Register) -> Document:
         """What `POST /workers` says of us."""
@@ -235,10 +276,14 @@ class Daemon:
                 signal.signal(number, handler)
 
     def _close(self) -> None:
-        self._spawner.close()
+        self._closed.set()
+        if self._spawner is not None:
+            self._spawner.close()
         self._watcher.close()
         self._uploads.close()
         self._link.close(self._core.worker, self._core.outstanding)
+        self._hands.close()
+        self._journal.close()
         self._spool.close()
         with contextlib.suppress(OSError):
             (self._root / PROBE).unlink(missing_ok=True)
@@ -282,19 +327,6 @@ def work_root(settings: WorkerSettings) -> Path:
 
 def _default_root() -> Path:
     return below_home(os.environ, "XDG_DATA_HOME", ".local/share", "name a directory with --workdir") / "banyan/worker"
-
-
-def write_note(note: Note) -> None:
-    """One line of the log, on stderr."""
-    stamp = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    text = " ".join(note.text.split())
-    print(f"{stamp} {'WARNING ' if note.warning else ''}{text}", file=sys.stderr, flush=True)
-
-
-def write_warning(note: Note) -> None:
-    """One line of the log if it is a warning, else nothing."""
-    if note.warning:
-        write_note(note)
 
 
 def own_version() -> str:

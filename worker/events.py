@@ -193,7 +193,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exited:
-    """A task's processes are all gone; `collected` is what they left: tails, sizes, result, marks."""
+    """A task's processes are all gone; `Collected` follows."""
 
     execution: str
     pid: int
@@ -204,6 +204,13 @@ class Exited:
     peak_is_exact: bool
     """False: the program was smaller than the process that spawned it, whose size this is."""
     cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """What an ended task left has been read: tails, sizes, result, marks."""
+
+    execution: str
     collected: Document = field(default_factory=dict)
 
 
@@ -269,7 +276,9 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorLost:
-    """The process that ran the tasks died, and they with it."""
+    """A process that ran tasks died, and these attempts with it."""
+
+    executions: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +305,7 @@ Event = (
     | Unreached
     | Started
     | Exited
+    | Collected
     | NotStarted
     | Dropped
     | Sample

@@ -135,7 +135,8 @@ class Workplace:
             left |= {"progress": said} if said is not None else {}
         except Malformed as error:
             left["error"] = str(error)
-        left["files_bytes"] = total_bytes(work) if work else 0
+        files = total_bytes(work) if work else 0
+        left |= {"files_bytes": files} if files is not None else {}
         if self._disk_full():
             left["disk_full"] = True
         return left

@@ -1,8 +1,14 @@
-"""Doing what the core wants, and telling it in its own words what the supervisor says."""
+"""Doing what the core wants, and telling it in its own words what the supervisor says.
 
+What touches a disk is done in threads: `_disk` makes and removes directories in the order in which that was wanted,
+`_readers` read what ended tasks have left, `_trash` removes what was thrown away.
+"""
+
+import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from worker.actions import (
@@ -21,19 +27,26 @@ from worker.actions import (
     Sync,
     Withdraw,
 )
-from worker.events import Document, Dropped, Event, Exited, Forgotten, Grant, NotStarted, Started
+from worker.background import Crew
+from worker.events import Collected, Document, Dropped, Event, Exited, Forgotten, Grant, NotStarted, Started
 from worker.executors import CannotStart, Executors
 from worker.layout import Layout
 from worker.link import Link
 from worker.offspring import cpu_ticks
 from worker.outcome import MARKS
-from worker.spawner import Spawner
+from worker.spawner import Job, Spawner
 from worker.uploads import Uploads
 from worker.usage import Watched, Watcher
 
+CLOSE_SECONDS = 2.0
+
 
 class Hands:
-    """Carries out actions; knows the grants of the tasks at hand, and their processes."""
+    """Carries out actions; knows the grants of the tasks at hand, and their processes.
+
+    `spawner` is None while a supervisor that died is being replaced. `tell` has the core hear of something, `wake` has
+    the loop come back; both from any thread.
+    """
 
     def __init__(
         self,
@@ -43,21 +56,30 @@ class Hands:
         layout: Layout,
         watcher: Watcher,
         uploads: Uploads,
-        spawner: Callable[[], Spawner],
+        spawner: Spawner,
         register: Callable[[Register], Document],
-        empty_trash: Callable[[], None],
         note: Callable[[Note], None],
+        tell: Callable[[Event], None],
+        wake: Callable[[], None],
     ) -> None:
+        self.spawner: Spawner | None = spawner
+        self._wake = wake
+        self._disk = Crew("disk", tell, wake, most=1)
+        self._readers = Crew("collect", tell, wake)
+        self._trash = Crew("trash", tell, lambda: None, most=1)
+        self._done: queue.SimpleQueue[Callable[[], Event | None]] = queue.SimpleQueue()
         self._link = link
         self._executors = executors
         self._layout = layout
         self._watcher = watcher
         self._uploads = uploads
-        self._spawner = spawner
-        self._register = register
-        self._empty_trash = empty_trash
-        self._note = note
         self._grants: dict[str, Grant] = {}
+        self._preparing: set[str] = set()
+        """Attempts whose directories are being made."""
+        self._held_back: dict[str, tuple[int, Job]] = {}
+        """Jobs that wait for a supervisor."""
+        self._spawned: set[str] = set()
+        """Attempts that a supervisor has and has not told the end of."""
         self._pids: dict[str, int] = {}
         self._happened: list[Event] = []
         self._does: dict[type, Callable[[Any], None]] = {
@@ -66,8 +88,8 @@ class Hands:
             Send: link.send,
             Keep: lambda action: link.keep(action.ends),
             Run: self._run,
-            Withdraw: lambda action: spawner().drop(action.execution),
-            Kill: lambda action: spawner().signal(action.execution, action.signal),
+            Withdraw: self._withdraw,
+            Kill: self._kill,
             Stream: lambda action: uploads.begin(self._grants[action.execution]),
             Sync: lambda action: uploads.end(self._grants[action.execution]),
             Clear: self._clear,
@@ -81,6 +103,7 @@ class Hands:
             "failed": self._failed,
             "dropped": self._dropped,
         }
+        self.empty_trash()
 
     def do(self, action: Action) -> None:
         """Do this."""
@@ -101,44 +124,122 @@ class Hands:
         """Whether something has happened that the core does not know yet."""
         return bool(self._happened)
 
+    @property
+    def busy(self) -> bool:
+        """Whether the threads have more to do than they have begun: `happened` is to be called soon."""
+        return self._disk.busy or self._readers.busy
+
     def happened(self) -> list[Event]:
         """What happened while actions were done."""
+        self._disk.relieve()
+        self._readers.relieve()
+        while True:
+            try:
+                event = self._done.get_nowait()()
+            except queue.Empty:
+                break
+            if event is not None:
+                self._happened.append(event)
         happened, self._happened = self._happened, []
         return happened
 
-    def groups(self) -> list[int]:
-        """The process groups of the running tasks."""
-        return list(self._pids.values())
+    def empty_trash(self) -> None:
+        """Have removed what was thrown away, also in an earlier life."""
+        if not self._trash.waiting:
+            self._trash.do(self._layout.trash.empty)
 
-    def forget_all(self) -> None:
-        """No process of a task is left."""
+    def lose_spawner(self) -> tuple[list[int], frozenset[str]]:
+        """A supervisor has died: the process groups of the tasks that ran, and all attempts that are lost with it."""
+        groups, lost = list(self._pids.values()), frozenset(self._spawned)
+        self.spawner = None
+        self._spawned.clear()
         for execution in list(self._pids):
             self._over(execution)
+        return groups, lost
+
+    def use(self, spawner: Spawner) -> None:
+        """Another supervisor is there."""
+        self.spawner = spawner
+        held_back, self._held_back = self._held_back, {}
+        for execution, (lane, job) in held_back.items():
+            self._spawn(execution, lane, job)
+
+    def close(self) -> None:
+        """Do what is left to be done on the disk, for a moment at most."""
+        self._disk.close(CLOSE_SECONDS)
+        self._readers.close(0.0)
+        self._trash.close(0.0)
 
     # Actions
 
     def _run(self, action: Run) -> None:
+        self._grants[action.grant.execution] = action.grant
+        self._preparing.add(action.grant.execution)
+        self._disk.do(partial(self._prepare, action))
+
+    def _prepare(self, action: Run) -> None:
+        """In the thread `disk`."""
         grant = action.grant
-        self._grants[grant.execution] = grant
+        if grant.execution not in self._preparing:
+            return  # it was withdrawn
         try:
             job = self._executors.of(grant).prepare(grant, action.allocation)
         except CannotStart as error:
-            self._happened.append(self._not_started(grant, error))
+            event = self._not_started(grant, error)
+            self._done.put(lambda: event if self._still_wanted(grant) else None)
         else:
-            self._spawner().run(action.lane, grant.execution, job)
+            self._done.put(partial(self._prepared, grant, action.lane, job))
+
+    def _still_wanted(self, grant: Grant) -> bool:
+        """Whether the attempt was not withdrawn while its directories were made."""
+        wanted = grant.execution in self._preparing
+        self._preparing.discard(grant.execution)
+        return wanted
+
+    def _prepared(self, grant: Grant, lane: int, job: Job) -> None:
+        if self._still_wanted(grant):
+            self._spawn(grant.execution, lane, job)
+
+    def _spawn(self, execution: str, lane: int, job: Job) -> None:
+        if self.spawner is None:
+            self._held_back[execution] = lane, job
+        else:
+            self._spawned.add(execution)
+            self.spawner.run(lane, execution, job)
+
+    def _withdraw(self, action: Withdraw) -> None:
+        execution = action.execution
+        if execution in self._preparing or self._held_back.pop(execution, None) is not None:
+            self._preparing.discard(execution)
+            self._happened.append(Dropped(execution))
+        elif self.spawner is not None:
+            self.spawner.drop(execution)
+
+    def _kill(self, action: Kill) -> None:
+        if self.spawner is not None:
+            self.spawner.signal(action.execution, action.signal)
 
     def _clear(self, action: Clear) -> None:
         grant = self._grants.pop(action.execution, None)
         if grant is not None and action.files:
             self._uploads.drop(action.execution)
-            self._layout.clear(grant)
+            self._disk.do(partial(self._remove, grant))
+
+    def _remove(self, grant: Grant) -> None:
+        """In the thread `disk`."""
+        self._layout.clear(grant)
+        self.empty_trash()
 
     def _forget(self, action: Forget) -> None:
         busy = {grant.task for grant in self._grants.values()}
-        gone = self._layout.forget(action.names, busy)
+        self._disk.do(partial(self._throw_away, action.names, busy))
+
+    def _throw_away(self, names: Sequence[str], busy: set[str]) -> None:
+        """In the thread `disk`."""
+        gone = self._layout.forget(names, busy)
         if gone:
-            self._happened.append(Forgotten(names=gone))
-            self._empty_trash()
+            self._done.put(lambda: Forgotten(names=gone))
+            self.empty_trash()
 
     # What the supervisor says
 
@@ -172,10 +273,12 @@ class Hands:
         cpu: float,
         outcome: Document | None,
     ) -> Event | None:
+        self._spawned.discard(execution)
         self._over(execution)
         grant = self._grants.get(execution)
         if grant is None:
             return None
+        self._readers.do(partial(self._collect, grant, outcome))
         return Exited(
             execution=execution,
             pid=pid,
@@ -185,16 +288,26 @@ class Hands:
             peak_memory_bytes=peak,
             peak_is_exact=exact,
             cpu_seconds=cpu,
-            collected=self._executors.of(grant).collect(grant, outcome),
         )
 
-    def _failed(self, execution: str, stage: str, number: int, text: str) -> Event | None:
+    def _collect(self, grant: Grant, outcome: Document | None) -> None:
+        """In one of the threads `collect`."""
+        event = Collected(execution=grant.execution, collected=self._executors.of(grant).collect(grant, outcome))
+        self._done.put(lambda: event)
+
+    def _failed(self, execution: str, stage: str, number: int, text: str) -> None:
+        self._spawned.discard(execution)
         grant = self._grants.get(execution)
-        if grant is None:
-            return None
-        return self._not_started(grant, self._executors.of(grant).refused(grant, stage, number, text))
+        if grant is not None:
+            self._readers.do(partial(self._explain, grant, stage, number, text))
+
+    def _explain(self, grant: Grant, stage: str, number: int, text: str) -> None:
+        """In one of the threads `collect`."""
+        event = self._not_started(grant, self._executors.of(grant).refused(grant, stage, number, text))
+        self._done.put(lambda: event)
 
     def _dropped(self, execution: str) -> Event:
+        self._spawned.discard(execution)
         return Dropped(execution)
 
     def _not_started(self, grant: Grant, error: CannotStart) -> NotStarted:

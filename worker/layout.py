@@ -55,7 +55,8 @@ class Layout:
         try:
             os.mkdir(logs)
         except FileExistsError:  # an earlier life of this attempt was never started
-            beneath.remove(logs)
+            if not self.trash.take(logs):
+                beneath.remove(logs)
             os.mkdir(logs)
         if self._account is not None:
             os.mkdir(self.told(grant))
@@ -84,8 +85,9 @@ class Layout:
         return path
 
     def clear(self, grant: Grant) -> None:
-        """Remove an attempt's own directory, and the task's if nothing else is left in it."""
-        beneath.remove(self.logs(grant))
+        """Throw away an attempt's own directory, and the task's if nothing else is left in it."""
+        if not self.trash.take(self.logs(grant)):
+            beneath.remove(self.logs(grant))  # as where a full disk has no room for a name more
         with contextlib.suppress(OSError):
             os.rmdir(os.path.dirname(self.logs(grant)))
 

@@ -9,6 +9,7 @@ import random
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from banyan.errors import (
@@ -24,6 +25,7 @@ from banyan.errors import (
 )
 from worker import threads
 from worker.actions import Ask, Note, Send
+from worker.background import Crew
 from worker.events import (
     Claimed,
     Document,
@@ -84,6 +86,7 @@ class Link:
         self._asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
         self._sends: queue.SimpleQueue[Send | None] = queue.SimpleQueue()
         self._acknowledged: list[str] = []
+        self._keeper = Crew("keep", tell, lambda: None, most=1)
         self._claimers = [threads.start(f"claim {number}", self._claim_all, tell) for number in range(CLAIMERS)]
         self._reporter = threads.start("report", self._report_all, tell)
 
@@ -108,7 +111,8 @@ class Link:
         for _ in self._claimers:
             self._asks.put(None)
         self._reporter.join(timeout=2.0)
-        self.keep(ends, self._acknowledged)
+        self._keeper.close(2.0)
+        self._keep(ends, self._acknowledged)
         if worker is not None:
             try:
                 self._server.close_worker(worker, [end["execution"] for end in ends])
@@ -127,7 +131,11 @@ class Link:
             )
             self.note(Note(text, warning=True))
 
-    def keep(self, ends: Sequence[Document], acknowledged: Sequence[str] = ()) -> None:
+    def keep(self, ends: Sequence[Document]) -> None:
+        """Keep these ends on disk, in the background."""
+        self._keeper.do(partial(self._keep, ends))
+
+    def _keep(self, ends: Sequence[Document], acknowledged: Sequence[str] = ()) -> None:
         """Keep these ends on disk, and let go of those that are acknowledged."""
         try:
             self._spool.add(ends, acknowledged)
@@ -203,7 +211,7 @@ class Link:
     def _report_all(self) -> None:
         while (send := self._sends.get()) is not None:
             acknowledged, self._acknowledged = self._acknowledged, []
-            self.keep([report for report in send.reports if "exit_status" in report], acknowledged)
+            self._keep([report for report in send.reports if "exit_status" in report], acknowledged)
             event = self._report(send)
             if event is not None:
                 self._tell(event)

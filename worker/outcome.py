@@ -78,13 +78,13 @@ def start(attempt: Attempt) -> Document:
     return _report(attempt, time_started=started, pid=attempt.pid)
 
 
-def of_exit(attempt: Attempt, event: Exited, peak: int) -> Document:
-    """The report of a task that ran; `peak` in bytes."""
+def of_exit(attempt: Attempt, event: Exited, left: Document, peak: int) -> Document:
+    """The report of a task that ran and left this; `peak` in bytes."""
     code = os.waitstatus_to_exitcode(event.wait_status)
-    status = exit_status(event.wait_status, attempt.cause, event.collected, attempt.grant.host_deaths)
-    collected = {name: value for name, value in event.collected.items() if name not in MARKS}
-    raised = "exception" in event.collected
-    if event.collected.get("disk_full") and status.startswith("failure"):
+    status = exit_status(event.wait_status, attempt.cause, left, attempt.grant.host_deaths)
+    collected = {name: value for name, value in left.items() if name not in MARKS}
+    raised = "exception" in left
+    if left.get("disk_full") and status.startswith("failure"):
         status = worker_failure("disk full")
     return _report(
         attempt,

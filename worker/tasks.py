@@ -13,6 +13,7 @@ from worker.asking import Experience, cost_of, excess
 from worker.attempts import Attempt, Phase
 from worker.events import (
     Cause,
+    Collected,
     Document,
     Dropped,
     Exited,
@@ -34,6 +35,11 @@ OVERHEAD_SECONDS = 0.05
 """How much of the pause between two tasks of a lane counts as the time that the second takes, at most."""
 CHECK_SECONDS = 0.25
 """How often tasks that run are looked at, at least, while it is not known whether they run for long."""
+COLLECT_SECONDS = 300.0
+"""How long reading what a task has left may take, until the disk is taken for broken."""
+MOST_COLLECTING = 500
+"""While what so many tasks have left is still to be read, no more of them are taken."""
+_NOT_COLLECTED = f"what the task left could not be read within {COLLECT_SECONDS:g} s"
 
 
 class Tasks:
@@ -47,6 +53,7 @@ class Tasks:
         """Whether what a task wrote is to be sent before its end is reported."""
         self.taken = 0
         """How many were accepted and not given back."""
+        self._collecting = 0
         self._turn = turn
         self._outbox = outbox
         self._ahead_seconds = ahead_seconds
@@ -88,6 +95,16 @@ class Tasks:
     def unsent(self) -> list[Document]:
         """The ends of tasks whose files are still being sent."""
         return [attempt.report for attempt in self.attempts.values() if attempt.report is not None]
+
+    @property
+    def collecting(self) -> list[str]:
+        """The attempts that have ended while what they left is still being read."""
+        return [each for each, attempt in self.attempts.items() if attempt.phase is Phase.COLLECTING]
+
+    @property
+    def choked(self) -> bool:
+        """Whether the disk does not keep up with what tasks leave."""
+        return self._collecting >= MOST_COLLECTING
 
     @property
     def ended(self) -> bool:
@@ -210,6 +227,8 @@ class Tasks:
             return
         if what == "overdue":
             self._overdue(attempt)
+        elif what == "collect":
+            self._end_uncollected(attempt)
         elif attempt.phase is not Phase.RUNNING:
             return
         elif what == "timeout" and attempt.cause is None:
@@ -249,7 +268,7 @@ class Tasks:
     def abandon(self, execution: str | None = None) -> None:
         """Stop a task (or all) at once, saying nothing of its end."""
         for attempt in [self.attempts.get(execution)] if execution else list(self.attempts.values()):
-            if attempt is not None and attempt.phase is not Phase.SYNCING:
+            if attempt is not None and not attempt.over:
                 attempt.cause = None
                 self._end_early(attempt, Cause.ABANDON)
 
@@ -261,6 +280,8 @@ class Tasks:
         return max((attempt.grant.grace_seconds for attempt in self.attempts.values() if attempt.live), default=0.0)
 
     def _end_early(self, attempt: Attempt, cause: Cause) -> None:
+        if attempt.over:
+            return
         attempt.cause = attempt.cause or cause
         if attempt.phase is Phase.QUEUED:
             self._drop(attempt)
@@ -288,12 +309,31 @@ class Tasks:
         self._learn(attempt, event)
         if attempt.silent:
             return self._discard(attempt)
+        attempt.phase, attempt.exited = Phase.COLLECTING, event
+        self._collecting += 1
+        self._turn.remind(COLLECT_SECONDS, "collect", event.execution)
+        return None
+
+    def collected(self, event: Collected) -> None:
+        attempt = self.attempts.get(event.execution)
+        if attempt is None or attempt.phase is not Phase.COLLECTING or (end := attempt.exited) is None:
+            return
         peak = attempt.sampled_peak
-        if event.peak_is_exact or not peak:
-            peak = max(peak, event.peak_memory_bytes)
+        if end.peak_is_exact or not peak:
+            peak = max(peak, end.peak_memory_bytes)
         if not attempt.sampled_peak:
-            self._outbox.add_sample(outcome.only_sample(attempt.grant, event, peak), self._turn.now)
-        return self._end(attempt, outcome.of_exit(attempt, event, peak))
+            self._outbox.add_sample(outcome.only_sample(attempt.grant, end, peak), self._turn.now)
+        self._collecting -= 1
+        self._end(attempt, outcome.of_exit(attempt, end, event.collected, peak))
+
+    def _end_uncollected(self, attempt: Attempt) -> None:
+        """Give up what a task left: its disk does not answer. That is the machine's fault."""
+        if attempt.phase is not Phase.COLLECTING:
+            return
+        self._turn.do(Note(f"task {attempt.grant.task}: {_NOT_COLLECTED}", warning=True))
+        status = outcome.worker_failure(_NOT_COLLECTED)
+        self._collecting -= 1
+        self._end(attempt, outcome.of_never_started(attempt, status, _NOT_COLLECTED, self._turn.date))
 
     def _learn(self, attempt: Attempt, event: Exited) -> None:
         """Leave the lane, and learn how long one task of this class keeps a lane busy."""
@@ -321,7 +361,8 @@ class Tasks:
 
     def supervisor_lost(self, event: SupervisorLost) -> None:
         self._turn.do(Note("the supervisor died, and the tasks with it; another one is started", warning=True))
-        for attempt in [each for each in self.attempts.values() if each.live]:
+        lost = [each for each in self.attempts.values() if each.live and each.grant.execution in event.executions]
+        for attempt in lost:
             self.lanes.leave(attempt, None, self._turn.now)
             if attempt.silent:
                 self._discard(attempt)

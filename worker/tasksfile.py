@@ -32,6 +32,7 @@ from banyan.errors import SetupError
 from banyan.worker_calls import Stream
 from worker.actions import Note
 from worker.events import Document, Drain, Event
+from worker.journal import write_note
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 _KNOWN = {
@@ -208,7 +209,7 @@ class _Ahead:
 
 def run_file(settings: WorkerSettings, path: Path) -> int:
     """Run the tasks of a file; 0 if all of them succeeded, else 1. SetupError for a file that cannot be used."""
-    from worker.daemon import Daemon, work_root, write_note
+    from worker.daemon import Daemon, work_root
 
     lines = read(path)
     os.umask(settings.tasks.umask)

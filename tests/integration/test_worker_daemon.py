@@ -1,5 +1,6 @@
 """The whole worker with real processes, against a stand-in for the server."""
 
+import contextlib
 import json
 import os
 import signal
@@ -349,7 +350,8 @@ def test_a_server_that_comes_and_goes_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_was_given_up_stops_its_tasks_and_registers_anew(tmp_path: Path, mark: str) -> None:
-    server = FakeServer([{"command": "sleep 60", "env": {"MARK": mark}}, {"command": "true"}])
+    first = {"command": f"touch {tmp_path}/began; sleep 60", "env": {"MARK": mark}}
+    server = FakeServer([first, {"command": f"until test -e {tmp_path}/began; do sleep 0.05; done"}])
     refused: list[str] = []
 
     def fail(call: str) -> Conflict | None:
@@ -601,3 +603,38 @@ def test_files_written_anew_are_sent_anew(tmp_path: Path) -> None:
     server = FakeServer([{"command": script}], uploads=True)
     work(tmp_path, server, files={"upload_interval": 0.3})
     assert server.files["e1", "file"] == b"second\nmore of it\n"
+
+
+def _writes_to_stderr(pid: int) -> bool:
+    """Whether one of its threads waits for room there."""
+    calls = [(each / "syscall").read_text().split()[:2] for each in Path(f"/proc/{pid}/task").iterdir()]
+    return ["1", "0x2"] in calls
+
+
+def test_a_worker_whose_log_nobody_reads_still_hears_that_it_is_to_end(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+    command = [
+        PYTHON,
+        "-m",
+        "tests.support.fake_server",
+        str(tmp_path / "work"),
+        f"touch {tmp_path}/ran; exec sleep 600",
+    ]
+    (tmp_path / "work").mkdir()
+    worker = subprocess.Popen(command, cwd=SOURCE, stderr=writing)
+    try:
+        eventually((tmp_path / "ran").exists)
+        eventually(lambda: _writes_to_stderr(worker.pid))  # the server takes no reports, and the worker says so
+        worker.send_signal(signal.SIGTERM)
+        worker.send_signal(signal.SIGINT)
+        assert worker.wait(timeout=30) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+        os.close(writing)
+        os.close(reading)

@@ -8,6 +8,7 @@ TOGETHER = frozenset(
         "tests/faults/test_bad_machines.py",
         "tests/faults/test_fail_points.py",
         "tests/faults/test_primary.py",
+        "tests/faults/test_slow_disks.py",
         "tests/integration/test_api_matrix.py",
         "tests/integration/test_server_hostile.py",
     }

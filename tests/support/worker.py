@@ -8,7 +8,7 @@ from typing import Any
 from banyan.domain.resources import Resources
 from worker.actions import Action, Ask, Run, Send
 from worker.core import Core, Limits
-from worker.events import Claimed, Event, Exited, Grant, Measured, NotStarted, Registered, Reported, Started
+from worker.events import Claimed, Collected, Event, Exited, Grant, Measured, NotStarted, Registered, Reported, Started
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -83,10 +83,18 @@ class CoreDriver:
 
     def exit(self, execution: str, status: int = 0, *, seconds: float = 0.0, **fields: Any) -> list[Action]:
         """The task ends, having run for so long."""
-        return self.say(self.exited(execution, status, seconds=seconds, **fields))
+        return self.say(*self.exited(execution, status, seconds=seconds, **fields))
 
-    def exited(self, execution: str, status: int = 0, *, seconds: float = 0.0, **fields: Any) -> Exited:
-        """The event of it."""
+    def exited(
+        self,
+        execution: str,
+        status: int = 0,
+        *,
+        seconds: float = 0.0,
+        collected: dict[str, Any] | None = None,
+        **fields: Any,
+    ) -> list[Event]:
+        """The events of it: its processes are gone, and what it left has been read."""
         values: dict[str, Any] = {
             "pid": 4711,
             "time_started": self.date - timedelta(seconds=seconds),
@@ -96,7 +104,8 @@ class CoreDriver:
             "peak_is_exact": True,
             "cpu_seconds": 0.5,
         }
-        return Exited(execution=execution, **(values | fields))
+        exited = Exited(execution=execution, **(values | fields))
+        return [exited, Collected(execution=execution, collected=collected or {})]
 
     def not_started(self, execution: str, reason: str, exit_code: int | None = None) -> list[Action]:
         """The task could not be started."""

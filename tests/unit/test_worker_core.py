@@ -28,6 +28,7 @@ from worker.events import (
     Unanswered,
     Unreached,
 )
+from worker.tasks import COLLECT_SECONDS, MOST_COLLECTING
 
 
 def test_it_registers_with_what_the_machine_has_and_then_asks_for_all_of_it() -> None:
@@ -274,8 +275,8 @@ def test_the_peak_is_what_was_sampled_when_the_kernel_shows_the_spawners_size() 
     driver.start("b")
     driver.say(sample("a", 3000), sample("a", 2000))
     driver.say(
-        driver.exited("a", peak_memory_bytes=8_000_000, peak_is_exact=False),
-        driver.exited("b", peak_memory_bytes=8_000_000, peak_is_exact=False),
+        *driver.exited("a", peak_memory_bytes=8_000_000, peak_is_exact=False),
+        *driver.exited("b", peak_memory_bytes=8_000_000, peak_is_exact=False),
     )
     assert driver.end_of("a")["peak_memory_bytes"] == 3000
     assert driver.end_of("b")["peak_memory_bytes"] == 8_000_000
@@ -324,7 +325,7 @@ def test_a_full_disk_is_the_machines_fault() -> None:
     driver.start("a")
     driver.start("b")
     driver.say(
-        driver.exited("a", 1 << 8, collected={"disk_full": True}), driver.exited("b", collected={"disk_full": True})
+        *driver.exited("a", 1 << 8, collected={"disk_full": True}), *driver.exited("b", collected={"disk_full": True})
     )
     assert driver.end_of("a")["exit_status"] == "failure (worker: disk full)"
     assert driver.end_of("b")["exit_status"] == "success"
@@ -335,7 +336,7 @@ def test_the_death_of_the_supervisor_ends_its_tasks_by_no_fault_of_theirs() -> N
     driver = CoreDriver()
     driver.grant(grant("a"), grant("b"))
     driver.start("a")
-    driver.say(SupervisorLost())
+    driver.say(SupervisorLost(frozenset("ab")))
     assert {driver.end_of(each)["exit_status"] for each in "ab"} == {"failure (worker: its supervisor died)"}
     assert driver.asked().body["resources"]["cores"] == 2
 
@@ -353,7 +354,7 @@ def test_a_worker_that_was_given_up_stops_all_and_registers_anew() -> None:
     assert (register.replaces, register.finished) == ("worker-1", ["ended"])
     driver.say(Refused(worker="worker-1"))
     assert len(driver.all(Register)) == 2
-    driver.say(driver.exited("a", signal.SIGKILL), Dropped("b"))
+    driver.say(*driver.exited("a", signal.SIGKILL), Dropped("b"))
     driver.say(Registered(worker="worker-2", wait_seconds=20, uploads=False))
     assert [(send.worker, [each["execution"] for each in send.reports]) for send in driver.all(Send)[1:]] == [
         ("worker-2", ["ended"])
@@ -909,3 +910,86 @@ def test_a_claim_tells_what_waits_and_stays_open_while_enough_does() -> None:
         claims.append(driver.asked().body["number"] - body["number"])
     assert claims == [0, 1, 1, 1, 2]
     assert driver.asked().body["max_tasks"] == 256
+
+
+# What ended tasks left is read while the worker goes on
+
+
+def test_the_resources_of_a_task_are_free_before_what_it_left_has_been_read() -> None:
+    driver = CoreDriver(cores=1)
+    driver.grant(grant("a"))
+    driver.start("a")
+    exited, collected = driver.exited("a", collected={"files_bytes": 7})
+    driver.say(exited)
+    assert driver.asked().body["resources"]["cores"] == 1
+    assert "a" in driver.asked().body["held"]
+    assert not [report for report in driver.reports() if "exit_status" in report]
+    driver.grant(grant("b"))
+    assert driver.running() == ["a", "b"]
+    driver.say(collected)
+    assert (driver.end_of("a")["exit_status"], driver.end_of("a")["files_bytes"]) == ("success", 7)
+
+
+def test_whoever_cancels_a_task_that_has_ended_comes_too_late() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"))
+    driver.start("a")
+    exited, collected = driver.exited("a", 3 << 8)
+    driver.say(exited)
+    assert driver.all(Kill, driver.say(Claimed(request=driver.asked().body["request"], cancel=["a"]))) == []
+    assert driver.asked().body["cancelling"] == ["a"]
+    driver.say(collected)
+    assert driver.end_of("a")["exit_status"] == "failure (exit code 3)"
+
+
+def test_a_disk_that_does_not_tell_what_a_task_left_is_the_machines_fault() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"))
+    driver.start("a")
+    exited, collected = driver.exited("a")
+    driver.say(exited)
+    driver.wait(COLLECT_SECONDS)
+    assert driver.end_of("a")["exit_status"].startswith("failure (worker: what the task left could not be read")
+    reports = len(driver.reports())
+    driver.say(collected)
+    driver.settle()
+    assert len(driver.reports()) == reports
+
+
+def test_a_worker_whose_disk_does_not_keep_up_takes_nothing_more() -> None:
+    driver = CoreDriver(cores=MOST_COLLECTING)
+    names = [f"t{number}" for number in range(MOST_COLLECTING)]
+    driver.grant(*map(grant, names))
+    for name in names:
+        driver.start(name)
+    ends = [driver.exited(name) for name in names]
+    driver.say(*[exited for exited, _ in ends])
+    driver.wait(1.0)
+    assert driver.asked().body["max_tasks"] == 0
+    driver.say(ends[0][1])
+    driver.wait(1.0)
+    assert driver.asked().body["max_tasks"] > 0
+
+
+def test_a_worker_that_registers_anew_keeps_the_ends_that_are_being_read() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"))
+    driver.start("a")
+    exited, collected = driver.exited("a")
+    driver.say(exited)
+    (register,) = driver.all(Register, driver.say(Refused(worker="worker-1")))
+    assert register.finished == ["a"]
+    driver.say(collected)
+    driver.say(Registered(worker="worker-2", wait_seconds=20, uploads=False))
+    assert driver.end_of("a")["exit_status"] == "success"
+
+
+def test_a_task_that_waits_for_another_supervisor_is_not_lost_with_the_one_that_died() -> None:
+    driver = CoreDriver()
+    driver.grant(grant("a"), grant("b"))
+    driver.start("a")
+    driver.say(SupervisorLost(frozenset("a")))
+    assert driver.end_of("a")["exit_status"] == "failure (worker: its supervisor died)"
+    driver.start("b")
+    driver.exit("b")
+    assert driver.end_of("b")["exit_status"] == "success"

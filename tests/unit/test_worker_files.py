@@ -185,7 +185,8 @@ def test_an_attempt_starts_in_an_empty_directory(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "task-a/1").iterdir()) == ["work"]
     assert list((tmp_path / "task-a/1/work").iterdir()) == []
     layout.clear(attempt)
-    assert list(tmp_path.iterdir()) == []
+    layout.trash.empty()
+    assert [list(path.iterdir()) for path in tmp_path.iterdir()] == [[]]
 
 
 def test_forgetting_never_leaves_the_root(tmp_path: Path) -> None:

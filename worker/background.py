@@ -1,0 +1,95 @@
+"""Threads for everything that may take long, so that the worker's loop waits for no disk and no driver."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from worker import threads
+from worker.events import Event
+
+Work = Callable[[], None]
+
+WAKE_SECONDS = 0.005
+"""How long results wait for company while there is more to do."""
+LOOK_SECONDS = 0.02
+"""How often the loop looks after threads that have work waiting."""
+MOST_THREADS = 32
+"""So many may be held up, each by another piece of work, before the rest has to wait."""
+REST_SECONDS = 10.0
+"""An additional thread ends after so long without work."""
+
+
+class Crew:
+    """Threads that share a queue of work: one, and more while all of them are held up, at most `most`.
+
+    With `most` 1 the work is done in the order in which it was given. `wake` is called when something is done; the
+    owner of the crew calls `relieve` now and then while it is `busy`.
+    """
+
+    def __init__(
+        self, name: str, tell: Callable[[Event], None], wake: Callable[[], None], most: int = MOST_THREADS
+    ) -> None:
+        self._name = name
+        self._tell = tell
+        self._wake = wake
+        self._most = most
+        self._work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._helpers = 0
+        self._taken_at = self._woke_at = time.monotonic()
+        self._unseen = False
+        self._first = threads.start(name, self._serve, tell)
+
+    @property
+    def waiting(self) -> int:
+        """How many pieces of work nobody has begun."""
+        return self._work.qsize()
+
+    @property
+    def busy(self) -> bool:
+        """Whether work waits, or something was done that nobody was woken for."""
+        return self._unseen or not self._work.empty()
+
+    def do(self, work: Work) -> None:
+        """Have this done soon."""
+        self._work.put(work)
+
+    def relieve(self) -> None:
+        """Add a thread if work waits and nobody takes it. What was done before is taken for seen."""
+        self._unseen = False
+        held_up = not self._work.empty() and time.monotonic() - self._taken_at > LOOK_SECONDS
+        with self._lock:
+            if not held_up or self._helpers + 1 >= self._most:
+                return
+            self._helpers += 1
+        threads.start(f"{self._name} {self._helpers + 1}", self._help, self._tell)
+
+    def close(self, seconds: float) -> None:
+        """Do what is left, for so long at most; an unfinished rest ends with the program."""
+        self._work.put(None)
+        self._first.join(timeout=seconds)
+
+    def _serve(self) -> None:
+        while (work := self._work.get()) is not None:
+            self._perform(work)
+
+    def _help(self) -> None:
+        try:
+            while (work := self._work.get(timeout=REST_SECONDS)) is not None:
+                self._perform(work)
+            self._work.put(None)  # the first one is to end, too
+        except queue.Empty:
+            return
+        finally:
+            with self._lock:
+                self._helpers -= 1
+
+    def _perform(self, work: Work) -> None:
+        self._taken_at = time.monotonic()
+        work()
+        self._unseen = True
+        now = time.monotonic()
+        if self._work.empty() or now - self._woke_at >= WAKE_SECONDS:
+            self._unseen, self._woke_at = False, now
+            self._wake()
