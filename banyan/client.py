@@ -130,7 +130,8 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
     ) -> list[Document]:
         """Wait until all of `tasks` have ended; answers with them in the same order.
 
-        `on_change` is called with each task whose state has changed, and once with each at the start. NotFound if
+        `on_change` is called with each task whose state has changed or which has begun, and once with each at the
+        start. A running one without a `time_started` is assigned to a worker that has not begun it. NotFound if
         one does not exist, TimeoutError after `timeout` seconds. A server that goes away meanwhile is waited for.
         """
         return watching.wait(self, tasks, timeout, on_change, self._sleep)

@@ -19,7 +19,7 @@ OUTAGE_SECONDS = 600.0
 
 _IDS_PER_QUERY = 100  # a request line holds about 4,000 characters
 _CHUNK_BYTES = 1 << 20
-_WATCHED = ("state", "exit_status", "execution", "progress", "name")
+_WATCHED = ("state", "exit_status", "execution", "progress", "name", "time_started")
 
 T = TypeVar("T")
 Sleep = Callable[[float], None]
@@ -50,7 +50,7 @@ def wait(
         sleep(pause)
         pause = min(pause * 1.3, max(1.0, len(waiting) / 500))
         found = _patiently(lambda: _states(client, waiting), sleep, deadline)  # noqa: B023 - called at once
-        changed = [task for task in found if task["state"] != seen[task["_id"]]["state"]]
+        changed = [task for task in found if _standing(task) != _standing(seen[task["_id"]])]
 
 
 def wait_sweep(
@@ -99,6 +99,11 @@ def follow(client: "Client", task: str, stream: Stream, sleep: Sleep) -> Iterato
 
 def _reader(client: "Client", task: str, stream: Stream, offset: int, attempt: int) -> Callable[[], bytes]:
     return lambda: client.log(task, stream, offset, _CHUNK_BYTES, attempt)
+
+
+def _standing(task: Document) -> tuple[object, bool]:
+    """The state of a task, and whether a worker has begun it."""
+    return task["state"], bool(task.get("time_started"))
 
 
 def _states(client: "Client", tasks: Sequence[str]) -> list[Document]:

@@ -16,6 +16,7 @@ from banyan.api.routes import route
 from banyan.domain.roles import Role
 from banyan.errors import Forbidden
 from banyan.storage.statistics import count_queues, count_workers
+from banyan.storage.waiting import count_assigned
 
 _KEY = "BANYAN_METRICS"
 _FRESH_SECONDS = 5.0
@@ -72,10 +73,15 @@ def _counted() -> list[GaugeMetricFamily]:
     for queue, states in count_queues(reader()).items():
         for state, count in states.items():
             tasks.add_metric((queue, state), count)
+    assigned = GaugeMetricFamily(
+        "banyan_tasks_assigned", "Tasks in state running that their worker has not begun, by queue", labels=("queue",)
+    )
+    for queue, count in count_assigned(reader(), {}, "queue").items():
+        assigned.add_metric((queue,), count)
     workers = GaugeMetricFamily("banyan_workers", "Workers by state", labels=("state",))
     for state, count in count_workers(reader()).items():
         workers.add_metric((state,), count)
-    return [tasks, workers]
+    return [tasks, assigned, workers]
 
 
 def install(app: Flask) -> None:

@@ -13,7 +13,7 @@ from banyan.cli import retrying
 from banyan.cli.connection import connect
 from banyan.cli.ids import Ids, SomeIds, resolve_parents
 from banyan.cli.names import check_matched
-from banyan.cli.output import print_json, screen
+from banyan.cli.output import print_json, screen, task_state
 from banyan.cli.waiting import shown_in
 from banyan.errors import BanyanError
 
@@ -141,10 +141,10 @@ def _watched(client: "Client", ids: list[str], timeout: float | None) -> "list[D
         bar = shown.add_task("waiting", total=len(set(ids)), notice="")
 
         def advance(task: "Document") -> None:
-            states[task["_id"]] = task["state"]
+            states[task["_id"]] = str(task_state(task))
             ended = sum(state in ("terminated", "cancelled") for state in states.values())
             running = sum(state == "running" for state in states.values())
-            text = task["state"] if len(set(ids)) == 1 else f"{running} running"
+            text = states[task["_id"]] if len(set(ids)) == 1 else f"{running} running"
             shown.update(bar, completed=ended, description=text)
 
         return client.wait(ids, timeout, advance)

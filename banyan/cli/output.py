@@ -17,6 +17,7 @@ from banyan import wire
 STATE_STYLES = {
     "inactive": "dim",
     "available": "cyan",
+    "assigned": "cyan",
     "running": "bold blue",
     "pending_cancellation": "yellow",
     "terminated": "green",
@@ -100,8 +101,17 @@ def state(document: Mapping[str, Any]) -> Text:
 def task_state(task: Mapping[str, Any]) -> Text:
     """The same for a task that was read with `time_started`: one that its worker has not begun is called assigned."""
     if task.get("state") == "running" and not task.get("time_started"):
-        return Text("assigned", style=STATE_STYLES["available"])
+        return Text("assigned", style=STATE_STYLES["assigned"])
     return state(task)
+
+
+def split(states: Mapping[str, int], assigned: int) -> dict[str, int]:
+    """Counts of tasks by state, with those that workers hold and have not begun apart from those that run."""
+    parts = dict(states)
+    if assigned:
+        parts["running"] = parts.get("running", 0) - assigned
+        parts["assigned"] = assigned
+    return {name: parts[name] for name in STATE_STYLES if parts.get(name)}
 
 
 def exit_status(document: Mapping[str, Any]) -> Text:

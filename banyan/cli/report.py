@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 group = typer.Typer(invoke_without_command=True, help="List the workers, or drain one (administrators).")
 
 
+_HEADS = {"pending_cancellation": "ending"}
+"""Short headings of columns."""
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.add_typer(group, name="workers")
@@ -142,15 +146,7 @@ def memory_view(samples: "Sequence[Document]", peak_memory_bytes: int | None) ->
 
 def statistics_view(answer: Mapping[str, Any]) -> Group:
     """Tables of what `/statistics` answers."""
-    states = answer.get("states", {})
-    queues = answer.get("queues", {})
-    names = [name for name in output.STATE_STYLES if name in states]
-    rows = [
-        [queue, *(str(counts.get(name, 0)) for name in names), str(sum(counts.values()))]
-        for queue, counts in queues.items()
-    ]
-    rows.append(["all", *(str(states.get(name, 0)) for name in names), str(answer.get("total", 0))])
-    parts: list[Any] = [output.table(("QUEUE", *(f">{name.upper()}" for name in names), ">TOTAL"), rows), Text()]
+    parts: list[Any] = [counts(answer), Text()]
     parts += [distributions(answer), Text()]
     if answer.get("exit_statuses"):
         ends = sorted(answer["exit_statuses"].items(), key=lambda each: -each[1])
@@ -159,6 +155,19 @@ def statistics_view(answer: Mapping[str, Any]) -> Group:
     parts.append(Text(_counts("workers", answer.get("workers", {}), "{} {}")))
     parts.append(Text(_counts("rates", rates, "{} {:g}")))
     return Group(*parts)
+
+
+def counts(answer: Mapping[str, Any]) -> Table:
+    """How many tasks of each queue are in each state; those that no worker has begun apart from those that run."""
+    assigned = answer.get("assigned") or {}
+    queues = {name: output.split(states, assigned.get(name, 0)) for name, states in answer.get("queues", {}).items()}
+    whole = output.split(answer.get("states", {}), sum(assigned.values()))
+    rows = [
+        [queue, *(str(states.get(name, 0)) for name in whole), str(sum(states.values()))]
+        for queue, states in [*queues.items(), ("all", whole)]
+    ]
+    heads = [f">{_HEADS.get(name, name).upper()}" for name in whole]
+    return output.table(("~QUEUE", *heads, ">TOTAL"), rows)
 
 
 def distributions(answer: Mapping[str, Any]) -> Table:

@@ -106,8 +106,9 @@ def bar(progress: Document) -> Text:
     for name, style in _PARTS:
         if progress[name]:
             text.append(f"{progress[name]} {name}  ", style=style)
-    waiting = {state: n for state, n in progress["states"].items() if state not in ("terminated", "cancelled")}
-    for state, number in waiting.items():
+    for state, number in output.split(progress["states"], progress.get("assigned", 0)).items():
+        if state in ("terminated", "cancelled"):
+            continue
         text.append(f"{number} {state.replace('_', ' ')}  ", style=output.STATE_STYLES.get(state, ""))
     if progress["deleted"]:
         text.append(f"{progress['deleted']} deleted", style="dim")
@@ -129,7 +130,8 @@ def pulse(progress: Document) -> str:
     if progress["fraction"] == 1:
         barrier = progress.get("barrier", "terminated")
         return "ended" if barrier in ("terminated", "cancelled", "deleted") else f"barrier {barrier.replace('_', ' ')}"
-    running = progress["states"].get("running", 0) + progress["states"].get("pending_cancellation", 0)
+    standing = output.split(progress["states"], progress.get("assigned", 0))
+    running = standing.get("running", 0) + standing.get("pending_cancellation", 0)
     failed = f", {progress['failed']} failed" if progress["failed"] else ""
     return (f"{running} running" if running else "waiting") + failed
 

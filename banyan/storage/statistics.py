@@ -7,6 +7,7 @@ from typing import Any
 from bson import ObjectId
 
 from banyan.storage.reading import Reader
+from banyan.storage.waiting import count_assigned
 
 Document = dict[str, Any]
 
@@ -19,8 +20,10 @@ RATE_SECONDS = 60
 def count_tasks(reader: Reader, where: Mapping[str, Any], now: datetime) -> Document:
     """How many tasks there are by state, by queue and state, and by exit status, and what the last minute saw.
 
+    `assigned` counts by queue those of the running ones that their workers have not begun.
     What was submitted is told by the time in a task's id.
     """
+    assigned = count_assigned(reader, where, "queue")  # first, so that there are never more of them than run
     states: dict[str, int] = {}
     queues: dict[str, dict[str, int]] = {}
     exits: dict[str, int] = {}
@@ -34,6 +37,7 @@ def count_tasks(reader: Reader, where: Mapping[str, Any], now: datetime) -> Docu
         "total": sum(states.values()),
         "states": states,
         "queues": queues,
+        "assigned": assigned,
         "exit_statuses": exits,
         "rates": _rates(reader, where, now),
     }

@@ -7,6 +7,7 @@ from bson import ObjectId
 
 from banyan.domain.task import CANCELLED, ENDED, SUCCESS, State
 from banyan.storage.reading import Reader
+from banyan.storage.waiting import count_assigned
 
 Document = dict[str, Any]
 
@@ -20,18 +21,21 @@ _ROW = dict.fromkeys(("index", "state", "exit_status", "inputs", "result", "resu
 def progress_of(reader: Reader, sweeps: Sequence[ObjectId]) -> dict[ObjectId, Document]:
     """How far each sweep is: `count`, `states`, how its points ended, the `fraction` of them that is done.
 
+    `assigned` counts those of the running tasks that their workers have not begun.
+
     Points that were deleted since are done. Points that a submission has yet to make are not.
     """
     known = {d["_id"]: d for d in reader.page("sweeps", {"_id": {"$in": list(sweeps)}}, {"count": 1, "barrier": 1})}
     unmade = {d["_id"] for d in reader.page("submissions", {"_id": {"$in": list(sweeps)}}, {"_id": 1})}
     barriers = [sweep["barrier"] for sweep in known.values() if "barrier" in sweep]
     states = {d["_id"]: d["state"] for d in reader.page("tasks", {"_id": {"$in": barriers}}, {"state": 1})}
+    assigned = count_assigned(reader, {"sweep": {"$in": list(sweeps)}, "index": {"$gte": 0}}, "sweep")
     counts: dict[ObjectId, list[Document]] = {}
     for group in reader.aggregate("tasks", _by_end(sweeps)):
         counts.setdefault(group["_id"]["sweep"], []).append(group)
     shown = {}
     for id, sweep in known.items():
-        shown[id] = _progress(sweep["count"], counts.get(id, []), id in unmade)
+        shown[id] = _progress(sweep["count"], counts.get(id, []), assigned.get(id, 0), id in unmade)
         if "barrier" in sweep:
             shown[id]["barrier"] = states.get(sweep["barrier"], State.INACTIVE if id in unmade else "deleted")
     return shown
@@ -45,7 +49,7 @@ def _by_end(sweeps: Sequence[ObjectId]) -> list[Document]:
     ]
 
 
-def _progress(count: int, groups: Sequence[Document], unmade: bool) -> Document:
+def _progress(count: int, groups: Sequence[Document], assigned: int, unmade: bool) -> Document:
     states: dict[str, int] = {}
     succeeded = 0
     for group in groups:
@@ -57,6 +61,7 @@ def _progress(count: int, groups: Sequence[Document], unmade: bool) -> Document:
     return {
         "count": count,
         "states": states,
+        "assigned": min(assigned, states.get(State.RUNNING, 0)),
         "succeeded": succeeded,
         "failed": states.get(State.TERMINATED, 0) - succeeded,
         "cancelled": states.get(CANCELLED, 0),

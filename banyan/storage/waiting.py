@@ -21,6 +21,8 @@ _NEEDS = (
 _BEST_FIRST = {"class_key": 1, "priority": -1, "order": 1}
 _CLAIMABLE: Document = {"class_key": {"$gt": ""}}
 _EPOCH = datetime.fromtimestamp(0, UTC)
+_NOBODY = ObjectId(bytes(12))
+"""Before the ids of all workers."""
 _NOT_ENDED = sorted([State.INACTIVE, State.AVAILABLE, *LIVE])
 
 
@@ -104,11 +106,21 @@ def count_not_due(reader: Reader, visible: Mapping[str, Any]) -> tuple[int, Docu
     return (reader.count("tasks", where), first[0]) if first else (0, None)
 
 
+def count_assigned(reader: Reader, where: Mapping[str, Any], by: str) -> dict[Any, int]:
+    """How many of the running tasks that match no worker has begun yet, by the field `by`."""
+    pipeline: list[Document] = [
+        {"$match": {"worker": {"$gt": _NOBODY}, "state": State.RUNNING, "time_started": {"$exists": False}}},
+        {"$match": where},
+        {"$group": {"_id": f"${by}", "count": {"$sum": 1}}},
+    ]
+    return {group["_id"]: group["count"] for group in reader.aggregate("tasks", pipeline, hint="held")}
+
+
 def load_of_workers(reader: Reader, visible: Mapping[str, Any]) -> dict[ObjectId, Document]:
     """How many tasks each worker holds, by its id: `running` those that it has begun, `assigned` the others."""
     begun = {"$cond": [{"$gt": ["$time_started", None]}, 1, 0]}
     pipeline: list[Document] = [
-        {"$match": {"worker": {"$gt": ObjectId(bytes(12))}, **visible}},
+        {"$match": {"worker": {"$gt": _NOBODY}, **visible}},
         {"$group": {"_id": "$worker", "held": {"$sum": 1}, "running": {"$sum": begun}}},
     ]
     return {

@@ -18,8 +18,10 @@ from banyan.config import Limits, ServerSettings
 from banyan.domain.roles import Role
 from banyan.queue.context import Context
 from banyan.queue.hub import Hub
+from banyan.queue.report import Report, report
 from banyan.storage.mongo import Storage
 from tests.integration.conftest import Api
+from tests.support.queue import SimulatedWorker
 
 TIME = "Tue, 02 Apr 2013 10:29:13 GMT"
 
@@ -213,6 +215,23 @@ def test_statistics_count_and_measure(context: Context, provider: Api) -> None:
     assert of_some["rates"] == {"submitted_per_minute": 102, "ended_per_minute": 100}
     assert provider.get('/statistics?where={"tags": "a", "state": "inactive"}').get_json()["total"] == 1
     assert provider.get('/statistics?where={"nothing": 1}').status_code == 400
+
+
+def test_what_no_worker_has_begun_is_counted_apart_from_what_runs(context: Context, admin: Api, provider: Api) -> None:
+    admin.post("/queues", {"name": "night"})
+    tasks = [{"command": "true", "queue": name, "state": "available"} for name in ("default", "default", "night")]
+    provider.post("/tasks", tasks)
+    worker = SimulatedWorker(context)
+    worker.claim()
+    begun = next(id for id, grant in worker.held.items() if grant["queue"] == "default")
+    report(context, [Report(execution=begun, fields={"time_started": context.now()})])
+    counted = provider.get("/statistics").get_json()
+    assert (counted["states"], counted["assigned"]) == ({"running": 3}, {"default": 1, "night": 1})
+    some = provider.get('/statistics?where={"queue": "night"}').get_json()
+    assert (some["states"], some["assigned"]) == ({"running": 1}, {"night": 1})
+    text = provider.get("/metrics").get_data(as_text=True)
+    assert 'banyan_tasks{queue="default",state="running"} 2.0' in text
+    assert 'banyan_tasks_assigned{queue="default"} 1.0' in text
 
 
 def test_metrics_are_prometheus_text(provider: Api) -> None:

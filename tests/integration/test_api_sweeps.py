@@ -11,6 +11,7 @@ from bson import ObjectId
 
 from banyan.config import Auth, Limits, Models, ServerSettings
 from banyan.queue.context import Context
+from banyan.queue.report import Report, report
 from tests.integration.conftest import Api
 from tests.support.queue import SimulatedWorker
 
@@ -313,7 +314,8 @@ def test_a_task_shows_its_sweep_and_a_sweep_its_barrier(provider: Api) -> None:
 def test_progress_counts_states_and_ends(provider: Api, context: Context) -> None:
     sweep = posted(provider, command="true {x}", grid={"x": list(range(8))})["_id"]
     ends = {"succeeded": 0, "failed": 0, "cancelled": 0, "deleted": 0}
-    assert progress(provider, sweep) == ends | {"count": 8, "states": {"available": 8}, "fraction": 0.0}
+    none = {"assigned": 0}
+    assert progress(provider, sweep) == ends | none | {"count": 8, "states": {"available": 8}, "fraction": 0.0}
     worker = SimulatedWorker(context)
     worker.claim(5)
     started = list(worker.held)
@@ -323,7 +325,12 @@ def test_progress_counts_states_and_ends(provider: Api, context: Context) -> Non
     provider.post(f"/tasks/{tasks[7]['_id']}/cancel")
     states = {"available": 2, "running": 2, "terminated": 3, "cancelled": 1}
     ends = {"succeeded": 2, "failed": 1, "cancelled": 1, "deleted": 0}
-    assert progress(provider, sweep) == ends | {"count": 8, "states": states, "fraction": 0.5}
+    held = {"assigned": 2}
+    assert progress(provider, sweep) == ends | held | {"count": 8, "states": states, "fraction": 0.5}
+    report(context, [Report(execution=started[3], fields={"time_started": context.now()})])
+    assert progress(provider, sweep) == ends | {**held, "assigned": 1, "count": 8, "states": states, "fraction": 0.5}
+    (listed,) = provider.get('/sweeps?projection={"progress":1}').get_json()["_items"]
+    assert listed["progress"]["assigned"] == 1
 
 
 def test_the_etag_of_a_sweep_changes_with_its_tasks(provider: Api) -> None:

@@ -375,9 +375,10 @@ def test_queues_are_listed_and_paused(serve: Serve, capsys: pytest.CaptureFixtur
 def test_stats_show_counts_times_and_memory(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     spread = {"min": 0.5, "median": 2.0, "p95": 61.0, "max": 7200.0}
     statistics = {
-        "total": 3,
-        "states": {"running": 1, "terminated": 2},
-        "queues": {"default": {"running": 1, "terminated": 2}},
+        "total": 7,
+        "states": {"running": 5, "terminated": 2},
+        "queues": {"default": {"running": 4, "terminated": 2}, "night": {"running": 1}},
+        "assigned": {"default": 3},
         "exit_statuses": {"success": 2},
         "wait_seconds": spread,
         "run_seconds": {"min": None, "median": None, "p95": None, "max": None},
@@ -388,7 +389,12 @@ def test_stats_show_counts_times_and_memory(serve: Serve, capsys: pytest.Capture
     serve(Said(200, statistics))
     assert run(["stats"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["default", "1", "2", "3"] in lines
+    assert lines[:4] == [
+        ["QUEUE", "ASSIGNED", "RUNNING", "TERMINATED", "TOTAL"],
+        ["default", "3", "1", "2", "6"],
+        ["night", "0", "1", "0", "1"],
+        ["all", "3", "2", "2", "7"],
+    ]
     assert ["wait", "0.50s", "2.00s", "1m", "01s", "2h", "00m"] in lines
     assert ["success", "2"] in lines
     assert ["workers:", "active", "1"] in lines

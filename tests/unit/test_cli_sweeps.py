@@ -170,7 +170,7 @@ def test_wait_gives_up_after_the_timeout(serve: Serve, capsys: pytest.CaptureFix
 
 
 def test_list_shows_how_far_sweeps_are(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    first = sweep(progress({"terminated": 995, "running": 5}, succeeded=990, failed=5))
+    first = sweep(progress({"terminated": 995, "running": 5}, succeeded=990, failed=5, assigned=2))
     second = sweep(
         progress({"terminated": 2}, succeeded=2, barrier="available"), _id=TASK, name=None, command=["a", "{x}"]
     )
@@ -178,25 +178,32 @@ def test_list_shows_how_far_sweeps_are(serve: Serve, capsys: pytest.CaptureFixtu
     assert run(["sweep", "list", "--where", '{"owner": "alice"}', "-n", "5"]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split() == ["ID", "NAME", "TASKS", "DONE", "FAILED", "NOW"]
-    assert rows[0].split() == [SWEEP, "s", "1000", "99%", "5", "5", "running,", "5", "failed"]
+    assert rows[0].split() == [SWEEP, "s", "1000", "99%", "5", "3", "running,", "5", "failed"]
     assert rows[1].split() == [TASK, "a", "{x}", "2", "100%", "barrier", "available"]
     assert json.loads(app.asked[0].query["projection"])["progress"] == 1
     assert app.asked[0].query["sort"] == "-_id"
 
 
 def test_show_draws_the_progress_and_names_what_failed(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    now = progress({"terminated": 4, "running": 2}, succeeded=1, failed=3, barrier="inactive")
+    now = progress({"terminated": 4, "running": 3}, succeeded=1, failed=3, assigned=1, barrier="inactive")
     statistics = {name: {"min": 1.0, "median": 2.0, "p95": 3.0, "max": 4.0} for name in ("wait_seconds", "run_seconds")}
     failed = {"_id": TASK, "index": 3, "exit_status": "timed out", "inputs": {"x": 2}}
     serve(Said(200, sweep(now, barrier=OTHER)), Said(200, statistics), items(failed))
     assert run(["sweep", "show", SWEEP]) == 0
     shown = capsys.readouterr().out
     for text in (
-        *("2 running, 3 failed", "run {x}", "6: every combination of x (2), y (3)", f"{OTHER} (inactive)"),
-        *("66% of 6", "1 succeeded", "3 failed", "2 running", f'[3]     {TASK}  timed out    {{"x": 2}}', "and 2 more"),
+        *("2 running, 3 failed", "run {x}", "7: every combination of x (2), y (3)", f"{OTHER} (inactive)"),
+        *(
+            "57% of 7",
+            "1 succeeded",
+            "3 failed",
+            "1 assigned  2 running",
+            f'[3]     {TASK}  timed out    {{"x": 2}}',
+            "and 2 more",
+        ),
     ):
         assert text in shown
-    assert (shown.count("█"), shown.count("░")) == (7 + 20, 13)
+    assert (shown.count("█"), shown.count("░")) == (6 + 17, 17)
 
 
 @pytest.mark.parametrize(

@@ -216,6 +216,20 @@ def test_waiting_asks_only_for_what_has_not_ended_and_tells_each_change() -> Non
     assert [json.loads(asked.query["where"])["_id"]["$in"] for asked in app.asked] == [[TASK, OTHER], [TASK], [TASK]]
 
 
+def test_waiting_tells_when_a_task_that_was_assigned_has_begun() -> None:
+    begun = {"_id": TASK, "state": "running", "time_started": "Tue, 02 Apr 2013 10:29:13 GMT"}
+    app = RecordedApp(
+        listed((TASK, "running")),
+        listed((TASK, "running")),
+        Said(200, {"_items": [begun]}),
+        listed((TASK, "terminated")),
+    )
+    changes: list[tuple[str, bool]] = []
+    client_of(app).wait([TASK], on_change=lambda task: changes.append((task["state"], "time_started" in task)))
+    assert changes == [("running", False), ("running", True), ("terminated", False)]
+    assert "time_started" in json.loads(app.asked[0].query["projection"])
+
+
 def test_waiting_outlasts_a_server_that_is_away_for_a_while() -> None:
     away = [refusal(503, "away")] * 9
     app = RecordedApp(listed((TASK, "running")), *away, listed((TASK, "terminated")))

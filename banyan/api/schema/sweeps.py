@@ -58,6 +58,7 @@ NEW_SWEEP: dict[str, Rules] = _SHARED | {
 _PROGRESS = mapping(
     count=whole(),
     states=free(),
+    assigned=whole(),
     succeeded=whole(),
     failed=whole(),
     cancelled=whole(),
