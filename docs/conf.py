@@ -25,7 +25,7 @@ GENERATED = Path(__file__).parent / "_generated"
 
 def commands() -> str:
     """Every command with its options, as `--help` says them."""
-    command = [sys.executable, "-m", "typer", "banyan.cli.app", "utils", "docs", "--name", "banyan"]
+    command = [sys.executable, "-m", "typer", "banyan.cli.full", "utils", "docs", "--name", "banyan"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return text.split("\n", 1)[1].replace("&#x27;", "'").replace("&quot;", '"')
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from banyan.cli import late_typer as typer
 from banyan.cli import retrying
 from banyan.cli.connection import connect
 from banyan.cli.ids import Ids, SomeIds, resolve_parents

@@ -1,28 +1,11 @@
-"""The `banyan` command: its commands, and what it says and how it exits when something is wrong."""
+"""The `banyan` command: what its command line asks is done, and what is wrong is said, with the right exit code."""
 
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
-from typer.exceptions import TyperException
-
-from banyan.cli import (
-    act,
-    backups,
-    demo,
-    explain,
-    files,
-    look,
-    models,
-    processes,
-    queues,
-    report,
-    submit,
-    sweeps,
-    users,
-)
+from banyan.cli.late_typer import Exit, UsageMistake
 from banyan.cli.streams import OutputLost, drop_output
 from banyan.cli.waiting import NOTICES
 from banyan.errors import (
@@ -36,6 +19,9 @@ from banyan.errors import (
     TooLarge,
 )
 
+if TYPE_CHECKING:
+    from banyan.cli.late_typer import Typer
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_REFUSED = 3
@@ -43,37 +29,10 @@ EXIT_INTERRUPTED = 130
 EXIT_UNREAD = 141
 """As if SIGPIPE had ended us: who reads our output has enough of it."""
 _SHOWN = 40
+_COMPLETING = "_BANYAN_COMPLETE"
+"""The variable with which a shell asks for completions."""
 
 _MISTAKES = (BadRequest, NotFound, Conflict, PreconditionFailed, TooLarge, Invalid, SetupError)
-
-app = typer.Typer(
-    name="banyan",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-@app.callback()
-def banyan(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
-) -> None:
-    """A queue for many computations on whatever machines you have.
-
-    `banyan up` starts everything on this machine. Then, in a second terminal:
-    `banyan submit -- echo hello`, `banyan list`, `banyan logs ID`.
-    Programs add `--json`.
-    """
-    if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(f"banyan {installed('banyan-queue')}")
-        raise typer.Exit
-
-
-for commands in (processes, demo, submit, models, sweeps, look, explain, files, act, report, queues, users, backups):
-    commands.register(app)
 
 
 def main() -> None:
@@ -90,11 +49,13 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Do what the arguments ask and answer with the exit code; what is wrong is said on stderr in one sentence."""
     try:
-        status = app(list(arguments), standalone_mode=False, prog_name="banyan")
-    except typer.Abort:
+        status = _do(list(arguments))
+    except (KeyboardInterrupt, EOFError):
         return EXIT_INTERRUPTED
-    except TyperException as error:
-        return _usage(error)
+    except Exit as end:
+        return end.exit_code
+    except UsageMistake as error:
+        return complain(str(error), EXIT_USAGE)
     except OutputLost as error:
         return _lose(error)
     except BanyanError as error:
@@ -106,6 +67,31 @@ def run(arguments: Sequence[str]) -> int:
             raise
         return complain(sentence, EXIT_USAGE)
     return status if isinstance(status, int) else 0
+
+
+def _do(arguments: list[str]) -> Any:
+    """Do what the arguments ask; Typer is imported only for command lines that are not plain."""
+    if os.environ.get(_COMPLETING) is not None:
+        return _with_typer(arguments, None)
+    if arguments in ([], ["-h"], ["--help"]):
+        from banyan.cli import overview
+
+        print(overview.overview(overview.columns()))
+        return 0 if arguments else EXIT_USAGE
+    from banyan.cli.commands import COMMANDS, declared
+    from banyan.cli.reading import read
+
+    if arguments[0] not in COMMANDS:
+        return _with_typer(arguments, None)
+    commands = declared(arguments[:1])
+    steps = read(commands, arguments)
+    return _with_typer(arguments, commands) if steps is None else [step.run() for step in steps][-1]
+
+
+def _with_typer(arguments: list[str], commands: "Typer | None") -> Any:
+    from banyan.cli import with_typer
+
+    return with_typer.run(arguments, commands)
 
 
 def utf8(argument: str) -> str:
@@ -154,12 +140,3 @@ def complain(sentence: str, status: int) -> int:
     NOTICES.reset()
     print(f"banyan: {sentence}", file=sys.stderr)
     return status
-
-
-def _usage(error: TyperException) -> int:
-    context = getattr(error, "ctx", None)
-    if type(error).__name__ == "NoArgsIsHelpError":
-        print(error.format_message())
-        return EXIT_USAGE
-    hint = f" (see `{context.command_path} --help`)" if context is not None else ""
-    return complain(f"{error.format_message().rstrip('.')}{hint}", EXIT_USAGE)

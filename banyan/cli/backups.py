@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from banyan.cli import late_typer as typer
 from banyan.cli import output
 from banyan.cli.act import AsJson
 from banyan.cli.processes import Config, default_data

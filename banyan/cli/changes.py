@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import typer
+from banyan.cli import late_typer as typer
 
 _RESOURCES = frozenset({"cores", "memory", "gpus", "gpu_memory", "gpu_compute_capability", "scratch"})
 """Entries of `requested_resources` that may be named alone, as the options of `banyan submit` are."""

@@ -9,8 +9,7 @@ from contextlib import redirect_stderr, suppress
 from io import StringIO
 from typing import Any
 
-import typer
-
+from banyan.cli import late_typer as typer
 from banyan.errors import BanyanError
 
 Document = dict[str, Any]

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import typer
+from banyan.cli import late_typer as typer
 
 if TYPE_CHECKING:
     from banyan.up import Running

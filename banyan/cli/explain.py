@@ -4,12 +4,12 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from banyan import wire
+from banyan.cli import late_typer as typer
 from banyan.cli import output
 from banyan.cli.act import AsJson
 from banyan.cli.connection import connect

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
-import typer
-
+from banyan.cli import late_typer as typer
 from banyan.cli import output
 from banyan.cli.act import AsJson
 from banyan.cli.connection import connect

@@ -7,9 +7,8 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from banyan.cli import completion
+from banyan.cli import late_typer as typer
 from banyan.cli.completion import DIGITS
 from banyan.errors import BadRequest, NotFound
 

@@ -4,13 +4,13 @@ import sys
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from banyan.cli import completion, output
+from banyan.cli import late_typer as typer
 from banyan.cli.act import AsJson, read_filter
 from banyan.cli.connection import connect
 from banyan.cli.ids import Id, Ids

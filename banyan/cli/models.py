@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from banyan.cli import completion, options, output
+from banyan.cli import late_typer as typer
 from banyan.cli.act import AsJson, waited
 from banyan.cli.connection import connect
 from banyan.cli.explain import warn_if_unfit

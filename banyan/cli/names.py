@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from banyan.cli import late_typer as typer
 from banyan.spelling import unknown
 
 if TYPE_CHECKING:

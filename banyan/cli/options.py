@@ -10,9 +10,8 @@ from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-import typer
-
 from banyan.cli import completion
+from banyan.cli import late_typer as typer
 from banyan.cli.ids import Kind, resolve
 
 Name = Annotated[str | None, typer.Option(help="A name to find it by.")]

@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import typer
+from banyan.cli import late_typer as typer
 
 Points = dict[str, Any]
 """`grid`, `points` or `samples`, as `POST /sweeps` takes them."""

@@ -10,8 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from banyan.cli import late_typer as typer
 from banyan.errors import SetupError
 from banyan.home import below_home
 

@@ -2,9 +2,8 @@
 
 from typing import Annotated
 
-import typer
-
 from banyan.cli import completion, output
+from banyan.cli import late_typer as typer
 from banyan.cli.act import AsJson
 from banyan.cli.connection import connect
 

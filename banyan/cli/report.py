@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from banyan import wire
+from banyan.cli import late_typer as typer
 from banyan.cli import output
 from banyan.cli.act import AsJson, read_filter
 from banyan.cli.connection import connect

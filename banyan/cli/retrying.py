@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from banyan.cli import late_typer as typer
 from banyan.cli.names import check_matched
 from banyan.cli.output import print_json
 from banyan.errors import IllegalTransition

@@ -4,8 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from banyan.cli import late_typer as typer
 from banyan.cli.names import check_matched
 from banyan.cli.output import print_json
 from banyan.errors import BanyanError, IllegalTransition

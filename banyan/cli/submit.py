@@ -2,8 +2,7 @@
 
 from typing import Annotated
 
-import typer
-
+from banyan.cli import late_typer as typer
 from banyan.cli import options
 from banyan.cli.act import wait_for
 from banyan.cli.connection import connect

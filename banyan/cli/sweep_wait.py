@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from banyan.cli import late_typer as typer
 from banyan.cli import output, sweep_view
 from banyan.cli.waiting import shown_in
 

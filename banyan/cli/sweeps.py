@@ -4,8 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from banyan.cli import late_typer as typer
 from banyan.cli import output, retrying, sweep_submit, sweep_view
 from banyan.cli.act import AsJson, read_filter
 from banyan.cli.connection import connect

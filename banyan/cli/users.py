@@ -4,9 +4,8 @@ import sys
 from enum import StrEnum
 from typing import Annotated
 
-import typer
-
 from banyan.cli import completion, output
+from banyan.cli import late_typer as typer
 from banyan.cli.act import AsJson
 from banyan.cli.connection import connect
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bson import ObjectId
+if TYPE_CHECKING:  # commands know the states, and need no database
+    from bson import ObjectId
 
 
 class State(StrEnum):
@@ -65,7 +66,7 @@ class Task:
     `host_deaths` counts the processes that died with it; times are UTC, durations seconds.
     """
 
-    id: ObjectId
+    id: "ObjectId"
     revision: str
     state: State
     owner: str = ""
@@ -82,8 +83,8 @@ class Task:
     abandoned_count: int = 0
     host_deaths: int = 0
     attempt_count: int = 0
-    execution: ObjectId | None = None
-    worker: ObjectId | None = None
+    execution: "ObjectId | None" = None
+    worker: "ObjectId | None" = None
     exit_status: str | None = None
     cancelled_by: dict[str, Any] | None = None
     has_continuations: bool = False
@@ -95,7 +96,7 @@ class Task:
     recalled: str | None = None
     """Why the queue wants it back from a worker that has not begun it, if it does: to be edited, or for other work."""
     task_class: str = ""
-    avoid: tuple[ObjectId, ...] = ()
+    avoid: "tuple[ObjectId, ...]" = ()
 
     @property
     def ended(self) -> bool:

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -470,13 +468,6 @@ def test_an_unreachable_server_is_named(capsys: pytest.CaptureFixture[str], monk
     monkeypatch.setenv("BANYAN_TOKEN", "x")
     assert run(["list"]) == 3
     assert "cannot reach the server at http://127.0.0.1:1 (connection refused)" in capsys.readouterr().err
-
-
-def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
-    heavy = "{'requests', 'dask', 'pymongo', 'bson', 'flask', 'eve', 'pydantic', 'psutil'}"
-    program = f"import sys, banyan.cli.app; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
 
 
 def test_retry_sends_new_values_and_says_what_becomes_of_what_comes_after(

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
+from banyan.cli import late_typer as typer
 from banyan.cli.points import parse_grid, parse_ranges, points, read_points
 
 NOTHING: dict[str, Any] = {"grid": (), "file": None, "samples": None, "ranges": (), "method": None, "seed": None}

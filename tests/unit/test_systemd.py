@@ -7,7 +7,7 @@ from importlib import resources
 import pytest
 import typer
 
-from banyan.cli.app import app
+from banyan.cli.full import app
 
 UNITS = ("banyan-server", "banyan-up", "banyan-worker")
 
