@@ -139,6 +139,7 @@ class Queueing(Section):
     """How work is handed out."""
 
     reserve_after: Seconds = 30.0
+    avoid_directory_seconds: Annotated[Seconds, Some] = 600.0
     idempotency_seconds: Annotated[Seconds, Some] = 86_400.0
 
 

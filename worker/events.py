@@ -218,7 +218,7 @@ class Collected:
 class NotStarted:
     """A task could not be started: the machine's fault (`reason`), or its own (`exit_code`).
 
-    `exit_status` is given where the exit code does not tell all.
+    `exit_status` is given where that does not tell all.
     """
 
     execution: str

@@ -6,6 +6,7 @@
 import errno
 import os
 import shlex
+import socket
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,18 +21,22 @@ from worker.cgroups import MemoryGroups
 from worker.collect import Malformed, progress, result, tail, total_bytes
 from worker.events import Allocation, Document, Grant
 from worker.layout import Layout
+from worker.outcome import no_directory
 from worker.spawner import Job
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 DISK_FULL_BYTES = 1 << 20
+NO_DIRECTORY_HINT = (
+    "a command runs in the directory where it was submitted: `--dir` names another one, `--fresh` takes an empty one"
+)
 _SHELL = "/bin/sh"
 
 
 class CannotStart(Exception):
     """A task cannot be started: the program's own fault if there is an `exit_code`, else the machine's.
 
-    `exit_status` is given where the exit code does not tell all.
+    `exit_status` is given where that does not tell all.
     """
 
     def __init__(self, reason: str, exit_code: int | None = None, exit_status: str | None = None) -> None:
@@ -45,6 +50,12 @@ class CannotStart(Exception):
         """The fault of a task whose arguments and variables the kernel does not take, if this `errno` says so."""
         text = "the command and its environment are longer than the kernel of this worker takes"
         return cls(text, NOT_EXECUTABLE, TOO_LONG) if number == errno.E2BIG else None
+
+    @classmethod
+    def no_directory(cls, path: str, why: str) -> "CannotStart":
+        """The task is to run in a directory that this machine lacks; another one may have it."""
+        text = f"no directory {path} on {socket.gethostname()} ({why}); {NO_DIRECTORY_HINT}"
+        return cls(text, exit_status=no_directory(path))
 
 
 class Executor(Protocol):
@@ -192,10 +203,12 @@ class ShellExecutor:
             raise CannotStart(f"no control group: {error}") from error
 
     def refused(self, grant: Grant, stage: str, number: int, text: str) -> CannotStart:
-        """Who is to blame: a missing program or directory is the task's fault, the rest is the machine's."""
+        """The fault: the task's for a missing program, the machine's for the rest, nobody's for a missing directory."""
         document = grant.document
         by_shell = isinstance(document["command"], str)
         fault = CannotStart.too_long(number)
+        if fault is None and stage == "directory" and os.path.isabs(document.get("directory") or ""):
+            fault = CannotStart.no_directory(document["directory"], os.strerror(number))
         if fault is not None:
             reason = fault.reason
         elif stage == "directory" and document.get("directory"):

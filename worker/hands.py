@@ -312,7 +312,7 @@ class Hands:
 
     def _not_started(self, grant: Grant, error: CannotStart) -> NotStarted:
         collected: Document = {}
-        if error.exit_code is not None:
+        if error.exit_code is not None or error.exit_status is not None:
             collected = {k: v for k, v in self._executors.of(grant).collect(grant).items() if k not in MARKS}
         return NotStarted(
             execution=grant.execution,

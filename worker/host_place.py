@@ -42,7 +42,7 @@ class Place:
         try:
             os.chdir(what["cwd"])
         except OSError as error:
-            return {"exception": type(error).__name__, "error": str(error)}
+            return {"no_directory": os.strerror(error.errno or 0)}
         return None
 
     def leave(self, grace_seconds: float) -> bool:

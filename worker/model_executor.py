@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -117,8 +118,17 @@ class ModelExecutor:
         elif "exception" in outcome:
             left |= {"exception": outcome["exception"], "error": outcome["error"]}
             left |= {"broken": HOST_DIED} if "died" in outcome else {}
+        elif "no_directory" in outcome:
+            left |= self._no_directory(grant, outcome["no_directory"])
         elif "broken" in outcome:
             left |= {"broken": outcome["broken"], "error": outcome["broken"]}
         else:
             left |= {"broken": HOST_DIED, "error": "the host process of the model died while it ran the task"}
         return left
+
+    def _no_directory(self, grant: Grant, why: str) -> Document:
+        """The model could not be run where it was to be: in the task's directory, or in its own work directory."""
+        directory = grant.document.get("directory") or ""
+        if not os.path.isabs(directory):
+            return {"exception": "FileNotFoundError", "error": f"{self._place.cwd(grant)}: {why}"}
+        return {"no_directory": directory, "error": CannotStart.no_directory(directory, why).reason}

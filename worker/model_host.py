@@ -9,8 +9,8 @@ answers in JSON, for whoever hears it must not trust the model that runs here:
 - `("run", number, {..})`: `inputs`, `fault` (why they are not complete, or None), `jobid`, `workdir`, `cwd`, `env`,
   `stdin`, `stdout`, `stderr`, `grace_seconds`, `memory_limit_bytes`. It answers `("ended", number, outcome, peak_bytes,
   exact, cpu_seconds, leaving)`. The outcome has `result` (JSON) or `result_file`, or `exception` and `error` (and
-  `died` if a process of the scheduler has), or `broken` (the machine's fault). `leaving` says that something of the
-  task could not be ended, and the host therefore ends itself.
+  `died` if a process of the scheduler has), or `no_directory` (why it cannot go to `cwd`), or `broken` (the machine's
+  fault). `leaving` says that something of the task could not be ended, and the host therefore ends itself.
 - where the setup has `progress`, it only checks tasks for the server instead (`worker.model_checks`).
 """
 

@@ -4,14 +4,16 @@ import os
 import signal
 from datetime import datetime
 
+from banyan.domain.task import NO_DIRECTORY
 from worker.attempts import Attempt
 from worker.events import Cause, Document, Exited, Grant, NotStarted, Sample
 
 CANCELLED = "cancelled"
-MARKS = ("disk_full", "out_of_memory", "exception", "broken")
+MARKS = ("disk_full", "out_of_memory", "exception", "broken", "no_directory")
 """What an executor notes of an end, beside the fields of its report.
 
-The disk was full; the kernel enforced a limit; the model raised this; the machine, for this reason, is to blame.
+The disk was full; the kernel enforced a limit; the model raised this; the machine, for this reason, is to blame; this
+directory, where the model was to run, is not there.
 """
 HOST_DIED = "model host died"
 """The reason of a worker failure: the process died in which a model ran, whoever killed it."""
@@ -35,12 +37,14 @@ def exit_status(wait_status: int, cause: Cause | None, marks: Document, host_dea
         return "timed out"
     if cause is Cause.MEMORY or marks.get("out_of_memory"):
         return "out of memory"
-    if code == 0 and exception is None and broken is None:
+    if code == 0 and exception is None and broken is None and "no_directory" not in marks:
         return "success"
     if cause is Cause.CANCEL:
         return CANCELLED
     if cause is Cause.SERVER_LOST:
         return SERVER_UNREACHABLE
+    if "no_directory" in marks:
+        return no_directory(marks["no_directory"])
     if broken is not None and (broken != HOST_DIED or host_deaths < MAX_HOST_DEATHS):
         return worker_failure(broken)
     if exception is not None:
@@ -56,6 +60,11 @@ def failure(exit_code: int) -> str:
 def worker_failure(reason: str) -> str:
     """The exit status of an attempt that the machine, not the program, brought down."""
     return f"failure (worker: {_in_one_line(reason)})"
+
+
+def no_directory(path: str) -> str:
+    """The exit status of an attempt whose task was to run in a directory that this machine lacks."""
+    return f"{NO_DIRECTORY}{_in_one_line(path)})"
 
 
 def _in_one_line(text: str) -> str:
@@ -104,9 +113,10 @@ def of_exit(attempt: Attempt, event: Exited, left: Document, peak: int) -> Docum
 def of_no_start(attempt: Attempt, event: NotStarted) -> Document:
     """The report of a task that could not be started."""
     code = event.exit_code
+    status = worker_failure(event.reason) if code is None else failure(code)
     return _report(
         attempt,
-        exit_status=worker_failure(event.reason) if code is None else event.exit_status or failure(code),
+        exit_status=event.exit_status or status,
         exit_code=code,
         time_terminated=event.time_terminated.isoformat(),
         **{**event.collected, "error": event.reason},

@@ -28,6 +28,7 @@ from banyan.domain.programs import (
     total_faults,
 )
 from banyan.domain.resources import Resources
+from banyan.domain.task import is_no_directory
 from banyan.errors import SetupError
 from banyan.worker_calls import Stream
 from worker.actions import Note
@@ -171,6 +172,7 @@ class TasksFile:
         if (
             not success
             and report["exit_status"] != TOO_LONG
+            and not is_no_directory(report["exit_status"])
             and 0 < line.attempt <= line.document.get("max_retry_count", 0)
         ):
             self._append(line)

@@ -147,6 +147,7 @@ def _facts(task: "Document", attempts: "list[Document]") -> Table:
         "id": task["_id"],
         "exit status": output.exit_status(task) if task.get("exit_status") else None,
         "command": output.command(task) if task.get("model") is None else None,
+        "directory": _directory(task),
         "model": task.get("model"),
         "inputs": output.one_line(task["inputs"]) if task.get("inputs") else None,
         "input refs": "\n".join(_ref(name, ref) for name, ref in (task.get("input_refs") or {}).items()),
@@ -171,6 +172,16 @@ def _facts(task: "Document", attempts: "list[Document]") -> Table:
         "result": output.one_line(task["result"]) if task.get("result") is not None else task.get("result_file"),
     }
     return output.facts(facts)
+
+
+_WORKDIRS = {"attempt": "an empty one for each attempt", "task": "one of its own, which retries find again"}
+
+
+def _directory(task: "Document") -> str | None:
+    """Where the task runs."""
+    if task.get("command") is None and task.get("model") is None:
+        return None
+    return task.get("directory") or _WORKDIRS.get(task.get("workdir", "attempt"), "none of its own")
 
 
 def _ref(name: str, ref: "Document") -> str:

@@ -35,7 +35,10 @@ After = Annotated[
         autocompletion=completion.tasks,
     ),
 ]
-Directory = Annotated[Path | None, typer.Option("--dir", help="Run there, not in a fresh directory.")]
+Directory = Annotated[
+    Path | None, typer.Option("--dir", metavar="DIR", help="Run a command there; if not given, in this directory.")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Run a command in an empty work directory of its own.")]
 Env = Annotated[list[str] | None, typer.Option(metavar="K=V", help="Set a variable of its environment.")]
 Export = Annotated[bool, typer.Option("--export", help="Send this shell's environment along.")]
 Stdin = Annotated[str | None, typer.Option(metavar="FILE", help="Text for its standard input; - reads ours.")]
@@ -68,6 +71,7 @@ class TaskOptions:
     not_before: NotBefore = None
     after: After = None
     directory: Directory = None
+    fresh: Fresh = False
     tag: Tag = None
     label: Label = None
     hold: Hold = False
@@ -85,12 +89,41 @@ class TaskOptions:
             "timeout": self.timeout,
             "not_before": self.not_before,
             "dependencies": [parent for text in self.after or () for parent in parse_parents(text)],
-            "directory": str(self.directory.absolute()) if self.directory else None,
+            "directory": self.given_directory(),
             "tags": list(self.tag or ()),
             "requires": pairs(self.label or (), "--label"),
             "hold": self.hold or None,
             "state": "available",
         }
+
+    def given_directory(self) -> str | None:
+        """The directory of `--dir` from the root on, if it is given."""
+        if self.directory is None:
+            return None
+        if self.fresh:
+            raise typer.BadParameter("it does not go with --fresh", param_hint="--dir")
+        return _sendable(self.directory, "--dir")
+
+    def submission_directory(self) -> str | None:
+        """Where a command is to run: the directory of `--dir`, else this one; None for an empty one of its own."""
+        if self.fresh or self.directory is not None:
+            return self.given_directory()
+        return _sendable(Path(), None)
+
+
+def _sendable(directory: Path, option: str | None) -> str:
+    """The path of a directory from the root on, as text."""
+    another = "" if option else "; --dir names another directory, --fresh takes an empty one"
+    try:
+        path = str(directory.absolute())
+        path.encode()
+    except FileNotFoundError as error:
+        text = f"the directory that this shell is in is not there any more{another}"
+        raise typer.BadParameter(text, param_hint=option) from error
+    except UnicodeEncodeError as error:
+        text = f"the name of the directory {os.fsencode(directory.absolute())!r} is no UTF-8{another}"
+        raise typer.BadParameter(text, param_hint=option) from error
+    return path
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:

@@ -39,6 +39,8 @@ def submit(
     if not command and not task.after and task.name is None:
         raise typer.BadParameter("give a command after `--` (or --name or --after for a group)", param_hint="COMMAND")
     fields = task.fields() | options.command_fields(command=command, env=env, export=export, stdin=stdin)
+    if command:
+        fields["directory"] = task.submission_directory()
     client = connect()
     answer = client.submit(options.given(fields))
     if as_json:

@@ -79,12 +79,15 @@ def submit(
     if bool(command) == (model is not None):
         raise typer.BadParameter("give a command after `--`, or --model", param_hint="COMMAND")
     sweep = task.fields() | options.command_fields(command=command, env=env, export=export, stdin=stdin)
+    directory = task.submission_directory() if command or barrier else None
+    if command:
+        sweep["directory"] = directory
     sweep |= {"model": model, "inputs": parse_inputs(inputs or ())}
     sweep = options.given(sweep) | points(
         grid=grid or (), file=file, samples=samples, ranges=ranges or (), method=method, seed=seed
     )
     if barrier is not None:
-        sweep["barrier"] = {"command": barrier} if barrier.strip() else {}
+        sweep["barrier"] = options.given({"command": barrier, "directory": directory}) if barrier.strip() else {}
     client = connect()
     answer = client.submit_sweep(sweep)
     if as_json:

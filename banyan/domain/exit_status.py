@@ -9,6 +9,7 @@ PATTERN = (
 )
 FORMS = (
     "'success', 'failure (exit code 3)', 'failure (SIGKILL)', 'failure (ValueError)', 'failure (worker: reason)', "
+    "'failure (no directory: path)', "
     "'failure' (then exit_code or signal says more), 'timed out', 'out of memory', 'cancelled', "
     "'abandoned (worker unreachable)', 'abandoned (server unreachable)'"
 )

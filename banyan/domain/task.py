@@ -47,6 +47,15 @@ HOST_DIED = "failure (worker: model host died)"
 """The process that ran a model died; neither the machine nor, for certain, the model is to blame."""
 
 
+NO_DIRECTORY = "failure (no directory: "
+"""How an end begins whose worker does not have the directory in which the task is to run; the path follows."""
+
+
+def is_no_directory(exit_status: str) -> bool:
+    """Whether the attempt ended because its worker does not have the task's directory."""
+    return exit_status.startswith(NO_DIRECTORY)
+
+
 def is_worker_failure(exit_status: str) -> bool:
     """Whether the machine, not the program, is to blame for this end of an attempt."""
     return exit_status.startswith("failure (worker:")
@@ -62,8 +71,8 @@ class Task:
     """What `transitions.decide` looks at, and the revision that it was read at.
 
     `task_class` is the key of its class (see `matching`); `has_continuations` says that edges to children
-    exist, `pending` how many parents it is shown to wait for; `avoid` are workers whose machines have failed it,
-    `host_deaths` counts the processes that died with it; times are UTC, durations seconds.
+    exist, `pending` how many parents it is shown to wait for; `avoid` are workers whose machines have failed it
+    or lack its directory, `host_deaths` counts the processes that died with it; times are UTC, durations seconds.
     """
 
     id: "ObjectId"

@@ -20,6 +20,8 @@ running                End with a failure, none left            terminated
 running                End, too long for the kernel             terminated, whatever retries are left
 running                End, abandoned or the machine to blame   available; after the fifth: terminated
 running                End, the model's host process died       the same, but no worker is avoided for it
+running                End, the worker lacks the directory      available, uncounted, if another one may have it
+running                End, and so do all others that fit       terminated, whatever retries are left
 pending_cancellation   End with success                         terminated
 pending_cancellation   any other End, GiveBack                  cancelled
 terminated, cancelled  Retry                                    inactive or available, counts anew
@@ -46,6 +48,7 @@ from banyan.domain.task import (
     State,
     Task,
     is_abandoned,
+    is_no_directory,
     is_worker_failure,
 )
 from banyan.errors import IllegalTransition, StaleAttempt
@@ -111,6 +114,8 @@ class End:
 
     execution: ObjectId
     exit_status: str
+    elsewhere: bool = False
+    """Another worker may have the directory that this one lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +238,8 @@ def _again(task: Task, now: datetime, **fields: Any) -> Change:
 def _end(task: Task, event: End, now: datetime) -> Change:
     if is_worker_failure(event.exit_status) or is_abandoned(event.exit_status):
         return _lose(task, event, now)
+    if is_no_directory(event.exit_status):
+        return _lack_directory(task, event, now)
     if event.exit_status in (SUCCESS, TOO_LONG) or task.retry_count >= task.max_retry_count:
         return _terminated(event.exit_status, now)
     again: dict[str, Any] = {"retry_count": task.retry_count + 1}
@@ -258,10 +265,24 @@ def _lose(task: Task, event: End, now: datetime) -> Change:
         losses["host_deaths"] = task.host_deaths + 1
     if losses["abandoned_count"] >= MAX_LOSSES:
         return _terminated(event.exit_status, now, **losses)
-    machine_to_blame = is_worker_failure(event.exit_status) and event.exit_status != HOST_DIED
-    if machine_to_blame and task.worker is not None:
-        losses["avoid"] = [*(worker for worker in task.avoid if worker != task.worker), task.worker]
+    if is_worker_failure(event.exit_status) and event.exit_status != HOST_DIED:
+        losses |= _avoiding(task)
     return _again(task, now, **losses)
+
+
+def _avoiding(task: Task) -> dict[str, Any]:
+    """The worker that has it, behind those that are avoided for it already."""
+    if task.worker is None:
+        return {}
+    return {"avoid": [*(worker for worker in task.avoid if worker != task.worker), task.worker]}
+
+
+def _lack_directory(task: Task, event: End, now: datetime) -> Change:
+    if not event.elsewhere:
+        return _terminated(event.exit_status, now)
+    change = _again(task, now, **_avoiding(task))
+    # since when it is available stays: what is known of directories by then needs no second look
+    return replace(change, fields={name: value for name, value in change.fields.items() if name != "time_available"})
 
 
 def avoid_seconds(first: float, losses: int) -> float:

@@ -1,4 +1,4 @@
-"""Workers that failed a task by their own fault: avoided for it, and tried again when no other could take it.
+"""Workers that failed a task by their own fault, or lack its directory: avoided for it until no other could take it.
 
 A task keeps these workers in `avoid`, in the order of their failures, and in `avoid_until` the end of the pause after
 the last of them. The pause doubles with each loss of the task.
@@ -27,7 +27,7 @@ _BATCH = 1000
 
 def paused(context: Context, change: Change) -> Change:
     """A change that has a worker avoided, with the time from which that worker may be tried again."""
-    pause = avoid_seconds(context.settings.quarantine.avoid_seconds, change.fields["abandoned_count"])
+    pause = avoid_seconds(context.settings.quarantine.avoid_seconds, change.fields.get("abandoned_count", 1))
     return replace(change, fields={**change.fields, "avoid_until": context.now() + timedelta(seconds=pause)})
 
 
@@ -46,6 +46,12 @@ def lacks(
             wanted = f"of {task['timeout']:g} s" if task.get("timeout") else "(it has none)"
             missing["timeout"] = (wanted, f"{left:.0f} s left")
     return missing
+
+
+def lacking_directories(worker: Mapping[str, Any], now: datetime) -> dict[str, datetime]:
+    """The directories that a worker is known to lack, and since when that is known."""
+    notes = worker.get("lacking_directories") or ()
+    return {note["path"]: note["since"] for note in notes if note["until"] > now}
 
 
 def try_avoided_again(context: Context) -> None:
@@ -68,11 +74,15 @@ def try_avoided_again(context: Context) -> None:
 
 
 def avoided_only(active: Sequence[Document], task: Mapping[str, Any], now: datetime) -> Collection[ObjectId]:
-    """The workers to try again, the earliest failure first; none while another one could take the task."""
-    task_class = TaskClass.of(task)
-    able = {worker["_id"] for worker in active if not lacks(worker, task, task_class, now)}
+    """The workers to try again, the earliest failure first; none while another one could take the task.
+
+    One that is known to lack the task's directory could not.
+    """
+    task_class, directory = TaskClass.of(task), task.get("directory")
+    able = {each["_id"]: each for each in active if not lacks(each, task, task_class, now)}
     avoided = [worker for worker in task.get("avoid") or () if worker in able]
-    return avoided if len(avoided) == len(able) else ()
+    others = [each for id, each in able.items() if id not in avoided]
+    return () if any(directory not in lacking_directories(each, now) for each in others) else avoided
 
 
 def _let_try(context: Context, task: Document, avoid: Sequence[ObjectId], worker: ObjectId | None) -> None:
@@ -81,7 +91,7 @@ def _let_try(context: Context, task: Document, avoid: Sequence[ObjectId], worker
     fields = {"avoid": list(avoid) or None, "avoid_until": until}
     if context.storage.tasks.edit(view(task), fields, now) is None or worker is None:
         return
-    log.info("task %s: worker %s failed it by its own fault, and tries again, for no other could", task["_id"], worker)
+    log.info("task %s: worker %s has failed it, and tries again, for no other could", task["_id"], worker)
     context.hub.work({task["task_class"]: 1})
     context.hub.worker(worker)
 

@@ -10,6 +10,7 @@ from banyan.domain.line import WORTH_SECONDS, Line, Waiting
 from banyan.domain.matching import Offer
 from banyan.domain.resources import Resources
 from banyan.queue.context import Context
+from banyan.queue.directories import closed_directories
 from banyan.queue.pool import Pool
 from banyan.queue.stream import Candidates, Scattered, Stream, Suitability, resources_of
 
@@ -96,10 +97,12 @@ _Streams = Mapping[str, Candidates]
 def choose(context: Context, wanted: Wanted, pool: Pool) -> Choice:
     """Choose among the classes that fit; in a crowd of servers not always the first tasks."""
     choice = Choice(wanted.free, wanted.max_tasks)
-    streams = _streams(wanted, pool)
+    closed = closed_directories(context, wanted.worker)
+    suits = Suitability(wanted.worker["_id"], wanted.offer.total, wanted.timeout_seconds, closed)
+    streams = _streams(wanted, suits, pool)
     _fill(context, wanted, _scattered(streams, wanted.max_tasks, pool), choice, pool)
     if wanted.ahead is not None and not choice.reserving:
-        lined_up = _streams(wanted, pool)  # also the classes of which nothing could start at once
+        lined_up = _streams(wanted, suits, pool)  # also the classes of which nothing could start at once
         _fill_ahead(context, wanted, wanted.ahead, _scattered(lined_up, wanted.ahead.most, pool), choice, pool)
         streams = {**streams, **lined_up}
     choice.missed = any(stream.missed for stream in streams.values())
@@ -113,8 +116,7 @@ def _scattered(streams: Mapping[str, Stream], count: int, pool: Pool) -> _Stream
     return {queue: Scattered(stream, max(1, count) * 4**pool.crowd) for queue, stream in streams.items()}
 
 
-def _streams(wanted: Wanted, pool: Pool) -> dict[str, Stream]:
-    suits = Suitability(wanted.worker["_id"], wanted.offer.total, wanted.timeout_seconds)
+def _streams(wanted: Wanted, suits: Suitability, pool: Pool) -> dict[str, Stream]:
     accepted = pool.accepted(wanted.worker["_id"], wanted.offer)
     return {queue: Stream(pool, heads, suits) for queue, heads in accepted.items()}
 

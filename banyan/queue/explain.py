@@ -14,7 +14,7 @@ from banyan.queue.context import Context
 from banyan.queue.explain_ends import ended
 from banyan.queue.explain_order import tasks_before
 from banyan.queue.explain_parents import waits_for
-from banyan.queue.explain_workers import Workers, avoided, silent, takers, unfit
+from banyan.queue.explain_workers import Workers, avoided, silent, takers, unfit, without_directory
 from banyan.queue.reasons import full, last_heard, reason, worker_name
 from banyan.wire import format_date
 
@@ -127,6 +127,7 @@ def _workers(context: Context, workers: Workers, task: Document, blocked: bool) 
         yield silent(workers, able, context.settings.leases.lost_after)
     elif not blocked and task["state"] == State.AVAILABLE and "class_key" in task:
         yield _before(context, task, able, heard, room)
+    yield from without_directory(workers, task)
 
 
 def _before(

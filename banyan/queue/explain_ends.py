@@ -5,7 +5,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from banyan.domain.task import SUCCESS, State
+from banyan.domain.task import SUCCESS, State, is_no_directory
 from banyan.domain.transitions import MAX_LOSSES
 from banyan.queue.actor import Actor
 from banyan.queue.context import Context
@@ -19,7 +19,7 @@ MAX_CHAIN = 2000
 
 _LINK = (
     *("name", "state", "owner", "exit_status", "cancelled_by", "abandoned_count"),
-    *("requested_resources", "timeout"),
+    *("requested_resources", "timeout", "directory"),
 )
 _OUT_OF_MEMORY = "out of memory"
 _TIMED_OUT = "timed out"
@@ -54,10 +54,19 @@ def _remedy(task: Mapping[str, Any]) -> str:
     if task.get("exit_status") == _OUT_OF_MEMORY and memory is not None:
         more = f"{again} --set requested_resources.memory='{format_size(2 * memory)}'"
         return f"it asked for {format_size(memory)} of memory; `{more}` runs it again with more"
+    if is_no_directory(str(task.get("exit_status"))):
+        return _another_directory(task, again)
     if task.get("exit_status") == _TIMED_OUT and task.get("timeout") is not None:
         more = f"{again} --set timeout={2 * task['timeout']:g}"
         return f"its timeout is {task['timeout']:g} s; `{more}` runs it again with more"
     return f"`{again}` runs it again"
+
+
+def _another_directory(task: Mapping[str, Any], again: str) -> str:
+    """What to do about a task whose directory no worker has."""
+    elsewhere = f"`{again} --set directory=DIR` runs it in another one, `{again} --set directory=null` in an empty one"
+    make = f"no worker that fits has the directory {task.get('directory')}: make it there, and `{again}`"
+    return f"{make}; {elsewhere}; new tasks take `--dir DIR` or `--fresh`"
 
 
 def _canceller(task: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from bson import ObjectId
 
 from banyan.domain.matching import Offer, TaskClass, capability_of
 from banyan.domain.resources import Resources
-from banyan.queue.avoided import lacks
+from banyan.queue.avoided import lacking_directories, lacks
 from banyan.queue.context import Context
 from banyan.queue.reasons import amount, joined, lacking, last_heard, reason, worker_name
 from banyan.spelling import suggestion
@@ -174,9 +174,36 @@ def takers(workers: Workers, task: Mapping[str, Any]) -> tuple[list[Document], l
     lacking_by_id = workers.lacking(task)
     avoided = set(task.get("avoid") or ())
     able = [each for each in workers.active if not lacking_by_id[each["_id"]] and each["_id"] not in avoided]
+    able = [each for each in able if not _lacks_directory(workers, each, task)] or able
     heard = [each for each in able if not workers.silent(each)]
     wanted = TaskClass.of(task).resources
     return able, heard, [each for each in heard if wanted.fits(workers.free[each["_id"]])]
+
+
+def _lacks_directory(workers: Workers, worker: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
+    return task.get("directory") in lacking_directories(worker, workers.now)
+
+
+def without_directory(workers: Workers, task: Mapping[str, Any]) -> Iterable[Document]:
+    """The workers that fit and are known to lack the task's directory."""
+    lacking_by_id = workers.lacking(task)
+    able = [worker for worker in workers.active if not lacking_by_id[worker["_id"]]]
+    without = [worker for worker in able if _lacks_directory(workers, worker, task)]
+    if not without:
+        return
+    names = joined([worker_name(each) for each in without])
+    text = f"{_plural('worker', without)} {names} {'lacks' if len(without) == 1 else 'lack'} its directory"
+    text += f" {task['directory']}"
+    if left := len(able) - len(without):
+        text += f"; it goes to {'the other one' if left == 1 else f'one of the {left} others'} that fit"
+        text += "s" if left == 1 else ""
+    else:
+        text += "; if it is still not there, the task fails"
+    yield reason("no_directory", text, directory=task["directory"], workers=[each["_id"] for each in without])
+
+
+def _plural(noun: str, things: Sequence[object]) -> str:
+    return noun if len(things) == 1 else f"{noun}s"
 
 
 def avoided(context: Context, workers: Workers, task: Mapping[str, Any]) -> Document:
@@ -192,7 +219,9 @@ def avoided(context: Context, workers: Workers, task: Mapping[str, Any]) -> Docu
     which = "the only worker that could run it has" if len(able) == 1 else "all workers that could run it have"
     until = task.get("avoid_until")
     again = f"tried there again after {format_date(until)}" if until and until > workers.now else "tried again soon"
-    failed = f"{which} failed it by the machine's own fault ({'; '.join(said)})"
+    fault = "failed it by the machine's own fault"
+    fault += " or lacked its directory" if any(_lacks_directory(workers, each, task) for each in able) else ""
+    failed = f"{which} {fault} ({'; '.join(said)})"
     text = f"{failed}; it is {again}; to have it run elsewhere, start another worker"
     return reason("avoided", text, workers=[worker["_id"] for worker in able], again=until)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from banyan.domain.task import CANCELLED, HOST_DIED, is_abandoned, is_worker_failure
+from banyan.domain.task import CANCELLED, HOST_DIED, is_abandoned, is_no_directory, is_worker_failure
 from banyan.queue.context import Context
 
 Document = dict[str, Any]
@@ -30,7 +30,7 @@ def judge(context: Context, ended: Iterable[Document]) -> None:
         worker, exit_status = record["worker"], record["exit_status"]
         if is_worker_failure(exit_status):
             failed.setdefault(worker, {})[record["task"]] = exit_status
-        elif exit_status != CANCELLED and not is_abandoned(exit_status):
+        elif exit_status != CANCELLED and not is_abandoned(exit_status) and not is_no_directory(exit_status):
             failed.pop(worker, None)
             well.add(worker)
     if well and (better := context.storage.workers.failing(well)):

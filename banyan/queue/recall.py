@@ -15,6 +15,7 @@ from banyan.domain.matching import Offer
 from banyan.domain.resources import MILLI, Resources
 from banyan.domain.task import FOR_WORK
 from banyan.queue.context import Context
+from banyan.queue.directories import closed_directories
 from banyan.queue.pool import rank
 from banyan.queue.stream import Suitability, resources_of
 
@@ -73,7 +74,7 @@ def _fitting(context: Context, worker: Document, other: Document, free: Resource
     Their starts may not have been reported yet, and they come first.
     """
     offer, running = Offer.of(worker), Offer.of(other).total
-    suits = Suitability(worker["_id"], offer.total, None)
+    suits = Suitability(worker["_id"], offer.total, None, closed_directories(context, worker))
     left, chosen = free.plus(running), []
     most = max_tasks + max(1, running.millicores // MILLI)
     for task in sorted(context.storage.tasks.unbegun(other["_id"]), key=rank):

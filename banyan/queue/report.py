@@ -15,6 +15,7 @@ from banyan.errors import StaleAttempt
 from banyan.queue.apply import apply
 from banyan.queue.avoided import paused
 from banyan.queue.context import Context
+from banyan.queue.directories import note_lacking
 from banyan.queue.pool import rank
 from banyan.queue.quarantine import judge
 from banyan.queue.settle import settle
@@ -143,12 +144,13 @@ def _ending(said: Report, now: datetime) -> Document:
 
 def follow(context: Context, ended: Mapping[ObjectId, Document]) -> None:
     """Let tasks follow their attempts (records by id) that have ended; those that did so already stay."""
+    elsewhere = note_lacking(context, ended)
     tasks = context.storage.tasks.load({record["task"] for record in ended.values()})
 
     def event_of(task: Task) -> End | None:
         if task.execution is None or task.worker is None or task.execution not in ended:
             return None
-        return End(task.execution, ended[task.execution]["exit_status"])
+        return End(task.execution, ended[task.execution]["exit_status"], elsewhere=task.execution in elsewhere)
 
     def dressed(task: Task, change: Change) -> Change:
         if "avoid" in change.fields:

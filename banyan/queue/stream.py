@@ -2,7 +2,7 @@
 
 import heapq
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from bson import ObjectId
@@ -20,19 +20,28 @@ _Entry = tuple[float, bytes, str, int, Document | None]
 class Suitability:
     """Which tasks a worker may have at all, whatever is free: those that fit it, end in time, and do not avoid it."""
 
-    def __init__(self, worker: ObjectId, total: Resources, timeout_seconds: float | None) -> None:
+    def __init__(
+        self,
+        worker: ObjectId,
+        total: Resources,
+        timeout_seconds: float | None,
+        closed: Callable[[str], Collection[str]],
+    ) -> None:
+        """`closed` names the directories in which it is offered no tasks of a class (`closed_directories`)."""
         self._worker = worker
         self._total = total
         self._timeout_seconds = timeout_seconds
+        self._closed = closed
 
     def __call__(self, task: Document) -> bool:
         """Whether the worker may have this very task: classes are only alike."""
         left = self._timeout_seconds
         in_time = left is None or task.get("timeout", float("inf")) <= left
-        return in_time and self._worker not in task.get("avoid", ()) and resources_of(task).fits(self._total)
+        avoided = self._worker in task.get("avoid", ()) or task.get("directory") in self._closed(task["task_class"])
+        return in_time and not avoided and resources_of(task).fits(self._total)
 
-    def filter(self) -> Mapping[str, Any]:
-        """The same for MongoDB, but for amounts with names of users' own."""
+    def filter(self, key: str) -> Mapping[str, Any]:
+        """The same for MongoDB and the tasks of one class, but for amounts with names of users' own."""
         amounts = {
             "cores": self._total.millicores / 1000,
             "memory": self._total.memory_bytes,
@@ -41,6 +50,8 @@ class Suitability:
         }
         fit: Document = {f"requested_resources.{name}": {"$not": {"$gt": most}} for name, most in amounts.items()}
         fit["avoid"] = {"$ne": self._worker}
+        if closed := self._closed(key):
+            fit["directory"] = {"$nin": list(closed)}
         if self._timeout_seconds is not None:
             fit["timeout"] = {"$lte": self._timeout_seconds}
         return fit
@@ -94,7 +105,7 @@ class Stream:
             elif key in self._own:
                 self.advance()
             else:
-                self._own[key] = self._pool.fitting(key, self._suits.filter())
+                self._own[key] = self._pool.fitting(key, self._suits.filter(key))
                 self._go_to(key, 0)
         return None
 

@@ -33,7 +33,7 @@ _VIEW = (
 
 _CANDIDATE = (
     "_id _etag state owner queue model hold not_before attempt_count task_class class_key avoid priority order timeout "
-    "time_available requested_resources requires"
+    "time_available requested_resources requires directory"
 ).split()
 """What choosing looks at: no field in which a task may carry megabytes."""
 
@@ -407,7 +407,9 @@ class TaskStore:
     def avoiding(self, before: datetime, limit: int) -> list[Document]:
         """Claimable tasks whose pause after a worker's failure ended `before`, as far as matching needs them."""
         where = {"avoid_until": {"$lte": before}, "class_key": {"$exists": True}}
-        found = self._tasks.find(where, dict.fromkeys([*_VIEW, *CLASS_FIELDS, "timeout"], 1)).hint("avoid_until")
+        found = self._tasks.find(where, dict.fromkeys([*_VIEW, *CLASS_FIELDS, "timeout", "directory"], 1)).hint(
+            "avoid_until"
+        )
         return plain(found.sort("avoid_until").limit(limit))
 
     def keep_avoiding(self, tasks: Iterable[ObjectId], before: datetime, until: datetime) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
-from pymongo import ReturnDocument, WriteConcern
+from pymongo import ReturnDocument, UpdateOne, WriteConcern
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.read_concern import ReadConcern
@@ -19,6 +19,8 @@ QUARANTINED = "quarantined"
 LOST = "lost"
 GONE = "gone"
 ALIVE = (ACTIVE, DRAINING, QUARANTINED)
+MAX_LACKING = 200
+"""Of so many directories a worker is known to lack them."""
 
 
 class WorkerStore:
@@ -124,6 +126,15 @@ class WorkerStore:
         """Forget what these workers failed before."""
         failing = {"_id": {"$in": list(workers)}, "failing": {"$exists": True}}
         self._workers.update_many(failing, {"$unset": {"failing": 1}})
+
+    def lack(self, worker: ObjectId, paths: Iterable[str], now: datetime, until: datetime) -> None:
+        """Note until when a worker is known to lack these directories; the newest `MAX_LACKING` notes are kept."""
+        field, notes = "lacking_directories", [{"path": path, "since": now, "until": until} for path in paths]
+        known = {"$or": [{"path": {"$in": [note["path"] for note in notes]}}, {"until": {"$lte": now}}]}
+        add = {"$each": notes, "$slice": -MAX_LACKING}
+        self._workers.bulk_write(
+            [UpdateOne({"_id": worker}, {"$pull": {field: known}}), UpdateOne({"_id": worker}, {"$push": {field: add}})]
+        )
 
     def quarantine(self, worker: ObjectId, reason: str, now: datetime, until: datetime | None) -> bool:
         """Give an active worker nothing more; False if it is not active."""

@@ -149,6 +149,30 @@ def test_environment_input_and_directory_reach_the_command(up: Up, tmp_path: Pat
     assert lines == ["from the file", "given along", str(tmp_path), "0"]
 
 
+def test_a_command_runs_where_it_was_submitted(up: Up, tmp_path: Path) -> None:
+    (tmp_path / "sweep.py").write_text("import sys; open(f'{sys.argv[1]}.txt', 'w').write('done')")
+    done = up.run("submit", "--wait", "--", sys.executable, "sweep.py", "17", cwd=tmp_path)
+    assert (done.returncode, (tmp_path / "17.txt").read_text()) == (0, "done")
+    assert str(tmp_path) in up.run("show", done.stdout.strip(), env={"COLUMNS": "300"}).stdout
+    done = up.run("submit", "--fresh", "--wait", "--", "sh", "-c", "ls -A; touch here", cwd=tmp_path)
+    assert up.run("logs", done.stdout.strip()).stdout == ""
+    assert "an empty one for each attempt" in up.run("show", done.stdout.strip()).stdout
+    assert "here" in up.run("files", done.stdout.strip()).stdout
+    sweep = ["sweep", "submit", "--grid", "x=1,2", "--wait", "--barrier", "cat 1.txt 2.txt > all"]
+    assert up.run(*sweep, f"{sys.executable} sweep.py {{x}}", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "all").read_text() == "donedone"
+
+
+def test_a_directory_that_is_not_there_is_told_with_the_way_out(up: Up, tmp_path: Path) -> None:
+    done = up.run("submit", "--wait", "--dir", str(tmp_path / "gone"), "--", "true")
+    task = done.stdout.strip()
+    assert done.returncode == 1
+    assert f"failure (no directory: {tmp_path}/gone)" in done.stderr
+    for command in ("show", "explain"):
+        shown = " ".join(up.run(command, task).stdout.split())
+        assert "--fresh" in shown, shown
+
+
 def test_everything_can_be_looked_at_as_tables_and_as_json(up: Up) -> None:
     task = submitted(up, "--name", "looked at", "--tag", "here", "--", "true")
     assert up.run("wait", task).returncode == 0

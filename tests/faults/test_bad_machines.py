@@ -164,6 +164,31 @@ def test_a_worker_outlives_its_work_directory(site: Site) -> None:
     site.unharmed(ids)
 
 
+def test_a_directory_that_one_machine_lacks_sends_its_tasks_elsewhere_and_no_other_ones(site: Site) -> None:
+    directory = site.directory / "shared" / "sweep"
+    directory.mkdir(parents=True)
+    (directory / "data").write_text("read")
+    site.on_the_machine(f"mount -t tmpfs tmpfs {directory.parent}")
+    command: Document = {"command": "cat data", "state": "available", "directory": str(directory)}
+    lacking = f"failure (no directory: {directory})"
+    (alone,) = site.provider.wait([site.provider.submit(command)["_id"]], timeout=60)
+    assert (alone["exit_status"], alone.get("retry_count", 0)) == (lacking, 0)
+    (attempt,) = site.provider.attempts(alone["_id"])
+    assert attempt["stderr_tail"] == f"banyan: {attempt['error']}\n"
+    assert "`--fresh`" in attempt["error"]
+    busy = site.provider.submit({"command": "sleep 600", "state": "available"})["_id"]
+    eventually(lambda: site.provider.task(busy).get("time_started"), seconds=60, show=site.worker.tail)
+    site.other()
+    eventually(lambda: len(site.provider.workers(ALIVE)) == 2, seconds=60, show=site.worker.tail)
+    ids = [site.provider.submit(command)["_id"] for _ in range(5)]
+    site.provider.cancel(busy)
+    ended = site.provider.wait(ids, timeout=60)
+    assert {task["exit_status"] for task in ended} == {"success"}
+    assert {(task.get("retry_count", 0), task.get("abandoned_count", 0)) for task in ended} == {(0, 0)}
+    assert site.bad()["state"] == "active"
+    site.on_the_machine(f"umount {directory.parent}")
+
+
 def test_a_missing_shell_is_the_machines_fault(site: Site) -> None:
     site.on_the_machine("mount --bind /dev/null /bin/sh")
     ids = site.fail(3)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -49,7 +50,11 @@ def ends(root: Path, *tasks: dict[str, Any], **settings: Any) -> list[dict[str, 
         ({"command": ["no-such-program"]}, "failure (exit code 127)", 127),
         ({"command": "no-such-program"}, "failure (exit code 127)", 127),
         ({"command": ["/etc/passwd"]}, "failure (exit code 126)", 126),
-        ({"command": "true", "directory": "/no/such/place"}, "failure (exit code 126)", 126),
+        ({"command": "true", "directory": "/no/such/place"}, "failure (no directory: /no/such/place)", None),
+        ({"command": "true", "directory": "/etc/passwd"}, "failure (no directory: /etc/passwd)", None),
+        ({"command": "true", "directory": f"/{'x' * 300}"}, f"failure (no directory: /{'x' * 300})", None),
+        ({"command": "true", "directory": "/no/a\nb"}, "failure (no directory: /no/a b)", None),
+        ({"command": ["true"], "directory": "no/such/place"}, "failure (exit code 126)", 126),
         ({"command": "sleep 60", "timeout": 0.3}, "timed out", None),
         ({"command": "trap 'exit 0' TERM; sleep 60 & wait", "timeout": 0.3}, "timed out", 0),
     ],
@@ -57,6 +62,16 @@ def ends(root: Path, *tasks: dict[str, Any], **settings: Any) -> list[dict[str, 
 def test_exit_statuses(tmp_path: Path, task: dict[str, Any], exit_status: str, exit_code: int | None) -> None:
     (end,) = ends(tmp_path, task)
     assert (end["exit_status"], end.get("exit_code")) == (exit_status, exit_code)
+
+
+def test_a_directory_that_is_not_there_is_told_in_words_that_name_the_way_out(tmp_path: Path) -> None:
+    (end,) = ends(tmp_path, {"command": "true", "directory": "/no/such/place"})
+    assert end["error"].startswith(
+        f"no directory /no/such/place on {socket.gethostname()} (No such file or directory);"
+    )
+    assert "`--dir`" in end["error"]
+    assert "`--fresh`" in end["error"]
+    assert end["stderr_tail"] == f"banyan: {end['error']}\n"
 
 
 def test_a_line_that_is_too_long_for_an_argument_is_run_as_a_short_one_is(tmp_path: Path) -> None:

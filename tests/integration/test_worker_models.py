@@ -36,6 +36,18 @@ def test_a_task_without_a_work_directory_is_told_none(tmp_path: Path) -> None:
     assert end["result"]["workdir"] is None
 
 
+def test_a_model_runs_in_the_directory_of_its_task_and_says_when_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    there, gone, relative = ends(
+        tmp_path,
+        *(asked("describe", fields={"directory": name}) for name in (f"{tmp_path}/there", "/no/such/place", "no/such")),
+    )
+    assert there["exit_status"] == "success"
+    assert gone["exit_status"] == "failure (no directory: /no/such/place)"
+    assert "`--fresh`" in gone["error"]
+    assert relative["exit_status"] == "failure (FileNotFoundError)"
+
+
 def test_names_come_back_exactly(tmp_path: Path) -> None:
     names = {"c.x": 1, "CITYOPT.simulation_start": 2.5, "$ref": "text", "": None, "\N{DECIDUOUS TREE}": [True]}
     (end,) = ends(tmp_path, asked("echo", names))

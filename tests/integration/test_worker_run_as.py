@@ -161,8 +161,8 @@ def test_what_cannot_be_started_is_told_as_ever(place: Path) -> None:
     tasks: list[tuple[dict[str, Any], str]] = [
         ({"command": ["no-such-program"]}, "failure (exit code 127)"),
         ({"command": [str(closed / "program")]}, "failure (exit code 126)"),
-        ({"command": "true", "directory": str(closed)}, "failure (exit code 126)"),
-        ({"command": "true", "directory": "/no/such/place"}, "failure (exit code 126)"),
+        ({"command": "true", "directory": str(closed)}, f"failure (no directory: {closed})"),
+        ({"command": "true", "directory": "/no/such/place"}, "failure (no directory: /no/such/place)"),
         ({"command": "exit 3"}, "failure (exit code 3)"),
         ({"command": "sleep 60", "timeout": 0.3}, "timed out"),
     ]

@@ -39,13 +39,26 @@ class Up:
         return [self.process.pid, pids["mongod"], *pids["server"], pids["worker"]]
 
     def run(
-        self, *arguments: str, env: Mapping[str, str] | None = None, stdin: str | None = None
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        cwd: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run `banyan ARGUMENTS` to its end in another process of the same user; `stdin` is what it can read."""
+        """Run `banyan ARGUMENTS` to its end in another process of the same user, in `cwd` or the user's home.
+
+        `stdin` is what it can read.
+        """
         command = [sys.executable, "-m", "banyan", *arguments]
-        environment = {**self.environment, **(env or {})}
         return subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=120, check=False, input=stdin
+            command,
+            env={**self.environment, **(env or {})},
+            cwd=cwd or self.home,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            input=stdin,
         )
 
     def json(self, *arguments: str) -> Any:

@@ -55,7 +55,8 @@ def test_submit_prints_the_id_alone(serve: Serve, capsys: pytest.CaptureFixture[
     app = serve(POSTED)
     assert run(["submit", "--", "sh", "-c", "echo hi; exit 3"]) == 0
     assert capsys.readouterr() == (f"{TASK}\n", "")
-    assert app.asked[0].json == {"command": ["sh", "-c", "echo hi; exit 3"], "state": "available"}
+    sent = {"command": ["sh", "-c", "echo hi; exit 3"], "directory": os.getcwd(), "state": "available"}
+    assert app.asked[0].json == sent
     assert app.asked[0].headers["Authorization"] == "Bearer secret"
 
 
@@ -153,6 +154,55 @@ def test_submit_sends_every_option(
         "state": "available",
     }
     assert json.loads(capsys.readouterr().out) == POSTED.body
+
+
+@pytest.mark.parametrize(
+    ("options", "below"),
+    [
+        ((), "here"),
+        (("--dir", "."), "here"),
+        (("--dir", ".."), "here/.."),
+        (("--dir", "run 1"), "here/run 1"),
+        (("--fresh",), None),
+    ],
+)
+def test_a_command_runs_where_it_was_submitted_unless_it_is_said_otherwise(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], below: str | None
+) -> None:
+    app = serve(POSTED)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert run(["submit", *options, "--", "true"]) == 0
+    assert app.asked[0].json.get("directory") == (below and f"{tmp_path}/{below}")
+
+
+def test_a_group_runs_nowhere(serve: Serve) -> None:
+    app = serve(POSTED)
+    assert run(["submit", "--name", "all"]) == 0
+    assert app.asked[0].json == {"name": "all", "state": "available"}
+
+
+def test_a_directory_that_cannot_be_sent_is_named_with_the_way_out(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = serve(POSTED)
+    gone, odd = tmp_path / "gone", Path(os.fsdecode(os.fsencode(tmp_path) + b"/latin-\xe9"))
+    for directory in (gone, odd):
+        directory.mkdir()
+        monkeypatch.chdir(directory)
+        if directory == gone:
+            directory.rmdir()
+        assert run(["submit", "--", "true"]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert ("not there any more" if directory == gone else "latin-\\xe9' is no UTF-8") in said
+        assert "--dir names another directory, --fresh takes an empty one" in said
+        assert run(["submit", "--fresh", "--", "true"]) == 0
+        assert run(["submit", "--dir", "relative", "--", "true"]) == 2
+    assert run(["submit", "--dir", "/", "--fresh", "--", "true"]) == 2
+    assert "does not go with --fresh" in capsys.readouterr().err
+    assert run(["submit", "--dir", "/tmp", "--", "true"]) == 0
+    posted = [asked.json.get("directory") for asked in app.asked if asked.method == "POST"]
+    assert posted == [None, None, "/tmp"]
 
 
 def test_export_sends_the_environment_without_our_secrets(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """`banyan sweep` against recorded answers."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,29 @@ def test_submit_posts_a_grid_and_prints_the_id_alone(serve: Serve, capsys: pytes
     assert (app.asked[0].method, app.asked[0].path) == ("POST", "/sweeps")
     assert app.asked[0].json == {
         "command": ["run", "{x}", "{y}"],
+        "directory": os.getcwd(),
         "grid": {"x": [1, 2], "y": [0, 1, 2]},
         "state": "available",
     }
     assert list(app.asked[0].json["grid"]) == ["x", "y"]
     assert "Idempotency-Key" in app.asked[0].headers
+
+
+def test_points_and_barrier_run_where_they_were_submitted_but_models_in_a_directory_of_their_own(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = serve(*[MADE, items({"_id": TASK}), FITS] * 4)
+    monkeypatch.chdir(tmp_path)
+    submit = ["sweep", "submit", "--grid", "x=1,2"]
+    assert run([*submit, "--barrier", "collect", "run {x}"]) == 0
+    assert run([*submit, "--fresh", "--barrier", "collect", "run {x}"]) == 0
+    assert run([*submit, "--barrier", "", "run {x}"]) == 0
+    assert run([*submit, "--model", "sum", "--barrier", "collect"]) == 0
+    sent = [app.asked[index].json for index in (0, 3, 6, 9)]
+    here = str(tmp_path)
+    assert [each.get("directory") for each in sent] == [here, None, here, None]
+    barriers = [{"command": "collect", "directory": here}, {"command": "collect"}, {}]
+    assert [each["barrier"] for each in sent] == [*barriers, barriers[0]]
 
 
 def test_submit_sends_every_option(serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +98,7 @@ def test_submit_sends_every_option(serve: Serve, tmp_path: Path, capsys: pytest.
         "requires": {"disk": "ssd"},
         "dependencies": [{"task": OTHER, "on": "any"}],
         "directory": str(tmp_path),
-        "barrier": {"command": "collect all"},
+        "barrier": {"command": "collect all", "directory": str(tmp_path)},
         "state": "available",
     }
 

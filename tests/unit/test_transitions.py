@@ -32,6 +32,7 @@ from banyan.errors import IllegalTransition, StaleAttempt
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 EXECUTION, WORKER = ObjectId(), ObjectId()
 CAUSE = {"user": "alice"}
+LACKING = "failure (no directory: /home/alice)"
 
 
 def task(state: State = State.INACTIVE, **fields: Any) -> Task:
@@ -69,6 +70,9 @@ def changed(task: Task, event: Event) -> Change:
         (running(), End(EXECUTION, "abandoned (worker unreachable)"), State.AVAILABLE),
         (running(), End(EXECUTION, "failure (worker: disk full)"), State.AVAILABLE),
         (running(), End(EXECUTION, HOST_DIED), State.AVAILABLE),
+        (running(), End(EXECUTION, LACKING, elsewhere=True), State.AVAILABLE),
+        (running(max_retry_count=9), End(EXECUTION, LACKING), State.TERMINATED),
+        (running(State.PENDING_CANCELLATION), End(EXECUTION, LACKING, elsewhere=True), State.CANCELLED),
         (running(State.PENDING_CANCELLATION), End(EXECUTION, "success"), State.TERMINATED),
         (running(State.PENDING_CANCELLATION), End(EXECUTION, "failure (SIGTERM)"), State.CANCELLED),
         (running(State.PENDING_CANCELLATION, max_retry_count=9), End(EXECUTION, "timed out"), State.CANCELLED),
@@ -204,6 +208,14 @@ def test_a_given_back_attempt_counts_for_nothing() -> None:
     change = changed(running(attempt_count=4, retry_count=1), GiveBack(EXECUTION))
     assert (change.fields["attempt_count"], change.claimable, change.ended) == (3, True, False)
     assert "retry_count" not in change.fields
+
+
+def test_a_worker_that_lacks_the_directory_is_avoided_and_nothing_else_is_counted() -> None:
+    first = ObjectId()
+    change = changed(running(avoid=(WORKER, first), retry_count=1), End(EXECUTION, LACKING, elsewhere=True))
+    assert (change.fields["avoid"], change.claimable, change.ended) == ([first, WORKER], True, False)
+    assert not change.fields.keys() & {"retry_count", "abandoned_count", "attempt_count", "time_available", "retry_at"}
+    assert change.fields["worker"] is change.fields["execution"] is None
 
 
 def test_held_and_not_yet_due_tasks_become_available_but_not_claimable() -> None:

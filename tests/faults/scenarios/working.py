@@ -11,6 +11,7 @@ from tests.support.crashing import Server
 from tests.support.queue import SimulatedWorker, post, task
 
 BROKEN = "failure (worker: disk full)"
+LACKING = "failure (no directory: /home/alice)"
 
 
 def _worker_and_tasks(context: Context) -> Document:
@@ -123,6 +124,29 @@ def _not_avoided_for_nothing(context: Context, state: Document) -> None:
     """The task that the machine failed was lost once, and went elsewhere."""
     _settled_well(context, state)
     assert context.storage.tasks.documents([state["parent"]])[state["parent"]]["abandoned_count"] == 1
+
+
+def _in_a_directory(context: Context) -> Document:
+    return family(context, directory="/home/alice")
+
+
+def _two_workers(context: Context) -> Document:
+    """A task that runs in a directory, and another worker that may have it."""
+    state = _in_a_directory(context)
+    SimulatedWorker(context)
+    return state
+
+
+def _lacked_and_elsewhere(context: Context, state: Document) -> None:
+    """The other worker ran the task, and nothing was counted."""
+    _settled_well(context, state)
+    task = context.storage.tasks.documents([state["parent"]])[state["parent"]]
+    assert (task["retry_count"], task.get("abandoned_count", 0)) == (0, 0)
+
+
+def _lacked_and_ended(context: Context, state: Document) -> None:
+    found = [outcome(context, state[name]) for name in ("parent", "good", "bad", "group")]
+    assert found in ([LACKING, "cancelled", "success", "success"], ["success", "success", "cancelled", "success"])
 
 
 def _running(context: Context) -> Document:
@@ -242,6 +266,20 @@ SCENARIOS = [
         prepare=_failing,
         act=lambda server, state: end(server, state, BROKEN),
         check=_not_avoided_for_nothing,
+        repeats=True,
+    ),
+    Scenario(
+        name="lack a directory that another worker may have",
+        prepare=_two_workers,
+        act=lambda server, state: end(server, state, LACKING),
+        check=_lacked_and_elsewhere,
+        repeats=True,
+    ),
+    Scenario(
+        name="lack a directory that no other worker has",
+        prepare=_in_a_directory,
+        act=lambda server, state: end(server, state, LACKING),
+        check=_lacked_and_ended,
         repeats=True,
     ),
     Scenario(name="end by hand", prepare=family, act=_by_hand, check=_settled_well),
