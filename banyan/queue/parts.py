@@ -9,8 +9,9 @@ that are new; and of the edges to a child that is older, one comes when the subm
 parent.
 """
 
+import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from bson import ObjectId
 
 from banyan.domain.continuations import ON_ANY, Edge
+from banyan.errors import Conflict
 from banyan.queue.actor import Actor
 from banyan.queue.context import Context
 from banyan.queue.graph import Joining, check_ends
@@ -25,6 +27,8 @@ from banyan.queue.settle import promote_ready, settle
 from banyan.storage.mongo import Session
 from banyan.storage.parts import Part
 from banyan.storage.tasks import encoded
+
+log = logging.getLogger(__name__)
 
 Document = dict[str, Any]
 
@@ -52,20 +56,24 @@ def submit_in_parts(
     joining: Joining,
     actor: Actor,
     record: Callable[[Session], None],
+    given: Collection[ObjectId] = (),
     part_bytes: int = PART_BYTES,
 ) -> None:
     """Store new tasks (`stored` is their BSON) with their edges as the submission `unit`.
 
     `record` is called in the transaction that accepts it. What raises before that leaves nothing; afterwards all of it
-    will be there, whatever happens to this process.
+    will be there, whatever happens to this process. `given` are the ids that the client chose: Conflict if another
+    submission that was accepted meanwhile has one of them.
     """
-    split = Split(tasks, stored, joining.edges, part_bytes)
+    split = Split(tasks, stored, joining.edges, given, part_bytes)
     try:
         for number, part in enumerate(split.parts):
             context.storage.parts.put_aside(unit, number, part)
 
         def accept(session: Session) -> None:
             now = context.now()
+            if promised := context.storage.parts.promised(given, session):
+                raise Conflict(f"another submission was accepted meanwhile that makes a task {min(promised)}")
             parents = check_ends(context, joining, actor, now, session)
             context.storage.tasks.touch([child for child in joining.children if child in parents], session)
             context.storage.edges.insert(split.first, session)
@@ -106,7 +114,12 @@ def _make(context: Context, submission: Document) -> None:
             context.storage.tasks.mark_parents(parents, session)
         gone = set(part.parents) - parents.keys()
         context.storage.edges.insert([_orphaned(edge) if edge.parent in gone else edge for edge in part.edges], session)
-        context.storage.tasks.insert(part.tasks, session)
+        taken = context.storage.tasks.load(part.given, session) if part.given else {}
+        if taken:  # accepted within the same instant as the other task: one of the two cannot be
+            log.error(
+                "submission %s: other tasks have the ids %s, its own are left out", submission["_id"], list(taken)
+            )
+        context.storage.tasks.insert(part.without(taken).tasks if taken else part.tasks, session)
         if submission["next"] + 1 == submission["count"]:
             counts = context.storage.edges.pending_counts(submission["children"], session)
             context.storage.tasks.set_pending(counts, session)
@@ -152,7 +165,12 @@ class Split:
     """
 
     def __init__(
-        self, tasks: Sequence[Document], stored: Sequence[bytes], edges: Sequence[Edge], part_bytes: int = PART_BYTES
+        self,
+        tasks: Sequence[Document],
+        stored: Sequence[bytes],
+        edges: Sequence[Edge],
+        given: Collection[ObjectId] = (),
+        part_bytes: int = PART_BYTES,
     ) -> None:
         self.first: list[Edge] = []
         self.parts: list[Part] = []
@@ -161,6 +179,7 @@ class Split:
         self._stored: list[bytes] = []
         self._edges: list[Edge] = []
         self._weight = 0
+        self._given = given
         self._most = part_bytes
         edges_at = self._placed(edges)
         for index, task in enumerate(tasks):
@@ -197,7 +216,9 @@ class Split:
         if not self._tasks and not self._edges:
             return
         older = {edge.parent for edge in self._edges if edge.parent not in self._place}
-        self.parts.append(part_of(self._tasks, self._stored, self._edges, list(older)))
+        part = part_of(self._tasks, self._stored, self._edges, list(older))
+        given = [task["_id"] for task in self._tasks if task["_id"] in self._given]
+        self.parts.append(replace(part, given=given))
         self._tasks, self._stored, self._edges, self._weight = [], [], [], 0
 
 

@@ -69,7 +69,7 @@ def submit(
             record(session, answers)
 
     if parts.weight(stored, len(edges)) > parts.WHOLE_BYTES:
-        parts.submit_in_parts(context, unit or ObjectId(), tasks, stored, joining, actor, recorded)
+        parts.submit_in_parts(context, unit or ObjectId(), tasks, stored, joining, actor, recorded, given)
         return answers
     alone = len(tasks) == 1 and not edges and record is None
     ended = _store_whole(context, stored, joining, actor, None if alone else recorded)
@@ -164,7 +164,8 @@ def _faults(
 
 def _refuse_ids(context: Context, given: Mapping[ObjectId, int], actor: Actor, faults: Faults) -> None:
     """Ids of tasks, and of deleted ones of whose ends others still know: a new task of that id would be another one."""
-    taken = context.storage.tasks.load(given)  # in this order: what is deleted meanwhile is named by its edges
+    taken = context.storage.parts.promised(given)  # in this order: what is promised becomes a task,
+    taken |= context.storage.tasks.load(given).keys()  # and what is deleted meanwhile is named by its edges
     reasons = {
         id: f"tasks that are there still name {id} as a parent; make another id"
         for id in context.storage.edges.naming(given)

@@ -4,13 +4,15 @@ The collection `submissions` has a document for each that was accepted and is no
 what is still to be made. Parts of a submission that was never accepted are remains.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 import bson
 from bson import ObjectId
+from bson.raw_bson import RawBSONDocument
 from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
@@ -36,6 +38,12 @@ class Part:
     claimable: Mapping[str, int] = field(default_factory=dict)
     ended: Sequence[ObjectId] = ()
     unpromoted: Sequence[ObjectId] = ()
+    given: Sequence[ObjectId] = ()
+    """The ids of the tasks that the client chose: others may choose the same."""
+
+    def without(self, taken: Collection[ObjectId]) -> "Part":
+        """The part less the tasks with these ids."""
+        return replace(self, tasks=[each for each in self.tasks if RawBSONDocument(each)["_id"] not in taken])
 
 
 class PartStore:
@@ -48,6 +56,7 @@ class PartStore:
     def prepare(self) -> None:
         """Create the indexes by which parts are found."""
         self._parts.create_index([("submission", 1), ("number", 1)], unique=True, name="part")
+        self._parts.create_index("given", name="given", partialFilterExpression={"given": {"$exists": True}})
         self._submissions.create_index("touched", name="touched")
 
     def put_aside(self, submission: ObjectId, number: int, part: Part) -> None:
@@ -62,8 +71,22 @@ class PartStore:
                 "claimable": dict(part.claimable),
                 "ended": list(part.ended),
                 "unpromoted": list(part.unpromoted),
+                **({"given": list(part.given)} if part.given else {}),
             }
         )
+
+    def promised(self, ids: Iterable[ObjectId], session: Session = None) -> set[ObjectId]:
+        """Those of the ids that tasks of accepted submissions will have, which are not made yet."""
+        wanted = set(ids)
+        if not wanted or not self.any_pending(session):
+            return set()
+        found = self._parts.find(
+            {"given": {"$exists": True, "$in": list(wanted)}}, {"_id": 0, "submission": 1, "given": 1}, session=session
+        )
+        by_submission: dict[ObjectId, set[ObjectId]] = defaultdict(set)
+        for part in found:
+            by_submission[part["submission"]] |= wanted.intersection(part["given"])
+        return {id for submission in self.pending(by_submission, session) for id in by_submission[submission]}
 
     def drop(self, submissions: Iterable[ObjectId]) -> None:
         """Remove the parts of submissions that come to nothing."""
@@ -85,13 +108,14 @@ class PartStore:
         """An accepted submission that is not complete: `next`, `count`, `children`."""
         return self._submissions.find_one({"_id": submission})
 
-    def pending(self, submissions: Iterable[ObjectId]) -> set[ObjectId]:
+    def pending(self, submissions: Iterable[ObjectId], session: Session = None) -> set[ObjectId]:
         """Which of these submissions are accepted and not complete."""
-        return {d["_id"] for d in self._submissions.find({"_id": {"$in": list(submissions)}}, {"_id": 1})}
+        where = {"_id": {"$in": list(submissions)}}
+        return {d["_id"] for d in self._submissions.find(where, {"_id": 1}, session=session)}
 
-    def any_pending(self) -> bool:
+    def any_pending(self, session: Session = None) -> bool:
         """Whether any submission is accepted and not complete."""
-        return self._submissions.find_one({}, {"_id": 1}) is not None
+        return self._submissions.find_one({}, {"_id": 1}, session=session) is not None
 
     def take(self, submission: Mapping[str, Any], now: datetime, session: Session = None) -> Part | None:
         """Take the next part of a submission (as it was found), within the transaction that makes it.
@@ -117,6 +141,7 @@ class PartStore:
             claimable=part.get("claimable", {}),
             ended=part.get("ended", []),
             unpromoted=part.get("unpromoted", []),
+            given=part.get("given", []),
         )
 
     def interrupted(self, before: datetime) -> list[ObjectId]:

@@ -43,6 +43,7 @@ def aside(parts: PartStore, count: int) -> tuple[ObjectId, list[Part]]:
             claimable={"k": 1},
             ended=[ObjectId()],
             unpromoted=[ObjectId()],
+            given=[ObjectId()],
         )
         for number in range(count)
     ]
@@ -62,6 +63,18 @@ def test_parts_are_taken_in_order_and_each_once(parts: PartStore) -> None:
         assert parts.take(found, NOW) is None
     assert taken == made
     assert parts.pending([submission]) == set()
+
+
+def test_ids_are_promised_from_the_acceptance_on_until_their_tasks_are_made(parts: PartStore) -> None:
+    submission, made = aside(parts, 2)
+    ids = [id for part in made for id in part.given]
+    assert parts.promised(ids) == set()
+    parts.accept(submission, 2, [], NOW)
+    assert parts.promised([*ids, ObjectId()]) == set(ids)
+    parts.take(parts.find(submission) or {}, NOW)
+    assert parts.promised(ids) == {ids[1]}
+    parts.take(parts.find(submission) or {}, NOW)
+    assert parts.promised(ids) == set()
 
 
 def test_a_submission_is_not_accepted_without_all_its_parts(parts: PartStore) -> None:

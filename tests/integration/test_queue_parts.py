@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
-from banyan.errors import Invalid, TooLarge
+from banyan.errors import Conflict, Invalid, TooLarge
 from banyan.queue.context import Context
 from banyan.queue.delete import delete
 from banyan.queue.parts import PART_BYTES, WHOLE_BYTES, complete, complete_interrupted
@@ -187,3 +187,53 @@ def test_more_than_the_limit_is_refused(context: Context) -> None:
     with pytest.raises(TooLarge, match="max_submission_bytes"):
         submit(small, [task(), task(), task()], ALICE)
     assert context.storage.tasks.count({}) == 0
+
+
+def test_a_list_that_is_sent_again_while_it_is_being_stored_is_refused_and_the_first_one_is_completed(
+    context: Context,
+) -> None:
+    tasks = heavy()
+    refused: list[str] = []
+
+    def send_again() -> None:
+        if not refused:
+            for again in (tasks, tasks[-1:]):
+                with pytest.raises(Invalid, match="there is a task") as error:
+                    submit(context, [dict(each) for each in again], ALICE)
+                refused.append(str(error.value))
+
+    submit(interrupted(context, send_again), [dict(each) for each in tasks], ALICE)
+    assert len(refused) == 2
+    assert (context.storage.tasks.count({}), left_over(context)) == (MANY, 0)
+
+
+def test_of_two_lists_with_the_same_ids_that_are_put_aside_together_one_is_accepted(context: Context) -> None:
+    tasks = heavy()
+
+    def send_again(session: object, answers: object) -> None:
+        if not accepted:
+            accepted.append(submit(context, [dict(each) for each in tasks], ALICE))
+
+    accepted: list[Any] = []
+    outcomes = []
+    try:
+        submit(context, [dict(each) for each in tasks], ALICE, send_again)
+        outcomes.append("both")
+    except (Conflict, Invalid) as error:
+        outcomes.append(type(error).__name__)
+    complete_interrupted(context)
+    assert (context.storage.tasks.count({}), left_over(context), len(accepted)) == (MANY, 0, 1), outcomes
+
+
+def test_an_id_that_was_taken_at_the_same_instant_holds_up_nothing_else(context: Context) -> None:
+    tasks = heavy()
+    taken = dict(tasks[-1])
+
+    def take(session: object, answers: object) -> None:
+        if context.storage.tasks.document(taken["_id"]) is None:
+            submit(context, [task(_id=taken["_id"], name="the other")], ALICE)
+
+    submit(context, tasks, ALICE, take)
+    assert (context.storage.tasks.count({}), left_over(context)) == (MANY, 0)
+    (kept,) = context.storage.tasks.documents([taken["_id"]]).values()
+    assert kept["name"] == "the other"

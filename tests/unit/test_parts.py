@@ -23,7 +23,7 @@ pairs = st.tuples(st.sampled_from(NEW + OLDER), st.sampled_from(NEW + OLDER)).fi
 def split(edges: list[Edge], count: int, part_bytes: int = PART_BYTES) -> Split:
     waits = {edge.child for edge in edges}
     tasks = [{"_id": id, "pending_dependency_count": int(id in waits)} for id in NEW[:count]]
-    return Split(tasks, list(map(bson.encode, tasks)), edges, part_bytes)
+    return Split(tasks, list(map(bson.encode, tasks)), edges, part_bytes=part_bytes)
 
 
 def tasks_of(part: Part) -> list[dict[str, Any]]:
@@ -65,7 +65,7 @@ def test_an_older_child_waits_for_its_last_parent_from_the_beginning(ends: list[
 def test_one_task_that_is_heavier_than_a_part_has_a_part_of_its_own() -> None:
     tasks: list[dict[str, Any]] = [{"_id": id, "pending_dependency_count": 0} for id in NEW[:3]]
     tasks[1]["stdin"] = "x" * 10 * PART_BYTES
-    cut = Split(tasks, list(map(bson.encode, tasks)), [], PART_BYTES)
+    cut = Split(tasks, list(map(bson.encode, tasks)), [], part_bytes=PART_BYTES)
     assert [[task["_id"] for task in tasks_of(part)] for part in cut.parts] == [[NEW[0]], [NEW[1]], [NEW[2]]]
 
 
