@@ -10,7 +10,7 @@ from requests.adapters import BaseAdapter
 from banyan import watching
 from banyan.admin_calls import AdminCalls
 from banyan.answers import Answer
-from banyan.list_calls import Page, Where, part, query_of
+from banyan.list_calls import Page, Where, filter_of, part, query_of
 from banyan.model_calls import ModelCalls
 from banyan.steering_calls import SteeringCalls
 from banyan.sweep_calls import SweepCalls
@@ -111,7 +111,7 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
 
     def update_where(self, where: Where, changes: Mapping[str, Any], dry_run: bool = False) -> Document:
         """Change all tasks that match; `dry_run` counts only."""
-        query = query_of(where=where) | ({"dry_run": "true"} if dry_run else {})
+        query = filter_of(where) | ({"dry_run": "true"} if dry_run else {})
         return self._act("PATCH", "tasks", body=changes, query=query, read_seconds=300)
 
     def explain(self, task: str | None = None) -> Document:

@@ -79,6 +79,11 @@ def part(text: str) -> str:
     return quote(text, safe="")
 
 
+def filter_of(where: Where) -> dict[str, str]:
+    """The parameter that says which of many an act is for; the empty filter, which names all, is said as well."""
+    return {"where": wire.dumps(where).decode()}
+
+
 def query_of(
     where: Where | None = None,
     sort: str | None = None,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from banyan.list_calls import Where, part, query_of
+from banyan.list_calls import Where, filter_of, part
 from banyan.transport import SAFE_TRIES
 from banyan.worker_calls import Document, WorkerCalls
 
@@ -65,7 +65,7 @@ class SteeringCalls(WorkerCalls):
 
     def delete_where(self, where: Where) -> Document:
         """Remove those of one's own tasks (an admin: of all) that match and have ended: `matched`, `deleted`."""
-        return self._act("DELETE", "tasks", query=query_of(where=where), read_seconds=_MANY_SECONDS)
+        return self._act("DELETE", "tasks", query=filter_of(where), read_seconds=_MANY_SECONDS)
 
 
 def retry_body(

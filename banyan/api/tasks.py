@@ -261,7 +261,8 @@ def delete_task(task_id: ObjectId) -> Document:
     """Takes history, samples and files along."""
     task = owned(context(), task_id, actor(), if_match())
     if not delete(context(), [task_id]):
-        raise IllegalTransition({"state": f"task {task_id} is {task['state']}; only an ended task can be deleted"})
+        text = f"task {task_id} is {task['state']}; only an ended task can be deleted; cancel it first"
+        raise IllegalTransition({"state": text})
     return {"_status": "OK", "_id": task_id}
 
 

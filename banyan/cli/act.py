@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,12 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from banyan.cli import late_typer as typer
 from banyan.cli import retrying
+from banyan.cli.changes import changes_of, name_entries, settings_of
 from banyan.cli.connection import connect
 from banyan.cli.ids import Ids, SomeIds, resolve_parents
-from banyan.cli.names import check_matched
 from banyan.cli.output import print_json, screen, task_state
+from banyan.cli.steering import check_choice, each, in_batches, matching
 from banyan.cli.waiting import shown_in
-from banyan.errors import BanyanError
 
 if TYPE_CHECKING:
     from banyan.client import Client, Document
@@ -33,28 +32,24 @@ def register(app: typer.Typer) -> None:
 def cancel(
     ids: SomeIds = None,
     where: Annotated[str | None, typer.Option(metavar="JSON", help="Cancel all that match this filter.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many would be cancelled.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Cancel tasks: running ones get SIGTERM, later SIGKILL; what depends on them is cancelled too."""
-    if bool(ids) == (where is not None):
-        raise typer.BadParameter("give ids, or --where", param_hint="ID")
-    if where is not None:
-        client, chosen = connect(), read_filter(where) or {}
-        answer = client.update_where(chosen, {"state": "cancelled"})
-        if not answer["matched"]:
-            check_matched(client, chosen)
-        if as_json:
-            print_json(answer)
-        else:
-            print(f"{answer['updated']} of {answer['matched']} matching tasks cancelled")
+    check_choice(ids, where)
+    client = connect()
+    if ids and not dry_run:
+        in_batches(ids, lambda batch: client.cancel_many(batch)["_items"], as_json)
         return
-    _each(ids or [], lambda client, task: client.cancel(task), as_json)
+    chosen = {"_id": {"$in": ids}} if ids else read_filter(where) or {}
+    answer = client.cancel_many(where=chosen, dry_run=dry_run)
+    matching(client, chosen, answer, "cancelled", "would be cancelled" if dry_run else "cancelled", as_json)
 
 
 def retry(
     ids: SomeIds = None,
     where: Annotated[str | None, typer.Option(metavar="JSON", help="Retry all that match this filter.")] = None,
-    changes: retrying.Set = None,
+    texts: retrying.Set = None,
     downstream: retrying.WhatFollows = retrying.Downstream.REFUSE,
     without: retrying.Without = None,
     dry_run: retrying.DryRun = False,
@@ -62,22 +57,26 @@ def retry(
 ) -> None:
     """Let ended tasks run again, with the descendants that were cancelled because of them.
 
-    Example: `banyan retry ID --set requested_resources.memory='4 GiB' --downstream keep`.
+    Example: `banyan retry ID --set memory='4 GiB' --downstream keep`.
     """
-    if bool(ids) == (where is not None):
-        raise typer.BadParameter("give ids, or --where", param_hint="ID")
+    check_choice(ids, where)
     options = retrying.options_of(downstream, resolve_parents(without or ()), dry_run)
-    if where is not None and not retrying.names_entries(changes or ()):
-        retrying.retry_where(connect(), read_filter(where) or {}, changes or (), options, as_json)
+    changes = settings_of(texts or (), "--set")
+    client = connect()
+    if where is not None and not name_entries(changes):
+        retrying.retry_where(client, read_filter(where) or {}, changes, options, as_json)
         return
     if where is not None:  # each task has other entries beside those that change
-        ids = [task["_id"] for task in connect().each_task(read_filter(where), ["_id"])]
+        ids = [task["_id"] for task in client.each_task(read_filter(where), ["_id"])]
+    if ids and len(ids) > 1 and not name_entries(changes):
+        retrying.retry_together(client, ids, changes, options, as_json)
+        return
 
-    def act(client: "Client", task: str) -> "Document":
-        new = retrying.changes_of(changes or (), lambda: client.task(task))
+    def act(task: str) -> "Document":
+        new = changes_of(changes, lambda: client.task(task), "--set")
         return client.retry(task, new, **options)
 
-    _each(ids or [], act, as_json, retrying.described)
+    each(ids or [], act, as_json, retrying.described)
 
 
 def wait(
@@ -148,28 +147,3 @@ def _watched(client: "Client", ids: list[str], timeout: float | None) -> "list[D
             shown.update(bar, completed=ended, description=text)
 
         return client.wait(ids, timeout, advance)
-
-
-def _each(
-    ids: list[str],
-    act: "Callable[[Client, str], Document]",
-    as_json: bool,
-    described: "Callable[[Document], str]" = lambda answer: f"{answer['_id']} {answer['state']}",
-) -> None:
-    client = connect()
-    answers: list[Document] = []
-    problems: list[BanyanError] = []
-    for task in ids:
-        try:
-            answers.append(act(client, task))
-        except BanyanError as error:
-            problems.append(error)
-    if as_json:
-        print_json(answers)
-    else:
-        for answer in answers:
-            print(described(answer))
-    for problem in problems[:-1]:
-        print(f"banyan: {problem}", file=sys.stderr)
-    if problems:
-        raise problems[-1]

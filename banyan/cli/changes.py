@@ -58,7 +58,8 @@ def changes_of(settings: Sequence[Setting], read: Callable[[], Mapping[str, Any]
         if setting.entry is None:
             changes[setting.field] = setting.value
             continue
-        there = changes.get(setting.field, before.get(setting.field)) or {}
+        there = changes.get(setting.field, before.get(setting.field))
+        there = {} if there is None else there
         if not isinstance(there, dict):
             raise typer.BadParameter(f"{setting.field} is no object; write {setting.field}=VALUE", param_hint=option)
         changes[setting.field] = {**there, setting.entry: setting.value}

@@ -46,7 +46,7 @@ Tag = Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag to fin
 Label = Annotated[
     list[str] | None, typer.Option(metavar="K=V", help="Only on workers with this label; may be repeated.")
 ]
-Hold = Annotated[bool, typer.Option("--hold", help="Keep it back until `hold` is cleared.")]
+Hold = Annotated[bool, typer.Option("--hold", help="Keep it back until `banyan release`.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for its end; exit 1 unless it succeeds.")]
 Answer = Annotated[bool, typer.Option("--json", help="Print the server's answer instead of the id.")]
 

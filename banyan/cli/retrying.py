@@ -1,21 +1,16 @@
 """The options of `banyan retry` and `banyan sweep retry`."""
 
-import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 from banyan.cli import late_typer as typer
-from banyan.cli.names import check_matched
-from banyan.cli.output import print_json
-from banyan.errors import IllegalTransition
+from banyan.cli.changes import Setting, changes_of
+from banyan.cli.steering import in_batches, matching, state_of
 
 if TYPE_CHECKING:
     from banyan.client import Client, Document
-
-_NAMED = 5
-"""How many of the tasks that cannot be retried are named."""
 
 
 class Downstream(StrEnum):
@@ -35,7 +30,7 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change a field first: JSON or text; `a.b=1` changes one entry of it. May be repeated.",
+        help="Change a field first, as `banyan edit` does: JSON or text; `a.b=1` changes one entry. May be repeated.",
     ),
 ]
 Without = Annotated[
@@ -49,54 +44,31 @@ def options_of(downstream: Downstream, without: list[str], dry_run: bool) -> dic
     return {"downstream": downstream.value, "without": without, "dry_run": dry_run}
 
 
-def changes_of(texts: Iterable[str], read: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """`KEY=VALUE` texts as new values of fields; `KEY.ENTRY=VALUE` changes one entry of what `read` tells of."""
-    changes: dict[str, Any] = {}
-    before: Mapping[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        field, dot, entry = name.partition(".")
-        if not equals or not field or (dot and not entry):
-            raise typer.BadParameter(f"{text!r} is not of the form KEY=VALUE or KEY.ENTRY=VALUE", param_hint="--set")
-        if not dot:
-            changes[field] = _value(value)
-            continue
-        before = before or read()
-        there = changes.get(field, before.get(field)) or {}
-        if not isinstance(there, dict):
-            raise typer.BadParameter(f"{field} is no object; write {field}=VALUE", param_hint="--set")
-        changes[field] = {**there, entry: _value(value)}
-    return changes
-
-
-def names_entries(texts: Iterable[str]) -> bool:
-    """Whether an entry of an object is to change, so that the rest of it has to be read."""
-    return any("." in text.partition("=")[0] for text in texts)
-
-
 def retry_where(
-    client: "Client", where: dict[str, Any], changes: Iterable[str], options: dict[str, Any], as_json: bool
+    client: "Client", where: dict[str, Any], changes: Sequence[Setting], options: dict[str, Any], as_json: bool
 ) -> None:
     """Retry all that match, and say how many those are; an error if some of them cannot be retried."""
-    answer = client.retry_many(where=where, changes=changes_of(changes, dict), **options)
-    if not answer["matched"]:
-        check_matched(client, where)
-    if as_json:
-        print_json(answer)
-    else:
-        would = "would " if options["dry_run"] else ""
-        print(f"{answer['retried']} of {answer['matched']} matching tasks {would}run again{downstream_of(answer)}")
-    for item in answer["_items"][:_NAMED]:
-        print(f"banyan: {item['_error']['message']}", file=sys.stderr)
-    if answer["refused"]:
-        raise IllegalTransition({"where": f"{answer['refused']} tasks cannot be retried"})
+    answer = client.retry_many(where=where, changes=changes_of(changes, dict, "--set"), **options)
+    would = "would " if options["dry_run"] else ""
+    matching(client, where, answer, "retried", f"{would}run again{downstream_of(answer)}", as_json)
 
 
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+def retry_together(
+    client: "Client", ids: Sequence[str], changes: Sequence[Setting], options: dict[str, Any], as_json: bool
+) -> None:
+    """Retry tasks by one request, so that one may come after another; what became of each."""
+
+    def act(batch: list[str]) -> "list[Document]":
+        answer = client.retry_many(batch, changes=changes_of(changes, dict, "--set"), **options)
+        if follow := downstream_of(answer).removeprefix(", "):
+            print(follow, file=sys.stderr)
+        return list(answer["_items"])
+
+    in_batches(ids, act, as_json, _would if options["dry_run"] else state_of)
+
+
+def _would(item: "Document") -> str:
+    return f"{item['_id']} would run again"
 
 
 def described(answer: "Document") -> str:

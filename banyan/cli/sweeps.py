@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from banyan.cli import late_typer as typer
 from banyan.cli import output, retrying, sweep_submit, sweep_view
 from banyan.cli.act import AsJson, read_filter
+from banyan.cli.changes import changes_of, settings_of
 from banyan.cli.connection import connect
 from banyan.cli.ids import SweepId, resolve_parents
 from banyan.cli.names import check_matched
@@ -122,7 +123,7 @@ def cancel(sweep_id: SweepId, as_json: AsJson = False) -> None:
 
 def retry(
     sweep_id: SweepId,
-    changes: retrying.Set = None,
+    texts: retrying.Set = None,
     downstream: retrying.WhatFollows = retrying.Downstream.REFUSE,
     without: retrying.Without = None,
     dry_run: retrying.DryRun = False,
@@ -131,9 +132,8 @@ def retry(
     """Let those tasks of a sweep that did not succeed run again; its barrier waits for them."""
     client = connect()
     options = retrying.options_of(downstream, resolve_parents(without or ()), dry_run)
-    new = retrying.changes_of(
-        changes or (), lambda: next(iter(client.tasks({"sweep": sweep_id}, max_results=1).items), {})
-    )
+    changes = settings_of(texts or (), "--set")
+    new = changes_of(changes, lambda: next(iter(client.tasks({"sweep": sweep_id}, max_results=1).items), {}), "--set")
     answer = client.retry_sweep(sweep_id, new, **options)
     if as_json:
         output.print_json(answer)

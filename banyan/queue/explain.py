@@ -81,7 +81,7 @@ def _running(context: Context, workers: Workers, task: Document) -> Document:
 def _waiting(context: Context, workers: Workers, task: Document) -> Iterable[Document]:
     pending = bool(context.storage.edges.waiting([task["_id"]]))
     if task.get("hold"):
-        yield reason("held", "it is held; set hold to false to let it go on")
+        yield reason("held", f"it is held; `banyan release {task['_id']}` lets it go on")
     if task["state"] == State.INACTIVE and not pending and not task.get("hold"):
         yield reason("inactive", "it is inactive; set its state to available when it is complete")
     yield from _dates(task, workers.now)

@@ -197,7 +197,7 @@ def _count_others(
     tally.add(counts[State.INACTIVE] - looked_at if looked_at >= LOOKED_AT else 0, _MORE_INACTIVE)
 
 
-_HELD: Verdict = (("held",), reason("held", "they are held", help="set hold to false to let them go on"))
+_HELD: Verdict = (("held",), reason("held", "they are held", help="`banyan release ID` lets one go on"))
 _INACTIVE: Verdict = (
     ("inactive",),
     reason(

@@ -390,19 +390,29 @@ def test_an_empty_queue_is_no_mistake(serve: Serve, capsys: pytest.CaptureFixtur
 
 
 def test_cancel_goes_on_after_an_unknown_task_and_says_so(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    unknown = Said(404, {"_status": "ERR", "_error": {"code": 404, "message": "there is no such task"}})
-    serve(unknown, Said(200, {"_id": OTHER, "state": "cancelled"}))
-    assert run(["cancel", TASK, OTHER]) == 2
+    unknown = {"_status": "ERR", "_id": TASK, "_error": {"code": 404, "message": "there is no such task"}}
+    done = {"_status": "OK", "_id": OTHER, "state": "cancelled"}
+    app = serve(Said(200, {"matched": 2, "cancelled": 1, "refused": 1, "_items": [unknown, done]}))
+    assert run(["cancel", TASK, OTHER, TASK]) == 2
+    assert [(asked.path, asked.json) for asked in app.asked] == [("/tasks/cancel", {"ids": [TASK, OTHER]})]
     assert capsys.readouterr() == (f"{OTHER} cancelled\n", "banyan: there is no such task\n")
 
 
 def test_all_that_match_are_cancelled_by_one_request(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    app = serve(Said(200, {"_status": "OK", "matched": 3, "updated": 2, "_items": []}))
+    app = serve(Said(200, {"_status": "OK", "matched": 3, "cancelled": 2, "refused": 0, "_items": []}))
     assert run(["cancel", "--where", '{"tags": "old"}']) == 0
     assert capsys.readouterr().out == "2 of 3 matching tasks cancelled\n"
     [asked] = app.asked
-    assert (asked.method, asked.path, asked.json) == ("PATCH", "/tasks", {"state": "cancelled"})
-    assert json.loads(asked.query["where"]) == {"tags": "old"}
+    assert (asked.method, asked.path, asked.json) == ("POST", "/tasks/cancel", {"where": {"tags": "old"}})
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "count"), [(["delete"], "DELETE", "deleted"), (["edit", "priority=2"], "PATCH", "updated")]
+)
+def test_a_filter_that_names_all_is_sent(serve: Serve, words: list[str], method: str, count: str) -> None:
+    app = serve(Said(200, {"_status": "OK", "matched": 3, count: 2, "_items": []}))
+    assert run([*words, "--where", "{}"]) == 0
+    assert [(asked.method, asked.path, asked.query) for asked in app.asked] == [(method, "/tasks", {"where": "{}"})]
 
 
 def test_a_new_user_gets_the_token_on_stdout(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
@@ -551,7 +561,7 @@ def test_all_that_match_are_retried(serve: Serve, capsys: pytest.CaptureFixture[
     app = serve(Said(200, {"matched": 3, "retried": 2, "refused": 1, "_items": [item]}))
     assert run(["retry", "--where", '{"name": "x"}', "--set", "hold=true"]) == 2
     assert json.loads(app.asked[0].body) == {"where": {"name": "x"}, "changes": {"hold": True}}
-    told = "banyan: state: it cannot\nbanyan: where: 1 tasks cannot be retried\n"
+    told = "banyan: state: it cannot\nbanyan: where: 1 of the tasks refused it\n"
     assert capsys.readouterr() == ("2 of 3 matching tasks run again\n", told)
 
 

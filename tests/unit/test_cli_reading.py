@@ -38,6 +38,9 @@ submit --cores 2 echo hi
 submit --tag a --tag b --label k=v -- sh -c x
 wait 55 66 --timeout 1.5
 retry 5 --downstream keep
+hold 55 66 --json
+edit 55 a=1 b.c=2 --where {}
+workers drain 55
 queues
 queues --json
 queues add a --weight 2
@@ -68,9 +71,14 @@ submit -- true
 show 555555555555555555555555
 wait 555555555555555555555555
 logs 555555555555555555555555
+show 555555
 cancel 555555555555555555555555
+hold 555555555555555555555555
+edit 555555555555555555555555 priority=1
+delete 555555555555555555555555
 queues
 workers
+workers drain 555555555555555555555555
 stats
 """
 
