@@ -93,6 +93,22 @@ def files_of(top: int, max_entries: float = math.inf) -> Iterator[tuple[str, os.
                     waiting.append((*steps, name))
 
 
+def statuses(path: str, max_entries: float = math.inf, max_depth: int = MAX_DEPTH) -> Iterator[os.stat_result]:
+    """The status of everything beneath the directory `path`, whatever it is; so many entries are looked at."""
+    waiting: list[tuple[str, ...]] = [()]
+    with contextlib.suppress(OSError), directory(path) as top:
+        while waiting:
+            steps = waiting.pop()
+            with contextlib.suppress(OSError), descended(top, steps) as here:  # it may vanish while we look
+                for name, status in _entries(here):
+                    max_entries -= 1
+                    if max_entries < 0:
+                        return
+                    yield status
+                    if stat.S_ISDIR(status.st_mode) and len(steps) < max_depth:
+                        waiting.append((*steps, name))
+
+
 def is_empty(path: str) -> bool:
     """Whether this is a directory with nothing in it."""
     try:
@@ -118,6 +134,19 @@ def remove(path: str) -> None:
                         os.close(inner)
                     os.rmdir(name, dir_fd=top)
         os.rmdir(path)
+
+
+def cut(path: str, keep_bytes: int) -> None:
+    """Remove all but the last bytes of a regular file that has no other name; OSError if it cannot be done."""
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size > keep_bytes:
+            end = os.pread(descriptor, keep_bytes, status.st_size - keep_bytes)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, end, 0)
+    finally:
+        os.close(descriptor)
 
 
 def _emptied(here: int, top: int) -> list[str]:

@@ -232,6 +232,8 @@ class Reserve(Section):
     memory_bytes: Size = 0
     memory_percent: float = Field(default=5.0, ge=0, lt=100)
     gpus: int = Field(default=0, ge=0)
+    disk_bytes: Size = 0
+    disk_files: int = Field(default=0, ge=0)
 
 
 class Usage(Section):

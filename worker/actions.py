@@ -65,6 +65,13 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Purge:
+    """Remove what an ended task wrote: the disk needs the room."""
+
+    execution: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sync:
     """Send what an ended task wrote, then say `Synced`."""
 
@@ -108,4 +115,4 @@ class Note:
     warning: bool = False
 
 
-Action = Register | Ask | Send | Keep | Run | Withdraw | Kill | Stream | Sync | Clear | Forget | Leave | Note
+Action = Register | Ask | Send | Keep | Run | Withdraw | Kill | Stream | Purge | Sync | Clear | Forget | Leave | Note

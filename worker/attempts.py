@@ -39,6 +39,10 @@ class Attempt:
     pid: int | None = None
     time_started: datetime | None = None
     cause: Cause | None = None
+    error: str | None = None
+    """The sentence that goes with the cause, if there is one."""
+    took_disk: bool = False
+    """It was killed because it took too much of the disk, whatever else it was being ended for."""
     term_sent: bool = False
     progress: Document | None = None
     sampled_peak: int = 0

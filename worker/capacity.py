@@ -4,14 +4,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from banyan.config import WorkerSettings
+from banyan.config import Reserve, WorkerSettings
 from banyan.domain.resources import MILLI, Resources
+from worker.disk import disk_of, floor_of
 from worker.gpus import Gpu, gpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What the kernel lets this process use now; `scratch_bytes` is what the work directory's file system has free."""
+    """What the kernel lets this process use now; `scratch_bytes` is the room on the disk of the work directory."""
 
     cores: float
     memory_bytes: int
@@ -19,8 +20,8 @@ class Machine:
     gpus: tuple[Gpu, ...] = ()
 
 
-def machine(workdir: Path, root: Path = Path("/")) -> Machine:
-    """Look at this machine; `root` is where `/proc` and `/sys` are found."""
+def machine(workdir: Path, root: Path = Path("/"), reserve: Reserve | None = None) -> Machine:
+    """Look at this machine; `root` is where `/proc` and `/sys` are found, `reserve` what stays free on the disk."""
     groups = _control_groups(root)
     cores = float(len(os.sched_getaffinity(os.getpid())))  # of the main thread, whichever this is
     quotas = [quota for quota in map(_cpu_quota, groups) if quota is not None]
@@ -28,18 +29,15 @@ def machine(workdir: Path, root: Path = Path("/")) -> Machine:
     return Machine(
         cores=min([cores, *quotas]),
         memory_bytes=min([_memory(root), *limits]),
-        scratch_bytes=free_bytes(workdir),
+        scratch_bytes=spare_bytes(workdir, reserve or Reserve()),
         gpus=tuple(gpus()),
     )
 
 
-def free_bytes(directory: Path) -> int:
-    """What the file system of a directory has free; 0 if the directory is gone, or cannot be looked at."""
-    try:
-        status = os.statvfs(directory)
-    except OSError:
-        return 0
-    return status.f_bavail * status.f_frsize
+def spare_bytes(directory: Path, reserve: Reserve) -> int:
+    """What tasks may take of the file system of a directory; 0 if the directory is gone, or cannot be looked at."""
+    disk = disk_of(directory)
+    return 0 if disk is None else max(0, disk.free.bytes - floor_of(disk, reserve).bytes)
 
 
 def capacity(there: Machine, settings: WorkerSettings) -> tuple[Resources, tuple[int, ...]]:

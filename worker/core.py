@@ -20,6 +20,7 @@ from worker.events import (
     Drain,
     Dropped,
     Event,
+    Exceeded,
     Exited,
     Forgotten,
     Grant,
@@ -397,6 +398,7 @@ _HANDLERS: dict[type, Callable[[Core, Any], None]] = {
     Dropped: lambda core, event: core._tasks.dropped(event),
     Synced: lambda core, event: core._tasks.synced(event),
     Sample: lambda core, event: core._tasks.sampled(event),
+    Exceeded: lambda core, event: core._tasks.exceeded(event),
     Progressed: lambda core, event: core._tasks.progressed(event),
     SupervisorLost: lambda core, event: core._tasks.supervisor_lost(event),
 }

@@ -33,6 +33,7 @@ from worker.background import LOOK_SECONDS
 from worker.capacity import capacity, machine
 from worker.cgroups import MemoryGroups
 from worker.core import Core, Limits
+from worker.disk_guard import DiskGuard
 from worker.events import Document, Drain, Event, Measured, Stop, SupervisorLost
 from worker.executors import Executors, ShellExecutor, Workplace
 from worker.hands import Hands
@@ -88,7 +89,10 @@ class Daemon:
         now = time.monotonic()
         self._core = Core(limits, lambda: uuid.uuid4().hex, now, replaces=self._spool.worker, ends=self._spool.ends())
         layout = Layout(root, self._account, settings.tasks.umask)
-        place = Workplace(layout, settings.tasks.tail_bytes, self._account)
+        self._guard = DiskGuard(
+            layout, settings.reserve, self._reapers, self.tell, tail_bytes=settings.tasks.tail_bytes
+        )
+        place = Workplace(layout, settings.tasks.tail_bytes, self._guard, self._account)
         self._models = ModelExecutor(place, settings.models, offered(find(settings.models.path)))
         self._executors = Executors([ShellExecutor(place, groups), self._models])
         self._journal = Journal(settings.log.level, self.tell)
@@ -109,6 +113,7 @@ class Daemon:
             executors=self._executors,
             layout=layout,
             watcher=self._watcher,
+            guard=self._guard,
             uploads=uploads,
             spawner=self._spawner,
             register=self._registration,
@@ -197,7 +202,7 @@ class Daemon:
     def _measure(self) -> None:
         """In a thread of its own: some drivers, and disks, take their time to answer."""
         while not self._closed.is_set():
-            self.tell(Measured(*capacity(machine(self._root), self._settings)))
+            self.tell(Measured(*capacity(machine(self._root, reserve=self._settings.reserve), self._settings)))
             self._closed.wait(MEASURE_SECONDS)
 
     def _heard(self) -> Iterator[Event]:
@@ -280,6 +285,7 @@ class Daemon:
         if self._spawner is not None:
             self._spawner.close()
         self._watcher.close()
+        self._guard.close()
         self._uploads.close()
         self._link.close(self._core.worker, self._core.outstanding)
         self._hands.close()

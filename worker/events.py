@@ -20,6 +20,8 @@ class Cause(StrEnum):
     CANCEL = "cancel"
     TIMEOUT = "timeout"
     MEMORY = "memory"
+    SCRATCH = "scratch"
+    DISK = "disk"
     SERVER_LOST = "server lost"
     STOP = "stop"
     """The worker stops, and says nothing of the end: the server counts the attempt as lost."""
@@ -51,13 +53,21 @@ class Grant:
     """The share of its queue."""
     memory_limit_bytes: int | None = None
     """What was asked for explicitly, and is therefore enforced."""
+    scratch_limit_bytes: int | None = None
     timeout_seconds: float | None = None
     grace_seconds: float = 30.0
     estimated_seconds: float | None = None
     host_deaths: int = 0
     """How often the host process of a model has died while it ran this task."""
+    disk_fills: int = 0
+    """How often it has filled the disk of a worker."""
     directory: Mapping[str, str | None] = field(default_factory=dict)
     """Where its `logs` and its `work` directory are (None: it has none), relative to the worker's root."""
+
+    @property
+    def keeps_work(self) -> bool:
+        """Whether its work directory survives retries."""
+        return self.document.get("workdir") == "task"
 
     @classmethod
     def from_document(cls, document: Document) -> "Grant":
@@ -79,10 +89,12 @@ class Grant:
             order=str(document.get("order") or ""),
             weight=document.get("weight") or 1.0,
             memory_limit_bytes=wanted.get("memory"),
+            scratch_limit_bytes=wanted.get("scratch"),
             timeout_seconds=document.get("timeout"),
             grace_seconds=float(document.get("max_shutdown_time", 30.0)),
             estimated_seconds=document.get("estimated_runtime"),
             host_deaths=int(document.get("host_deaths") or 0),
+            disk_fills=int(document.get("disk_fills") or 0),
             directory={"logs": logs, "work": work.get(document.get("workdir", "attempt"))},
         )
 
@@ -251,6 +263,15 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Exceeded:
+    """A task takes more of the disk than it may: than it asked for (SCRATCH), or than is there (DISK)."""
+
+    execution: str
+    cause: Cause
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progressed:
     """A task wrote another progress."""
 
@@ -309,6 +330,7 @@ Event = (
     | NotStarted
     | Dropped
     | Sample
+    | Exceeded
     | Progressed
     | Synced
     | Measured

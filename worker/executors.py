@@ -16,9 +16,9 @@ from banyan.child import default_environment
 from banyan.domain.matching import SHELL
 from banyan.domain.programs import TOO_LONG, too_long
 from worker.account import Account
-from worker.capacity import free_bytes
 from worker.cgroups import MemoryGroups
 from worker.collect import Malformed, progress, result, tail, total_bytes
+from worker.disk_guard import DiskGuard
 from worker.events import Allocation, Document, Grant
 from worker.layout import Layout
 from worker.outcome import no_directory
@@ -26,7 +26,6 @@ from worker.spawner import Job
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
-DISK_FULL_BYTES = 1 << 20
 NO_DIRECTORY_HINT = (
     "a command runs in the directory where it was submitted: `--dir` names another one, `--fresh` takes an empty one"
 )
@@ -84,8 +83,9 @@ class Executor(Protocol):
 class Workplace:
     """What tasks of every kind find and leave: their directories, their environment, their logs."""
 
-    def __init__(self, layout: Layout, tail_bytes: int, account: Account | None = None) -> None:
+    def __init__(self, layout: Layout, tail_bytes: int, disk: DiskGuard, account: Account | None = None) -> None:
         self.layout = layout
+        self._disk = disk
         self.account = account
         self._tail_bytes = tail_bytes
         self._environment = default_environment((account.name, account.home) if account else None)
@@ -148,12 +148,7 @@ class Workplace:
             left["error"] = str(error)
         files = total_bytes(work) if work else 0
         left |= {"files_bytes": files} if files is not None else {}
-        if self._disk_full():
-            left["disk_full"] = True
-        return left
-
-    def _disk_full(self) -> bool:
-        return free_bytes(self.layout.root) < DISK_FULL_BYTES
+        return left | self._disk.ended(grant)
 
 
 class ShellExecutor:

@@ -20,6 +20,7 @@ from worker.actions import (
     Kill,
     Leave,
     Note,
+    Purge,
     Register,
     Run,
     Send,
@@ -28,6 +29,7 @@ from worker.actions import (
     Withdraw,
 )
 from worker.background import Crew
+from worker.disk_guard import DiskGuard
 from worker.events import Collected, Document, Dropped, Event, Exited, Forgotten, Grant, NotStarted, Started
 from worker.executors import CannotStart, Executors
 from worker.layout import Layout
@@ -55,6 +57,7 @@ class Hands:
         executors: Executors,
         layout: Layout,
         watcher: Watcher,
+        guard: DiskGuard,
         uploads: Uploads,
         spawner: Spawner,
         register: Callable[[Register], Document],
@@ -72,6 +75,7 @@ class Hands:
         self._executors = executors
         self._layout = layout
         self._watcher = watcher
+        self._guard = guard
         self._uploads = uploads
         self._grants: dict[str, Grant] = {}
         self._preparing: set[str] = set()
@@ -91,6 +95,7 @@ class Hands:
             Withdraw: self._withdraw,
             Kill: self._kill,
             Stream: lambda action: uploads.begin(self._grants[action.execution]),
+            Purge: lambda action: guard.purge(self._grants[action.execution]),
             Sync: lambda action: uploads.end(self._grants[action.execution]),
             Clear: self._clear,
             Forget: self._forget,
@@ -155,6 +160,7 @@ class Hands:
         self._spawned.clear()
         for execution in list(self._pids):
             self._over(execution)
+            self._guard.leave(execution)
         return groups, lost
 
     def use(self, spawner: Spawner) -> None:
@@ -259,6 +265,7 @@ class Hands:
                 cpu_ticks=cpu_ticks(pid) if grant.document.get("model") is not None else 0,
             )
         )
+        self._guard.watch(grant, pid)
         return Started(execution=execution, pid=pid, time_started=_date(when))
 
     def _exited(
@@ -277,6 +284,7 @@ class Hands:
         self._over(execution)
         grant = self._grants.get(execution)
         if grant is None:
+            self._guard.leave(execution)
             return None
         self._readers.do(partial(self._collect, grant, outcome))
         return Exited(

@@ -84,6 +84,25 @@ class Layout:
             file.write(text.encode(errors="surrogatepass"))
         return path
 
+    def elsewhere(self, grant: Grant) -> str | None:
+        """The directory of the user's own that the task runs in, if it does not run in its work directory."""
+        directory = grant.document.get("directory")
+        return os.path.join(self.work(grant) or self.logs(grant), directory) if directory else None
+
+    def purge(self, grant: Grant, tail_bytes: int) -> None:
+        """Remove what an ended attempt wrote, but for the last bytes of its streams."""
+        logs, work = self.logs(grant), self.work(grant)
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(logs):
+                if entry.is_dir(follow_symlinks=False):
+                    beneath.remove(entry.path)
+                elif entry.name in ("stdout", "stderr"):
+                    beneath.cut(entry.path, tail_bytes)
+                else:
+                    os.unlink(entry.path)
+        if work is not None:
+            beneath.remove(work)
+
     def clear(self, grant: Grant) -> None:
         """Throw away an attempt's own directory, and the task's if nothing else is left in it."""
         if not self.trash.take(self.logs(grant)):

@@ -9,11 +9,12 @@ from worker.attempts import Attempt
 from worker.events import Cause, Document, Exited, Grant, NotStarted, Sample
 
 CANCELLED = "cancelled"
-MARKS = ("disk_full", "out_of_memory", "exception", "broken", "no_directory")
+MARKS = ("disk_full", "disk_filled", "scratch_exceeded", "out_of_memory", "exception", "broken", "no_directory")
 """What an executor notes of an end, beside the fields of its report.
 
-The disk was full; the kernel enforced a limit; the model raised this; the machine, for this reason, is to blame; this
-directory, where the model was to run, is not there.
+The disk was full; the task filled it, or used more scratch space than it asked for (a sentence); the kernel enforced
+a limit; the model raised this; the machine, for this reason, is to blame; this directory, where the model was to run,
+is not there.
 """
 HOST_DIED = "model host died"
 """The reason of a worker failure: the process died in which a model ran, whoever killed it."""
@@ -22,34 +23,54 @@ MAX_HOST_DEATHS = 2
 MAX_REASON = 500
 """So much of a reason is told, in one line; all of it is in the attempt's `error`."""
 SERVER_UNREACHABLE = "abandoned (server unreachable)"
+DISK_FILLED = "failure (worker: disk filled by this task)"
+DISK_FILLED_AGAIN = "failure (disk filled)"
+"""The second time it is the task's own fault, and counts as such."""
+SCRATCH_EXCEEDED = "failure (scratch exceeded)"
+TOOK_TOO_MUCH = (DISK_FILLED, DISK_FILLED_AGAIN, SCRATCH_EXCEEDED)
+"""The ends of tasks that took room on the disk that others need: what they wrote is removed."""
 
 
-def exit_status(wait_status: int, cause: Cause | None, marks: Document, host_deaths: int = 0) -> str:
+def exit_status(
+    wait_status: int, cause: Cause | None, marks: Document, *, host_deaths: int = 0, disk_fills: int = 0
+) -> str:
     """The exit status of a task that ran.
 
     `cause` is why the worker ended it, if it did; `marks` are the executor's, `host_deaths` counts the hosts that died
-    running the task before. A task that ends well after it was asked to stop has succeeded, unless its time or its
-    memory had run out.
+    running the task before, `disk_fills` how often it filled a disk. A task that ends well after it was asked to stop
+    has succeeded, unless its time or what it may use had run out.
     """
     code = os.waitstatus_to_exitcode(wait_status)
-    exception, broken = marks.get("exception"), marks.get("broken")
+    exceeded = _exceeded(cause, marks)
+    if exceeded is not None:
+        return exceeded
+    if code == 0 and not {"exception", "broken", "no_directory"} & marks.keys():
+        return "success"
+    if cause is Cause.DISK or (cause is None and "disk_filled" in marks):
+        return DISK_FILLED_AGAIN if disk_fills else DISK_FILLED
+    if cause in _ENDED_BY:
+        return _ENDED_BY[cause]
+    if "no_directory" in marks:
+        return no_directory(marks["no_directory"])
+    if "broken" in marks and (marks["broken"] != HOST_DIED or host_deaths < MAX_HOST_DEATHS):
+        return worker_failure(marks["broken"])
+    if "exception" in marks:
+        return f"failure ({_in_one_line(marks['exception'])})"
+    return f"failure ({signal_name(-code)})" if code < 0 else failure(code)
+
+
+_ENDED_BY = {Cause.CANCEL: CANCELLED, Cause.SERVER_LOST: SERVER_UNREACHABLE}
+
+
+def _exceeded(cause: Cause | None, marks: Document) -> str | None:
+    """The exit status of a task whose time or what it may use had run out, however it ended then."""
     if cause is Cause.TIMEOUT:
         return "timed out"
     if cause is Cause.MEMORY or marks.get("out_of_memory"):
         return "out of memory"
-    if code == 0 and exception is None and broken is None and "no_directory" not in marks:
-        return "success"
-    if cause is Cause.CANCEL:
-        return CANCELLED
-    if cause is Cause.SERVER_LOST:
-        return SERVER_UNREACHABLE
-    if "no_directory" in marks:
-        return no_directory(marks["no_directory"])
-    if broken is not None and (broken != HOST_DIED or host_deaths < MAX_HOST_DEATHS):
-        return worker_failure(broken)
-    if exception is not None:
-        return f"failure ({_in_one_line(exception)})"
-    return f"failure ({signal_name(-code)})" if code < 0 else failure(code)
+    if cause is Cause.SCRATCH or (cause is None and "scratch_exceeded" in marks):
+        return SCRATCH_EXCEEDED
+    return None
 
 
 def failure(exit_code: int) -> str:
@@ -90,10 +111,16 @@ def start(attempt: Attempt) -> Document:
 def of_exit(attempt: Attempt, event: Exited, left: Document, peak: int) -> Document:
     """The report of a task that ran and left this; `peak` in bytes."""
     code = os.waitstatus_to_exitcode(event.wait_status)
-    status = exit_status(event.wait_status, attempt.cause, left, attempt.grant.host_deaths)
+    grant = attempt.grant
+    status = exit_status(
+        event.wait_status, attempt.cause, left, host_deaths=grant.host_deaths, disk_fills=grant.disk_fills
+    )
     collected = {name: value for name, value in left.items() if name not in MARKS}
     raised = "exception" in left
-    if left.get("disk_full") and status.startswith("failure"):
+    if status in TOOK_TOO_MUCH:
+        why = attempt.error or left.get("disk_filled" if status != SCRATCH_EXCEEDED else "scratch_exceeded")
+        collected["error"] = "; ".join(filter(None, (collected.get("error"), why)))
+    elif left.get("disk_full") and status.startswith("failure"):
         status = worker_failure("disk full")
     return _report(
         attempt,

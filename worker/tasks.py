@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 
 from worker import outcome
-from worker.actions import Clear, Kill, Note, Run, Stream, Sync, Withdraw
+from worker.actions import Clear, Kill, Note, Purge, Run, Stream, Sync, Withdraw
 from worker.asking import Experience, cost_of, excess
 from worker.attempts import Attempt, Phase
 from worker.events import (
@@ -16,6 +16,7 @@ from worker.events import (
     Collected,
     Document,
     Dropped,
+    Exceeded,
     Exited,
     Grant,
     NotStarted,
@@ -212,6 +213,17 @@ class Tasks:
             attempt.cause = Cause.MEMORY
             self._turn.do(Kill(event.execution, signal.SIGKILL))
 
+    def exceeded(self, event: Exceeded) -> None:
+        """Kill a task that takes too much of the disk: any grace would be spent writing."""
+        attempt = self.attempts.get(event.execution)
+        if attempt is None or not attempt.live:
+            return
+        if attempt.cause is None:
+            attempt.cause, attempt.error = event.cause, event.error
+        attempt.took_disk = True
+        self._turn.do(Note(f"task {attempt.grant.task} is stopped: {event.error}", warning=True))
+        self._turn.do(Kill(event.execution, signal.SIGKILL))
+
     def progressed(self, event: Progressed) -> None:
         attempt = self.attempts.get(event.execution)
         if attempt is None or not attempt.live:
@@ -379,6 +391,8 @@ class Tasks:
         self._discard(attempt)
 
     def _end(self, attempt: Attempt, report: Document) -> None:
+        if report["exit_status"] in outcome.TOOK_TOO_MUCH or attempt.took_disk:
+            self._turn.do(Purge(attempt.grant.execution))
         if self.uploads:
             attempt.phase, attempt.report = Phase.SYNCING, report
             self._turn.do(Sync(attempt.grant.execution))

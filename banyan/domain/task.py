@@ -45,6 +45,8 @@ WORKER_UNREACHABLE = "abandoned (worker unreachable)"
 SERVER_UNREACHABLE = "abandoned (server unreachable)"
 HOST_DIED = "failure (worker: model host died)"
 """The process that ran a model died; neither the machine nor, for certain, the model is to blame."""
+DISK_FILLED = "failure (worker: disk filled by this task)"
+"""The task took the last room on its worker's disk: the machine is sound, and another one may have more room."""
 
 
 NO_DIRECTORY = "failure (no directory: "
@@ -72,7 +74,8 @@ class Task:
 
     `task_class` is the key of its class (see `matching`); `has_continuations` says that edges to children
     exist, `pending` how many parents it is shown to wait for; `avoid` are workers whose machines have failed it
-    or lack its directory, `host_deaths` counts the processes that died with it; times are UTC, durations seconds.
+    or lack its directory, `host_deaths` counts the processes that died with it, `disk_fills` how often it filled a
+    disk; times are UTC, durations seconds.
     """
 
     id: "ObjectId"
@@ -91,6 +94,7 @@ class Task:
     retry_delay: float = 0.0
     abandoned_count: int = 0
     host_deaths: int = 0
+    disk_fills: int = 0
     attempt_count: int = 0
     execution: "ObjectId | None" = None
     worker: "ObjectId | None" = None

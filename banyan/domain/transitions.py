@@ -19,7 +19,8 @@ running                End with a failure, retries left         available, after
 running                End with a failure, none left            terminated
 running                End, too long for the kernel             terminated, whatever retries are left
 running                End, abandoned or the machine to blame   available; after the fifth: terminated
-running                End, the model's host process died       the same, but no worker is avoided for it
+running                End, the task filled the worker's disk   the same; the second time is reported as its own
+running                End, the model's host process died       as before, but no worker is avoided for it
 running                End, the worker lacks the directory      available, uncounted, if another one may have it
 running                End, and so do all others that fit       terminated, whatever retries are left
 pending_cancellation   End with success                         terminated
@@ -40,6 +41,7 @@ from bson import ObjectId
 from banyan.domain.programs import TOO_LONG
 from banyan.domain.task import (
     CANCELLED,
+    DISK_FILLED,
     ENDED,
     FOR_EDIT,
     HOST_DIED,
@@ -263,6 +265,8 @@ def _lose(task: Task, event: End, now: datetime) -> Change:
     losses: dict[str, Any] = {"abandoned_count": task.abandoned_count + 1}
     if event.exit_status == HOST_DIED:
         losses["host_deaths"] = task.host_deaths + 1
+    if event.exit_status == DISK_FILLED:
+        losses["disk_fills"] = task.disk_fills + 1
     if losses["abandoned_count"] >= MAX_LOSSES:
         return _terminated(event.exit_status, now, **losses)
     if is_worker_failure(event.exit_status) and event.exit_status != HOST_DIED:
@@ -302,6 +306,7 @@ FRESH: Mapping[str, Any] = {
     "retry_count": 0,
     "abandoned_count": 0,
     "host_deaths": None,
+    "disk_fills": None,
     "exit_status": None,
     "execution": None,
     "avoid": None,

@@ -23,7 +23,7 @@ Document = dict[str, Any]
 GRANTED = (
     "_id state execution attempt_count task_class name queue owner priority order command model inputs input_refs env "
     "directory stdin workdir timeout max_shutdown_time estimated_runtime requested_resources sweep index host_deaths "
-    "time_claimed"
+    "disk_fills time_claimed"
 ).split()
 """The fields of a task that a claim is answered with, or that its answer is made of."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from banyan.domain.task import CANCELLED, HOST_DIED, is_abandoned, is_no_directory, is_worker_failure
+from banyan.domain.task import CANCELLED, DISK_FILLED, HOST_DIED, is_abandoned, is_no_directory, is_worker_failure
 from banyan.queue.context import Context
 
 Document = dict[str, Any]
@@ -28,6 +28,8 @@ def judge(context: Context, ended: Iterable[Document]) -> None:
     failed: dict[ObjectId, dict[ObjectId, str]] = {}
     for record in ended:
         worker, exit_status = record["worker"], record["exit_status"]
+        if exit_status == DISK_FILLED:
+            continue  # the task took the room, and the worker has it back
         if is_worker_failure(exit_status):
             failed.setdefault(worker, {})[record["task"]] = exit_status
         elif exit_status != CANCELLED and not is_abandoned(exit_status) and not is_no_directory(exit_status):

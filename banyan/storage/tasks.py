@@ -27,8 +27,8 @@ _MANY = 10_000
 
 _VIEW = (
     "_id _etag state owner queue command model hold not_before retry_at retry_count max_retry_count retry_delay "
-    "abandoned_count host_deaths attempt_count execution worker exit_status cancelled_by has_continuations unsettled "
-    "task_class avoid pending_dependency_count leaving priority recalled"
+    "abandoned_count host_deaths disk_fills attempt_count execution worker exit_status cancelled_by has_continuations "
+    "unsettled task_class avoid pending_dependency_count leaving priority recalled"
 ).split()
 
 _CANDIDATE = (
@@ -74,6 +74,7 @@ def view(document: Mapping[str, Any]) -> Task:
         retry_delay=get("retry_delay", 0.0),
         abandoned_count=get("abandoned_count", 0),
         host_deaths=get("host_deaths", 0),
+        disk_fills=get("disk_fills", 0),
         attempt_count=get("attempt_count", 0),
         execution=get("execution"),
         worker=get("worker"),

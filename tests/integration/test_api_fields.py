@@ -21,8 +21,8 @@ from tests.support.access import Things, done, query
 Document = dict[str, Any]
 
 INTERNAL = (
-    "attempt_count avoid class_key claim_request host_deaths has_continuations order task_class token unpromoted "
-    "unsettled worker files_root replaced last_seen claims digest leaving password"
+    "attempt_count avoid class_key claim_request disk_fills host_deaths has_continuations order task_class token "
+    "unpromoted unsettled worker files_root replaced last_seen claims digest leaving password"
 ).split()
 """What is stored beside the documented fields, or might be."""
 NO_ID = "0" * 24

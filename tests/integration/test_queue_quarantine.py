@@ -22,6 +22,7 @@ from tests.support.waiting import eventually
 BROKEN = "failure (worker: no work directory: [Errno 30] Read-only file system)"
 HOST_DIED = "failure (worker: model host died)"
 DISK_FULL = "failure (worker: disk full)"
+DISK_FILLED = "failure (worker: disk filled by this task)"
 
 
 def fail(context: Context, worker: SimulatedWorker, *statuses: str) -> list[ObjectId]:
@@ -105,6 +106,20 @@ def test_one_task_that_fails_again_and_again_is_not_three(context: Context, work
         worker.end(DISK_FULL)
         context.storage.tasks.stop_avoiding(worker.id)
     assert (states(context, [id]), state(context, worker)) == (["available"], "active")
+
+
+def test_tasks_that_fill_the_disk_do_not_put_their_worker_into_quarantine(
+    context: Context, worker: SimulatedWorker
+) -> None:
+    for end in (DISK_FULL, DISK_FULL, *[DISK_FILLED] * 4):
+        post(context, task())
+        worker.claim()
+        worker.end(end)
+    assert state(context, worker) == "active"
+    post(context, task())
+    worker.claim()
+    worker.end(DISK_FULL)
+    assert state(context, worker) == "quarantined"
 
 
 def test_a_model_that_kills_its_hosts_does_not_put_workers_into_quarantine(context: Context) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banyan.domain.programs import TOO_LONG
-from banyan.domain.task import HOST_DIED, LIVE, State, Task
+from banyan.domain.task import DISK_FILLED, HOST_DIED, LIVE, State, Task
 from banyan.domain.transitions import (
     MAX_LOSSES,
     Cancel,
@@ -73,6 +73,8 @@ def changed(task: Task, event: Event) -> Change:
         (running(), End(EXECUTION, LACKING, elsewhere=True), State.AVAILABLE),
         (running(max_retry_count=9), End(EXECUTION, LACKING), State.TERMINATED),
         (running(State.PENDING_CANCELLATION), End(EXECUTION, LACKING, elsewhere=True), State.CANCELLED),
+        (running(), End(EXECUTION, DISK_FILLED), State.AVAILABLE),
+        (running(disk_fills=1), End(EXECUTION, "failure (disk filled)"), State.TERMINATED),
         (running(State.PENDING_CANCELLATION), End(EXECUTION, "success"), State.TERMINATED),
         (running(State.PENDING_CANCELLATION), End(EXECUTION, "failure (SIGTERM)"), State.CANCELLED),
         (running(State.PENDING_CANCELLATION, max_retry_count=9), End(EXECUTION, "timed out"), State.CANCELLED),
@@ -167,6 +169,12 @@ def test_a_worker_whose_machine_failed_a_task_is_avoided_but_not_one_whose_model
     assert (host.state, host.claimable, "avoid" in host.fields) == (State.AVAILABLE, True, False)
     assert (host.fields["host_deaths"], host.fields["abandoned_count"]) == (2, 3)
     assert "retry_count" not in host.fields
+
+
+def test_a_task_that_filled_a_disk_goes_elsewhere_and_that_is_counted() -> None:
+    change = changed(running(), End(EXECUTION, DISK_FILLED))
+    assert (change.state, change.fields["disk_fills"], change.fields["avoid"]) == (State.AVAILABLE, 1, [WORKER])
+    assert "retry_count" not in change.fields
 
 
 def test_a_task_that_outlived_five_hosts_and_workers_is_failed() -> None:

@@ -7,12 +7,29 @@ import pytest
 
 from banyan.domain.resources import Resources
 from tests.support.worker import CoreDriver, grant
-from worker.actions import Action, Ask, Clear, Forget, Keep, Kill, Leave, Note, Register, Run, Send, Sync, Withdraw
+from worker.actions import (
+    Action,
+    Ask,
+    Clear,
+    Forget,
+    Keep,
+    Kill,
+    Leave,
+    Note,
+    Purge,
+    Register,
+    Run,
+    Send,
+    Sync,
+    Withdraw,
+)
 from worker.core import Limits
 from worker.events import (
+    Cause,
     Claimed,
     Drain,
     Dropped,
+    Exceeded,
     Forgotten,
     Grant,
     Measured,
@@ -330,6 +347,49 @@ def test_a_full_disk_is_the_machines_fault() -> None:
     assert driver.end_of("a")["exit_status"] == "failure (worker: disk full)"
     assert driver.end_of("b")["exit_status"] == "success"
     assert "disk_full" not in driver.end_of("a")
+
+
+def taking_too_much(**fields: Any) -> CoreDriver:
+    driver = CoreDriver()
+    driver.grant(grant("a", **fields))
+    driver.start("a")
+    return driver
+
+
+@pytest.mark.parametrize(
+    ("cause", "fields", "exit_status"),
+    [
+        (Cause.DISK, {}, "failure (worker: disk filled by this task)"),
+        (Cause.DISK, {"disk_fills": 1}, "failure (disk filled)"),
+        (Cause.SCRATCH, {"disk_fills": 1}, "failure (scratch exceeded)"),
+    ],
+)
+def test_a_task_that_takes_too_much_of_the_disk_is_killed_and_its_files_go(
+    cause: Cause, fields: dict[str, Any], exit_status: str
+) -> None:
+    driver = taking_too_much(**fields)
+    actions = driver.say(Exceeded(execution="a", cause=cause, error="it took 3 GiB"))
+    assert driver.all(Kill, actions) == [Kill("a", signal.SIGKILL)]
+    actions = driver.exit("a", signal.SIGKILL, collected={"disk_full": True, "error": "progress: no"})
+    assert driver.all(Purge, actions) == [Purge("a")]
+    assert driver.end_of("a")["exit_status"] == exit_status
+    assert driver.end_of("a")["error"] == "progress: no; it took 3 GiB"
+
+
+def test_a_task_that_fills_the_disk_in_its_grace_is_killed_as_what_it_was_ended_for() -> None:
+    driver = taking_too_much(timeout=5)
+    driver.wait(5)
+    actions = driver.say(Exceeded(execution="a", cause=Cause.DISK, error="it took 3 GiB"))
+    assert driver.all(Kill, actions) == [Kill("a", signal.SIGKILL)]
+    assert driver.all(Purge, driver.exit("a", signal.SIGKILL, seconds=5)) == [Purge("a")]
+    assert driver.end_of("a")["exit_status"] == "timed out"
+
+
+def test_a_task_that_succeeded_before_it_could_be_stopped_has_succeeded() -> None:
+    driver = taking_too_much()
+    driver.say(Exceeded(execution="a", cause=Cause.DISK, error="it took 3 GiB"))
+    driver.exit("a")
+    assert driver.end_of("a")["exit_status"] == "success"
 
 
 def test_the_death_of_the_supervisor_ends_its_tasks_by_no_fault_of_theirs() -> None:

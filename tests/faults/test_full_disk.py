@@ -1,0 +1,202 @@
+"""Tasks that fill the disk of their worker, on real small disks: they are stopped, and their neighbours live.
+
+Each worker runs in a mount namespace of its own, in which its work directory is a file system of a few MiB.
+"""
+
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from banyan.client import Client
+from tests.support import processes
+from tests.support.processes import Program, ServerProgram
+from tests.support.waiting import eventually
+
+Document = dict[str, Any]
+
+ROOT = os.geteuid() == 0
+OWN_MOUNTS = ["unshare", "--mount", *([] if ROOT else ["--user", "--map-root-user"])]
+SMALL_DISK = 'mount -t tmpfs -o mode=700,size=64m,nr_inodes=2000 tmpfs "$0" && exec "$@"'
+ALIVE = {"state": {"$nin": ["lost", "gone"]}}
+FILLED = "failure (worker: disk filled by this task)"
+FILL = "head -c 1G /dev/zero > filled; sleep 600"
+NEIGHBOUR = "while ! test -e {done}; do echo alive >> lines; sleep 0.1; done"
+
+
+@pytest.fixture(scope="module")
+def server(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProgram]:
+    """One server for all tests of the module; a worker that failed a task tries it again soon."""
+    directory, database = tmp_path_factory.mktemp("server"), f"test_{uuid.uuid4().hex}"
+    server = processes.server(directory, "server", mongo_uri, database, BANYAN_QUARANTINE__AVOID_SECONDS="2")
+    server.start()
+    server.wait_until_healthy()
+    yield server
+    server.stop()
+    with MongoClient[Document](mongo_uri) as client:
+        client.drop_database(database)
+
+
+class Site:
+    """A provider, and workers on small disks, all of them stopped at the end."""
+
+    def __init__(self, server: ServerProgram, directory: Path, stack: ExitStack) -> None:
+        self.client: Client = stack.enter_context(server.client("user"))
+        self.directory = directory
+        self._server = server
+        self._stack = stack
+
+    def worker(self, name: str, **settings: str) -> Program:
+        """A worker that has registered."""
+        (self.directory / name).mkdir()
+        program = processes.worker(
+            self.directory, name, self._server.url, self._server.token("worker"), cores=5, **settings
+        )
+        program.command[:0] = [*OWN_MOUNTS, "sh", "-c", SMALL_DISK, str(self.directory / name)]
+        program.start()
+        self._stack.callback(program.stop)
+        eventually(lambda: self.client.workers({"name": name, **ALIVE}), seconds=60, show=program.tail)
+        return program
+
+    def submit(self, command: str, **fields: Any) -> str:
+        """The id of a task."""
+        return str(self.client.submit({"command": command, "state": "available", **fields})["_id"])
+
+    def ends(self, task: str) -> list[str]:
+        """How its attempts ended, those that have."""
+        return [each["exit_status"] for each in self.client.attempts(task) if "exit_status" in each]
+
+    def runs(self, task: str) -> bool:
+        """Whether it has started."""
+        return bool(self.client.task(task).get("time_started"))
+
+    def state_of(self, name: str) -> str:
+        """The state of a worker."""
+        return str(self.client.workers({"name": name, **ALIVE})[0]["state"])
+
+
+def in_the_worker(worker: Program, script: str) -> str:
+    """What a shell says that sees the mounts of the worker."""
+    pid = str(worker.process.pid if worker.process else 0)
+    enter = ["nsenter", "--target", pid, "--mount", *([] if ROOT else ["--user", "--preserve-credentials"])]
+    command = [*enter, "bash", "-c", script]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60).stdout
+
+
+def free_bytes(worker: Program, directory: Path) -> int:
+    """The room on the disk that the worker sees."""
+    blocks, size = map(int, in_the_worker(worker, f"stat -f -c '%a %S' {directory}").split())
+    return blocks * size
+
+
+@pytest.fixture
+def site(server: ServerProgram, tmp_path: Path) -> Iterator[Site]:
+    with ExitStack() as stack:
+        site = Site(server, tmp_path, stack)
+        yield site
+        for task in site.client.tasks({"state": {"$in": ["available", "running"]}}, max_results=100).items:
+            site.client.cancel(task["_id"])
+
+
+def test_who_fills_the_disk_is_stopped_and_the_neighbours_live(site: Site) -> None:
+    workers = {name: site.worker(name) for name in ("first", "second")}
+    neighbours = [site.submit(NEIGHBOUR.format(done=site.directory / "done")) for _ in range(4)]
+    for each in neighbours:
+        eventually(partial(site.runs, each), seconds=60)
+    culprit = site.submit(FILL, max_retry_count=0)
+    (ended,) = site.client.wait([culprit], timeout=90)
+    assert ended["exit_status"] == "failure (disk filled)"
+    assert site.ends(culprit) == [FILLED, "failure (disk filled)"]
+    first, second = sorted(site.client.attempts(culprit), key=lambda each: int(each["attempt"]))
+    assert first["worker"] != second["worker"]
+    assert first["error"].startswith("the task took ")
+    assert "must stay free" in first["error"]
+    assert second["error"].startswith(
+        "it filled the disk of its worker again, which counts as its own failure: the task"
+    )
+    for name, worker in workers.items():
+        eventually(lambda: free_bytes(worker, site.directory / name) > 50 << 20, show=worker.tail)  # noqa: B023
+        assert site.state_of(name) == "active"
+    assert site.client.task(culprit)["retry_count"] == 0
+    (site.directory / "done").touch()
+    site.client.wait(neighbours, timeout=60)
+    assert [site.ends(each) for each in neighbours] == [["success"]] * 4
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("head -c 1G /dev/zero > filled", id="a program that ends by itself"),
+        pytest.param("cat /dev/zero; sleep 600", id="standard output"),
+        pytest.param("exec 3> file; rm file; head -c 1G /dev/zero >&3; sleep 600", id="a removed file"),
+        pytest.param("fallocate -l 62M file; sleep 600", id="room without contents"),
+        pytest.param("seq 3000 | xargs mkdir; sleep 600", id="directories"),
+        pytest.param("seq 3000 | xargs touch", id="empty files"),
+        pytest.param('cd "$BANYAN_WORKDIR/../../.."; head -c 1G /dev/zero > elsewhere; sleep 600', id="another place"),
+    ],
+)
+def test_all_ways_to_fill_a_disk_are_found(site: Site, command: str) -> None:
+    first = site.worker("first")
+    neighbour = site.submit(NEIGHBOUR.format(done=site.directory / "done"))
+    eventually(partial(site.runs, neighbour), show=first.tail)
+    culprit = site.submit(command)
+    eventually(lambda: FILLED in site.ends(culprit), seconds=60, show=first.tail)
+    (site.directory / "done").touch()
+    assert site.client.wait([neighbour], timeout=60)[0]["exit_status"] == "success"
+    assert site.ends(neighbour) == ["success"]
+
+
+def test_a_directory_of_the_users_own_on_the_same_disk_counts_too(site: Site) -> None:
+    first = site.worker("first")
+    culprit = site.submit("head -c 1G /dev/zero > filled", directory=str(site.directory / "first"))
+    eventually(lambda: FILLED in site.ends(culprit), seconds=60, show=first.tail)
+
+
+def test_nobody_is_stopped_for_what_others_have_put_on_the_disk(site: Site) -> None:
+    first = site.worker("first")
+    disk = site.directory / "first"
+    neighbour = site.submit(NEIGHBOUR.format(done=site.directory / "done"))
+    eventually(partial(site.runs, neighbour), show=first.tail)
+    in_the_worker(first, f"head -c 62M /dev/zero > {disk}/filled")
+    small = site.submit("head -c 100K /dev/zero > small; sleep 2")
+    assert site.client.wait([small], timeout=60)[0]["exit_status"] == "success"
+    in_the_worker(first, f"head -c 1G /dev/zero > {disk}/filled")
+    victim = site.submit("echo text > file")
+    eventually(lambda: "failure (worker: disk full)" in site.ends(victim), seconds=60, show=first.tail)
+    in_the_worker(first, f"rm {disk}/filled")
+    (site.directory / "done").touch()
+    ended = site.client.wait([neighbour, victim], timeout=60)
+    assert [each["exit_status"] for each in ended] == ["success", "success"]
+    assert site.ends(neighbour) == ["success"]
+
+
+def test_scratch_space_is_enforced(site: Site) -> None:
+    first = site.worker("first", BANYAN_SCRATCH="40 MiB")
+    asked = {"requested_resources": {"cores": 0.5, "scratch": "4 MiB"}}
+    over = [
+        site.submit(command, **asked)
+        for command in (
+            "head -c 8M /dev/zero > file; sleep 600",
+            "head -c 8M /dev/zero > file",
+            "head -c 8M /dev/zero; sleep 600",
+            "exec 3> file; rm file; head -c 8M /dev/zero >&3; sleep 600",
+        )
+    ]
+    within = [
+        site.submit(command, **asked)
+        for command in ("head -c 4M /dev/zero > file; ln file other; sleep 2", "truncate -s 20M file; sleep 2")
+    ]
+    ended = site.client.wait([*over, *within], timeout=90)
+    assert [each["exit_status"] for each in ended] == ["failure (scratch exceeded)"] * 4 + ["success"] * 2
+    for task in over:
+        (attempt,) = site.client.attempts(task)
+        assert attempt["error"].startswith("the task used 8.00 MiB of scratch space and had asked for 4.00 MiB: let it")
+    assert site.state_of("first") == "active"
+    eventually(lambda: free_bytes(first, site.directory / "first") > 50 << 20, show=first.tail)

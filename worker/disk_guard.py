@@ -1,0 +1,260 @@
+"""Keeping room on the disk of the work directory: the task that takes the last of it is found, and stopped.
+
+The guard looks in a thread of its own, for directories may be large and disks slow. How much is free it looks at as
+often as a fast program could fill it up; how much each task has taken, seldom while there is ample room. When there
+is less than the floor, the task that has taken most since there was ample room is stopped, as long as tasks have
+taken it at all: for what others have put on the disk nobody is stopped. `disk_blame` decides that.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from banyan.config import Reserve
+from worker import threads
+from worker.disk import Disk, Space, Usage, changed_elsewhere, disk_of, floor_of, used
+from worker.disk_blame import Reference, below, filled_words, growth_of, scratch_excess, taker
+from worker.events import Cause, Document, Event, Exceeded, Grant
+from worker.layout import Layout
+from worker.usage import process_table, trees
+
+FASTEST_BYTES, FASTEST_FILES = 4e9, 1e5
+"""So much a program may take within a second."""
+SOONEST_SECONDS, LATEST_SECONDS = 0.05, 1.0
+"""How often the free space is looked at, at most and at least."""
+LIMITED_SECONDS, SELDOM_SECONDS, LOW_SECONDS = 1.0, 10.0, 0.2
+"""How often a task is looked at that has a limit, that has none, and while there is too little room."""
+REST_FACTOR = 10
+"""Looking at a directory that took so long is not repeated before so many times as long."""
+DYING_SECONDS = 10.0
+"""So long a task that was stopped has to end before another one is looked for."""
+SETTLING_SECONDS = 1.0
+"""So long after the end of a task that filled the disk nobody else is looked for: what it left is being removed."""
+FULL_SECONDS = 60.0
+"""A task that fails so soon after the disk was full may have failed for that."""
+CLOCK_SECONDS = 0.1
+"""The times of files may be so much behind the clock."""
+
+_Pids = Mapping[str, Sequence[int]]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Task:
+    """A running task, what it has taken, and what it had taken at the reference; times as of `time.time`."""
+
+    grant: Grant
+    pid: int
+    started: float
+    usage: Usage = field(default_factory=Usage)
+    base: Usage = field(default_factory=Usage)
+    elsewhere: Space = field(default_factory=Space)
+    looked_at: float | None = None
+    cost_seconds: float = 0.0
+    stopped_at: float | None = None
+
+    @property
+    def growth(self) -> Space:
+        """How much more it has than at the reference."""
+        return growth_of(self.usage, self.base, self.elsewhere)
+
+    def due(self, now: float, *, low: bool) -> bool:
+        """Whether to look at what it has taken."""
+        if self.looked_at is None:
+            usual = 0.0 if low or self.grant.keeps_work else SELDOM_SECONDS
+            return now - self.started >= min(usual, self._period)
+        return now - self.looked_at >= max(LOW_SECONDS if low else self._period, REST_FACTOR * self.cost_seconds)
+
+    @property
+    def _period(self) -> float:
+        return SELDOM_SECONDS if self.grant.scratch_limit_bytes is None else LIMITED_SECONDS
+
+
+class DiskGuard:
+    """Watches the disk and the running tasks; `tell` hears of a task that is to be stopped."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        reserve: Reserve,
+        reapers: Callable[[], Collection[int]],
+        tell: Callable[[Event], None],
+        *,
+        tail_bytes: int,
+    ) -> None:
+        self._layout = layout
+        self._reserve = reserve
+        self._reapers = reapers
+        self._tell = tell
+        self._tail_bytes = tail_bytes
+        self._changed = threading.Condition()
+        self._tasks: dict[str, _Task] = {}
+        self._purges: list[Grant] = []
+        self._closed = False
+        self._full_at: float | None = None
+        self._reference: Reference | None = None
+        self._low = False
+        self._quiet_until = 0.0
+        self._look()
+        self._thread = threads.start("disk guard", self._run, tell)
+
+    def watch(self, grant: Grant, pid: int) -> None:
+        """Look after this task from now on."""
+        with self._changed:
+            self._tasks[grant.execution] = _Task(grant=grant, pid=pid, started=time.time())
+            if len(self._tasks) == 1:
+                self._changed.notify()
+
+    def leave(self, execution: str) -> None:
+        """It is not there any more."""
+        with self._changed:
+            self._tasks.pop(execution, None)
+
+    def purge(self, grant: Grant) -> None:
+        """Remove what this ended task wrote, but for the ends of its streams."""
+        with self._changed:
+            self._purges.append(grant)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Stop looking."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join(timeout=5.0)
+
+    def ended(self, grant: Grant) -> Document:
+        """Marks of a task that has ended: it exceeded its scratch space, the disk is full, and who filled it."""
+        now, disk = time.time(), disk_of(self._layout.root)
+        with self._changed:
+            task = self._tasks.pop(grant.execution, None) or _Task(grant=grant, pid=0, started=now - FULL_SECONDS)
+            if task.stopped_at is not None:
+                self._quiet_until = now + SETTLING_SECONDS
+            was_full = self._full_at is not None and self._full_at >= max(task.started, now - FULL_SECONDS)
+        is_full = disk is None or disk.full
+        if grant.scratch_limit_bytes is None and not (is_full or was_full):
+            return {}
+        task.usage = used(self._directories(grant))
+        marks: Document = {"disk_full": True} if is_full or was_full else {}
+        if (excess := scratch_excess(grant, task.usage)) is not None:
+            marks["scratch_exceeded"] = excess
+        if disk is not None and is_full and self._taker(disk, {grant.execution: task}, {}) is not None:
+            self._quiet_until = now + SETTLING_SECONDS
+            marks["disk_filled"] = self._words(disk, task)
+        return marks
+
+    # In the thread
+
+    def _run(self) -> None:
+        while True:
+            disk = self._look()
+            with self._changed:
+                if not self._purges and not self._closed:
+                    self._changed.wait(self._pause(disk))
+                if self._closed:
+                    return
+                purges = list(self._purges)
+            for grant in purges:
+                self._layout.purge(grant, self._tail_bytes)
+            if purges:
+                with self._changed:
+                    self._purges = [each for each in self._purges if each not in purges]
+                    self._reference = None
+
+    def _pause(self, disk: Disk | None) -> float:
+        """Seconds until the next look: before anyone can have taken what there is above the floor."""
+        if disk is None or not self._tasks:
+            return LATEST_SECONDS
+        floor = floor_of(disk, self._reserve)
+        spare = (disk.free.bytes - floor.bytes) / FASTEST_BYTES
+        if disk.total.files:
+            spare = min(spare, (disk.free.files - floor.files) / FASTEST_FILES)
+        return min(LATEST_SECONDS, max(SOONEST_SECONDS, spare))
+
+    def _look(self) -> Disk | None:
+        """Look at the disk, and at the tasks whose turn it is."""
+        now, disk = time.time(), disk_of(self._layout.root)
+        if disk is None:
+            return None
+        floor = floor_of(disk, self._reserve)
+        low = below(disk.free, floor)
+        with self._changed:
+            if disk.full:
+                self._full_at = now
+            tasks = dict(self._tasks)
+        due = [task for task in tasks.values() if task.due(now, low=low)]
+        pids = self._processes(tasks) if due else {}
+        for task in due:
+            self._measure(task, pids)
+        nobody = low and self._stop_taker(disk, tasks, pids)
+        begins_low, self._low = low and not self._low, low
+        if not tasks or self._room(disk, floor) or (nobody and begins_low):
+            self._refer(disk, now, tasks)
+        return disk
+
+    def _room(self, disk: Disk, floor: Space) -> bool:
+        """Whether there is ample room, or as much as there was."""
+        ample = not below(disk.free, Space(2 * floor.bytes, 2 * floor.files))
+        return ample or self._reference is None or not below(disk.free, self._reference.free)
+
+    def _refer(self, disk: Disk, now: float, tasks: Mapping[str, _Task]) -> None:
+        """From now on growth is counted anew."""
+        self._reference = Reference(disk.free, now)
+        for task in tasks.values():
+            task.base, task.elsewhere = task.usage, Space()
+
+    def _measure(self, task: _Task, pids: _Pids) -> None:
+        began, first = time.time(), task.looked_at is None
+        task.usage = used(self._directories(task.grant), pids.get(task.grant.execution, ()))
+        task.looked_at = time.time()
+        task.cost_seconds = task.looked_at - began
+        if first and task.grant.keeps_work:
+            task.base = task.usage  # an earlier attempt has left it
+        excess = scratch_excess(task.grant, task.usage)
+        if excess is not None and task.stopped_at is None:
+            self._stop(task, Cause.SCRATCH, excess)
+
+    def _stop_taker(self, disk: Disk, tasks: Mapping[str, _Task], pids: _Pids) -> bool:
+        """Stop the task that took the last room; whether there is none, though nobody else is being stopped."""
+        now = time.time()
+        stopping = any(each.stopped_at is not None and now - each.stopped_at < DYING_SECONDS for each in tasks.values())
+        if stopping or self._purges or now < self._quiet_until:
+            return False
+        left = {execution: task for execution, task in tasks.items() if task.stopped_at is None}
+        execution = self._taker(disk, left, pids or self._processes(left))
+        if execution is not None:
+            self._stop(left[execution], Cause.DISK, self._words(disk, left[execution]))
+        return execution is None
+
+    def _taker(self, disk: Disk, tasks: Mapping[str, _Task], pids: _Pids) -> str | None:
+        """The one of these tasks that took the last room."""
+        reference, floor = self._reference, floor_of(disk, self._reserve)
+        if reference is None:
+            return None
+        found = taker(disk, floor, reference, {name: task.growth for name, task in tasks.items()})
+        if found is not None:
+            return found
+        lost = reference.free.bytes - disk.free.bytes, reference.free.files - disk.free.files
+        for execution, task in tasks.items():
+            other, since = self._layout.elsewhere(task.grant), max(reference.when, task.started) - CLOCK_SECONDS
+            usage = changed_elsewhere(self._directories(task.grant), other, pids.get(execution, ()), since)
+            task.elsewhere = Space(*map(min, (usage.taken.bytes, usage.taken.files), lost))
+        return taker(disk, floor, reference, {name: task.growth for name, task in tasks.items()})
+
+    def _stop(self, task: _Task, cause: Cause, error: str) -> None:
+        task.stopped_at = time.time()
+        self._tell(Exceeded(execution=task.grant.execution, cause=cause, error=error))
+
+    def _words(self, disk: Disk, task: _Task) -> str:
+        floor, place = floor_of(disk, self._reserve), str(self._layout.root)
+        return filled_words(disk, floor, task.growth, place, task.grant.disk_fills)
+
+    def _directories(self, grant: Grant) -> list[str]:
+        """What a task's own files are beneath."""
+        logs, work = self._layout.logs(grant), self._layout.work(grant)
+        return [logs, work] if work is not None and grant.keeps_work else [logs]
+
+    def _processes(self, tasks: Mapping[str, _Task]) -> _Pids:
+        roots = {task.pid: execution for execution, task in tasks.items()}
+        found = trees(process_table(), roots, self._reapers())
+        return {execution: [each.pid for each in processes] for execution, processes in found.items()}
