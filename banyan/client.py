@@ -155,12 +155,13 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
             attempt = max((each["attempt"] for each in self.attempts(task)), default=None)
         return _chunks(lambda offset, length: self.log(task, stream, offset, length, attempt))
 
-    def follow(self, task: str, stream: Stream = "stdout") -> Iterator[bytes]:
+    def follow(self, task: str, stream: Stream = "stdout", on_cut: Callable[[], None] | None = None) -> Iterator[bytes]:
         """A task's output as it grows, attempt after attempt, until the task has ended.
 
-        A server that goes away meanwhile is waited for.
+        A server that goes away meanwhile is waited for. An output that has become shorter, or another one, is given
+        from its beginning, and `on_cut` is called before.
         """
-        return watching.follow(self, task, stream, self._sleep)
+        return watching.follow(self, task, stream, self._sleep, on_cut)
 
     def files(self, task: str, attempt: int | None = None) -> list[Document]:
         """The files of the task's work directory: `path`, `size`, `modified`."""

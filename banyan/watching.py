@@ -19,6 +19,7 @@ OUTAGE_SECONDS = 600.0
 
 _IDS_PER_QUERY = 100  # a request line holds about 4,000 characters
 _CHUNK_BYTES = 1 << 20
+_OVERLAP_BYTES = 64
 _WATCHED = ("state", "exit_status", "execution", "progress", "name", "time_started")
 
 T = TypeVar("T")
@@ -79,16 +80,18 @@ def wait_sweep(
         document = _patiently(lambda: client.sweep(sweep), sleep, deadline)
 
 
-def follow(client: "Client", task: str, stream: Stream, sleep: Sleep) -> Iterator[bytes]:
-    """What a task writes, attempt after attempt, until it has ended; see `Client.follow`."""
+def follow(
+    client: "Client", task: str, stream: Stream, sleep: Sleep, on_cut: Callable[[], None] | None = None
+) -> Iterator[bytes]:
+    """The output of a task, attempt after attempt, until it has ended; see `Client.follow`."""
     state = client.task(task, ["state"])["state"]
-    attempt, offset, pause = 1, 0, 0.1
+    followed, pause = _Followed(client, task, stream, 1, on_cut), 0.1
     while True:
         for number in _patiently(lambda: [each["attempt"] for each in client.attempts(task)], sleep):
-            if number > attempt:
-                attempt, offset = number, 0
-            while number == attempt and (data := _patiently(_reader(client, task, stream, offset, attempt), sleep)):
-                offset, pause = offset + len(data), 0.1
+            if number > followed.attempt:
+                followed = _Followed(client, task, stream, number, on_cut)
+            while number == followed.attempt and (data := followed.more(sleep)):
+                pause = 0.1
                 yield data
         if state in ENDED:
             return
@@ -97,8 +100,37 @@ def follow(client: "Client", task: str, stream: Stream, sleep: Sleep) -> Iterato
         state = _patiently(lambda: client.task(task, ["state"])["state"], sleep)
 
 
-def _reader(client: "Client", task: str, stream: Stream, offset: int, attempt: int) -> Callable[[], bytes]:
-    return lambda: client.log(task, stream, offset, _CHUNK_BYTES, attempt)
+class _Followed:
+    """The output of one attempt, as far as it was read; `on_cut` is called when it has become another one."""
+
+    def __init__(
+        self, client: "Client", task: str, stream: Stream, attempt: int, on_cut: Callable[[], None] | None
+    ) -> None:
+        self.attempt = attempt
+        self._client, self._task, self._stream = client, task, stream
+        self._on_cut = on_cut
+        self._offset = 0
+        self._last = b""
+
+    def more(self, sleep: Sleep) -> bytes:
+        """Bytes that follow those before; nothing if there are none yet.
+
+        The last bytes are read once more: where others are in their place, or none, the output was cut, and is read
+        from its beginning.
+        """
+        again = len(self._last)
+        data = _patiently(lambda: self._read(self._offset - again), sleep)
+        if not data.startswith(self._last):
+            self._offset, self._last, again = 0, b"", 0
+            data = _patiently(lambda: self._read(0), sleep)
+            if data and self._on_cut is not None:
+                self._on_cut()
+        self._last = data[-_OVERLAP_BYTES:]
+        self._offset += len(data) - again
+        return data[again:]
+
+    def _read(self, offset: int) -> bytes:
+        return self._client.log(self._task, self._stream, offset, _CHUNK_BYTES, self.attempt)
 
 
 def _standing(task: Document) -> tuple[object, bool]:

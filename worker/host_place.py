@@ -13,7 +13,6 @@ from worker.offspring import SIGCONT, SIGTERM, descendants, group_of, kill, own_
 
 END_SECONDS = 2.0
 """How long killed processes may take to go."""
-_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -21,7 +20,8 @@ _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class Place:
     """Surroundings of a task. Processes that are there when it is made stay; those that a task leaves are killed."""
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: tuple[int, int]) -> None:
+        self._outputs = outputs
         self.kept = descendants(os.getpid())
         self._variables: list[str] = []
 
@@ -31,10 +31,10 @@ class Place:
         self._variables = list(what["env"])
         try:
             _redirect(what["stdin"] or os.devnull, os.O_RDONLY, 0)
-            _redirect(what["stdout"], _APPEND, 1)
-            _redirect(what["stderr"], _APPEND, 2)
         except OSError as error:
-            return {"broken": f"output: {error}"}
+            return {"broken": f"input: {error}"}
+        for number, output in enumerate(self._outputs, 1):
+            os.dup2(output, number)
         # A model may have closed or replaced them; closing these closes no descriptor.
         sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
         sys.stdout = open(1, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115

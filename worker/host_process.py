@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from worker.job import Job
+    from worker.outputs import Outputs
 
 READABLE, WRITABLE = 1, 4
 """As `select.poll` calls them."""
@@ -61,14 +62,16 @@ class Host:
             "fresh_bytes",
             "job",
             "line",
+            "outputs",
         ),
         *("number", "pid", "pool", "ready", "since"),
     )
 
-    def __init__(self, pool: str, pid: int, line: int, memory: int, poll: "select.poll") -> None:
+    def __init__(self, pool: str, pid: int, line: int, memory: int, poll: "select.poll", outputs: "Outputs") -> None:
         self.pool = pool
         self.pid = pid
         self.line = line
+        self.outputs = outputs
         self.job: Job | None = None
         self.number = 0
         self.ready = False

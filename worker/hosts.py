@@ -12,12 +12,15 @@ from banyan.models import cancel_memory
 from worker.host_process import WRITABLE, Host
 from worker.job import Job
 from worker.offspring import SIGKILL, SIGTERM, resident_bytes, signal_group
+from worker.outputs import open_logs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import select
     from collections.abc import Callable, Collection
     from typing import Any
+
+    from worker.outputs import Outputs
 
 MOST_LEFT = 0.25
 """Of a task's memory limit, the part that its host may have grown before."""
@@ -58,23 +61,36 @@ class Hosts:
 
     # What is wanted of them
 
-    def give(self, lane: int, key: str, hosted: "Any") -> bool:
-        """Give a task to an idle host of its pool; whether there is one."""
+    def give(
+        self, lane: int, key: str, hosted: "Any", paths: "tuple[str, str]", owner: "tuple[int, int] | None"
+    ) -> bool:
+        """Give a task to an idle host of its pool; report if there is one. OSError.
+
+        Its outputs go to files with these paths, which belong to `owner` (user, group), if that is not us.
+        """
         pool, _, what = hosted
         host = self._fitting(pool, what["memory_limit_bytes"])
         if host is None:
             return False
+        host.outputs.direct(open_logs(paths, owner))
         self._idle.remove(host)
         host.job = Job(key, lane, host.pid, 0.0, hosted=what)
         self._begin(host, host.job)
         return True
 
     def start(
-        self, lane: int, key: str, argv: list[str], env: list[str], hosted: "Any", streams: tuple[int, int, int]
+        self,
+        lane: int,
+        key: str,
+        argv: list[str],
+        env: list[str],
+        hosted: "Any",
+        streams: tuple[int, int, int],
+        outputs: "Outputs",
     ) -> None:
-        """Start a host, which begins the task once it is ready; OSError. Its first words go to `streams`."""
+        """Start a host with `streams`, which begins the task once it is ready; OSError. `outputs` are its own then."""
         pool, setup, what = hosted
-        host = self._spawn(pool, argv, env, streams)
+        host = self._spawn(pool, argv, env, streams, outputs)
         host.send("setup", setup)
         host.job = Job(key, lane, host.pid, 0.0, hosted=what)
 
@@ -86,7 +102,9 @@ class Hosts:
             self._retire(host)
         return None
 
-    def _spawn(self, pool: str, argv: list[str], env: list[str], streams: tuple[int, int, int]) -> Host:
+    def _spawn(
+        self, pool: str, argv: list[str], env: list[str], streams: tuple[int, int, int], outputs: "Outputs"
+    ) -> Host:
         ours, theirs = (end.detach() for end in _socket.socketpair())
         memory = cancel_memory.create()
         try:
@@ -101,7 +119,8 @@ class Hosts:
             os.close(theirs)
         os.set_inheritable(memory, False)
         os.set_blocking(ours, False)
-        host = self._by_pid[pid] = self._by_line[ours] = Host(pool, pid, ours, memory, self._poll)
+        host = self._by_pid[pid] = self._by_line[ours] = Host(pool, pid, ours, memory, self._poll, outputs)
+        outputs.last()
         return host
 
     def drop(self, key: str) -> "Job | None":
@@ -158,6 +177,7 @@ class Hosts:
     ) -> None:
         """The task has ended; the host is free for another one unless it leaves."""
         host.cpu_seconds += cpu_seconds
+        host.outputs.direct()
         job.ended, job.outcome = time.time(), outcome
         job.peak, job.exact, job.cpu_seconds = peak, exact, cpu_seconds
         if leaving:
@@ -170,6 +190,7 @@ class Hosts:
     def _fail(self, host: Host, reason: str) -> None:
         """The task that waits for this host cannot be begun."""
         job, host.job = host.job, None
+        host.outputs.direct()
         if job is not None:
             self._failed(job, reason)
 
@@ -204,6 +225,7 @@ class Hosts:
         del self._by_pid[pid], self._by_line[host.line]
         host.close()
         if host.ready and host.job is not None:
+            host.job.outputs = host.outputs
             host.job.outcome = {}
             host.job.cpu_seconds = -host.cpu_seconds  # the process's time, which is added, counts them again
             return host.job
@@ -211,6 +233,7 @@ class Hosts:
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         self._fail(host, f"it ended {how} before it was ready; its standard error may tell why")
+        host.outputs.close()
         return None
 
     def look(self, now: float) -> None:

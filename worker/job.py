@@ -4,18 +4,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from worker.outputs import Outputs
+
 
 class Job:
     """`pid` is its process, `hosted` what that is told if it is a host, `floor` our own size in bytes when it began.
 
     Times are in seconds since the epoch; `exact` says that `peak` (bytes) is the job's own and not the supervisor's;
     `outcome` is what a host says of its task, `{}` if the host died; `closing` says that the job was asked to end and
-    has its grace, `asked` which of its orphans were.
+    has its grace, `asked` which of its orphans were. `outputs` are its own, and not those of a host.
     """
 
     __slots__ = (
-        *("asked", "closing", "cpu_seconds", "ended", "exact", "floor", "hosted", "key", "lane", "outcome", "peak"),
-        *("pid", "started", "status"),
+        *("asked", "closing", "cpu_seconds", "ended", "exact", "floor", "hosted", "key", "lane", "outcome"),
+        *("outputs", "peak", "pid", "started", "status"),
     )
 
     def __init__(
@@ -33,6 +35,7 @@ class Job:
         self.exact = False
         self.cpu_seconds = 0.0
         self.outcome: dict[str, Any] | None = None
+        self.outputs: Outputs | None = None
         self.closing = False
         self.asked: set[int] = set()
 

@@ -57,8 +57,6 @@ class ModelExecutor:
             "cwd": cwd,
             "env": self._place.names(grant),
             "stdin": stdin,
-            "stdout": stdout,
-            "stderr": stderr,
             "grace_seconds": grant.grace_seconds,
             "memory_limit_bytes": grant.memory_limit_bytes,
         }

@@ -7,10 +7,11 @@ answers in JSON, for whoever hears it must not trust the model that runs here:
   `cluster`, `cores`. Answers: `("ready", pid, cpu_seconds)`; `("unfit", exception, text)`, the model's fault, and it
   ends; or `("broken", text)`, the machine's fault, and it ends.
 - `("run", number, {..})`: `inputs`, `fault` (why they are not complete, or None), `jobid`, `workdir`, `cwd`, `env`,
-  `stdin`, `stdout`, `stderr`, `grace_seconds`, `memory_limit_bytes`. It answers `("ended", number, outcome, peak_bytes,
-  exact, cpu_seconds, leaving)`. The outcome has `result` (JSON) or `result_file`, or `exception` and `error` (and
-  `died` if a process of the scheduler has), or `no_directory` (why it cannot go to `cwd`), or `broken` (the machine's
-  fault). `leaving` says that something of the task could not be ended, and the host therefore ends itself.
+  `stdin`, `grace_seconds`, `memory_limit_bytes`; the outputs that it was started with lead to the task's files. It
+  answers `("ended", number, outcome, peak_bytes, exact, cpu_seconds, leaving)`. The outcome has `result` (JSON) or
+  `result_file`, or `exception` and `error` (and `died` if a process of the scheduler has), or `no_directory` (why it
+  cannot go to `cwd`), or `broken` (the machine's fault). `leaving` says that something of the task could not be ended,
+  and the host therefore ends itself.
 - where the setup has `progress`, it only checks tasks for the server instead (`worker.model_checks`).
 """
 
@@ -59,12 +60,14 @@ Answer = Callable[..., None]
 class Host:
     """One model and its scheduler; `answer` tells whoever asks."""
 
-    def __init__(self, answer: Answer, memory: Memory | None, model: Model, scheduler: Scheduler) -> None:
+    def __init__(
+        self, answer: Answer, memory: Memory | None, outputs: tuple[int, int], model: Model, scheduler: Scheduler
+    ) -> None:
         self._answer = answer
         self._memory = memory
         self._model = model
         self._scheduler = scheduler
-        self._place = Place()
+        self._place = Place(outputs)
         self._threads = LeftThreads()
         self._pid = os.getpid()
 
@@ -114,6 +117,7 @@ def _note(error: BaseException) -> str:
 
 
 def _set_up(answer: Answer, memory: Memory | None, setup: Mapping[str, Any]) -> Host | Checks | None:
+    outputs = (os.dup(1), os.dup(2)) if memory is not None else (1, 2)  # before the model can close or replace them
     try:
         model = load(setup)
         ready = scheduler(setup, model.worker_callback)
@@ -121,7 +125,7 @@ def _set_up(answer: Answer, memory: Memory | None, setup: Mapping[str, Any]) -> 
             _call_back(model.worker_callback, getattr(ready, "dask_worker", None))
         if "progress" in setup:
             return Checks(answer, model, Progress(setup["progress"]))
-        return Host(answer, memory, model, ready)
+        return Host(answer, memory, outputs, model, ready)
     except Unfit as error:
         answer("unfit", error.exception, str(error))
     except Unreachable as error:

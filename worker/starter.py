@@ -28,11 +28,19 @@ class Starter:
 
     def __init__(self) -> None:
         self._user: User | None = None
+        self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._low = [os.open("/dev/null", os.O_RDONLY) for _ in range(3)]
+        self._allow_files(True)
 
     @property
-    def for_another(self) -> bool:
-        """Whether jobs belong to another user, who cannot make the files of their streams."""
-        return self._user is not None
+    def owner(self) -> "tuple[int, int] | None":
+        """The user and the group that jobs belong to, if these are not ours."""
+        return None if self._user is None else self._user[:2]
+
+    def _allow_files(self, many: bool) -> None:
+        """Let us open as many files as we may: pipes of all jobs; jobs have the limit that we were started with."""
+        soft, hard = self._files
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard if many else soft, hard))
 
     def limit(self, umask: int, core_bytes: int, user: "User | None") -> None:
         """From now on all jobs have this umask, core dumps up to this size, and belong to this user (None: to us)."""
@@ -41,13 +49,6 @@ class Starter:
         most = resource.getrlimit(resource.RLIMIT_CORE)[1]
         size = core_bytes if most == resource.RLIM_INFINITY else min(core_bytes, most)
         resource.setrlimit(resource.RLIMIT_CORE, (size, size))
-
-    def open_output(self, path: str) -> int:
-        """A stream of a job, which may open it again, by `/dev/stdout`."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
-        if self._user is not None:
-            os.fchown(descriptor, *self._user[:2])
-        return descriptor
 
     def start(
         self,
@@ -61,6 +62,19 @@ class Starter:
 
         `procs` is the `cgroup.procs` file of the control group to be in, for which we must not be the user.
         """
+        if max(streams) >= self._files[0]:  # such a descriptor cannot be passed on under the limit of the job
+            for stream, low in zip(streams, self._low, strict=True):
+                os.dup2(stream, low, False)
+            streams = (self._low[0], self._low[1], self._low[2])
+        self._allow_files(False)
+        try:
+            return self._start(argv, env, streams, cwd, procs)
+        finally:
+            self._allow_files(True)
+
+    def _start(
+        self, argv: list[str], env: list[str], streams: tuple[int, int, int], cwd: str, procs: str | None
+    ) -> int:
         if self._user is not None:
             return _spawn_as(self._user, argv, env, streams, cwd, procs)
         try:

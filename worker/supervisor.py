@@ -52,6 +52,7 @@ from worker.offspring import (
     signal_group,
 )
 from worker.orphans import Orphans
+from worker.outputs import Copier
 from worker.starter import Refused, Starter
 
 TYPE_CHECKING = False
@@ -90,6 +91,7 @@ class Supervisor:
         self._null = os.open("/dev/null", os.O_RDONLY)
         self._poll = select.poll()
         self._starter = Starter()
+        self._copier = Copier()
         self._hosts = Hosts(self._poll, self._starter.start, self._begun, self._ended, self._failed)
 
     def run(self) -> None:
@@ -119,7 +121,7 @@ class Supervisor:
         if self._sweeping:
             return 5
         flush_at = self._flush_at if self._outgoing else None
-        times = (self._look_at, flush_at, self._hosts.next_look, self._closing.next_look)
+        times = (self._look_at, flush_at, self._hosts.next_look, self._closing.next_look, self._copier.next_look)
         due = [when for when in times if when is not None]
         return max(0.0, (min(due) - time.monotonic()) * 1000) if due else None
 
@@ -194,21 +196,19 @@ class Supervisor:
 
     def _start(self, lane: int, key: str, job: "Any") -> None:
         argv, env, cwd, stdin, stdout, stderr, procs, hosted = job
-        opened: list[int] = []
         stage = "output"
         self._busy.add(lane)
-        if hosted is not None and not self._starter.for_another and self._hosts.give(lane, key, hosted):
-            return None  # it opens the streams itself
+        outputs = source = None
         try:
-            opened.extend(map(self._starter.open_output, (stdout, stderr)))
-            if stdin is not None:
-                opened.append(os.open(stdin, os.O_RDONLY))
-            streams = (opened[2] if stdin is not None else self._null, opened[0], opened[1])
+            if hosted is not None and self._hosts.give(lane, key, hosted, (stdout, stderr), self._starter.owner):
+                return
+            outputs = self._copier.open((stdout, stderr), self._starter.owner)
+            source = self._null if stdin is None else os.open(stdin, os.O_RDONLY)
+            streams = (source, outputs.writers[0], outputs.writers[1])
             if hosted is not None:
                 stage = "host"
-                if self._starter.for_another and self._hosts.give(lane, key, hosted):
-                    return None
-                return self._hosts.start(lane, key, argv, env, hosted, streams)
+                self._hosts.start(lane, key, argv, env, hosted, streams, outputs)
+                return
             started = time.time()
             pid = self._starter.start(argv, env, streams, cwd, procs)
         except (OSError, ValueError) as error:
@@ -216,14 +216,18 @@ class Supervisor:
             if isinstance(error, Refused) and hosted is None:
                 stage = error.stage
             self._answer(("failed", key, stage, number, str(error)), urgent=True)
+            if outputs is not None:
+                outputs.close()
             self._next(lane)
         else:
-            self._running[pid] = Job(key, lane, pid, started, floor=self._own_size(started))
+            job = self._running[pid] = Job(key, lane, pid, started, floor=self._own_size(started))
+            job.outputs = outputs
             self._answer(("started", key, pid, started), urgent=False)
         finally:
-            for descriptor in opened:
-                os.close(descriptor)
-        return None
+            if outputs is not None:
+                outputs.started()
+            if source not in (None, self._null):
+                os.close(source)
 
     def _next(self, lane: int) -> None:
         self._busy.discard(lane)
@@ -317,7 +321,8 @@ class Supervisor:
         clean: list[Job] = []
         for job in self._sweeping:
             alive = signal_group(job.pid, SIGKILL) or job.key in left
-            (still if alive and now < job.ended + SWEEP_SECONDS else clean).append(job)
+            over = not alive or now >= job.ended + SWEEP_SECONDS
+            (clean if over and (job.outputs is None or job.outputs.close()) else still).append(job)
         self._sweeping = still
         self._look_at = time.monotonic() + LOOK_SECONDS
         for job in clean:
@@ -335,6 +340,8 @@ class Supervisor:
             self._hosts.look(now)
         if (due := self._closing.next_look) is not None and now >= due:
             self._reap()
+        if (due := self._copier.next_look) is not None and now >= due:
+            self._copier.look()
         if self._look_at is None or now < self._look_at:
             return
         self._kill_orphans(time.time())
@@ -352,8 +359,11 @@ class Supervisor:
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     continue
             except ChildProcessError:
-                return
+                break
             pause.poll(5)
+        for job in self._unreported():
+            if job.outputs is not None:
+                job.outputs.close()
 
 
 def _child_alarm() -> int:

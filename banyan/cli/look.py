@@ -131,7 +131,7 @@ def logs(
     if follow and (as_json or attempt is not None):
         raise typer.BadParameter("it goes with neither --json nor --attempt", param_hint="--follow")
     client = connect()
-    chunks = client.follow(task_id, stream) if follow else client.log_chunks(task_id, stream, attempt)
+    chunks = client.follow(task_id, stream, _say_cut) if follow else client.log_chunks(task_id, stream, attempt)
     if as_json:
         chunks = chain([next(chunks, b"")], chunks)  # nothing is printed of a task that does not exist
         output.print_text_as_json({"_id": task_id, "stream": stream}, "text", chunks)
@@ -139,6 +139,10 @@ def logs(
     for chunk in chunks:
         sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
+
+
+def _say_cut() -> None:
+    print("banyan: the output was cut; it goes on from its beginning", file=sys.stderr)
 
 
 def _facts(task: "Document", attempts: "list[Document]") -> Table:

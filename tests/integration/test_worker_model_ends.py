@@ -47,6 +47,17 @@ def test_subtasks_of_a_nested_computation_are_over_when_a_failure_is_told(tmp_pa
     assert (tmp_path / "t1/1/work/nested").read_text() == "over"
 
 
+# What models write
+
+
+def test_outputs_that_a_models_programs_open_again_are_appended_to_and_are_the_tasks_own(tmp_path: Path) -> None:
+    first, second = ends(tmp_path, *(asked("write again", text=text) for text in ("one", "two")), cores=1)
+    assert first["pid"] == second["pid"]
+    for end, text in ((first, "one"), (second, "two")):
+        said = f"{text} 1\n{text} 2\n{text} 3\n"
+        assert (end["stdout_tail"], end["stderr_tail"]) == (said, said)
+
+
 # Models that misbehave: the next task finds a sound host
 
 

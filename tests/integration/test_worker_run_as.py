@@ -49,6 +49,12 @@ def sent_by(server: FakeServer, execution: str) -> dict[str, bytes]:
     return {path: data for (each, path), data in server.files.items() if each == execution}
 
 
+def test_the_other_user_can_open_the_outputs_again(place: Path) -> None:
+    line = "echo 1; echo 2 > /dev/stdout; echo 3; exec >&2; echo 1; echo 2 > /dev/stderr; echo 3"
+    (end,) = ends(place, {"command": line})
+    assert (end["stdout_tail"], end["stderr_tail"]) == ("1\n2\n3\n", "1\n2\n3\n")
+
+
 def test_a_task_is_the_other_users_and_nothing_of_ours_is_in_it(place: Path) -> None:
     who = "id -u; id -g; id -G; umask; ulimit -c; ulimit -Hc; echo $HOME $USER; pwd"
     script = f"{who}; for fd in /proc/$$/fd/*; do [ -e $fd ] && echo ${{fd##*/}}; done; true"

@@ -1,6 +1,7 @@
 """The supervisor with real processes: starting, accounting, killing, and leaving nothing behind."""
 
 import os
+import resource
 import select
 import signal
 import sys
@@ -67,6 +68,78 @@ def test_an_exit_code_and_a_signal_are_told(jobs: Answers) -> None:
     assert (jobs.text("code"), jobs.text("code", "err")) == ("out\n", "err\n")
 
 
+AGAIN = {
+    "the shell's own": "echo 1; echo 2 > /dev/stdout; echo 3",
+    "by its number": "echo 1; echo 2 > /dev/fd/1; echo 3 > /proc/self/fd/1",
+    "by tee": "echo 1; echo 2 | tee /dev/fd/3 3>&1 > /dev/null; echo 3",
+    "by dd": "echo 1; echo 2 | dd of=/dev/stdout status=none; echo 3",
+    "by Python": f'echo 1; {sys.executable} -c \'print(2, file=open("/dev/stdout", "w"))\'; echo 3',
+    "by a child": "echo 1; (sh -c 'echo 2 > /dev/stdout'); echo 3",
+    "in the background": "echo 1; echo 2 > /dev/stdout & wait; echo 3",
+}
+
+
+@pytest.mark.parametrize("line", AGAIN.values(), ids=AGAIN.keys())
+def test_an_output_that_is_opened_again_is_appended_to(jobs: Answers, line: str) -> None:
+    jobs.run("job", "sh", "-c", f"{line}; exec >&2; {line.replace('stdout', 'stderr').replace('fd/1', 'fd/2')}")
+    jobs.get("exited", "job")
+    assert (jobs.text("job"), jobs.text("job", "err")) == ("1\n2\n3\n", "1\n2\n3\n")
+
+
+def test_a_large_output_is_whole_and_in_order_and_seen_while_the_job_runs(jobs: Answers) -> None:
+    jobs.run("job", "sh", "-c", "seq 1 300000; echo err >&2; while ! test -e go; do sleep 0.02; done; echo end")
+    jobs.get("started", "job")
+    eventually(lambda: jobs.text("job").endswith("\n300000\n") and jobs.text("job", "err") == "err\n")
+    (jobs.directory / "go").touch()
+    jobs.get("exited", "job")
+    assert jobs.text("job") == "".join(f"{number}\n" for number in range(1, 300001)) + "end\n"
+
+
+def test_jobs_may_close_their_outputs_and_end_with_much_left_to_read(jobs: Answers) -> None:
+    jobs.run("closed", "sh", "-c", "echo out; exec >&- 2>&-; sleep 0.2; exit 4", lane=1)
+    jobs.run("much", "sh", "-c", "head -c 60000 /dev/zero", lane=2)
+    assert os.waitstatus_to_exitcode(jobs.get("exited", "closed")[5]) == 4
+    jobs.get("exited", "much")
+    assert (jobs.text("closed"), len(jobs.text("much"))) == ("out\n", 60000)
+
+
+def test_an_output_that_cannot_be_written_ends_what_writes_and_nothing_else(jobs: Answers) -> None:
+    jobs.run("writes", "sh", "-c", "exec yes", stdout="/dev/full", lane=1)
+    jobs.run("little", "sh", "-c", "echo out; sleep 0.2; exit 3", stdout="/dev/full", lane=2)
+    assert os.waitstatus_to_exitcode(jobs.get("exited", "writes")[5]) == -signal.SIGPIPE
+    assert os.waitstatus_to_exitcode(jobs.get("exited", "little")[5]) == 3
+    jobs.run("next", "echo", "well", lane=1)
+    jobs.get("exited", "next")
+    assert jobs.text("next") == "well\n"
+
+
+def test_more_jobs_run_than_a_process_may_usually_have_files(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
+    try:
+        jobs = Answers(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        for number in range(40):
+            jobs.run(f"job{number}", "sh", "-c", "ulimit -n; while ! test -e go; do sleep 0.1; done", lane=number)
+        for number in range(40):
+            jobs.get("started", f"job{number}")
+        (tmp_path / "go").touch()
+        for number in range(40):
+            jobs.get("exited", f"job{number}")
+            assert jobs.text(f"job{number}") == "60\n"
+    finally:
+        jobs.spawner.close()
+
+
+def test_what_jobs_wrote_is_kept_when_the_worker_is_gone(jobs: Answers) -> None:
+    jobs.run("job", "sh", "-c", "echo out; touch wrote; sleep 60")
+    eventually((jobs.directory / "wrote").exists)
+    jobs.spawner.close()
+    assert jobs.text("job") == "out\n"
+
+
 def test_a_lane_goes_on_while_another_one_is_busy(jobs: Answers) -> None:
     for lane in (1, 2, 3):
         jobs.run(f"long{lane}", "sleep", "60", lane=lane)
@@ -128,7 +201,8 @@ def test_the_job_leads_its_session_and_inherits_nothing(jobs: Answers) -> None:
     text = jobs.text("job")
     links = [line.split()[-1] for line in text.splitlines() if " -> " in line]
     assert links[0] == "/dev/null"
-    assert {Path(link).name for link in links} <= {"null", "job.out", "job.err"}
+    assert all(link == "/dev/null" or link.startswith("pipe:") for link in links)
+    assert len(set(links)) == 3
     stat = next(line for line in text.splitlines() if line.startswith(f"{pid} "))
     _, group, session = stat.rpartition(")")[2].split()[1:4]
     assert (int(group), int(session)) == (pid, pid)

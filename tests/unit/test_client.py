@@ -280,17 +280,52 @@ def test_following_a_log_goes_on_from_attempt_to_attempt_until_the_task_has_ende
 
     app = RecordedApp(
         Said(200, {"_id": TASK, "state": "available"}), attempts(),
-        Said(200, {"_id": TASK, "state": "running"}), attempts(1), Said(206, b"one"), Said(416, b""),
+        Said(200, {"_id": TASK, "state": "running"}), attempts(1), Said(206, b"one"), Said(206, b"one"),
         Said(200, {"_id": TASK, "state": "terminated"}), attempts(1, 2),
-        Said(206, b" more"), Said(416, b""), Said(206, b"two"), Said(416, b""),
+        Said(206, b"one more"), Said(206, b"one more"), Said(206, b"two"), Said(206, b"two"),
     )  # fmt: skip
     assert list(client_of(app).follow(TASK)) == [b"one", b" more", b"two"]
     ranges = [(each.query["attempt"], each.headers["Range"]) for each in app.asked if each.path.endswith("stdout")]
     last = (1 << 20) - 1
     assert ranges == [
-        ("1", f"bytes=0-{last}"), ("1", f"bytes=3-{last + 3}"), ("1", f"bytes=3-{last + 3}"),
-        ("1", f"bytes=8-{last + 8}"), ("2", f"bytes=0-{last}"), ("2", f"bytes=3-{last + 3}"),
+        ("1", f"bytes=0-{last}"), ("1", f"bytes=0-{last}"), ("1", f"bytes=0-{last}"),
+        ("1", f"bytes=0-{last}"), ("2", f"bytes=0-{last}"), ("2", f"bytes=0-{last}"),
     ]  # fmt: skip
+
+
+def test_following_a_long_log_reads_only_its_last_bytes_again() -> None:
+    app = RecordedApp(
+        Said(200, {"_id": TASK, "state": "terminated"}),
+        Said(200, {"_items": [{"_id": "1", "attempt": 1}]}),
+        Said(206, b"x" * 1000),
+        Said(206, b"x" * 64 + b"end"),
+        Said(206, b"x" * 61 + b"end"),
+    )
+    assert list(client_of(app).follow(TASK)) == [b"x" * 1000, b"end"]
+    ranges = [each.headers["Range"].partition("-")[0] for each in app.asked if each.path.endswith("stdout")]
+    assert ranges == ["bytes=0", "bytes=936", "bytes=939"]
+
+
+@pytest.mark.parametrize(
+    ("then", "more", "cuts"),
+    [
+        ([Said(416, b""), Said(206, b"ab")], [b"ab"], 1),
+        ([Said(206, b"others"), Said(206, b"others")], [b"others"], 1),
+        ([Said(206, b"firs"), Said(206, b"firs")], [b"firs"], 1),
+        ([Said(416, b""), Said(416, b"")], [], 0),
+    ],
+    ids=["shorter", "another of the same size or more", "less of the same", "nothing"],
+)
+def test_an_output_that_was_cut_is_followed_from_its_beginning(then: list[Said], more: list[bytes], cuts: int) -> None:
+    attempt = Said(200, {"_items": [{"_id": "1", "attempt": 1}]})
+    end = [Said(206, more[-1])] if more else []
+    app = RecordedApp(
+        Said(200, {"_id": TASK, "state": "running"}), attempt, Said(206, b"first!"), Said(206, b"first!"),
+        Said(200, {"_id": TASK, "state": "terminated"}), attempt, *then, *end,
+    )  # fmt: skip
+    heard: list[None] = []
+    assert list(client_of(app).follow(TASK, on_cut=lambda: heard.append(None))) == [b"first!", *more]
+    assert len(heard) == cuts
 
 
 def test_a_worker_learns_the_size_that_the_server_has() -> None:

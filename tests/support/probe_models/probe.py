@@ -130,6 +130,14 @@ def ignore_cancel(spec, cancel):
     time.sleep(600)
 
 
+def write_again(spec, cancel):
+    for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr")):
+        print(spec.inputs["text"], 1, file=stream, flush=True)
+        subprocess.run(["sh", "-c", f"echo {spec.inputs['text']} 2 > /dev/{name}"], check=True)
+        print(spec.inputs["text"], 3, file=stream)
+    return {}
+
+
 def leave_savers(spec, cancel):
     save = "trap 'echo x >> heard; while ! test -e ended; do sleep 0.02; done; echo saved > {0}.saved; exit' TERM"
     for name, how in (("near", []), ("far", ["setsid"])):
@@ -316,6 +324,7 @@ ACTS = {
     "ignore cancel": ignore_cancel,
     "leave processes": leave_processes,
     "leave savers": leave_savers,
+    "write again": write_again,
     "kill host": kill_host,
     "term host": term_host,
     "allocate": allocate,
