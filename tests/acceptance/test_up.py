@@ -140,7 +140,7 @@ def test_a_log_is_followed_while_it_grows(up: Up) -> None:
 def test_a_log_that_a_task_cuts_is_followed_on(up: Up) -> None:
     """Only by its path can a task still cut it."""
     cut = 'echo first; sleep 2; : > "$BANYAN_WORKDIR/../stdout"; echo on > /dev/stdout; sleep 2; echo end'
-    task = submitted(up, "--fresh", "--", "sh", "-c", cut)
+    task = submitted(up, "--", "sh", "-c", cut)
     done = up.run("logs", "-f", task)
     assert (done.returncode, done.stdout) == (0, "first\non\nend\n")
     assert done.stderr == "banyan: the output was cut; it goes on from its beginning\n"
