@@ -7,7 +7,7 @@ from pathlib import Path
 from banyan.config import Reserve, WorkerSettings
 from banyan.domain.resources import MILLI, Resources
 from worker.disk import disk_of, floor_of
-from worker.gpus import Gpu, gpus
+from worker.gpus import Gpu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +20,13 @@ class Machine:
     gpus: tuple[Gpu, ...] = ()
 
 
-def machine(workdir: Path, root: Path = Path("/"), reserve: Reserve | None = None) -> Machine:
-    """Look at this machine; `root` is where `/proc` and `/sys` are found, `reserve` what stays free on the disk."""
+def machine(
+    workdir: Path, root: Path = Path("/"), reserve: Reserve | None = None, gpus: tuple[Gpu, ...] = ()
+) -> Machine:
+    """Look at this machine; `root` is where `/proc` and `/sys` are found, `reserve` what stays free on the disk.
+
+    `gpus` were looked for elsewhere.
+    """
     groups = _control_groups(root)
     cores = float(len(os.sched_getaffinity(os.getpid())))  # of the main thread, whichever this is
     quotas = [quota for quota in map(_cpu_quota, groups) if quota is not None]
@@ -30,7 +35,7 @@ def machine(workdir: Path, root: Path = Path("/"), reserve: Reserve | None = Non
         cores=min([cores, *quotas]),
         memory_bytes=min([_memory(root), *limits]),
         scratch_bytes=spare_bytes(workdir, reserve or Reserve()),
-        gpus=tuple(gpus()),
+        gpus=gpus,
     )
 
 

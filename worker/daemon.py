@@ -36,6 +36,7 @@ from worker.core import Core, Limits
 from worker.disk_guard import DiskGuard
 from worker.events import Document, Drain, Event, Measured, Stop, SupervisorLost
 from worker.executors import Executors, ShellExecutor, Workplace
+from worker.gpus import Gpus
 from worker.hands import Hands
 from worker.journal import Journal, write_note
 from worker.layout import Layout
@@ -92,13 +93,14 @@ class Daemon:
         self._guard = DiskGuard(
             layout, settings.reserve, self._reapers, self.tell, tail_bytes=settings.tasks.tail_bytes
         )
-        place = Workplace(layout, settings.tasks.tail_bytes, self._guard, self._account)
-        self._models = ModelExecutor(place, settings.models, offered(find(settings.models.path)))
-        self._executors = Executors([ShellExecutor(place, groups), self._models])
         self._journal = Journal(settings.log.level, self.tell)
         note = self._journal.write
+        self._gpus = Gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), note, self.tell)
+        place = Workplace(layout, settings.tasks.tail_bytes, self._guard, self._account, self._gpus.name)
+        self._models = ModelExecutor(place, settings.models, offered(find(settings.models.path)))
+        self._executors = Executors([ShellExecutor(place, groups), self._models])
         self._link = Link(server, self._spool, self.tell, note, lambda: datetime.now(UTC).isoformat())
-        self._watcher = Watcher(settings.usage.interval, self._reapers, self.tell)
+        self._watcher = Watcher(settings.usage.interval, self._reapers, self.tell, self._gpus.memory)
         uploads = Uploads(
             server,
             layout,
@@ -202,7 +204,8 @@ class Daemon:
     def _measure(self) -> None:
         """In a thread of its own: some drivers, and disks, take their time to answer."""
         while not self._closed.is_set():
-            self.tell(Measured(*capacity(machine(self._root, reserve=self._settings.reserve), self._settings)))
+            there = machine(self._root, reserve=self._settings.reserve, gpus=self._gpus.look())
+            self.tell(Measured(*capacity(there, self._settings)))
             self._closed.wait(MEASURE_SECONDS)
 
     def _heard(self) -> Iterator[Event]:

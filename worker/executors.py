@@ -8,7 +8,7 @@ import os
 import shlex
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -83,7 +83,15 @@ class Executor(Protocol):
 class Workplace:
     """What tasks of every kind find and leave: their directories, their environment, their logs."""
 
-    def __init__(self, layout: Layout, tail_bytes: int, disk: DiskGuard, account: Account | None = None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        tail_bytes: int,
+        disk: DiskGuard,
+        account: Account | None = None,
+        gpu_name: Callable[[int], str] = str,
+    ) -> None:
+        self._gpu_name = gpu_name
         self.layout = layout
         self._disk = disk
         self.account = account
@@ -117,7 +125,8 @@ class Workplace:
         return {
             **self._environment,
             "OMP_NUM_THREADS": str(allocation.threads),
-            "CUDA_VISIBLE_DEVICES": ",".join(map(str, allocation.gpu_indexes)),
+            **({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if allocation.gpu_indexes else {}),  # as NVML numbers them
+            "CUDA_VISIBLE_DEVICES": ",".join(map(self._gpu_name, allocation.gpu_indexes)),
             **(grant.document.get("env") or {}),
         }
 

@@ -7,13 +7,12 @@ interval are not looked at, so short ones cost nothing here.
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from worker import collect, threads
 from worker.events import Document, Event, Progressed, Sample
-from worker.gpus import gpu_memory
 from worker.offspring import owner
 
 LIMIT_INTERVAL_SECONDS = 0.2
@@ -126,9 +125,19 @@ class _Seen:
 
 
 class Watcher:
-    """Samples the watched tasks every `interval` seconds and tells what it saw."""
+    """Samples the watched tasks every `interval` seconds and tells what it saw.
 
-    def __init__(self, interval: float, reapers: Callable[[], Collection[int]], tell: Callable[[Event], None]) -> None:
+    `reapers` inherit orphans; `gpu_memory` tells the bytes that processes hold, None where that is not known.
+    """
+
+    def __init__(
+        self,
+        interval: float,
+        reapers: Callable[[], Collection[int]],
+        tell: Callable[[Event], None],
+        gpu_memory: Callable[[Set[int]], int | None],
+    ) -> None:
+        self._gpu_memory = gpu_memory
         self._interval = interval
         self._reapers = reapers
         self._tell = tell
@@ -201,7 +210,7 @@ class Watcher:
             resident_memory_bytes=resident,
             virtual_memory_bytes=sum(process.virtual_bytes for process in processes),
             cpu_percent=cpu_percent,
-            gpu_memory_bytes=gpu_memory({process.pid for process in processes}) if task.gpus and kept else None,
+            gpu_memory_bytes=self._gpu_memory({process.pid for process in processes}) if task.gpus and kept else None,
             kept=kept,
         )
 
