@@ -1,6 +1,6 @@
 """`banyan submit`: a command line becomes a task."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from banyan.cli import late_typer as typer
 from banyan.cli import options
@@ -8,6 +8,7 @@ from banyan.cli.act import wait_for
 from banyan.cli.connection import connect
 from banyan.cli.explain import warn_if_unfit
 from banyan.cli.output import print_json
+from banyan.cli.task_file import of_each_kind, read_entries, submit_entries
 
 
 def register(app: typer.Typer) -> None:
@@ -29,13 +30,28 @@ def submit(
     env: options.Env = None,
     export: options.Export = False,
     stdin: options.Stdin = None,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Submit the tasks of this file, JSON lines or a JSON list, all or none; - is standard input. "
+            "The other options are for what a task does not say itself.",
+        ),
+    ] = None,
     wait: options.Wait = False,
     as_json: options.Answer = False,
 ) -> None:
     """Put a task in the queue and print its id.
 
+    It runs in the directory in which it is submitted; the tasks of a file run in empty ones unless they name one.
     Example: `banyan submit --cores 2 --memory '1 GiB' -- python sweep.py 17`
     """
+    if file is not None:
+        if command:
+            raise typer.BadParameter("it takes no command beside it", param_hint="--file")
+        shared = task.fields() | options.command_fields(command=None, env=env, export=export, stdin=stdin)
+        _submit_file(file, options.given(shared), wait, as_json)
+        return
     if not command and not task.after and task.name is None:
         raise typer.BadParameter("give a command after `--` (or --name or --after for a group)", param_hint="COMMAND")
     fields = task.fields() | options.command_fields(command=command, env=env, export=export, stdin=stdin)
@@ -50,3 +66,19 @@ def submit(
     warn_if_unfit(client, answer["_id"])
     if wait:
         wait_for(client, [answer["_id"]])
+
+
+def _submit_file(path: str, shared: dict[str, Any], wait: bool, as_json: bool) -> None:
+    """Submit the tasks of a file, with what they share, and print their ids."""
+    entries = read_entries(path)
+    client = connect()
+    answers = submit_entries(client, entries, shared)
+    ids = [answer["_id"] for answer in answers]
+    if as_json:
+        print_json(answers)
+    else:
+        print("\n".join(ids), flush=True)
+    for id in of_each_kind(entries, answers):
+        warn_if_unfit(client, id)
+    if wait:
+        wait_for(client, ids)

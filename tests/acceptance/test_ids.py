@@ -1,45 +1,12 @@
 """Ids as people type them, through a real `banyan up`: beginnings, standard input, unknown ones, completion."""
 
-import io
 import json
-import uuid
-from collections.abc import Callable
 
 import pytest
 
-from banyan.cli.app import run
 from banyan.client import Client
+from tests.support.cli import UNKNOWN, Banyan, ended, fresh_id
 from tests.support.up import Up
-
-UNKNOWN = "f" * 24
-
-Banyan = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def banyan(up: Up, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Banyan:
-    """Runs a command in this process, as the user of `up`: its exit code, output and error output."""
-    monkeypatch.setenv("BANYAN_URL", up.url)
-    monkeypatch.setenv("BANYAN_TOKEN", up.ready["provider_token"])
-
-    def act(*words: str, stdin: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
-        status = run(words)
-        told = capfd.readouterr()
-        return status, told.out, told.err
-
-    return act
-
-
-def fresh_id(beginning: str = "") -> str:
-    return (beginning + uuid.uuid4().hex)[:24]
-
-
-def ended(client: Client, id: str, command: str = "echo hello") -> str:
-    """A task with this id that has ended."""
-    client.submit({"_id": id, "name": f"name of {id}", "command": command, "state": "available"})
-    client.wait([id], 60)
-    return id
 
 
 @pytest.mark.parametrize(

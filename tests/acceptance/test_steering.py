@@ -8,10 +8,8 @@ import pytest
 
 from banyan.client import Client
 from banyan.errors import NotFound
-from tests.acceptance.test_ids import UNKNOWN, Banyan, banyan, ended, fresh_id
+from tests.support.cli import UNKNOWN, Banyan, ended, fresh_id
 from tests.support.up import Up, eventually
-
-__all__ = ["banyan"]
 
 
 def waiting(client: Client, **fields: object) -> str:

@@ -68,6 +68,7 @@ list
 list --json
 list --state running
 submit -- true
+submit --file run.py
 show 555555555555555555555555
 wait 555555555555555555555555
 logs 555555555555555555555555
