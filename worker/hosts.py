@@ -44,6 +44,8 @@ class Hosts:
         self._failed = failed
         self._by_pid: dict[int, Host] = {}
         self._by_line: dict[int, Host] = {}
+        self._keys: dict[int, str] = {}
+        self._count = 0
         self._idle: list[Host] = []  # the one that has been idle for longest first
         self.configure(1, 0, 300.0, 120.0)
 
@@ -58,6 +60,10 @@ class Hosts:
     def processes(self) -> "Collection[int]":
         """Their process ids."""
         return self._by_pid.keys()
+
+    def keys(self) -> "dict[int, str]":
+        """What their processes are marked with, by process id."""
+        return self._keys
 
     # What is wanted of them
 
@@ -110,7 +116,9 @@ class Hosts:
         try:
             for descriptor in (theirs, memory):
                 os.set_inheritable(descriptor, True)
-            pid = self._start_process([*argv, str(theirs), str(memory)], env, streams)
+            self._count += 1
+            key = f"host {self._count} of {os.getpid()}"
+            pid = self._start_process(key, [*argv, str(theirs), str(memory)], env, streams)
         except OSError:
             os.close(ours)
             os.close(memory)
@@ -120,6 +128,7 @@ class Hosts:
         os.set_inheritable(memory, False)
         os.set_blocking(ours, False)
         host = self._by_pid[pid] = self._by_line[ours] = Host(pool, pid, ours, memory, self._poll, outputs)
+        self._keys[pid] = key
         outputs.last()
         return host
 
@@ -168,6 +177,7 @@ class Hosts:
 
     def _begin(self, host: Host, job: Job) -> None:
         job.started = time.time()
+        job.marked = self._keys[host.pid]
         host.number += 1
         host.send("run", host.number, job.hosted)
         self._begun(job)
@@ -222,7 +232,7 @@ class Hosts:
         if host in self._idle:
             self._idle.remove(host)
         self._hear(host)
-        del self._by_pid[pid], self._by_line[host.line]
+        del self._by_pid[pid], self._by_line[host.line], self._keys[pid]
         host.close()
         if host.ready and host.job is not None:
             host.job.outputs = host.outputs

@@ -12,12 +12,13 @@ class Job:
 
     Times are in seconds since the epoch; `exact` says that `peak` (bytes) is the job's own and not the supervisor's;
     `outcome` is what a host says of its task, `{}` if the host died; `closing` says that the job was asked to end and
-    has its grace, `asked` which of its orphans were. `outputs` are its own, and not those of a host.
+    has its grace, `asked` which of its orphans were. `outputs` are its own, and not those of a host;
+    its processes are `marked` with its key, or with that of its host.
     """
 
     __slots__ = (
-        *("asked", "closing", "cpu_seconds", "ended", "exact", "floor", "hosted", "key", "lane", "outcome"),
-        *("outputs", "peak", "pid", "started", "status"),
+        *("asked", "closing", "cpu_seconds", "ended", "exact", "floor", "hosted", "key", "lane", "marked"),
+        *("outcome", "outputs", "peak", "pid", "started", "status"),
     )
 
     def __init__(
@@ -28,6 +29,7 @@ class Job:
         self.pid = pid
         self.started = started
         self.hosted = hosted
+        self.marked = key
         self.floor = floor
         self.ended = 0.0
         self.status = 0

@@ -9,7 +9,6 @@ import os
 import sys
 
 PR_SET_CHILD_SUBREAPER = 36
-COOKIE = b"BANYAN_EXECUTION_ID="
 SIGKILL, SIGTERM, SIGCONT, SIGSTOP = 9, 15, 18, 19
 """As Linux numbers them on all machines that we run on: the module `signal` brings the large `enum` along."""
 IGNORED_SIGNALS = (1, 2, 13, SIGTERM, 25)
@@ -53,21 +52,6 @@ def children() -> list[int]:
     """The ids of our child processes."""
     with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
         return [int(pid) for pid in file.read().split()]
-
-
-def owner(pid: int, sessions: dict[int, str]) -> str | None:
-    """The job that a process belongs to: by its session, else by what its environment says; None: unknown."""
-    try:
-        session = os.getsid(pid)
-        if session in sessions:
-            return sessions[session]
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            for pair in file.read().split(b"\0"):
-                if pair.startswith(COOKIE):
-                    return pair[len(COOKIE) :].decode(errors="replace")
-    except OSError:
-        return None  # it died, or does not let us look
-    return None
 
 
 def session_of(pid: int) -> int:

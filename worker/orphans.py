@@ -5,17 +5,18 @@ Imported by the supervisor, which must stay small.
 
 import os
 
-from worker.offspring import children, kill, owner, session_of
+from worker.descent import latest_start, mark_of, marks_of, owner
+from worker.offspring import children, kill, session_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from worker.job import Job
 
 
 class Orphans:
-    """The orphans that have not been reaped: the job of each, and since when it is here."""
+    """The orphans that have not been reaped: the job of each, and the latest time at which it can have started."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[str | None, float]] = {}
@@ -27,40 +28,56 @@ class Orphans:
         """There is no child left."""
         self._known.clear()
 
-    def bury(self, pid: int, jobs: "Collection[Job]") -> None:
+    def bury(self, pid: int, jobs: "Collection[Job]", hosts: "Mapping[int, str]") -> None:
         """Take one from the process table; its CPU time counts for its job while that has not been reported."""
-        session = session_of(pid)
+        key = self._known.pop(pid)[0] if pid in self._known else _owner(pid, jobs, hosts)
         _, _, usage = os.wait4(pid, 0)
-        key, _ = self._known.pop(pid, (None, 0.0))
         for job in jobs:
-            if key == job.key or session == job.pid:
+            if key == job.key:
                 job.cpu_seconds += usage.ru_utime + usage.ru_stime
                 job.peak = max(job.peak, usage.ru_maxrss * 1024)
 
-    def adopt(self, now: float, jobs: "Collection[Job]", others: "Collection[int]") -> "dict[int, str | None]":
-        """The job of each orphan that is here; `jobs` are all that are not over, `others` no orphans."""
-        sessions = {job.pid: job.key for job in jobs}
+    def adopt(
+        self, jobs: "Collection[Job]", hosts: "Mapping[int, str]", others: "Collection[int]" = ()
+    ) -> "dict[int, str | None]":
+        """The job of each orphan that is here.
+
+        `jobs` are all that are not over, `hosts` the keys of host processes; `others` and these are no orphans.
+        """
         found: dict[int, str | None] = {}
         for pid in children():
-            if pid in others:
+            if pid in others or pid in hosts:
                 continue
             if pid not in self._known:
-                self._known[pid] = (owner(pid, sessions), now)
+                self._known[pid] = (_owner(pid, jobs, hosts), latest_start(pid))
             found[pid] = self._known[pid][0]
         return found
 
     def kill_over(
-        self, now: float, running: "Collection[Job]", ended: "Collection[Job]", others: "Collection[int]"
+        self,
+        running: "Collection[Job]",
+        ended: "Collection[Job]",
+        hosts: "Mapping[int, str]",
+        others: "Collection[int]",
     ) -> "set[str | None]":
         """Adopt new orphans, and kill those whose job is over; the keys of the jobs that those belonged to.
 
-        An orphan that cannot be assigned is over when all jobs that ran at its adoption are.
+        An orphan that cannot be assigned is over when all jobs that began before it are.
         """
-        keys = {job.key for job in running}
-        oldest = min((job.started for job in running), default=now)
+        keys = {job.key for job in running} | set(hosts.values())
+        oldest = min((job.started for job in running), default=None)
         left: set[str | None] = set()
-        for pid, key in self.adopt(now, (*running, *ended), others).items():
-            if key not in keys and (key is not None or oldest >= self._known[pid][1]):
+        for pid, key in self.adopt((*running, *ended), hosts, others).items():
+            if key not in keys and (key is not None or oldest is None or oldest > self._known[pid][1]):
                 left.add(key)
                 kill(pid)
         return left
+
+
+def _owner(pid: int, jobs: "Collection[Job]", hosts: "Mapping[int, str]") -> str | None:
+    sessions = {job.pid: job.key for job in jobs}
+    session = session_of(pid)
+    if session in sessions:
+        return sessions[session]
+    marks = marks_of(hosts.values()) | {mark_of(job.marked): job.key for job in jobs}
+    return owner(pid, sessions, marks)

@@ -8,6 +8,7 @@ import errno
 import os
 import resource
 
+from worker.descent import mark_next
 from worker.offspring import IGNORED_SIGNALS, candidates, spawn
 
 User = tuple[int, int, list[int]]
@@ -52,13 +53,14 @@ class Starter:
 
     def start(
         self,
+        key: str,
         argv: list[str],
         env: list[str],
         streams: tuple[int, int, int],
         cwd: str = "/",
         procs: str | None = None,
     ) -> int:
-        """Start a program in `cwd`; its process id. Refused if that cannot be.
+        """Start a program of the job `key` in `cwd`; its process id. Refused if that cannot be.
 
         `procs` is the `cgroup.procs` file of the control group to be in, for which we must not be the user.
         """
@@ -66,6 +68,7 @@ class Starter:
             for stream, low in zip(streams, self._low, strict=True):
                 os.dup2(stream, low, False)
             streams = (self._low[0], self._low[1], self._low[2])
+        mark_next(key)
         self._allow_files(False)
         try:
             return self._start(argv, env, streams, cwd, procs)

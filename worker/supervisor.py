@@ -210,7 +210,7 @@ class Supervisor:
                 self._hosts.start(lane, key, argv, env, hosted, streams, outputs)
                 return
             started = time.time()
-            pid = self._starter.start(argv, env, streams, cwd, procs)
+            pid = self._starter.start(key, argv, env, streams, cwd, procs)
         except (OSError, ValueError) as error:
             number = (error.errno or 0) if isinstance(error, OSError) else errno.EINVAL
             if isinstance(error, Refused) and hosted is None:
@@ -270,7 +270,7 @@ class Supervisor:
             if is_host or dead.si_pid in self._running:
                 self._end(dead.si_pid)
             else:
-                self._orphans.bury(dead.si_pid, self._unreported())
+                self._orphans.bury(dead.si_pid, self._unreported(), self._hosts.keys())
         if self._closing.jobs:
             self._close()
         if self._sweeping:
@@ -297,8 +297,7 @@ class Supervisor:
     def _close(self) -> None:
         """Report the jobs that have ended within their grace."""
         jobs = self._unreported()
-        others = [*self._running, *self._hosts.processes]
-        for job in self._closing.look(self._orphans.adopt(time.time(), jobs, others)):
+        for job in self._closing.look(self._orphans.adopt(jobs, self._hosts.keys(), self._running)):
             self._clear_away(job)
 
     def _clear_away(self, job: Job) -> None:
@@ -316,7 +315,7 @@ class Supervisor:
     def _sweep(self) -> None:
         """Report the jobs that left nothing behind; kill what the others left."""
         now = time.time()
-        left = self._kill_orphans(now)
+        left = self._kill_orphans()
         still: list[Job] = []
         clean: list[Job] = []
         for job in self._sweeping:
@@ -329,10 +328,9 @@ class Supervisor:
             self._answer(job.report(), urgent=True)
             self._next(job.lane)
 
-    def _kill_orphans(self, now: float) -> set[str | None]:
+    def _kill_orphans(self) -> set[str | None]:
         going_on = [*self._running.values(), *self._closing.jobs]
-        others = [*self._running, *self._hosts.processes]
-        return self._orphans.kill_over(now, going_on, self._sweeping, others)
+        return self._orphans.kill_over(going_on, self._sweeping, self._hosts.keys(), self._running)
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -344,7 +342,7 @@ class Supervisor:
             self._copier.look()
         if self._look_at is None or now < self._look_at:
             return
-        self._kill_orphans(time.time())
+        self._kill_orphans()
         self._look_at = now + LOOK_SECONDS if self._orphans else None
 
     def _kill_everything(self) -> None:

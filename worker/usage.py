@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from worker import collect, threads
+from worker.descent import marks_of, owner
 from worker.events import Document, Event, Progressed, Sample
-from worker.offspring import owner
 
 LIMIT_INTERVAL_SECONDS = 0.2
 """How often tasks with a memory limit are looked at."""
@@ -75,15 +75,16 @@ def _process(pid: int) -> Process | None:
 def trees(table: Mapping[int, Process], roots: Mapping[int, str], reapers: Collection[int]) -> dict[str, list[Process]]:
     """The processes of each task. `roots` maps the tasks' first processes to tasks; `reapers` inherit orphans.
 
-    A process belongs to a task if its session, its parent or, for an orphan, its environment says so.
+    A process belongs to a task if its session, its parent or, for an orphan, its mark or its environment says so.
     """
     children: dict[int, list[Process]] = {}
     for process in table.values():
         children.setdefault(process.parent, []).append(process)
     waiting = [(process, roots[process.session]) for process in table.values() if process.session in roots]
+    marks = marks_of(roots.values())
     for orphan in (each for reaper in reapers for each in children.get(reaper, ())):
         if orphan.session not in roots:
-            task = owner(orphan.pid, {})
+            task = owner(orphan.pid, {}, marks)
             if task is not None:
                 waiting.append((orphan, task))
     found: dict[str, list[Process]] = {task: [] for task in roots.values()}

@@ -246,6 +246,14 @@ def test_the_curve_and_the_peak_of_a_tree_that_fills_memory(tmp_path: Path) -> N
     assert server.samples[0]["task"] == "t1"
 
 
+def test_the_memory_of_a_daemon_that_hides_counts_for_its_task(tmp_path: Path) -> None:
+    fill = "import time; x = b'x' * 100_000_000; open('full', 'w'); time.sleep(60)"
+    away = f'env -i setsid -f {PYTHON} -c "{fill}"; while ! test -e full; do sleep 0.1; done; sleep 1.5'
+    server = FakeServer([{"command": away}])
+    work(tmp_path, server, usage={"interval": 0.3})
+    assert 100_000_000 < server.ends["e1"]["peak_memory_bytes"] < 130_000_000
+
+
 def test_a_short_task_has_one_sample_and_a_small_peak(tmp_path: Path) -> None:
     server = FakeServer([{"command": ["true"]}])
     work(tmp_path, server)

@@ -261,6 +261,7 @@ MEANS = {
     "in the background": '"$0" -c "$1" prog & wait',
     "job control": 'set -m; "$0" -c "$1" prog & wait',
     "a session of its own": 'setsid "$0" -c "$1" prog & wait',
+    "a daemon without its environment": 'env -i setsid -f "$0" -c "$1" prog; sleep 60; true',
     "a daemon": 'setsid -f "$0" -c "$1" prog; sleep 60; true',
     "a launcher": 'exec "$0" -c "$2" "$1"',
 }
@@ -351,6 +352,54 @@ def test_an_escapee_that_hides_its_environment_is_killed_too(jobs: Answers, mark
     jobs.run("job", sys.executable, "-c", ESCAPE, mark)
     jobs.get("exited", "job")
     eventually(lambda: not processes_with(mark), show=lambda: processes_with(mark))
+
+
+AWAY = {
+    "a double fork": '"$0" -c "$1" "$2"',
+    "setsid": 'setsid -f env -i "$0" -c "$3" "$2"',
+    "in the background": '(env -i setsid "$0" -c "$3" "$2" &) > /dev/null 2>&1 < /dev/null',
+    "nohup": 'env -i nohup setsid -f "$0" -c "$3" "$2" > /dev/null 2>&1',
+    "twice over": 'env -i setsid -f setsid -f env -i "$0" -c "$3" "$2"',
+}
+STAYS = "import sys, time; time.sleep(60) # "
+
+
+@pytest.mark.parametrize("away", AWAY.values(), ids=AWAY.keys())
+def test_an_escapee_is_killed_with_its_job_although_an_older_one_runs(jobs: Answers, mark: str, away: str) -> None:
+    jobs.run("older", "sleep", "60", lane=1)
+    jobs.get("started", "older")
+    jobs.run("job", "sh", "-c", f"{away}; sleep 0.5", sys.executable, ESCAPE, mark, STAYS, lane=3)
+    jobs.run("younger", "sleep", "60", lane=5)
+    jobs.get("started", "job")
+    eventually(lambda: any(command.startswith(sys.executable) for _, command in processes_with(mark)))
+    jobs.get("exited", "job")
+    assert processes_with(mark) == []
+
+
+def test_an_escapee_that_hides_all_that_it_can_is_killed_when_no_older_job_runs(jobs: Answers, mark: str) -> None:
+    hides = "ulimit -x unlimited || exit 9; env -i setsid -f sh -c 'sleep 60; : $0' \"$0\"; sleep 0.3"
+    jobs.run("older", "sleep", "60", lane=1)
+    jobs.get("started", "older")
+    jobs.run("job", "bash", "-c", hides, mark, lane=3)
+    jobs.get("started", "job")
+    eventually(lambda: any(command.startswith("sh -c") for _, command in processes_with(mark)))
+    jobs.get("exited", "job")
+    jobs.run("younger", "sleep", "60", lane=5)
+    jobs.get("started", "younger")
+    assert processes_with(mark) != []
+    jobs.spawner.signal("older", signal.SIGTERM)
+    jobs.spawner.push()
+    jobs.get("exited", "older")
+    eventually(lambda: not processes_with(mark), show=lambda: processes_with(mark))
+    assert not [answer for answer in jobs.heard if answer[:2] == ("exited", "younger")]
+
+
+def test_what_an_escapee_uses_counts_for_its_job(jobs: Answers) -> None:
+    burn = "import time\nwhile time.process_time() < 0.5: pass\nopen('burnt', 'w')"
+    away = f'env -i setsid -f {sys.executable} -c "$0"; while ! test -e burnt; do sleep 0.05; done; sleep 0.3'
+    jobs.run("older", "sleep", "60", lane=1)
+    jobs.run("job", "sh", "-c", away, burn, lane=3)
+    assert jobs.get("exited", "job")[8] >= 0.5
 
 
 def test_the_orphans_of_a_running_job_live_on(jobs: Answers, mark: str) -> None:
