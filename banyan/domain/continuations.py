@@ -1,4 +1,4 @@
-"""Edges between tasks: what the end of a parent does to them, and that they never form a cycle."""
+"""Edges between tasks: the effect of a parent's end on them, and the search for cycles."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,16 +12,16 @@ ON_SUCCESS: Final = "success"
 ON_FAILURE: Final = "failure"
 ON_ANY: Final = "any"
 CONDITIONS: Final = (ON_SUCCESS, ON_FAILURE, ON_ANY)
-"""What a dependency may wait for."""
+"""The conditions of a dependency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """`child` waits for `parent`; `settled` once that has ended, and then `satisfied` or not.
+    """An edge: `child` waits for `parent`. When the parent has ended, the edge is `settled`, and `satisfied` or not.
 
-    `life` counts how often it was made to wait again by a retry, so that an end of an earlier life settles nothing.
-    An `outdated` edge is still as the parent ended before its last retry, which left the child as it was. An edge stays
-    when its parent is deleted, and tells how that ended; it leaves with its child.
+    `life` counts how often a retry made the edge wait again, so that an end of an earlier life settles nothing. An
+    `outdated` edge still shows the end of its parent before the parent's last retry, which left the child as it was. An
+    edge stays when its parent is deleted, and records how the parent ended; it is deleted with its child.
     """
 
     parent: ObjectId
@@ -36,10 +36,10 @@ class Edge:
 
 
 def satisfied(on: str, parent: Task) -> bool | None:
-    """Whether an edge is satisfied by its parent; None while that has not ended.
+    """Return whether the parent satisfies an edge; None until the parent has ended.
 
-    `success` wants a parent that ended well, `failure` one that ran and did not, `any` one that ended at all,
-    cancelled included.
+    `success` needs a parent that succeeded, `failure` one that ran and failed, `any` one that ended in any way,
+    cancellation included.
     """
     if not parent.ended:
         return None
@@ -69,7 +69,7 @@ def find_cycle(edges: Iterable[tuple[ObjectId, ObjectId]]) -> list[ObjectId]:
 
 
 def _walk(left: set[ObjectId], children: Mapping[ObjectId, list[ObjectId]]) -> list[ObjectId]:
-    """Follow parents backwards within `left`, where each has one, until a task comes round again."""
+    """Follow parents backwards within `left`, where each task has one, until a task repeats."""
     parent_of: dict[ObjectId, ObjectId] = {}
     for parent in left:
         for child in children.get(parent, ()):

@@ -1,4 +1,4 @@
-"""How an attempt may end, in words: the forms that are kept, and what else they are called."""
+"""Exit statuses of attempts: the forms that are stored, and the other spellings that are accepted."""
 
 import re
 import signal
@@ -14,15 +14,15 @@ FORMS = (
     "'abandoned (worker unreachable)', 'abandoned (server unreachable)'"
 )
 FAILURE = "failure"
-"""A failure by itself: the program exited with -1, which is exit code 255, unless it is said otherwise."""
+"""A bare failure. Without an exit code or a signal the program exited with -1, which is exit code 255."""
 _EXIT_CODE = 255
 _SIGNAL = re.compile(r"failure \((?:signal |Signals\.)?(-?[0-9]{1,3}|SIG[A-Z0-9]+)\)", re.IGNORECASE)
 
 
 def exact(exit_status: str, exit_code: int | None = None, signal_name: str | None = None) -> str:
-    """The form that is kept: a bare `failure` with its exit code or signal, a signal by its name.
+    """The stored form: a bare `failure` gets its exit code or signal, a signal gets its name.
 
-    `exit_code` and `signal_name` are what else is said of the end.
+    `exit_code` and `signal_name` are the other fields of the report.
     """
     if exit_status == FAILURE:
         if signal_name:
@@ -33,7 +33,7 @@ def exact(exit_status: str, exit_code: int | None = None, signal_name: str | Non
 
 
 def _name(text: str) -> str:
-    """The name of a signal that is given by its name or number; the text itself if there is none of it."""
+    """The name of a signal that is given by name or number; the text itself if there is no such signal."""
     if text.upper() in signal.Signals.__members__:
         return text.upper()
     try:

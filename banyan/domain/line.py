@@ -1,4 +1,4 @@
-"""The tasks that wait at one worker, in the order in which it will start them, and where another task would come."""
+"""The tasks that wait at one worker, in the order in which it will start them, and the place of one more task."""
 
 import math
 from collections import Counter
@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 WORTH_SECONDS = 0.1
-"""So much work is next to nothing: what it keeps waiting would hardly start earlier anywhere else."""
+"""A negligible amount of work: a task behind it would hardly start earlier on any other worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
     """The tasks of one queue that wait at a worker.
 
-    `turn` is the start tag of the first (see `Shares`: tags of a queue are 1/weight apart), `seconds` what one of them
-    takes of the worker's time, `tasks` how many wait of each priority, highest first, with the order of the last.
+    `turn` is the start tag of the first (see `Shares`: tags of a queue are 1/weight apart), `seconds` the time that the
+    worker needs for one of them, `tasks` the number that wait of each priority, highest first, with the order of the
+    last.
     """
 
     turn: float
@@ -23,17 +24,17 @@ class Waiting:
 
     @property
     def count(self) -> int:
-        """How many wait."""
+        """The number of tasks that wait."""
         return sum(count for _, count, _ in self.tasks)
 
     def before(self, priority: float, order: str) -> int:
-        """How many of them come before a task of this priority and age."""
+        """The number of them that start before a task of this priority and age."""
         return sum(count for p, count, last in self.tasks if p > priority or (p == priority and last < order))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a task would stand: its start tag, how much work comes before it, and whether something comes after it."""
+    """The position of a task: its start tag, the seconds of work before it, and whether another task comes after it."""
 
     tag: float
     seconds: float
@@ -41,7 +42,7 @@ class Place:
 
 
 class Line:
-    """What waits at a worker, with what is added to it.
+    """The tasks that wait at a worker, and the tasks that are added to them.
 
     `turn` is the worker's virtual time, `turns` the next start tags of queues.
     """
@@ -64,7 +65,7 @@ class Line:
         return max(first, self._turn) + (self._added[queue] + earlier) / self._weight(queue)
 
     def place(self, queue: str, priority: float, order: str) -> Place:
-        """Where the next task of a queue would come; tasks of a queue are to be added best first."""
+        """The position of the next task of a queue; tasks of a queue must be added best first."""
         there = self._waiting.get(queue)
         earlier = 0 if there is None else there.before(priority, order)
         tag = self.tag(queue, priority, order)
@@ -76,12 +77,12 @@ class Line:
         return Place(tag=tag, seconds=self._added_seconds + own + others, precedes=precedes)
 
     def add(self, queue: str, seconds: float) -> None:
-        """Put a task of a queue where it comes."""
+        """Add a task of a queue at its position."""
         self._added[queue] += 1
         self._added_seconds += seconds
 
     def _others_after(self, queue: str, tag: float) -> bool:
-        """Whether something of another queue that waits would be started after this."""
+        """Return whether a waiting task of another queue would start after this tag."""
         return any(tag < self._last_tag(name, there) for name, there in self._waiting.items() if name != queue)
 
     def _last_tag(self, queue: str, there: Waiting) -> float:
@@ -89,7 +90,7 @@ class Line:
         return there.turn + last / self._weight(queue)
 
     def _earlier(self, queue: str, there: Waiting, tag: float) -> int:
-        """How many of those that wait in another queue have an earlier tag; what was added there comes before them."""
+        """The number of waiting tasks of another queue with an earlier tag; tasks added there come before them."""
         slots = math.ceil((tag - there.turn) * self._weight(queue) - 1e-9)
         return min(there.count, max(0, slots - self._added[queue]))
 

@@ -1,4 +1,4 @@
-"""Which worker may take which task: tasks whose needs are alike share a class, and classes are matched first."""
+"""Matching of tasks and workers: tasks with similar needs share a class, and classes are matched first."""
 
 import hashlib
 import json
@@ -12,15 +12,15 @@ SHELL = "shell"
 """The capability to run commands."""
 
 CLASS_FIELDS = ("queue", "owner", "model", "requested_resources", "requires")
-"""The fields of a task that runs something from which its class follows."""
+"""The fields of a runnable task that determine its class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskClass:
-    """What the tasks of a class have in common; `key` is a digest of it.
+    """The needs that the tasks of a class share; `key` is a digest of them.
 
-    Their requests are alike, not equal: rounded up they are the same. `resources` are those of the task that the class
-    was made of, `least` are the smallest that a task of the class may ask for.
+    Their requests are similar, not equal: they are the same after rounding up. `resources` are those of the task that
+    the class was made from, `least` are the smallest that a task of the class may request.
     """
 
     key: str
@@ -52,13 +52,13 @@ class TaskClass:
 
 
 def capability_of(task: Mapping[str, Any]) -> str:
-    """What a worker must be able to do for this task: `shell`, or `model:NAME`."""
+    """The capability that a worker needs for this task: `shell`, or `model:NAME`."""
     return f"model:{task['model']}" if task.get("model") is not None else SHELL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """A worker as matching sees it; no queues means all of them."""
+    """A worker's properties that matter for matching; no queues means all of them."""
 
     total: Resources
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Offer:
 
     @classmethod
     def of(cls, worker: Mapping[str, Any]) -> "Offer":
-        """What a stored worker offers."""
+        """The offer of a stored worker."""
         return cls(
             total=Resources.from_document(worker["resources"]),
             labels=worker.get("labels") or {},
@@ -76,7 +76,7 @@ class Offer:
         )
 
     def missing(self, task_class: TaskClass) -> dict[str, tuple[Any, Any]]:
-        """Why this worker can never take a task of the class: name to (wanted, there); empty when it can."""
+        """The needs of a class that this worker can never meet: name to (wanted, there); empty if it meets all."""
         lacks = task_class.resources.missing(self.total)
         if self.queues and task_class.queue not in self.queues:
             lacks["queue"] = (task_class.queue, ", ".join(sorted(self.queues)))
@@ -88,5 +88,5 @@ class Offer:
         return lacks
 
     def accepts(self, task_class: TaskClass) -> bool:
-        """Whether this worker, if it were idle, could take some task of the class: the one that asks for least."""
+        """Return whether this worker, when idle, could take the smallest possible task of the class."""
         return not self.missing(replace(task_class, resources=task_class.least))

@@ -4,21 +4,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 MAX_COMMAND = 1_000_000
-"""How many characters a command may have."""
+"""The largest number of characters in a command."""
 
 MAX_STRING_BYTES = 2**17 - 1
-"""The longest argument, and the longest variable (`NAME=value`), that Linux takes. A longer line for the shell is run
-from a file."""
+"""The longest argument, and the longest variable (`NAME=value`), that Linux accepts. A longer shell line is run from a
+file."""
 
 MAX_TOTAL_BYTES = 15 * 2**17
-"""The most that all arguments and variables may have together, each with `ENTRY_BYTES` more. Linux takes 2 MiB where
-the limit of the stack is the usual 8 MiB; an eighth of a MiB is left for the variables that a worker adds."""
+"""The largest sum of all arguments and variables, each counted with `ENTRY_BYTES` more. Linux accepts 2 MiB where the
+stack has its usual limit of 8 MiB; an eighth of a MiB is reserved for the variables that a worker adds."""
 
 ENTRY_BYTES = 9
-"""What each argument and variable takes besides its text: a NUL and a pointer."""
+"""The bytes that each argument and variable needs besides its text: a NUL and a pointer."""
 
 TOO_LONG = "failure (E2BIG)"
-"""How an attempt ends whose kernel takes less than that: the task can never start."""
+"""The exit status of an attempt whose kernel accepts less than that: the task can never start."""
 
 MAX_PATH_BYTES = 4095
 MAX_NAME_BYTES = 255
@@ -30,7 +30,7 @@ _ELSEWHERE = "put the data into 'stdin' or into a file"
 
 
 def command_faults(command: Any) -> Iterator[str]:
-    """What is wrong with a command: a text for the shell, or a list of texts that is run as it is."""
+    """The faults of a command: a text for the shell, or a list of texts that is run as it is."""
     words = command if isinstance(command, list) else [command]
     if not all(isinstance(word, str) for word in words):
         yield "must be a text or a list of texts"
@@ -53,7 +53,7 @@ def _word_faults(words: Sequence[str]) -> Iterator[str]:
 
 
 def environment_faults(environment: Any) -> Iterator[str]:
-    """What is wrong with an object of variables, if it is an object at all."""
+    """The faults of an object of variables; none for a value that is no object."""
     if not isinstance(environment, Mapping):
         return
     if len(environment) > _MAX_VARIABLES:
@@ -68,7 +68,7 @@ def environment_faults(environment: Any) -> Iterator[str]:
 
 
 def total_faults(command: str | list[str] | None, environment_bytes: int) -> dict[str, str]:
-    """What is wrong with a command and its environment together (`bytes_of_environment`), by the field to change."""
+    """The faults of a command and its environment together (`bytes_of_environment`), by the field to change."""
     command_bytes = bytes_of_command(command)
     if command_bytes + environment_bytes <= MAX_TOTAL_BYTES:
         return {}
@@ -80,19 +80,19 @@ def total_faults(command: str | list[str] | None, environment_bytes: int) -> dic
 
 
 def bytes_of_command(command: str | list[str] | None) -> int:
-    """What the kernel has to take of a command; a line for the shell counts as what may be an argument."""
+    """The bytes that the kernel counts for a command; a shell line counts only up to the longest argument."""
     if isinstance(command, str):
         return min(_size(command), MAX_STRING_BYTES) + ENTRY_BYTES
     return sum(_size(word) + ENTRY_BYTES for word in command or ())
 
 
 def bytes_of_environment(environment: Mapping[str, str] | None) -> int:
-    """What the kernel has to take of an environment."""
+    """The bytes that the kernel counts for an environment."""
     return sum(_size(name) + _size(value) + 1 + ENTRY_BYTES for name, value in (environment or {}).items())
 
 
 def path_fault(path: str) -> str | None:
-    """Why no file can have this path; None if one can."""
+    """The reason why no file can have this path; None if one can."""
     if len(path) * _MAX_UTF8 <= MAX_NAME_BYTES:
         return None
     if (size := _size(path)) > MAX_PATH_BYTES:
@@ -104,12 +104,12 @@ def path_fault(path: str) -> str | None:
 
 
 def too_long(line: str) -> bool:
-    """Whether a line for the shell cannot be an argument, and has to be run from a file."""
+    """Return whether a shell line is too long for an argument and must be run from a file."""
     return _excess(line) is not None
 
 
 def _excess(text: str) -> int | None:
-    """How many bytes a text has that no argument may have; None if it may."""
+    """The size in bytes of a text that is too long for an argument; None if it is short enough."""
     if len(text) * _MAX_UTF8 <= MAX_STRING_BYTES:
         return None
     size = _size(text)

@@ -1,4 +1,4 @@
-"""What a task needs and what a worker has: integers inside, allocate all or nothing."""
+"""The resources that a task needs and a worker has: integers inside, allocate all or nothing."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,10 +12,10 @@ MILLI = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """Amounts that a task asks for, or that a worker has in all or has free.
+    """Amounts that a task requests, or that a worker has in total or free.
 
-    `gpu_memory_bytes` and `gpu_compute_capability` describe each single GPU (a worker states its weakest); they
-    are properties to be met, not amounts that are used up.
+    `gpu_memory_bytes` and `gpu_compute_capability` describe each single GPU (a worker states its weakest); they are
+    properties that must be met, not amounts that are used up.
     """
 
     millicores: int = 0
@@ -57,11 +57,11 @@ class Resources:
         return document
 
     def fits(self, free: "Resources") -> bool:
-        """Whether `free` holds all of this."""
+        """Return whether `free` holds all of this."""
         return not self.missing(free)
 
     def missing(self, free: "Resources") -> dict[str, tuple[Any, Any]]:
-        """What `free` lacks: name to (wanted, there), in the units of `to_document`; empty when it fits."""
+        """The amounts that `free` lacks: name to (wanted, there), in the units of `to_document`; empty if all fit."""
         lacks: dict[str, tuple[Any, Any]] = {}
         if self.millicores > free.millicores:
             lacks["cores"] = (_plain(self.millicores), _plain(free.millicores))
@@ -85,11 +85,11 @@ class Resources:
         return lacks
 
     def minus(self, taken: "Resources") -> "Resources":
-        """What is left after `taken`; amounts may go below zero when a capacity has shrunk."""
+        """The rest after `taken` is subtracted; amounts go below zero when a capacity has shrunk."""
         return self._combined(taken, -1)
 
     def plus(self, given: "Resources") -> "Resources":
-        """What is there once `given` is returned."""
+        """The sum after `given` is returned."""
         return self._combined(given, 1)
 
     def _combined(self, other: "Resources", sign: int) -> "Resources":
@@ -106,7 +106,7 @@ class Resources:
 
 
 def rounded_up(amounts: Resources) -> Resources:
-    """The largest request that is alike: amounts rounded up to eight steps an octave, other values as they are.
+    """The largest similar request: amounts rounded up to eight steps an octave, other values unchanged.
 
     Requests that are rounded to the same amounts share a class (see `matching`), so that a user who gives every task
     its own memory request does not make as many classes as tasks.
@@ -142,7 +142,7 @@ def _least_of_step(rounded: int) -> int:
 
 @runtime_checkable
 class StoredCapability(Protocol):
-    """A compute capability as MongoDB keeps it: a BSON timestamp, two numbers that are compared one after the other."""
+    """A compute capability as MongoDB stores it: a BSON timestamp, two numbers compared one after the other."""
 
     @property
     def time(self) -> int:
@@ -154,7 +154,7 @@ class StoredCapability(Protocol):
 
 
 def parse_capability(value: object) -> tuple[int, int]:
-    """The two numbers of a CUDA compute capability such as `"8.0"`, also as it is stored; ValueError otherwise."""
+    """The two numbers of a CUDA compute capability such as `"8.0"`, or of its stored form; ValueError otherwise."""
     if isinstance(value, str | int | float):
         major, dot, minor = str(value).partition(".")
         if major.isdecimal() and (minor.isdecimal() or not dot) and max(len(major), len(minor)) <= _CAPABILITY_DIGITS:
@@ -165,7 +165,7 @@ def parse_capability(value: object) -> tuple[int, int]:
 
 
 def capability_text(value: object) -> str:
-    """A compute capability as people write it."""
+    """A compute capability as text, such as `8.0`."""
     return "{}.{}".format(*parse_capability(value))
 
 

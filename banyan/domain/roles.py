@@ -1,10 +1,10 @@
-"""Who may do what, in general."""
+"""The roles of users."""
 
 from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a user may do."""
+    """The role of a user, which decides the routes that the user may call."""
 
     PROVIDER = "provider"
     WORKER = "worker"

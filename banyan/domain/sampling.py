@@ -1,4 +1,4 @@
-"""Samples: points spread over ranges by Latin hypercube or Sobol's sequence, the same ones for the same seed."""
+"""Samples: points spread over ranges by Latin hypercube or Sobol's sequence; the same seed gives the same points."""
 
 import math
 import sys
@@ -13,16 +13,16 @@ SOBOL = "sobol"
 METHODS = (LATIN_HYPERCUBE, SOBOL)
 
 MAX_SEED = 2**53 - 1
-"""The largest seed, so that every JSON reader keeps it exactly."""
+"""The largest seed that every JSON reader keeps exactly."""
 MAX_INPUTS = 1000
-"""How many inputs one set of samples may have."""
+"""The largest number of inputs in one set of samples."""
 
 _SCALES = ("linear", "log")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """Where the values of an input lie, both ends included; `log` spreads their logarithms evenly."""
+    """The range of an input's values, both ends included; `log` spreads their logarithms evenly."""
 
     low: float
     high: float
@@ -30,7 +30,7 @@ class Range:
 
     @classmethod
     def of(cls, value: object) -> "Range":
-        """Read `[low, high]` or `{"low": .., "high": .., "scale": "linear"|"log"}`; ValueError says what is wrong."""
+        """Read `[low, high]` or `{"low": .., "high": .., "scale": "linear"|"log"}`; the ValueError names the fault."""
         if isinstance(value, list) and len(value) == 2:
             value = {"low": value[0], "high": value[1]}
         if not isinstance(value, dict) or not {"low", "high"} <= value.keys() <= {"low", "high", "scale"}:

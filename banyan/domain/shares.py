@@ -1,15 +1,15 @@
-"""Which queue starts the next task: shares by weight, over time."""
+"""The choice of the queue that starts the next task: shares by weight, over time."""
 
 import threading
 from collections.abc import Iterable, Mapping
 
 
 class Shares:
-    """Start-time fair queueing: each start moves its queue on by 1/weight, and the queue that is least far on is next.
+    """Start-time fair queueing: each start advances its queue by 1/weight, and the least advanced queue is next.
 
-    Time goes on with the starts. A queue that had nothing to offer, was paused or was full, or that no worker could
-    serve, goes on from the present time: it gains no credit. Held in memory only: after a restart all queues begin
-    level, which changes no result, only an order.
+    Virtual time advances with the starts. A queue that had no task to offer, was paused or full, or that no worker
+    could serve, continues from the present time: it gains no credit. The state is in memory only: after a restart all
+    queues begin level, which changes no result, only an order.
     """
 
     def __init__(self) -> None:
@@ -18,12 +18,12 @@ class Shares:
         self._lock = threading.Lock()
 
     def next(self, queues: Iterable[str]) -> str:
-        """The queue whose turn it is, of those that could be served now."""
+        """The next queue, of those that could be served now."""
         with self._lock:
             return min(queues, key=lambda name: (self._start(name), name))
 
     def took(self, queue: str, weights: Mapping[str, float]) -> None:
-        """Note that a task of `queue` was started."""
+        """Record that a task of `queue` was started."""
         with self._lock:
             self._time = self._start(queue)
             self._passed[queue] = self._time + 1.0 / max(weights.get(queue, 1.0), 1e-6)

@@ -1,4 +1,4 @@
-"""Sweeps: the points that a few words stand for, and the command of each point."""
+"""Sweeps: the points that a short description stands for, and the command of each point."""
 
 import json
 import math
@@ -20,12 +20,12 @@ INDEX = "index"
 
 
 def grid_size(grid: Mapping[str, Sequence[Any]]) -> int:
-    """How many points a grid has."""
+    """The number of points of a grid."""
     return math.prod(len(values) for values in grid.values())
 
 
 def grid_points(grid: Mapping[str, Sequence[Any]]) -> Iterator[Point]:
-    """Every combination of the values; the last name varies fastest."""
+    """All combinations of the values; the last name varies fastest."""
     return (dict(zip(grid, values, strict=True)) for values in product(*grid.values()))
 
 
@@ -46,10 +46,10 @@ def spread(count: int, most: int) -> list[int]:
 
 
 class Template:
-    """A command in which `{name}` stands for the value of an input; all other braces are what they are.
+    """A command in which `{name}` stands for the value of an input; all other braces are kept.
 
-    In a text, which is for the shell, values are quoted; in a list of words they are put in as they are. Texts stand
-    for themselves, other values are written as JSON. Of two names that would fit the longer one counts.
+    In a text, which is for the shell, values are quoted; in a list of words they are inserted unquoted. Texts stand for
+    themselves, other values are written as JSON. If two names match, the longer one is used.
     """
 
     def __init__(self, command: Command, names: Collection[str]) -> None:
@@ -57,10 +57,10 @@ class Template:
         self._is_text = isinstance(command, str)
         self._words = [_pieces(word, known) for word in ([command] if isinstance(command, str) else command)]
         self.used = frozenset(name for pieces in self._words for _, name in pieces if name is not None)
-        """The names that stand in the command."""
+        """The names that the command uses."""
 
     def unknown(self) -> list[str]:
-        """Names in braces that look like placeholders and are no names of inputs; each once, in order.
+        """Names in braces that look like placeholders but are not names of inputs; each once, in order.
 
         `${NAME}` is the shell's, and braces around anything but one word are the program's.
         """
@@ -101,7 +101,7 @@ class Template:
 
 
 def text_of(value: Any) -> str:
-    """A value as a command is given it: a text as it is, anything else as JSON."""
+    """A value as it appears in a command: a text unchanged, any other value as JSON."""
     return value if isinstance(value, str) else _as_json(value)
 
 
@@ -109,7 +109,7 @@ _as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _pieces(text: str, names: set[str]) -> list[tuple[str, str | None]]:
-    """A text as literals, each but the last followed by the name that stands behind it."""
+    """A text as literals, each but the last followed by the name that stands after it."""
     with_braces = sorted((name for name in names if _BRACE.search(name)), key=len, reverse=True)
     if text.count("{") * len(with_braces) > _MAX_LOOKS:
         raise ValueError("has too many braces for so many names with braces; rename the inputs")
@@ -130,7 +130,7 @@ _MAX_LOOKS = 1_000_000
 
 
 def _name_at(text: str, start: int, names: set[str], with_braces: Sequence[str]) -> str | None:
-    """The longest name that stands there with a brace behind it; one without braces ends at the next of them."""
+    """The longest name at this position that a closing brace follows; a name without braces ends at the next brace."""
     for name in with_braces:
         if text.startswith(f"{name}}}", start):
             return name

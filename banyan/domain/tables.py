@@ -1,4 +1,4 @@
-"""The results of a sweep as a table: which columns it has, and what they are called."""
+"""The results of a sweep as a table: its columns and their labels."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 FIRST = ("index", "task", "state", "exit_status")
-"""The columns that every table begins with."""
+"""The columns at the start of every table."""
 
 INPUTS = "inputs"
 RESULT = "result"
@@ -15,25 +15,25 @@ RESULT_FILE = "result_file"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One input or one result; its label is its name, with its kind before it only where names clash."""
+    """One input or one result; its label is its name, with its kind as a prefix only where names clash."""
 
     kind: str
     name: str
     label: str
 
     def has(self, task: Mapping[str, Any]) -> bool:
-        """Whether a task has something in this column."""
+        """Return whether a task has a value in this column."""
         values = task.get(self.kind)
         return isinstance(values, Mapping) and self.name in values
 
     def of(self, task: Mapping[str, Any]) -> Any:
-        """What a task has in this column."""
+        """The value of a task in this column."""
         return task[self.kind][self.name]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """The columns of a sweep; `whole` are fields that stand for themselves: a result that is no object, or its file."""
+    """The columns of a sweep; `whole` are fields shown as they are: a result that is no object, or its file."""
 
     columns: Sequence[Column]
     whole: Sequence[str] = ()
@@ -48,11 +48,11 @@ class Table:
 
     @property
     def labels(self) -> list[str]:
-        """The heads of all columns, each one different."""
+        """The labels of all columns, each one different."""
         return [*FIRST, *(column.label for column in self.columns), *self.whole]
 
     def row(self, task: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        """What a task has in each column, by label; a column in which it has nothing is left out."""
+        """The values of a task in each column, by label; a column without a value is left out."""
         yield from (("index", task["index"]), ("task", str(task["_id"])), ("state", task["state"]))
         yield "exit_status", task.get("exit_status")
         yield from ((column.label, column.of(task)) for column in self.columns if column.has(task))

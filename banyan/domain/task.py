@@ -1,16 +1,16 @@
-"""A task as the rules see it: its states and the few fields that decide what happens to it."""
+"""A task as the rules see it: its states and the few fields that decide its transitions."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # commands know the states, and need no database
+if TYPE_CHECKING:  # commands import the states without a database driver
     from bson import ObjectId
 
 
 class State(StrEnum):
-    """Where a task is in its life; `transitions` says how it moves."""
+    """The state of a task; `transitions` defines the moves."""
 
     INACTIVE = "inactive"
     AVAILABLE = "available"
@@ -22,10 +22,10 @@ class State(StrEnum):
 
 FOR_EDIT = "edit"
 FOR_WORK = "work"
-"""Why a task is recalled from a worker that has not begun it: to be edited, or to start at another place or time."""
+"""The reasons to recall a task from a worker that has not begun it: an edit, or a start at another place or time."""
 
 ENDED = frozenset({State.TERMINATED, State.CANCELLED})
-"""States in which nothing more happens unless someone asks for a retry."""
+"""States in which nothing more happens unless a user requests a retry."""
 
 LIVE = frozenset({State.RUNNING, State.PENDING_CANCELLATION})
 """States in which a worker holds an attempt."""
@@ -37,7 +37,7 @@ STATE_WORDS = {
     **dict.fromkeys(("done", "finished", "completed", "ended", "succeeded", "success", "failed"), "terminated"),
     **dict.fromkeys(("aborted", "killed", "revoked"), "cancelled"),
 }
-"""Words that people use for states, and the state that each is here."""
+"""Common words for states, and the state here that each one means."""
 
 SUCCESS = "success"
 CANCELLED = "cancelled"
@@ -50,32 +50,32 @@ DISK_FILLED = "failure (worker: disk filled by this task)"
 
 
 NO_DIRECTORY = "failure (no directory: "
-"""How an end begins whose worker does not have the directory in which the task is to run; the path follows."""
+"""The start of the exit status when the worker lacks the task's directory; the path follows."""
 
 
 def is_no_directory(exit_status: str) -> bool:
-    """Whether the attempt ended because its worker does not have the task's directory."""
+    """Return whether the attempt ended because its worker lacks the task's directory."""
     return exit_status.startswith(NO_DIRECTORY)
 
 
 def is_worker_failure(exit_status: str) -> bool:
-    """Whether the machine, not the program, is to blame for this end of an attempt."""
+    """Return whether the machine, not the program, caused this end of an attempt."""
     return exit_status.startswith("failure (worker:")
 
 
 def is_abandoned(exit_status: str) -> bool:
-    """Whether worker and server lost sight of each other, so that nobody knows how the attempt would have ended."""
+    """Return whether worker and server lost contact, so that the true end of the attempt is unknown."""
     return exit_status in (WORKER_UNREACHABLE, SERVER_UNREACHABLE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What `transitions.decide` looks at, and the revision that it was read at.
+    """The fields that `transitions.decide` reads, and the revision at which they were read.
 
-    `task_class` is the key of its class (see `matching`); `has_continuations` says that edges to children
-    exist, `pending` how many parents it is shown to wait for; `avoid` are workers whose machines have failed it
-    or lack its directory, `host_deaths` counts the processes that died with it, `disk_fills` how often it filled a
-    disk; times are UTC, durations seconds.
+    `task_class` is the key of its class (see `matching`); `has_continuations` is true if edges to children exist,
+    `pending` is the displayed number of parents that it waits for; `avoid` are workers whose machines have failed it or
+    lack its directory, `host_deaths` counts the processes that died with it, `disk_fills` how often it filled a disk;
+    times are UTC, durations seconds.
     """
 
     id: "ObjectId"
@@ -86,9 +86,9 @@ class Task:
     is_group: bool = False
     hold: bool = False
     not_before: datetime | None = None
-    """Its user's date."""
+    """The date that its user set."""
     retry_at: datetime | None = None
-    """Until then the delay after its last failure lasts."""
+    """The end of the delay after its last failure."""
     retry_count: int = 0
     max_retry_count: int = 0
     retry_delay: float = 0.0
@@ -104,23 +104,23 @@ class Task:
     unsettled: bool = False
     pending: int = 0
     leaving: bool = False
-    """It is being deleted, and nothing else can become of it."""
+    """It is being deleted, and no other transition is possible."""
     priority: float = 0
     recalled: str | None = None
-    """Why the queue wants it back from a worker that has not begun it, if it does: to be edited, or for other work."""
+    """The reason why the queue recalls it from a worker that has not begun it, if it does: an edit, or other work."""
     task_class: str = ""
     avoid: "tuple[ObjectId, ...]" = ()
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more happens to it by itself."""
+        """Return whether it stays as it is without a user's request."""
         return self.state in ENDED
 
     @property
     def earliest(self) -> datetime | None:
-        """The date before which nobody may take it: the later one of `not_before` and `retry_at`."""
+        """The date before which no worker may take it: the later one of `not_before` and `retry_at`."""
         return max(filter(None, (self.not_before, self.retry_at)), default=None)
 
     def due(self, now: datetime) -> bool:
-        """Whether both its `not_before` and its `retry_at` have passed."""
+        """Return whether both its `not_before` and its `retry_at` have passed."""
         return self.earliest is None or self.earliest <= now

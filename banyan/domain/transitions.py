@@ -56,29 +56,29 @@ from banyan.domain.task import (
 from banyan.errors import IllegalTransition, StaleAttempt
 
 MAX_LOSSES = 5
-"""How many workers a task may outlive before it is failed."""
+"""The number of lost workers after which a task fails."""
 
 EDIT_TIME = timedelta(seconds=5)
-"""For so long nobody gets a task that was taken back to be edited; the edit itself ends that."""
+"""The time for which no worker gets a task that was recalled for an edit; the edit itself ends it."""
 
 MAX_RETRY_DELAY = 24 * 3600.0
-"""Doubling stops here, in seconds."""
+"""The largest retry delay, in seconds: doubling stops here."""
 
 MAX_AVOID_SECONDS = 300.0
-"""The longest pause before a worker is tried again for a task that it failed by its own fault."""
+"""The longest time for which a worker is avoided for a task after a failure of the worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The provider asks for `available`."""
+    """The provider requests `available`."""
 
     pending: bool = False
-    """Whether a dependency is still unsettled."""
+    """True while a dependency is unsettled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Promote:
-    """Every edge to the task is settled as it asks."""
+    """Every edge to the task is settled and satisfied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Someone asked, or an edge can no longer be satisfied."""
+    """A user cancels the task, or an edge can no longer be satisfied."""
 
     cause: Mapping[str, Any]
     """`{"user": name}` or `{"task": parent's id}`."""
@@ -96,7 +96,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A worker takes it."""
+    """A worker takes the task."""
 
     execution: ObjectId
     worker: ObjectId
@@ -112,7 +112,7 @@ class GiveBack:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The attempt is over, as its worker says, or the server when the worker is lost."""
+    """The attempt is over: its worker reports it, or the server does when the worker is lost."""
 
     execution: ObjectId
     exit_status: str
@@ -122,41 +122,41 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The provider wants an ended task to run again."""
+    """The provider requests another run of an ended task."""
 
     pending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Revive:
-    """A parent begins again, and so does what was cancelled, or waits, or ran, on the strength of its end."""
+    """A parent begins again, and with it each task that was cancelled, waits or ran because of the parent's end."""
 
 
 LEFT: dict[str, Any] = {"worker": None, "claim_request": None, "recalled": None}
-"""What a task that no worker holds any more has in its fields."""
+"""The values of the fields that describe a worker's hold once no worker holds the task."""
 
 Event = Release | Promote | Due | Cancel | Claim | GiveBack | End | Retry | Revive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What to write: the new state, other fields (None clears one), and what follows from it."""
+    """The write: the new state, other fields (None clears one), and the consequences."""
 
     state: State
     fields: Mapping[str, Any] = field(default_factory=dict)
     claimable: bool = False
     """Workers may take it now."""
     wake_at: datetime | None = None
-    """When it is to be claimable, if it is not now, and not at its `not_before`."""
+    """The time at which it becomes claimable, if not now and not at its `not_before`."""
     ended: bool = False
-    """It has just ended: its continuations are to be settled."""
+    """It has just ended: its continuations must be settled."""
 
 
 def decide(task: Task, event: Event, now: datetime) -> Change | None:
-    """The change that `event` makes to `task`; None when it leaves it as it is.
+    """The change that `event` makes to `task`; None when the task stays as it is.
 
-    Raises `IllegalTransition` for what may not be asked now, `StaleAttempt` for the report of an attempt that is
-    no longer the task's own.
+    Raises `IllegalTransition` for a request that the state does not allow, `StaleAttempt` for the report of an attempt
+    that is no longer the task's own.
     """
     row = _TABLE.get((task.state, type(event)))
     if row is None:
@@ -275,7 +275,7 @@ def _lose(task: Task, event: End, now: datetime) -> Change:
 
 
 def _avoiding(task: Task) -> dict[str, Any]:
-    """The worker that has it, behind those that are avoided for it already."""
+    """The field `avoid` with the task's worker added at the end."""
     if task.worker is None:
         return {}
     return {"avoid": [*(worker for worker in task.avoid if worker != task.worker), task.worker]}
@@ -285,12 +285,12 @@ def _lack_directory(task: Task, event: End, now: datetime) -> Change:
     if not event.elsewhere:
         return _terminated(event.exit_status, now)
     change = _again(task, now, **_avoiding(task))
-    # since when it is available stays: what is known of directories by then needs no second look
+    # `time_available` stays: workers whose directories were checked since then need no second check
     return replace(change, fields={name: value for name, value in change.fields.items() if name != "time_available"})
 
 
 def avoid_seconds(first: float, losses: int) -> float:
-    """Seconds until a worker is tried again for a task that it failed by its own fault: doubled with each loss."""
+    """Seconds until a worker that failed a task by its own fault may get it again: doubled with each loss."""
     return float(min(first * 2.0 ** min(losses - 1, 60), max(first, MAX_AVOID_SECONDS)))
 
 
@@ -324,7 +324,7 @@ FRESH: Mapping[str, Any] = {
     "time_terminated": None,
     "unsettled": None,
 }
-"""What a task that starts its life again has in its fields; attempts keep numbering."""
+"""The values of the fields when a task starts its life again; attempts keep their numbering."""
 
 
 def _retry(task: Task, event: Retry, now: datetime) -> Change:
