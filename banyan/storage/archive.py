@@ -33,12 +33,12 @@ _MAX_RECORD_BYTES = 64 * 2**20
 
 
 class _Damage(Exception):
-    """What is wrong with the bytes."""
+    """A fault in the bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What a backup has: documents by collection, and what it says of itself."""
+    """The contents of a backup: documents by collection, and the facts in its header."""
 
     schema: int
     created: str
@@ -46,7 +46,7 @@ class Contents:
 
     @property
     def documents(self) -> int:
-        """How many documents there are in all."""
+        """The total number of documents."""
         return sum(self.counts.values())
 
 
@@ -56,7 +56,7 @@ class Writer:
     def __init__(self, file: IO[bytes], *, schema: int, database: str, created: str) -> None:
         file.write(MAGIC)
         self._file = file
-        # Not a GzipFile: one that is given up writes its end into the file whenever Python comes to remove it.
+        # Not a GzipFile: an abandoned one writes its end into the file whenever Python collects it.
         self._zip = zlib.compressobj(_LEVEL, wbits=_AS_GZIP)
         self._schema = schema
         self._created = created
@@ -74,7 +74,7 @@ class Writer:
         self._counts[name] = tally.documents
 
     def close(self) -> Contents:
-        """Write the end; what was written."""
+        """Write the end; return the contents that were written."""
         documents = sum(self._counts.values())
         self._record(b"F", bson.encode({"collections": len(self._counts), "documents": documents}))
         self._file.write(self._zip.flush())
@@ -94,7 +94,7 @@ class _Tally:
         self._digest = hashlib.sha256()
 
     def add(self, batch: bytes) -> int:
-        """Take in whole documents; how many they are."""
+        """Add whole documents; return their number."""
         position = count = 0
         while position < len(batch):
             (length,) = _LENGTH.unpack_from(batch, position)
@@ -137,7 +137,7 @@ def verify(file: IO[bytes], name: str) -> Contents:
 def read(file: IO[bytes], name: str) -> Iterator[Piece]:
     """The documents of a backup, piece by piece.
 
-    Raises `SetupError` as soon as something is wrong; what came before is right as far as it goes.
+    Raises `SetupError` at the first fault; the pieces before it are correct as far as they go.
     """
     try:
         yield from _pieces(file)
@@ -153,7 +153,7 @@ def _pieces(file: IO[bytes]) -> Iterator[Piece]:
         if kind == b"F":
             if _decoded(kind, payload, b"F") != {"collections": collections, "documents": documents}:
                 raise _Damage("a collection is missing")
-            if next(records, None) is not None:  # asking for more also checks the checksum of all that was read
+            if next(records, None) is not None:  # reading on also checks the checksum of all that was read
                 raise _Damage("something follows its end")
             return
         if kind != b"C":

@@ -1,7 +1,7 @@
-"""Backing up a database while it is used, and restoring it.
+"""Backup of a database in use, and restore.
 
-All collections are read as they were at one moment: a session of MongoDB's that reads a snapshot. So a backup is what a
-server would have left that was killed at that moment, which it is made to survive.
+All collections are read as they were at one moment, in a session of MongoDB's that reads a snapshot. So a backup equals
+the database after a server was killed at that moment, from which servers recover.
 """
 
 import os
@@ -40,10 +40,10 @@ _RAW: CodecOptions[Document | RawBSONDocument] = CodecOptions(document_class=Raw
 
 
 def back_up(storage: Storage, path: Path, *, force: bool = False) -> Contents:
-    """Write everything that the database has to a new file (mode 0600), and read the file once more to check it.
+    """Write the whole database to a new file (mode 0600), and read the file once more to check it.
 
-    Raises `SetupError` if there is such a file already, unless `force` says to replace it, or if it cannot be written;
-    `Unavailable` if MongoDB goes away. There is a file at `path` only if it is whole.
+    Raises `SetupError` if the file exists, unless `force` allows to replace it, or if it cannot be written;
+    `Unavailable` if MongoDB becomes unavailable. There is a file at `path` only if it is complete.
     """
     if path.exists() and not force:
         raise SetupError(f"{path} is there already; name another file, or replace it with --force")
@@ -71,7 +71,7 @@ def _written(storage: Storage, file: IO[bytes]) -> Contents:
             with _history(storage.client) as keep, storage.client.start_session(snapshot=True) as session:
                 return _write(storage, file, session, keep)
         except OperationFailure as error:
-            # A collection or an index was made just now, or MongoDB forgot the past: at another moment it goes well.
+            # A collection or an index was created just now, or MongoDB dropped the past: a later moment succeeds.
             if error.code not in (_TOO_OLD, _UNAVAILABLE) or tries == _TRIES - 1:
                 raise
             time.sleep(tries)
@@ -81,7 +81,7 @@ def _written(storage: Storage, file: IO[bytes]) -> Contents:
 
 
 def _write(storage: Storage, file: IO[bytes], session: ClientSession, keep: Callable[[], None]) -> Contents:
-    # This first read fixes the moment; a collection that is made after it, and is thus in the list, is an error.
+    # This first read fixes the moment; a collection that is created after it, and is thus in the list, is an error.
     schema = storage.db["meta"].find_one({"_id": "schema"}, session=session)
     writer = archive.Writer(
         file,
@@ -107,9 +107,9 @@ def _collections(storage: Storage) -> list[str]:
 
 @contextmanager
 def _history(client: "MongoClient[Document]") -> Iterator[Callable[[], None]]:
-    """Have MongoDB remember the past for as long as the block takes; it calls what it gets now and then.
+    """Make MongoDB keep the past for the duration of the block, which must call the yielded function from time to time.
 
-    Where we may not say so, MongoDB remembers as much as it was told to, which is five minutes if it was told nothing.
+    Without the right to do so, MongoDB keeps the past for as long as it is configured to, five minutes by default.
     """
     try:
         before = int(client.admin.command({"getParameter": 1, _WINDOW: 1})[_WINDOW])
@@ -156,11 +156,11 @@ def _reading(path: Path) -> Iterator[IO[bytes]]:
 
 
 def restore(storage: Storage, path: Path, *, force: bool = False, alone: bool = False) -> Contents:
-    """Fill an empty database from a backup and bring it to this program's schema.
+    """Fill an empty database from a backup and upgrade it to this program's schema.
 
-    The whole file is checked before anything is written. With `force` what the database has goes first; `alone` says
-    that no server can be using it, which is looked at otherwise. Raises `SetupError` if the file is damaged or of a
-    newer program, or if the database is not empty or in use.
+    The whole file is checked before the first write. With `force` the contents of the database are removed first;
+    `alone` states that no server can be using it, which is checked otherwise. Raises `SetupError` if the file is
+    damaged or of a newer program, or if the database is not empty or in use.
     """
     contents = check(path)
     try:
@@ -209,12 +209,12 @@ def _fill(storage: Storage, file: IO[bytes], path: Path) -> None:
 
 
 def documents_of(piece: Piece) -> list[Document | RawBSONDocument]:
-    """The documents as they lie in a backup, down to the order of their fields."""
+    """The documents as they are in a backup, including the order of their fields."""
     return decode_all(piece.raw, _RAW)
 
 
 def _compare(storage: Storage, contents: Contents) -> None:
-    """Raise `Unavailable` if MongoDB does not have what it was given, or has more."""
+    """Raise `Unavailable` if MongoDB lacks some of the written documents, or has more."""
     local = ReadConcern("local")  # the majority may not have everything yet: the last write waits for that
     there: Mapping[str, int] = {
         name: storage.db.get_collection(name, read_concern=local).count_documents({}) for name in contents.counts

@@ -1,4 +1,4 @@
-"""Reading many documents by their ids, as the hot paths do."""
+"""Reads of many documents by their ids, for the hot paths."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,7 +16,7 @@ def by_ids(
     fields: Iterable[str] | None = None,
     session: ClientSession | None = None,
 ) -> list[Document]:
-    """The documents with these ids, whole or only some fields of them, in one round trip; for no ids in none."""
+    """The documents with these ids, whole or only some fields, in one round trip; no ids need none."""
     wanted = list(ids)
     if not wanted:
         return []

@@ -1,4 +1,4 @@
-"""MongoDB's clock, as far as a server can know it without asking each time."""
+"""MongoDB's clock, known to a server without a request for each reading."""
 
 import logging
 import threading
@@ -17,10 +17,10 @@ _OLD_SECONDS = 120.0
 
 
 class Clock:
-    """MongoDB's clock, read now and then and carried on by the monotonic one in between.
+    """MongoDB's clock, read from time to time and advanced by the monotonic clock in between.
 
-    While MongoDB cannot be read, and where the answer took so long that it says little, the last reading is carried on.
-    `read` asks MongoDB; `monotonic` counts seconds.
+    While MongoDB cannot be read, or when a response took too long to be precise, the last reading is advanced. `read`
+    reads MongoDB's clock; `monotonic` counts seconds.
     """
 
     def __init__(self, read: Callable[[], datetime], monotonic: Callable[[], float] = time.monotonic) -> None:

@@ -1,4 +1,4 @@
-"""Reading beneath a directory that a worker shares with this server: no link and no `..` leads out of it."""
+"""Safe reads below a directory that a worker shares with this server: no link and no `..` leads out of it."""
 
 import hmac
 import os
@@ -13,7 +13,7 @@ from banyan import beneath
 _BLOCK_BYTES = 256 * 1024
 _LAST_SECOND = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 _LEAST_ENTRIES, _ENTRIES_PER_FILE = 1000, 10
-"""How many entries are looked at for each file that may be listed, so that empty directories do not take for ever."""
+"""The number of visited entries for each listed file, so that empty directories do not take for ever."""
 _MIN_PROBE, _MAX_PROBE = 16, 1000
 
 
@@ -21,7 +21,7 @@ _MIN_PROBE, _MAX_PROBE = 16, 1000
 class Root:
     """A directory that a worker shares with this server, and the user who proved that it may write there.
 
-    A directory of another user in its place (the worker may have put a link there) is not read.
+    A directory of another user at the same path (the worker may have put a link there) is not read.
     """
 
     path: str
@@ -30,7 +30,7 @@ class Root:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskFile:
-    """A regular file as it is now."""
+    """A regular file at the time of the call."""
 
     path: str
     size: int
@@ -48,7 +48,7 @@ class OpenFile:
         self.modified = _modified(status)
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes from `start` to before `stop`; fewer when the file was cut meanwhile."""
+        """The bytes from `start` to before `stop`; fewer when the file was truncated meanwhile."""
         while start < stop:
             data = os.pread(self._descriptor, min(_BLOCK_BYTES, stop - start), start)
             if not data:
@@ -62,7 +62,7 @@ class OpenFile:
 
 
 def shared_root(path: str, probe_name: str, probe: str) -> Root | None:
-    """The directory at `path`, if the worker's secret text is in a file there that its own user has written."""
+    """The directory at `path`, if a file of its own user there contains the worker's secret text."""
     if not os.path.isabs(path) or len(probe) < _MIN_PROBE:
         return None
     try:
@@ -79,19 +79,19 @@ def shared_root(path: str, probe_name: str, probe: str) -> Root | None:
 
 
 def open_beneath(root: Root, path: str) -> OpenFile | None:
-    """The regular file at a relative path beneath `root`; None when there is none or a link is on the way."""
+    """The regular file at a relative path below `root`; None when there is none or a link is on the way."""
     steps = steps_of(path)
     if not steps:
         return None
     try:
         with _opened(root) as top:
             return OpenFile(beneath.open_file(top, steps))
-    except (OSError, ValueError):  # ValueError: a name that no file can have
+    except (OSError, ValueError):  # ValueError: an impossible file name
         return None
 
 
 def list_beneath(root: Root, path: str, limit: int) -> list[DiskFile] | None:
-    """The regular files in a directory beneath `root` and below it, by path, at most `limit`; None if it is missing."""
+    """The regular files in and below a directory beneath `root`, by path, at most `limit`; None if it is missing."""
     steps = steps_of(path)
     if steps is None:
         return None
@@ -105,7 +105,7 @@ def list_beneath(root: Root, path: str, limit: int) -> list[DiskFile] | None:
 
 
 def steps_of(path: str) -> list[str] | None:
-    """The names in a relative path; None when it is absolute, leads upwards or could not be a file's."""
+    """The names in a relative path; None when it is absolute, leads upwards or is impossible for a file."""
     steps = path.split("/") if path else []
     if any(step in ("", ".", "..") or "\0" in step for step in steps):
         return None
@@ -128,5 +128,5 @@ def _described(path: str, status: os.stat_result) -> DiskFile:
 
 
 def _modified(status: os.stat_result) -> datetime:
-    """When a file was changed, as its owner says, who may say any number: the nearest that is a date."""
+    """The modification time of a file, which its owner can set to any number: the nearest valid date."""
     return datetime.fromtimestamp(min(max(status.st_mtime, 0.0), _LAST_SECOND), UTC)

@@ -13,20 +13,20 @@ Document = dict[str, Any]
 Session = ClientSession | None
 
 FEW = 1000
-"""A child that waits for as many parents is not counted any more where many are counted again and again."""
+"""The largest number of pending parents that is counted where the count is repeated often."""
 
 _BY_CHILD = {"child": 1, "settled": 1, "satisfied": 1}
 _OUTDATED = {"outdated": True}
 
 
 class EdgeStore:
-    """Edges by parent and by child; each carries what became of it in `settled`."""
+    """Edges by parent and by child; the field `settled` of an edge records that its parent has ended."""
 
     def __init__(self, db: Database[Document]) -> None:
         self._edges = db["continuations"]
 
     def prepare(self) -> None:
-        """Create the indexes that settling and reading rest on."""
+        """Create the indexes for settling and reading."""
         self._edges.create_index([("parent", 1), ("child", 1)], unique=True, name="edge")
         self._edges.create_index([("parent", 1), ("settled", 1)], name="parent")
         self._edges.create_index(list(_BY_CHILD.items()), name="child")
@@ -34,12 +34,12 @@ class EdgeStore:
             self._edges.create_index(end, name=f"outdated_{end}", partialFilterExpression=_OUTDATED)
 
     def insert(self, edges: Sequence[Edge], session: Session = None) -> None:
-        """Store new edges; raises the driver's duplicate key error when one is there already."""
+        """Store new edges; raises the driver's duplicate key error when one exists already."""
         if edges:
             self._edges.insert_many([edge_document(edge) for edge in edges], session=session)
 
     def remove(self, pairs: Iterable[tuple[ObjectId, ObjectId]], session: Session = None) -> int:
-        """Remove edges given as (parent, child); how many were there."""
+        """Remove edges given as (parent, child); return the number of removed edges."""
         removed = 0
         for parent, child in pairs:
             removed += self._edges.delete_one({"parent": parent, "child": child}, session=session).deleted_count
@@ -48,7 +48,7 @@ class EdgeStore:
     def existing(
         self, parents: Iterable[ObjectId], children: Iterable[ObjectId], session: Session = None
     ) -> set[tuple[ObjectId, ObjectId]]:
-        """Which pairs of these parents and children have an edge."""
+        """The pairs of these parents and children that have an edge."""
         where = {"parent": {"$in": list(parents)}, "child": {"$in": list(children)}}
         found = self._edges.find(where, {"parent": 1, "child": 1}, session=session)
         return {(d["parent"], d["child"]) for d in found}
@@ -56,7 +56,7 @@ class EdgeStore:
     def unsettled(self, parents: Iterable[ObjectId], limit: int, session: Session = None) -> list[Edge]:
         """Edges of these parents that are not settled yet."""
         where = {"parent": {"$in": list(parents)}, "settled": False}
-        # By the other index of parents it would look at all that were settled before.
+        # The other index of parents would also visit all settled edges.
         return [edge_of(d) for d in self._edges.find(where, session=session).hint("parent").limit(limit)]
 
     def of_parents(self, parents: Iterable[ObjectId], session: Session = None) -> list[Edge]:
@@ -77,7 +77,7 @@ class EdgeStore:
         return [edge_of(d) for d in found.limit(limit)]
 
     def page(self, after: ObjectId | None, limit: int) -> list[Edge]:
-        """Some of all edges in the order of their ids, after `after`."""
+        """One page of all edges in the order of their ids, after `after`."""
         where: Document = {} if after is None else {"_id": {"$gt": after}}
         return [edge_of(d) for d in self._edges.find(where).sort("_id").limit(limit)]
 
@@ -86,12 +86,12 @@ class EdgeStore:
         return [edge_of(d) for d in self._edges.find({"child": {"$in": list(children)}}, session=session)]
 
     def pending(self, children: Iterable[ObjectId], limit: int) -> list[Edge]:
-        """Some of the edges to these children that are not settled."""
+        """Some of the unsettled edges to these children."""
         where = {"child": {"$in": list(children)}, "settled": False}
         return [edge_of(d) for d in self._edges.find(where).hint("child").limit(limit)]
 
     def settle(self, edges: Iterable[Edge], satisfied: bool) -> int:
-        """Mark those of the edges that are still as they were read, unsettled; how many they were."""
+        """Mark the edges that are still unsettled and in the life that was read; return how many were marked."""
         by_life: dict[int, list[ObjectId]] = {}
         for edge in edges:
             by_life.setdefault(edge.life, []).append(edge.id)
@@ -103,7 +103,7 @@ class EdgeStore:
         return marked
 
     def unsettle(self, edges: Iterable[ObjectId], session: Session) -> None:
-        """Let edges wait for their parent again."""
+        """Make edges wait for their parent again."""
         self._edges.update_many(
             {"_id": {"$in": list(edges)}},
             {"$set": {"settled": False}, "$unset": {"satisfied": 1, "outdated": 1}, "$inc": {"life": 1}},
@@ -111,7 +111,7 @@ class EdgeStore:
         )
 
     def waiting(self, children: Sequence[ObjectId], session: Session = None) -> set[ObjectId]:
-        """Which of the children have an edge that is not settled; one index step for each child, not each edge."""
+        """The children with an unsettled edge; one index step for each child, not each edge."""
         pipeline: list[Document] = [
             {"$match": {"child": {"$in": list(children)}, "settled": False}},
             {"$sort": _BY_CHILD},
@@ -120,7 +120,7 @@ class EdgeStore:
         return {d["_id"] for d in self._edges.aggregate(pipeline, session=session)}
 
     def having_parents(self, children: Sequence[ObjectId]) -> set[ObjectId]:
-        """Which of the children have an edge at all."""
+        """The children that have at least one edge."""
         pipeline: list[Document] = [
             {"$match": {"child": {"$in": list(children)}}},
             {"$sort": _BY_CHILD},
@@ -129,9 +129,9 @@ class EdgeStore:
         return {d["_id"] for d in self._edges.aggregate(pipeline)}
 
     def broken(self, children: Sequence[ObjectId], session: Session = None) -> dict[ObjectId, ObjectId]:
-        """Which of the children have an edge that can no longer be satisfied, and a parent to blame.
+        """The children with an edge that can no longer be satisfied, each with a parent that caused it.
 
-        One index step for each child, as `waiting`.
+        One index step for each child, as in `waiting`.
         """
         pipeline: list[Document] = [
             {"$match": {"child": {"$in": list(children)}, "settled": True, "satisfied": False}},
@@ -141,9 +141,9 @@ class EdgeStore:
         return {d["_id"]: d["parent"] for d in self._edges.aggregate(pipeline, session=session)}
 
     def few_pending(self, children: Iterable[ObjectId], session: Session = None) -> dict[ObjectId, int]:
-        """The exact number of unsettled edges of each child that has fewer than `FEW`; the others are left out.
+        """The exact number of unsettled edges of each child that has fewer than `FEW`; other children are left out.
 
-        No command looks at more edges than that.
+        No command reads more edges than that.
         """
         counts: dict[ObjectId, int] = {}
         left = sorted(children)
@@ -157,7 +157,7 @@ class EdgeStore:
             found = {d["_id"]: d["count"] for d in self._edges.aggregate(pipeline, session=session)}
             if sum(found.values()) < FEW:
                 return counts | {id: found.get(id, 0) for id in left}
-            last = max(found)  # it may have more than the limit let through
+            last = max(found)  # it may have more edges than the limit returned
             counts |= {id: found.get(id, 0) for id in left if id < last}
             left = [id for id in left if id > last or (id == last and found[id] < FEW)]
         return counts
@@ -178,7 +178,7 @@ class EdgeStore:
         return {d["child"] for d in found}
 
     def weights(self, tasks: Iterable[ObjectId]) -> dict[ObjectId, int]:
-        """How many edges the deletion of a task changes, for those of the tasks that have any: see `delete_to`."""
+        """The number of edges that the deletion of each task changes, for tasks with any: see `delete_to`."""
         ids = list(tasks)
         weights: dict[ObjectId, int] = {}
         for end, where in (("child", {}), ("parent", _OUTDATED)):
@@ -191,48 +191,48 @@ class EdgeStore:
         return weights
 
     def delete_to(self, children: Sequence[ObjectId], session: Session = None) -> None:
-        """Remove all edges to tasks that are deleted; those from them stay, for they tell how the parents ended."""
+        """Delete all edges to deleted tasks; edges from them stay, because they record how the parents ended."""
         self._edges.delete_many({"child": {"$in": list(children)}}, session=session)
 
     def outdate(self, edges: Sequence[Edge], session: Session) -> None:
-        """Note that the parents of these edges begin anew, and that the edges stay as they are all the same."""
+        """Mark edges whose parents begin again while the edges stay unchanged."""
         if edges:
             ids = [edge.id for edge in edges]
             self._edges.update_many({"_id": {"$in": ids}}, {"$set": _OUTDATED}, session=session)
 
     def outdated_from(self, parents: Iterable[ObjectId], session: Session = None) -> set[ObjectId]:
-        """Which of the parents have an edge that does not tell of their last end."""
+        """The parents with an edge that does not show the parent's last end."""
         return set(self._edges.distinct("parent", {"parent": {"$in": list(parents)}, **_OUTDATED}, session=session))
 
     def outdated_to(self, children: Iterable[ObjectId], session: Session = None) -> list[Edge]:
-        """The edges to these children that do not tell of the last ends of their parents."""
+        """The edges to these children that do not show the last ends of their parents."""
         return [edge_of(d) for d in self._edges.find({"child": {"$in": list(children)}, **_OUTDATED}, session=session)]
 
     def renew(self, parent: ObjectId, on: str, satisfied: bool, session: Session = None) -> None:
-        """Let the outdated edges of a parent that wait for `on` tell of its last end."""
+        """Update the outdated edges of a parent that wait for `on` to its last end."""
         where = {"parent": parent, "on": on, **_OUTDATED}
         update = {"$set": {"settled": True, "satisfied": satisfied}, "$unset": {"outdated": 1}}
         self._edges.update_many(where, update, session=session)
 
     def correct(self, edges: Sequence[Edge], satisfied: bool, session: Session) -> None:
-        """Let outdated edges tell of the last ends of their parents."""
+        """Update outdated edges to the last ends of their parents."""
         if edges:
             update = {"$set": {"settled": True, "satisfied": satisfied}, "$unset": {"outdated": 1}}
             self._edges.update_many({"_id": {"$in": [edge.id for edge in edges]}}, update, session=session)
 
     def broken_by(self, child: ObjectId, limit: int, session: Session = None) -> list[ObjectId]:
-        """Some of the parents that did not end as a child needs."""
+        """Some of the parents whose ends do not satisfy their edges to a child."""
         where = {"child": child, "settled": True, "satisfied": False}
         found = self._edges.find(where, {"parent": 1}, session=session).sort(list(_BY_CHILD.items())).limit(limit)
         return [d["parent"] for d in found]
 
     def remove_between(self, parents: Iterable[ObjectId], children: Iterable[ObjectId], session: Session) -> int:
-        """Remove the edges from any of these parents to any of these children; how many there were."""
+        """Remove the edges from any of these parents to any of these children; return their number."""
         where = {"parent": {"$in": list(parents)}, "child": {"$in": list(children)}}
         return self._edges.delete_many(where, session=session).deleted_count
 
     def naming(self, ids: Iterable[ObjectId], session: Session = None) -> set[ObjectId]:
-        """Which of these ids are those of a parent or a child of any edge."""
+        """The given ids that are a parent or a child of any edge."""
         wanted = list(ids)
         ends: set[ObjectId] = set()
         for end in ("parent", "child"):
@@ -241,7 +241,7 @@ class EdgeStore:
 
 
 def edge_of(document: Document) -> Edge:
-    """The edge that a document tells of."""
+    """The edge that a document describes."""
     return Edge(
         id=document["_id"],
         parent=document["parent"],

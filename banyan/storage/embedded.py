@@ -1,9 +1,8 @@
-"""A MongoDB server of our own: found, started, guarded by a password, stopped.
+"""An embedded MongoDB server: found, started, protected by a password, stopped.
 
-The server is a replica set of one node, because transactions need a replica set. It listens on the loopback
-interface only, and since any program of the machine can reach a loopback port, nothing is answered without the
-password: MongoDB's "localhost exception" is switched off from the first moment, and the first user is made with the
-replica set's own key.
+The server is a replica set of one node, because transactions need a replica set. It listens on the loopback interface
+only, and since any program of the machine can reach a loopback port, every request needs the password: MongoDB's
+"localhost exception" is switched off from the start, and the first user is created with the replica set's own key.
 """
 
 import base64
@@ -31,7 +30,7 @@ _REPLICA_SET = "banyan"
 _USER = "banyan"
 _POLL_SECONDS = 0.02
 _PORT_ATTEMPTS = 5
-_OPLOG_MEGABYTES = 1024  # without it, a twentieth of the disk
+_OPLOG_MEGABYTES = 1024  # the default is a twentieth of the disk
 _ALREADY_INITIALIZED = 23
 _NOT_YET_INITIALIZED = 94  # it still reads the stored configuration
 
@@ -41,7 +40,7 @@ class EmbeddedMongo:
     """A running mongod that belongs to this process; a context manager that stops it at the end."""
 
     uri: str
-    """Where and with which password: secret."""
+    """The address with the password: secret."""
     process: subprocess.Popen[bytes]
     command: tuple[str, ...]
     log: Path
@@ -54,7 +53,7 @@ class EmbeddedMongo:
         self.stop()
 
     def start_again(self) -> subprocess.Popen[bytes]:
-        """Another process in place of one that has ended: on the same data and port, so that clients just reconnect."""
+        """Start another process in place of one that has ended, on the same data and port: clients just reconnect."""
         return child.spawn(self.command, log=self.log)
 
     def complaint(self) -> str:
@@ -62,16 +61,16 @@ class EmbeddedMongo:
         return _complaint(self.log)
 
     def stop(self, *, seconds: float = 8.0) -> None:
-        """Shut down cleanly, or kill it after `seconds` (the journal keeps the data then too)."""
+        """Shut down cleanly, or kill it after `seconds` (the journal keeps the data even then)."""
         child.stop(self.process, seconds=seconds)
         self.lock.release()
 
 
 def start(directory: Path, *, log: Path, cache_gigabytes: float = 0.5, start_seconds: float = 60.0) -> EmbeddedMongo:
-    """Start a mongod on `directory` (made when absent) and wait until it accepts writes.
+    """Start a mongod on `directory` (created when absent) and wait until it accepts writes.
 
-    `log` gets its log. Raises SetupError if there is no usable mongod on this machine, if the directory is in use (it
-    names the process), or if the server does not get ready within `start_seconds`.
+    `log` is the path of its log. Raises SetupError if there is no usable mongod on this machine, if the directory is in
+    use (the error names the process), or if the server is not ready within `start_seconds`.
     """
     binary = find_mongod()
     lock = DirectoryLock.acquire(directory)
@@ -133,13 +132,13 @@ class _Launch:
             *("--wiredTigerCacheSizeGB", str(self.cache_gigabytes), "--oplogSize", str(_OPLOG_MEGABYTES)),
             *("--setParameter", "enableLocalhostAuthBypass=false"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
-            # Nobody reads the past: else five minutes of it stay in the cache, and the files of what was dropped open.
+            # No query reads the past: the default keeps five minutes of it in the cache, and dropped files open.
             *("--setParameter", "minSnapshotHistoryWindowInSeconds=0"),
         ]
 
 
 def _start_on_afree_port(launch: _Launch) -> tuple[subprocess.Popen[bytes], int]:
-    """A process that listens, and its port: the port of last time where it is still free."""
+    """Start a process that listens; return it and its port: the previous port if that is still free."""
     memory = launch.directory / "port"
     deadline = time.monotonic() + launch.seconds
     for _ in range(_PORT_ATTEMPTS):
@@ -158,7 +157,7 @@ def _start_on_afree_port(launch: _Launch) -> tuple[subprocess.Popen[bytes], int]
 
 
 def _listens(process: subprocess.Popen[bytes], port: int, deadline: float) -> bool:
-    """Wait until the port answers; False when the process ended instead."""
+    """Wait until the port responds; False when the process ended instead."""
     while process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
@@ -170,7 +169,7 @@ def _listens(process: subprocess.Popen[bytes], port: int, deadline: float) -> bo
 
 
 def _make_ready(process: subprocess.Popen[bytes], port: int, *, key: str, password: str, launch: _Launch) -> None:
-    """Make the node a writable primary that knows our user, whatever state it was left in."""
+    """Make the node a writable primary with our user, in whatever state it was left."""
     deadline = time.monotonic() + launch.seconds
     try:
         with as_the_replica_set(port, key) as client:
@@ -186,7 +185,7 @@ def _make_ready(process: subprocess.Popen[bytes], port: int, *, key: str, passwo
 
 @contextmanager
 def as_the_replica_set(port: int, key: str) -> Iterator[MongoClient[dict[str, Any]]]:
-    """A client with the rights of the key file; SCRAM proves the key to both sides, so no stranger passes."""
+    """A client with the rights of the key file; SCRAM proves the key to both sides, so no other program passes."""
     client: MongoClient[dict[str, Any]] = MongoClient(
         "127.0.0.1",
         port,
@@ -204,7 +203,7 @@ def as_the_replica_set(port: int, key: str) -> Iterator[MongoClient[dict[str, An
 
 
 def _join_itself(client: MongoClient[dict[str, Any]], address: str) -> None:
-    """Found the set on the first start; tell it the node's address when that has changed since. Safe to repeat."""
+    """Initiate the set on the first start; update the node's address when it has changed since. Safe to repeat."""
     member = {"_id": 0, "host": address}
     stored = client.local["system.replset"].find_one()
     try:
@@ -224,7 +223,7 @@ def _ensure_user(client: MongoClient[dict[str, Any]], password: str) -> None:
 
 
 def secret_file(path: Path, *, size_bytes: int) -> str:
-    """The text of a file that only its owner reads, made with random content on first use."""
+    """The text of a file that only its owner may read, created with random content on first use."""
     if not path.exists():
         text = base64.b64encode(secrets.token_bytes(size_bytes), altchars=b"ab").decode()
         unfinished = path.with_suffix(".new")
@@ -239,7 +238,7 @@ def secret_file(path: Path, *, size_bytes: int) -> str:
 
 
 def free_port(*, preferred: int = 0) -> int:
-    """`preferred` if nothing listens there, else any free one."""
+    """`preferred` if no process listens there, else any free port."""
     for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -260,7 +259,7 @@ def _complaint(log: Path) -> str:
             return line
         if entry.get("s") in ("E", "F"):
             return f"{entry.get('msg')} {json.dumps(entry.get('attr', {}))}"
-    return "it said nothing"
+    return "its log is empty"
 
 
 def _pause(deadline: float, complaint: str) -> None:

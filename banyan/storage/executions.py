@@ -26,13 +26,13 @@ class ExecutionStore:
         self._executions = db["executions"]
 
     def prepare(self) -> None:
-        """Create the indexes that history and cleaning up rest on."""
+        """Create the indexes for history and deletion."""
         self._executions.create_index([("task", 1), ("attempt", 1)], name="task")
         self._executions.create_index([("worker", 1), ("time_claimed", -1)], name="worker")
         self._executions.create_index([("time_terminated", 1)], name="time_terminated")
 
     def begin(self, attempts: Sequence[Document], session: Session = None) -> None:
-        """Record attempts that were claimed just now; one that is recorded already stays as it is."""
+        """Record newly claimed attempts; an attempt that is already recorded stays as it is."""
         if not attempts:
             return
         try:
@@ -42,7 +42,7 @@ class ExecutionStore:
                 raise
 
     def open(self, skip: int, limit: int) -> list[Document]:
-        """Some of the attempts that have not ended."""
+        """A page of the attempts that have not ended."""
         fields = ["task", "time_claimed", "time_started"]
         found = self._executions.find({"time_terminated": None}, fields).hint("time_terminated")
         return list(found.skip(skip).limit(limit))
@@ -61,7 +61,7 @@ class ExecutionStore:
         return found[0] if found else None
 
     def end(self, ends: Mapping[ObjectId, Document], now: datetime) -> set[ObjectId]:
-        """End those of the attempts that have not ended; the ids of those that this call ended.
+        """End the given attempts that have not ended; return the ids of the attempts that this call ended.
 
         `ends` maps each attempt to the fields of its end, `time_terminated` and `exit_status` among them.
         """
@@ -78,7 +78,7 @@ class ExecutionStore:
         return {d["_id"] for d in found}
 
     def update(self, changes: Mapping[ObjectId, Document], now: datetime) -> None:
-        """Write what live attempts say of themselves (start, progress); ended ones stay as they are."""
+        """Write the reports of live attempts (start, progress); ended attempts stay as they are."""
         if changes:
             self._executions.bulk_write(
                 [
@@ -95,11 +95,11 @@ class ExecutionStore:
             self._executions.delete_many({"_id": {"$in": ids}, **never})
 
     def of_tasks(self, tasks: Sequence[ObjectId], session: Session = None) -> list[Document]:
-        """Which attempts tasks have had (id, task, worker)."""
+        """The attempts of tasks (id, task, worker)."""
         return list(self._executions.find({"task": {"$in": list(tasks)}}, {"task": 1, "worker": 1}, session=session))
 
     def delete_of(self, tasks: Sequence[ObjectId], session: Session = None) -> list[Document]:
-        """Remove the history of tasks that are deleted; what went (id, task, worker)."""
+        """Delete the history of deleted tasks; return the deleted attempts (id, task, worker)."""
         going = self.of_tasks(tasks, session)
         self._executions.delete_many({"task": {"$in": list(tasks)}}, session=session)
         return going

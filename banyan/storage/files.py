@@ -1,7 +1,7 @@
-"""What attempts wrote, as far as it was sent to the server: streams and work files in GridFS, piece by piece.
+"""Files of attempts that workers sent to the server: streams and work files in GridFS, in pieces.
 
-The collection `files` has one head for each file with its size; the bytes lie in the GridFS bucket `file_segments`,
-one GridFS file for each received piece (small ones are joined). A piece counts once the head's size says so.
+The collection `files` has one head for each file with its size; the bytes are in the GridFS bucket `file_segments`, one
+GridFS file for each received piece (small ones are joined). A piece counts once the size in the head includes it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ Document = dict[str, Any]
 Session = ClientSession | None
 
 JOINED_BYTES = 64 * 1024
-"""Pieces are joined up to this size, so that a log that grows by a line a second is not a million pieces."""
+"""The size up to which pieces are joined, so that a log that grows by a line a second is not a million pieces."""
 
 _CHUNK_BYTES = 2**20
 _TRIES = 20
@@ -30,7 +30,7 @@ _TRIES = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
-    """What one attempt may leave on the server."""
+    """The limits for the files of one attempt on the server."""
 
     max_file_bytes: int
     max_attempt_bytes: int
@@ -39,9 +39,9 @@ class Quota:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
-    """A file that was sent; `path` is `stdout`, `stderr`, or `files/` and the path in the work directory.
+    """A received file; `path` is `stdout`, `stderr`, or `files/` and the path in the work directory.
 
-    Bytes in it that are not UTF-8 are lone surrogates, as Python has them.
+    Bytes of the path that are not UTF-8 are lone surrogates, as in Python.
     """
 
     id: ObjectId
@@ -62,10 +62,11 @@ class FileStore:
         self._chunks = db["file_segments.chunks"]
 
     def prepare(self) -> None:
-        """Create the indexes by which files and their pieces are found."""
+        """Create the indexes on files and their pieces."""
         self._heads.create_index([("execution", 1), ("path", 1)], unique=True, name="file")
         self._segments.create_index([("metadata.file", 1), ("metadata.offset", 1)], name="piece")
-        # The driver makes these when it writes the first file of a bucket, which need not be here: see `restore`.
+        # The driver creates these with the first file of a bucket; after a restore (see `restore`) that may never
+        # happen.
         self._segments.create_index([("filename", 1), ("uploadDate", 1)])
         self._chunks.create_index([("files_id", 1), ("n", 1)], unique=True)
 
@@ -81,9 +82,9 @@ class FileStore:
     def append(
         self, execution: ObjectId, path: str, offset: int, data: bytes, quota: Quota, now: datetime
     ) -> tuple[bool, int]:
-        """Add bytes at the end of a file, or with offset 0 begin it anew: whether it was done, and the file's size.
+        """Append bytes to a file, or with offset 0 begin it anew; return whether it was done, and the file's size.
 
-        Nothing is done when `offset` is not the file's size. Raises `TooLarge` when the quota does not allow it.
+        Nothing is done when `offset` is not the file's size. Raises `TooLarge` when the quota is exceeded.
         """
         head = self.find(execution, path)
         size = head.size if head else 0
@@ -111,7 +112,7 @@ class FileStore:
             return_document=ReturnDocument.AFTER,
         )
         if head is None or head["_id"] != file:
-            self._drop({"metadata.file": file})  # another request made the file in between; its content stands
+            self._drop({"metadata.file": file})  # another request created the file in between; its content stands
             return int(head["size"]) if head else 0
         self._drop({"metadata.file": file, "metadata.generation": {"$ne": generation}})
         return len(data)
@@ -145,7 +146,7 @@ class FileStore:
                     raise NoFile(f"no piece of file {file.id} has byte {position}")
                 data = self._bytes(piece, position, stop)
             except (NoFile, CorruptGridFile):
-                tries += 1  # the piece was joined to another one just now: look again
+                tries += 1  # the piece was joined to another one just now: search again
                 if tries > _TRIES:
                     raise
                 continue
@@ -153,14 +154,14 @@ class FileStore:
             yield data
 
     def doom(self, executions: Iterable[ObjectId], session: Session = None) -> None:
-        """Note, within the transaction that deletes attempts, that their files are to go."""
+        """Mark the files of attempts for deletion, within the transaction that deletes the attempts."""
         ids = list(executions)
         noted = {note["_id"] for note in self._doomed.find({"_id": {"$in": ids}}, session=session)}
         if fresh := [{"_id": execution} for execution in ids if execution not in noted]:
             self._doomed.insert_many(fresh, session=session)
 
     def remove_doomed(self, limit: int) -> int:
-        """Remove the files of attempts that were deleted; how many attempts those were."""
+        """Delete the files of deleted attempts; return the number of those attempts."""
         doomed = [note["_id"] for note in self._doomed.find().limit(limit)]
         if doomed:
             self.delete_of(doomed)
@@ -168,7 +169,7 @@ class FileStore:
         return len(doomed)
 
     def delete_of(self, executions: Iterable[ObjectId]) -> None:
-        """Remove all files of these attempts."""
+        """Delete all files of these attempts."""
         heads = [head["_id"] for head in self._heads.find({"execution": {"$in": list(executions)}}, {"_id": 1})]
         if heads:
             self._drop({"metadata.file": {"$in": heads}})
@@ -191,7 +192,7 @@ class FileStore:
         return written
 
     def _piece(self, file: StoredFile, position: int) -> Document | None:
-        """A piece that has the byte at `position`; pieces that overlap have the same bytes."""
+        """A piece that contains the byte at `position`; pieces that overlap have the same bytes."""
         where = {
             "metadata.file": file.id,
             "metadata.generation": file.generation,
@@ -212,17 +213,17 @@ class FileStore:
         self.drop(segment["_id"] for segment in self._segments.find(where, {"_id": 1}))
 
     def drop(self, pieces: Iterable[ObjectId]) -> None:
-        """Remove pieces with their bytes."""
+        """Delete pieces with their bytes."""
         ids = list(pieces)
         if ids:
-            # In this order: a piece without its bytes would stand in the way of the one that has replaced it, and
-            # bytes without a piece are looked for (see `Leftovers`).
+            # In this order: a piece without its bytes would block the one that has replaced it, and bytes without a
+            # piece are found later (see `Leftovers`).
             self._segments.delete_many({"_id": {"$in": ids}})
             self._chunks.delete_many({"files_id": {"$in": ids}})
 
 
 def _key(path: str) -> str | bytes:
-    """A path as MongoDB keeps it: as bytes if it is not UTF-8."""
+    """A path as MongoDB stores it: as bytes if it is not UTF-8."""
     key = path.encode(errors="surrogateescape")
     try:
         return key.decode()

@@ -1,6 +1,6 @@
-"""The collection `forget`: which directories workers may remove, until they say that they have done it.
+"""The collection `forget`: directories that workers may remove, until they report that they have removed them.
 
-A note is for the worker that had the directory and for those that replaced it, and for whoever works at the same place:
+A note is for the worker that had the directory, for the workers that replaced it, and for any worker at the same place:
 a work directory outlives the worker that was started in it.
 """
 
@@ -19,15 +19,15 @@ Document = dict[str, Any]
 Session = ClientSession | None
 
 KEPT = timedelta(days=90)
-"""A note for a worker that does not come back goes after that."""
+"""The time after which a note for a worker that does not return expires."""
 _AGAIN = timedelta(seconds=30)
-"""An answer may be lost: what was told is told again after that."""
+"""The time after which a note is sent again, because the response to the first one may be lost."""
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Directory:
-    """What a worker had of a task: all of it, or with `up_to` what its attempts up to that one left."""
+    """A directory of a task at a worker: all of it, or with `up_to` the files of its attempts up to that one."""
 
     worker: ObjectId
     task: ObjectId
@@ -36,16 +36,16 @@ class Directory:
 
     @property
     def name(self) -> str:
-        """How the worker is told: `TASK`, or `TASK/ATTEMPT`."""
+        """The name that is sent to the worker: `TASK`, or `TASK/ATTEMPT`."""
         return str(self.task) if self.up_to is None else f"{self.task}/{self.up_to}"
 
 
 _KNOWN_SECONDS = 5.0
-"""So late a worker may hear of what another server process has noted."""
+"""The longest delay before a worker receives a note of another server process."""
 
 
 class ForgetStore:
-    """Notes by worker and by place. `clock` is a monotonic clock in seconds, for what is known of who has any."""
+    """Notes by worker and by place. `clock` is a monotonic clock in seconds, for the cache of workers with notes."""
 
     def __init__(self, db: Database[Document], clock: Callable[[], float] = time.monotonic) -> None:
         self._notes = db["forget"]
@@ -54,7 +54,7 @@ class ForgetStore:
         self._concerned: tuple[float, frozenset[object]] | None = None
 
     def prepare(self) -> None:
-        """Create the indexes by which notes are found, and the one by which old ones go."""
+        """Create the indexes on notes, and the one that removes old ones."""
         self._notes.create_index([("worker", 1), ("told", 1)], name="worker_told")
         self._notes.create_index(
             [("place", 1), ("told", 1)], name="place_told", partialFilterExpression={"place": {"$exists": True}}
@@ -63,7 +63,7 @@ class ForgetStore:
         self._notes.create_index("at", name="expiry", expireAfterSeconds=int(KEPT.total_seconds()))
 
     def note(self, directories: Iterable[Directory], now: datetime, session: Session = None) -> None:
-        """Note what may go; what is noted already stays so."""
+        """Store notes; an existing note stays as it is."""
         wanted = {(each.worker, each.name): each for each in directories}
         tasks = list({each.task for each in wanted.values()})
         noted = {(note["worker"], _name(note)) for note in self._notes.find({"task": {"$in": tasks}}, session=session)}
@@ -78,9 +78,9 @@ class ForgetStore:
         self._concerned = None
 
     def tell(self, worker: Mapping[str, Any], now: datetime, limit: int = 1000) -> list[str]:
-        """What a worker (as it is stored) may remove and was not told lately.
+        """The directories that a worker (as it is stored) may remove and that were not sent to it lately.
 
-        The directories of a task that is there again, under the id of a deleted one, stay.
+        The directories of a task that exists again, under the id of a deleted one, stay.
         """
         if self._knows_nothing_for(worker):
             return []
@@ -98,7 +98,7 @@ class ForgetStore:
         return list(dict.fromkeys(_name(note) for note in told))
 
     def _knows_nothing_for(self, worker: Mapping[str, Any]) -> bool:
-        """Whether there is no note for a worker, as for nearly all that ask, which they do with each claim."""
+        """Return whether there is no note for a worker, as for nearly all claims; the result is cached."""
         concerned = self._concerned
         if concerned is None or self._clock() - concerned[0] > _KNOWN_SECONDS:
             at = self._clock()
@@ -107,7 +107,7 @@ class ForgetStore:
         return concerned[1].isdisjoint([worker["_id"], *worker.get("replaced", ()), worker.get("place")])
 
     def done(self, worker: Mapping[str, Any], names: Iterable[str]) -> None:
-        """The worker has removed these."""
+        """Delete the notes of directories that the worker has removed."""
         wanted = set(names)
         tasks = [task for task in map(_task_of, wanted) if task is not None]
         if not tasks:

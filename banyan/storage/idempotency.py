@@ -1,4 +1,4 @@
-"""The collection `idempotency`: which requests were answered, and with what, for a day."""
+"""The collection `idempotency`: completed requests and their responses, kept for a day."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,12 +15,12 @@ Document = dict[str, Any]
 Session = ClientSession | None
 
 ABANDONED_SECONDS = 60.0
-"""After so long without an answer, the server that began a request counts as dead, and the request begins anew."""
+"""The time without a response after which the server of a request counts as dead and the request begins anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """A request under way: the digest of its user, route and `Idempotency-Key`, and who works on it."""
+    """A request in progress: the digest of its user, route and `Idempotency-Key`, and the process that holds it."""
 
     id: str
     digest: str
@@ -29,26 +29,27 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstAnswer:
-    """The stored answer of the first request; `body` is None when it was not to be kept."""
+    """The stored response of the first request; `body` is None when it was not to be kept."""
 
     status: int
     body: bytes | None
 
 
 class IdempotencyStore:
-    """Requests by key; the one unique `_id` decides who does the work."""
+    """Requests by key; the unique `_id` decides which server does the work."""
 
     def __init__(self, db: Database[Document]) -> None:
         self._requests = db["idempotency"]
 
     def prepare(self) -> None:
-        """Create the index that forgets old requests."""
+        """Create the index that removes old requests."""
         self._requests.create_index("expires", expireAfterSeconds=0, name="expiry")
 
     def begin(self, id: str, digest: str, now: datetime, kept_seconds: float) -> Key | FirstAnswer:
-        """Begin the work, or get the answer of the first request with this key and body, which is kept for so long.
+        """Begin the work, or return the response of the first request with this key and body.
 
-        Raises `Invalid` when the key was used with another body, `StillRunning` while the first is being worked on.
+        The response is kept for `kept_seconds`. Raises `Invalid` when the key was used with another body,
+        `StillRunning` while the first request is in progress.
         """
         key = Key(id=id, digest=digest, holder=ObjectId())
         fresh = {"digest": digest, "holder": key.holder, "begun": now}
@@ -62,7 +63,7 @@ class IdempotencyStore:
     def _again(self, key: Key, fresh: Document, now: datetime) -> Key | FirstAnswer:
         known = self._requests.find_one({"_id": key.id})
         if known is not None and known["expires"] <= now and self._take(known, fresh):
-            return key  # MongoDB removes it in a minute or so
+            return key  # MongoDB removes it within about a minute
         if known is None:
             raise StillRunning("the first request with this Idempotency-Key has just failed; send it again")
         if known["digest"] != key.digest:
@@ -75,13 +76,13 @@ class IdempotencyStore:
         raise StillRunning("the first request with this Idempotency-Key is still running; ask again in a moment")
 
     def _take(self, known: Document, fresh: Document) -> bool:
-        """Begin a request anew, unless it was answered, or begun anew by another server, since it was read."""
+        """Begin a request anew, unless it was completed, or begun anew by another server, since it was read."""
         as_read = {"_id": known["_id"], "holder": known["holder"], "status": known.get("status")}
         anew = {"$set": fresh, "$unset": {"status": 1, "body": 1}}
         return self._requests.update_one(as_read, anew).matched_count == 1
 
     def finish(self, key: Key, status: int, body: bytes | None, session: Session = None) -> None:
-        """Store the answer; within a transaction it is there exactly if the work is.
+        """Store the response; within a transaction it is stored exactly if the work is.
 
         Raises `StillRunning` when another server has taken the request over.
         """
@@ -91,5 +92,5 @@ class IdempotencyStore:
             raise StillRunning("another server has taken this request over; ask again for its answer")
 
     def release(self, key: Key) -> None:
-        """Forget a request that failed, so that it can be sent again with the same key."""
+        """Remove a request that failed, so that it can be sent again with the same key."""
         self._requests.delete_one({"_id": key.id, "holder": key.holder, "status": {"$exists": False}})

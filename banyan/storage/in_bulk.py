@@ -1,4 +1,4 @@
-"""Changing many documents at once, each under a guard of its own, as the hot paths do."""
+"""Bulk changes of many documents, each under its own guard, for the hot paths."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from pymongo.errors import AutoReconnect, BulkWriteError, PyMongoError, ServerSe
 Document = dict[str, Any]
 
 MANY = 8
-"""So many documents that are guarded alike are worth one update for all of them."""
+"""The smallest group of documents with equal guards that is written as one update."""
 UPDATE_BYTES = 1 << 20
-"""So large one update is at most, unless a single document asks for more."""
+"""The largest size of one update, unless a single document needs more."""
 
 _MOST = 1000
-"""Each document looks for its values among all of the update's, so the cost is the square of this."""
+"""The most documents in one update: each searches its values among all of them, so the cost is quadratic."""
 _WTIMEOUT = 64
 _BY_ID = {"_id": 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write:
-    """Fields of a document to set and to clear, if the field that the guard names still has the guard's value."""
+    """Fields of a document to set and to clear, if the guarded field still has the guard's value."""
 
     id: ObjectId
     guard: tuple[str, str | None]
@@ -36,11 +36,12 @@ class Write:
 
 
 def change_each(collection: Collection[Document], writes: Sequence[Write], session: ClientSession | None = None) -> int:
-    """Do each of the writes whose guard holds, in one round trip; how many these were.
+    """Perform each write whose guard holds, in one round trip; return their number.
 
-    Those with equal guards become one update that gives each document its own values: it costs MongoDB half as much as
-    one for each, and is guarded as strictly. The driver never repeats such an update after the primary was lost; so the
-    writes are then done one by one, and what the first try had done already does not count: look for it.
+    Writes with equal guards become one update that gives each document its own values: it costs MongoDB half as much as
+    one update each, and is guarded as strictly. The driver never repeats such an update after the primary was lost; the
+    writes are then performed one by one, and the number leaves out those that the first try had done: read the
+    documents to find them.
     """
     operations = list(_operations(writes))
     try:
@@ -57,7 +58,7 @@ def _one_by_one(collection: Collection[Document], writes: Sequence[Write]) -> in
 
 
 def _primary_lost(error: PyMongoError) -> bool:
-    """Whether there was a primary, and it went in the middle of this."""
+    """Return whether the primary was lost during the operation."""
     if isinstance(error, BulkWriteError):
         faults = (error.details or {}).get("writeConcernErrors", ())
         return bool(faults) and all(fault.get("code") != _WTIMEOUT for fault in faults)
@@ -92,7 +93,7 @@ def _alike(group: Sequence[Write]) -> UpdateMany:
 
 
 def _together(group: Sequence[Write]) -> Iterator[UpdateMany]:
-    """Updates for writes with the same guard, which clear the same fields."""
+    """Updates for writes with the same guard that clear the same fields."""
     values = bson.encode({"$literal": [write.fields for write in group]})
     if len(group) > 1 and (len(values) > UPDATE_BYTES or len(group) > _MOST):
         half = len(group) // 2

@@ -1,4 +1,4 @@
-"""What interrupted uploads leave: pieces that no file counts, bytes without a piece, files without an attempt."""
+"""Garbage of interrupted uploads: pieces that no file counts, bytes without a piece, files without an attempt."""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -15,11 +15,11 @@ Look = Callable[[ObjectId | None, datetime, int], ObjectId | None]
 
 
 class Leftovers:
-    """Finds and removes them, a page at a time.
+    """Finds and removes garbage, a page at a time.
 
-    Each of `looks` takes the id that the last page ended with (None: from the start), the time before which something
-    must have come to be looked at, and the size of a page; it answers with the id that this one ended with, or None
-    when there is no more.
+    Each of `looks` takes the last id of the previous page (None: from the start), the time before which an object must
+    have been created to be checked, and the size of a page; it returns the last id of this page, or None when there are
+    no more.
     """
 
     def __init__(self, db: Database[Document], files: FileStore) -> None:
@@ -32,7 +32,7 @@ class Leftovers:
                                           "chunks": self._look_at_chunks}  # fmt: skip
 
     def _look_at_heads(self, after: ObjectId | None, before: datetime, limit: int) -> ObjectId | None:
-        """Files that came when their attempt was being deleted."""
+        """Files that were received while their attempt was being deleted."""
         page = _page(self._heads, "_id", after, before, limit, ["execution"])
         attempts = _ids(self._executions, {head["execution"] for head in page})
         self._files.delete_of({head["execution"] for head in page} - attempts)
@@ -67,7 +67,7 @@ def _page(
     limit: int,
     fields: Iterable[str],
 ) -> list[Document]:
-    """Documents in the order of the ids in `key`, which tell when each was made."""
+    """Documents in the order of the ids in `key`, which contain the time of creation."""
     where = {key: {"$gt": after or ObjectId(bytes(12)), "$lt": ObjectId.from_datetime(before)}}
     return list(collection.find(where, [key, *fields]).sort(key).limit(limit))
 

@@ -1,4 +1,4 @@
-"""The collection `memory_usage`: samples of what tasks use while they run."""
+"""The collection `memory_usage`: samples of the memory and CPU that running tasks use."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ Session = ClientSession | None
 
 
 def _id_of(sample: Document) -> ObjectId:
-    """The same id for the same sample of an attempt, so that a repeated report stores it once; in order of time."""
+    """An id in order of time, equal for equal samples of an attempt: a repeated report stores a sample once."""
     if sample.get("execution") is None:
         return ObjectId()
     milliseconds = int(sample["time"].timestamp() * 1000) % 2**48  # negative before 1970
@@ -32,11 +32,11 @@ class MemoryStore:
         self._doomed = db["doomed_samples"]
 
     def prepare(self) -> None:
-        """Create the index by which a task's curve is read."""
+        """Create the index for a task's curve."""
         self._samples.create_index([("task", 1), ("time", 1)], name="task")
 
     def add(self, samples: Sequence[Document], now: datetime) -> list[Document]:
-        """Store samples (`task`, `owner`, `time`, `resident_memory_bytes`, ..); the stored documents, in order."""
+        """Store samples (`task`, `owner`, `time`, `resident_memory_bytes`, ..); return them as stored, in order."""
         if not samples:
             return []
         stored = [
@@ -51,18 +51,18 @@ class MemoryStore:
         return stored
 
     def doom(self, tasks: Iterable[ObjectId], session: Session = None) -> None:
-        """Note, within the transaction that deletes tasks, that their samples are to go."""
+        """Mark the samples of tasks for deletion, within the transaction that deletes the tasks."""
         ids = list(tasks)
         noted = {note["_id"] for note in self._doomed.find({"_id": {"$in": ids}}, session=session)}
         if fresh := [{"_id": task} for task in ids if task not in noted]:
             self._doomed.insert_many(fresh, session=session)
 
     def delete_of(self, tasks: Iterable[ObjectId], until: datetime) -> None:
-        """Remove the samples of these tasks that came here before `until`."""
+        """Delete the samples of these tasks that were received before `until`."""
         self._samples.delete_many({"task": {"$in": list(tasks)}, "_created": {"$lte": until}})
 
     def remove_doomed(self, limit: int) -> int:
-        """Remove the samples of tasks that were deleted; how many tasks those were."""
+        """Delete the samples of deleted tasks; return the number of those tasks."""
         doomed = [note["_id"] for note in self._doomed.find().limit(limit)]
         if doomed:
             self._samples.delete_many({"task": {"$in": doomed}})

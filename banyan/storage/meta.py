@@ -1,4 +1,4 @@
-"""Facts about the queue as a whole: its secret, and since when leases count (`upgrade` has the schema's version)."""
+"""Facts about the queue as a whole: its secret, and the start of its leases (`upgrade` has the schema's version)."""
 
 import hashlib
 import hmac
@@ -25,7 +25,7 @@ class MetaStore:
         self._meta.update_one({"_id": "secret"}, {"$setOnInsert": {"key": secrets.token_bytes(32)}}, upsert=True)
 
     def attempt_token(self, execution: ObjectId) -> str:
-        """The token of an attempt: a keyed digest of its id, so that none needs to be stored."""
+        """The token of an attempt: a keyed digest of its id, so that it need not be stored."""
         if self._secret is None:
             document = self._meta.find_one({"_id": "secret"})
             if document is None:
@@ -34,13 +34,13 @@ class MetaStore:
         return hmac.new(self._secret, execution.binary, hashlib.sha256).hexdigest()[:40]
 
     def token_matches(self, execution: ObjectId, token: object) -> bool:
-        """Whether `token` is the attempt's, compared in constant time."""
+        """Return whether `token` is the attempt's, compared in constant time."""
         return isinstance(token, str) and hmac.compare_digest(self.attempt_token(execution).encode(), token.encode())
 
     def leases_count_from(self, now: datetime, outage: timedelta) -> datetime:
-        """Note that a server is watching, and tell since when silence of a worker counts.
+        """Record that a server is watching, and return the time from which a worker's silence counts.
 
-        When nobody watched for longer than `outage` (all servers were down, or MongoDB was), all leases start anew.
+        When no server watched for longer than `outage` (all servers were down, or MongoDB was), all leases start anew.
         """
         for _ in range(10):
             known = self._meta.find_one({"_id": "leases"})
@@ -62,7 +62,7 @@ class MetaStore:
         return self._meta.find_one({"_id": "settings"})
 
     def write_settings(self, revision: int, content: dict[str, Any]) -> bool:
-        """Write them if they still have this revision (0: there are none); false if somebody else was first."""
+        """Write the settings if they still have this revision (0: there are none); False if they do not."""
         change = {"$set": {**content, "revision": revision + 1}}
         guard = {"_id": "settings", **({"revision": revision} if revision else {"revision": {"$exists": False}})}
         try:
@@ -72,12 +72,12 @@ class MetaStore:
         return done.matched_count > 0 or done.upserted_id is not None
 
     def catch_up(self) -> None:
-        """Let reads that follow show all that was ever acknowledged: those of a new primary may be behind at first.
+        """Make the reads that follow see all acknowledged writes: a new primary may lag behind at first.
 
         A write that changes nothing waits until a majority has everything that the primary has.
         """
         self._meta.update_one({"_id": "nothing"}, {"$set": {"seen": True}})
 
     def touch_graph(self, session: ClientSession | None) -> None:
-        """Make two edits of existing edges meet: the second to commit is run again."""
+        """Make two concurrent edits of existing edges conflict: the second to commit is run again."""
         self._meta.update_one({"_id": "graph"}, {"$inc": {"revision": 1}}, upsert=True, session=session)

@@ -1,4 +1,4 @@
-"""The collection `models`: what is kept of models by name, which is their default inputs."""
+"""The collection `models`: the default inputs of models, by name."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -14,7 +14,7 @@ from banyan.storage.references import plain
 Document = dict[str, Any]
 
 NONE_YET = "none"
-"""The revision of the defaults of a model that has none."""
+"""The revision of a model without stored defaults."""
 
 
 class ModelStore:
@@ -28,14 +28,14 @@ class ModelStore:
         self._models.create_index("name", unique=True, name="name")
 
     def load(self, names: Iterable[str] | None = None) -> dict[str, Document]:
-        """What is kept of these models, or of all: `defaults`, `_etag`."""
+        """The stored fields of these models, or of all: `defaults`, `_etag`."""
         where: Document = {} if names is None else {"name": {"$in": list(names)}}
         return {document["name"]: document for document in plain(self._models.find(where))}
 
     def set_defaults(
         self, name: str, defaults: Mapping[str, Any], now: datetime, revision: str | None = None
     ) -> Document | None:
-        """Replace the default inputs of a model; what is kept of it then.
+        """Replace the default inputs of a model; return the stored document.
 
         None if they are not at `revision` (`NONE_YET` for a model that has none), where one is given.
         """
@@ -56,5 +56,5 @@ class ModelStore:
             )
             return None if kept is None else plain([kept])[0]
         except DuplicateKeyError:
-            # Someone else made it meanwhile.
+            # Another process created it meanwhile.
             return self.set_defaults(name, defaults, now) if revision is None else None

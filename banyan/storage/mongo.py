@@ -1,4 +1,4 @@
-"""The connection to MongoDB: collections, indexes, clock, transactions and what driver errors mean."""
+"""The connection to MongoDB: collections, indexes, clock, transactions and the meaning of driver errors."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -51,7 +51,7 @@ _CLOCK_SECONDS = 2.0
 _AWAY_CODES = frozenset(
     {6, 7, 43, 64, 89, 91, 100, 133, 134, 175, 189, 237, 262, 9001, 10107, 11600, 11601, 11602, 13435, 13436}
 )
-"""Server error codes that mean: no primary now, or it went in the middle of this; try again."""
+"""Server error codes with the meaning: no primary now, or the primary was lost during the operation; try again."""
 _AGAIN_LABELS = ("TransientTransactionError", "UnknownTransactionCommitResult", "RetryableWriteError")
 _DUPLICATE = 11000
 _LARGE_CODES = frozenset({10334, 17419, 17420})
@@ -61,7 +61,7 @@ _LARGE = "the document would be larger than MongoDB's limit of 16 MiB; pass larg
 
 
 def translate(error: BaseException) -> BanyanError | None:
-    """What a driver error means to a caller; None when it is a defect of ours and should be seen as one."""
+    """Banyan's error for a driver error; None when it is a defect of ours and should be visible as one."""
     if isinstance(error, (ConnectionFailure, WaitQueueTimeoutError, WTimeoutError)):
         return Unavailable(AWAY)
     if isinstance(error, DocumentTooLarge):
@@ -93,7 +93,7 @@ def _translate_failure(error: OperationFailure) -> BanyanError | None:
 
 
 class Storage:
-    """All that Banyan keeps, by collection."""
+    """All stored data of Banyan, by collection."""
 
     def __init__(self, client: "MongoClient[Document]", database: str, reach: Reach | None = None) -> None:
         self.client = client
@@ -120,7 +120,7 @@ class Storage:
 
     @classmethod
     def connect(cls, uri: str, database: str, listeners: Iterable[Listener] = ()) -> "Storage":
-        """Open the database and bring it to this program's schema, with the collections and indexes that are missing.
+        """Open the database and upgrade it to this program's schema, with the collections and indexes that are missing.
 
         Raises what `open` does, and `SetupError` for a database that a newer program has used.
         """
@@ -137,10 +137,11 @@ class Storage:
 
     @classmethod
     def open(cls, uri: str, database: str, listeners: Iterable[Listener] = ()) -> "Storage":
-        """Connect, and refuse what cannot keep our promises; nothing is changed.
+        """Connect, and refuse a MongoDB that cannot keep our promises; nothing is changed.
 
-        `listeners` are the driver's, and hear what it does.
-        Raises `SetupError` for a wrong URI or a MongoDB that is no replica set, `Unavailable` when none answers.
+        `listeners` are the driver's event listeners.
+
+        Raises `SetupError` for a wrong URI or a MongoDB that is no replica set, `Unavailable` when none responds.
         """
         reach = Reach()
         try:
@@ -160,7 +161,7 @@ class Storage:
         return storage
 
     def prepare(self) -> None:
-        """Bring the database to this program's schema; `SetupError` if a newer program has used it."""
+        """Upgrade the database to this program's schema; `SetupError` if a newer program has used it."""
         upgrade(self.db)
         for store in (self.tasks, self.edges, self.executions, self.workers, self.queues, self.meta, self.signals):
             store.prepare()
@@ -170,23 +171,23 @@ class Storage:
             leaving.prepare()
 
     def ping(self, timeout_seconds: float = 2.0) -> None:
-        """Return if a primary answers; raises the driver's error otherwise."""
+        """Return if a primary responds; raises the driver's error otherwise."""
         with pymongo.timeout(timeout_seconds):
             self.client.admin.command("ping")
 
     def transaction(self, act: Callable[[ClientSession], Result]) -> Result:
-        """Run `act(session)` in a transaction, again when MongoDB says that it met another one."""
+        """Run `act(session)` in a transaction; it is repeated when MongoDB reports a conflict with another one."""
         with self.client.start_session() as session:
             return transact(session, act)
 
     @contextmanager
     def in_order(self) -> Iterator[ClientSession]:
-        """A session whose reads never show older data than its earlier ones did, also when the primary has changed."""
+        """A session whose reads never show older data than its earlier reads did, even when the primary has changed."""
         with self.client.start_session(causal_consistency=True) as session:
             yield session
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         self.client.close()
 
     def _read_clock(self) -> datetime:

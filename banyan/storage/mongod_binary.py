@@ -1,4 +1,4 @@
-"""Find a mongod that runs on this machine: one on PATH, else the packaged one."""
+"""The search for a mongod that runs on this machine: one on PATH, else the packaged one."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ _ADVICE = (
 
 
 def find_mongod() -> Path:
-    """The mongod to start; SetupError says what was found and why it does not do."""
+    """The mongod to start; SetupError lists the candidates and why each is unsuitable."""
     faults = []
     for candidate in _candidates():
         fault = _fault(candidate)
@@ -38,7 +38,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def _fault(binary: Path) -> str | None:
-    """Why this program cannot be used; None if it can."""
+    """The reason why this program cannot be used; None if it can."""
     try:
         answer = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -1,4 +1,4 @@
-"""Who uses a data directory: our own lock, and the one that every mongod holds."""
+"""Locks of a data directory: our own, and the one that every mongod holds."""
 
 import fcntl
 import os
@@ -21,7 +21,7 @@ class DirectoryLock:
 
     @classmethod
     def acquire(cls, directory: Path) -> Self:
-        """Take the directory (made, readable by its owner alone, when absent); SetupError names who has it."""
+        """Lock the directory (created with mode 0700 when absent); SetupError names the process that holds it."""
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -41,7 +41,7 @@ class DirectoryLock:
 
     @staticmethod
     def held(directory: Path) -> bool:
-        """Whether a process has the directory."""
+        """Return whether a process holds the directory."""
         return _holder(directory / "lock") is not None
 
     def release(self) -> None:
@@ -49,7 +49,7 @@ class DirectoryLock:
 
 
 def wait_until_unlocked(lock_file: Path, *, seconds: float) -> None:
-    """Let a mongod whose parent died finish its shutdown; SetupError names one that is still there afterwards."""
+    """Wait until a mongod whose parent died has shut down; SetupError names one that is still running afterwards."""
     deadline = time.monotonic() + seconds
     while (owner := _holder(lock_file)) is not None:
         if time.monotonic() > deadline:
@@ -58,7 +58,7 @@ def wait_until_unlocked(lock_file: Path, *, seconds: float) -> None:
 
 
 def _holder(lock_file: Path) -> int | None:
-    """The pid (0 where unknown) of the mongod that has the lock; None if there is none."""
+    """The pid (0 where unknown) of the mongod that holds the lock; None if there is none."""
     try:
         descriptor = os.open(lock_file, os.O_RDWR)
     except FileNotFoundError:

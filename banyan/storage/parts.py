@@ -1,7 +1,7 @@
-"""Submissions that are too large for one transaction: their parts, put aside until they become tasks one by one.
+"""Submissions that are too large for one transaction: their parts are stored first and become tasks one by one.
 
-The collection `submissions` has a document for each that was accepted and is not complete; `submission_parts` holds
-what is still to be made. Parts of a submission that was never accepted are remains.
+The collection `submissions` has a document for each submission that was accepted and is not complete;
+`submission_parts` holds the parts that are not tasks yet. Parts of a submission that was never accepted are garbage.
 """
 
 from collections import defaultdict
@@ -26,10 +26,11 @@ Session = ClientSession | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Tasks and edges that become real together; `parents` are those of the edges that are older than all parts.
+    """Tasks and edges that are created together; `parents` are the parents of the edges that are older than all parts.
 
-    The tasks are BSON, which is written several times and need not be read. What must be known of them stands beside:
-    how many can be claimed at once, by class; which groups have ended that are parents; which may be ready.
+    The tasks are BSON, which is written several times without being decoded. The facts that the server needs of them
+    are fields of the part: the number of claimable tasks by class, the groups that have ended and are parents, and the
+    tasks that may be ready.
     """
 
     tasks: Sequence[bytes] = ()
@@ -39,28 +40,28 @@ class Part:
     ended: Sequence[ObjectId] = ()
     unpromoted: Sequence[ObjectId] = ()
     given: Sequence[ObjectId] = ()
-    """The ids of the tasks that the client chose: others may choose the same."""
+    """The ids of the tasks that the client chose: another client may choose the same."""
 
     def without(self, taken: Collection[ObjectId]) -> "Part":
-        """The part less the tasks with these ids."""
+        """The part without the tasks with these ids."""
         return replace(self, tasks=[each for each in self.tasks if RawBSONDocument(each)["_id"] not in taken])
 
 
 class PartStore:
-    """Parts by submission and number; `next` in the submission says which one is to be made."""
+    """Parts by submission and number; `next` in the submission is the number of the next part."""
 
     def __init__(self, db: Database[Document]) -> None:
         self._submissions = db["submissions"]
         self._parts = db["submission_parts"]
 
     def prepare(self) -> None:
-        """Create the indexes by which parts are found."""
+        """Create the indexes on parts."""
         self._parts.create_index([("submission", 1), ("number", 1)], unique=True, name="part")
         self._parts.create_index("given", name="given", partialFilterExpression={"given": {"$exists": True}})
         self._submissions.create_index("touched", name="touched")
 
     def put_aside(self, submission: ObjectId, number: int, part: Part) -> None:
-        """Keep a part for later."""
+        """Store a part for later."""
         self._parts.insert_one(
             {
                 "submission": submission,
@@ -76,7 +77,7 @@ class PartStore:
         )
 
     def promised(self, ids: Iterable[ObjectId], session: Session = None) -> set[ObjectId]:
-        """Those of the ids that tasks of accepted submissions will have, which are not made yet."""
+        """The given ids that belong to tasks of accepted submissions and whose tasks do not exist yet."""
         wanted = set(ids)
         if not wanted or not self.any_pending(session):
             return set()
@@ -89,15 +90,15 @@ class PartStore:
         return {id for submission in self.pending(by_submission, session) for id in by_submission[submission]}
 
     def drop(self, submissions: Iterable[ObjectId]) -> None:
-        """Remove the parts of submissions that come to nothing."""
+        """Remove the parts of submissions that are given up."""
         self._parts.delete_many({"submission": {"$in": list(submissions)}})
 
     def accept(
         self, submission: ObjectId, count: int, children: Iterable[ObjectId], now: datetime, session: Session = None
     ) -> None:
-        """From here on all `count` parts will be made; raises `Conflict` when they are not all there any more.
+        """Accept the submission: all `count` parts will be created; raises `Conflict` when parts are missing.
 
-        `children` are tasks that were there before and get parents by it.
+        `children` are older tasks that get parents by it.
         """
         if self._parts.count_documents({"submission": submission}, session=session) != count:
             raise Conflict("it took so long that what was put aside has been removed; send it again")
@@ -109,18 +110,18 @@ class PartStore:
         return self._submissions.find_one({"_id": submission})
 
     def pending(self, submissions: Iterable[ObjectId], session: Session = None) -> set[ObjectId]:
-        """Which of these submissions are accepted and not complete."""
+        """The given submissions that are accepted and not complete."""
         where = {"_id": {"$in": list(submissions)}}
         return {d["_id"] for d in self._submissions.find(where, {"_id": 1}, session=session)}
 
     def any_pending(self, session: Session = None) -> bool:
-        """Whether any submission is accepted and not complete."""
+        """Return whether any submission is accepted and not complete."""
         return self._submissions.find_one({}, {"_id": 1}, session=session) is not None
 
     def take(self, submission: Mapping[str, Any], now: datetime, session: Session = None) -> Part | None:
-        """Take the next part of a submission (as it was found), within the transaction that makes it.
+        """Take the next part of a submission (as it was found), within the transaction that creates it.
 
-        None when someone else took it. With the last part the submission is complete.
+        None when another process took it. With the last part the submission is complete.
         """
         id, number = submission["_id"], submission["next"]
         mine = {"_id": id, "next": number}
@@ -145,7 +146,7 @@ class PartStore:
         )
 
     def interrupted(self, before: datetime) -> list[ObjectId]:
-        """Accepted submissions of which no part was made since `before`."""
+        """Accepted submissions without progress since `before`."""
         return [d["_id"] for d in self._submissions.find({"touched": {"$lt": before}}, {"_id": 1})]
 
     def remains(self, before: datetime) -> list[ObjectId]:

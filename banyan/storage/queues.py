@@ -48,7 +48,7 @@ class QueueStore:
     def change(
         self, queue: ObjectId, fields: Mapping[str, Any], now: datetime, revision: str | None = None
     ) -> Document | None:
-        """Set fields; the queue, or None if it is unknown or (when `revision` is given) was changed meanwhile."""
+        """Set fields; return the queue, or None if it is unknown or (with `revision`) was changed meanwhile."""
         where: Document = {"_id": queue}
         if revision is not None:
             where["_etag"] = revision
@@ -59,8 +59,8 @@ class QueueStore:
         )
 
     def touch(self, name: str, session: Session) -> Document | None:
-        """Make two claims in a queue meet, or a claim and a change of the queue: the second to commit is run again.
+        """Make two claims in a queue conflict, or a claim and a change of the queue: the second to commit is run again.
 
-        The queue as it is then; None if there is none.
+        Returns the queue as it is then; None if there is none.
         """
         return self._queues.find_one_and_update({"name": name}, {"$inc": {"claims": 1}}, session=session)

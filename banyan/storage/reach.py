@@ -1,4 +1,4 @@
-"""How this server reaches MongoDB: what the driver is told, and since when no primary answers."""
+"""The availability of MongoDB for this server: the driver's options, and the time since which no primary responds."""
 
 import threading
 import time
@@ -21,18 +21,18 @@ Result = TypeVar("Result")
 Listener = CommandListener | TopologyListener
 
 SELECTION_SECONDS = 5.0
-"""How long an operation waits for a primary."""
+"""The longest time that an operation waits for a primary."""
 MAJORITY_SECONDS = 10.0
-"""How long it waits for a majority, which a primary may be without for a while before it notices."""
+"""The longest time that it waits for a majority, whose absence a primary may notice late."""
 COMMIT_SECONDS = 10.0
-"""How long a commit is repeated of which nobody knows whether it was done."""
+"""The longest time for which a commit of unknown outcome is repeated."""
 
 _DUPLICATE = 11000
 
 AWAY = "MongoDB cannot be reached now; try again in a few seconds"
 
 OPTIONS: dict[str, Any] = {
-    # What a client was told of is on the disks of a majority. What it rests on is too: only that is read.
+    # A response to a client rests only on data on the disks of a majority: writes wait for it, and reads see only that.
     "w": "majority",
     "journal": True,
     "wtimeoutMS": round(MAJORITY_SECONDS * 1000),
@@ -40,16 +40,16 @@ OPTIONS: dict[str, Any] = {
     "readPreference": "primary",
     "retryWrites": True,
     "retryReads": True,
-    # A mongod that hangs keeps its connections: after these two together the driver gives it up.
+    # A mongod that hangs keeps its connections: the driver gives it up after these two times together.
     "connectTimeoutMS": 3000,
     "heartbeatFrequencyMS": 2000,
     "serverSelectionTimeoutMS": round(SELECTION_SECONDS * 1000),
 }
-"""What goes before the same options in the setting mongo.uri."""
+"""The options of the driver; they take precedence over the same options in the setting mongo.uri."""
 
 
 class Reach(TopologyListener):
-    """Hears from the driver whether there is a primary; `clock` counts seconds."""
+    """Receives the driver's events about primaries; `clock` counts seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -57,17 +57,17 @@ class Reach(TopologyListener):
         self._away_since: float | None = None
 
     def opened(self, event: TopologyOpenedEvent) -> None:
-        """Nothing is known yet."""
+        """Ignore the event: no server is known yet."""
 
     def closed(self, event: TopologyClosedEvent) -> None:
-        """Nothing is asked any more."""
+        """Ignore the event: no request follows."""
 
     def description_changed(self, event: TopologyDescriptionChangedEvent) -> None:
-        """Note when the last primary went."""
+        """Record when the last primary was lost."""
         self.found(event.new_description.has_writable_server())
 
     def found(self, primary: bool) -> None:
-        """There is a primary now, or none."""
+        """Record that there is a primary now, or none."""
         with self._lock:
             if primary:
                 self._away_since = None
@@ -75,7 +75,7 @@ class Reach(TopologyListener):
                 self._away_since = self._clock()
 
     def require(self) -> None:
-        """Raise `Unavailable` at once if there has been no primary for so long that waiting for one is vain."""
+        """Raise `Unavailable` at once if there has been no primary for too long for a wait to help."""
         with self._lock:
             away_since = self._away_since
         if away_since is not None and self._clock() - away_since > SELECTION_SECONDS:
@@ -83,23 +83,23 @@ class Reach(TopologyListener):
 
 
 def only_duplicates(error: BulkWriteError) -> bool:
-    """Whether an insertion failed for nothing but documents that are there already, on a majority of disks."""
+    """Return whether an insertion failed only for documents that already exist, on a majority of disks."""
     details = error.details or {}
     codes = {fault.get("code") for fault in details.get("writeErrors", ())}
     return codes == {_DUPLICATE} and not details.get("writeConcernErrors")
 
 
 def transact(session: ClientSession, act: Callable[[ClientSession], Result]) -> Result:
-    """Run `act(session)` in a transaction, again when MongoDB says that it met another one.
+    """Run `act(session)` in a transaction; it is repeated when MongoDB reports a conflict with another one.
 
-    A MongoDB that is away is not waited for longer than for any other operation.
+    The wait for an unavailable MongoDB is no longer than for any other operation.
     """
 
     def whole(session: ClientSession) -> Result:
         try:
             result = act(session)
         except ServerSelectionTimeoutError as error:
-            raise Unavailable(AWAY) from error  # of the driver's own error it would repeat the transaction for minutes
+            raise Unavailable(AWAY) from error  # the driver would repeat its own error for minutes
         _commit(session)
         return result
 

@@ -1,4 +1,4 @@
-"""Reading any collection by an already checked filter, for the pages that the interface shows."""
+"""Pages of any collection by an already checked filter, for the reading side of the interface."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -14,23 +14,23 @@ from banyan.storage.references import plain
 Document = dict[str, Any]
 
 MAX_LINKS = 1000
-"""How many continuations and dependencies a task shows; `/continuations` has all of them."""
+"""The largest number of continuations and dependencies that a task shows; `/continuations` has all of them."""
 
 _MAX_TOGETHER = 20_000
 _COUNTED = 100_000
-"""A whole collection of more documents than that is not counted one by one."""
+"""The size above which a whole collection is estimated instead of counted."""
 _CANCELLED = "cancelled"
 
 
 class Budget:
-    """How many bytes of documents may be read for one answer."""
+    """The number of bytes of documents that may still be read for one response."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._left = max_bytes
 
     def spend(self, count: int) -> None:
-        """Take so many bytes; raises `TooLarge` when there are none left."""
+        """Take so many bytes; raises `TooLarge` when the budget is exhausted."""
         self._left -= count
         if self._left < 0:
             limit = f"{self._max_bytes} bytes (limits.max_answer_bytes)"
@@ -40,12 +40,12 @@ class Budget:
 class Reader:
     """Pages of documents and counts; no query may take longer than `query_seconds` (the driver then raises).
 
-    With a `budget` no more than that is read at all.
+    With a `budget` no more than that is read.
     """
 
     def __init__(self, db: Database[Document], query_seconds: float, budget: Budget | None = None) -> None:
         self._db = db
-        self._max_time_ms = max(1, int(query_seconds * 1000))  # 0 would mean: for ever
+        self._max_time_ms = max(1, int(query_seconds * 1000))  # 0 would mean no limit
         self._budget = budget
 
     def page(
@@ -80,7 +80,7 @@ class Reader:
         return found[0] if found else None
 
     def count(self, collection: str, where: Mapping[str, Any]) -> int:
-        """How many documents match; of all of many about how many, as MongoDB keeps that number at hand."""
+        """The number of matching documents; an estimate from MongoDB for the whole of a large collection."""
         if not where:
             about = self._db[collection].estimated_document_count(maxTimeMS=self._max_time_ms)
             if about > _COUNTED:
@@ -90,7 +90,7 @@ class Reader:
     def aggregate(
         self, collection: str, pipeline: Sequence[Mapping[str, Any]], hint: str | None = None
     ) -> list[Document]:
-        """The answer of an aggregation; `hint` names the index that it shall use."""
+        """The result of an aggregation; `hint` names the index to use."""
         how: Document = {"maxTimeMS": self._max_time_ms, "allowDiskUse": True} | ({"hint": hint} if hint else {})
         return list(self._db[collection].aggregate(pipeline, **how))
 
@@ -108,7 +108,10 @@ class Reader:
         return shown
 
     def dependencies(self, children: Iterable[ObjectId]) -> dict[ObjectId, list[Document]]:
-        """What each child waits for or waited for, at most `MAX_LINKS` of each; `deleted` parents are marked so."""
+        """The dependencies of each child, past and present, at most `MAX_LINKS` of each.
+
+        Deleted parents are marked `deleted`.
+        """
         shown: dict[ObjectId, list[Document]] = {}
         edges = self._edges("child", children)
         deleted = self.deleted_parents(edges)
@@ -120,12 +123,12 @@ class Reader:
         return shown
 
     def deleted_parents(self, edges: Iterable[Mapping[str, Any]]) -> set[ObjectId]:
-        """The parents of these edges that were deleted; one that has not ended yet, or is yet to be made, was not."""
+        """The deleted parents of these edges; a parent that has not ended, or does not exist yet, is not deleted."""
         ended = list({edge["parent"] for edge in edges if edge["settled"]})
         return set(ended) - {d["_id"] for d in by_ids(self._db["tasks"], ended, ["_id"])} if ended else set()
 
     def _edges(self, end: str, tasks: Iterable[ObjectId]) -> list[Document]:
-        """The edges of all these tasks in one query, or, when they are too many for that, some of each task."""
+        """The edges of all these tasks in one query, or some of each task when they are too many for that."""
         ids = list(tasks)
         edges = self.page("continuations", {end: {"$in": ids}}, limit=_MAX_TOGETHER)
         if len(edges) < _MAX_TOGETHER:

@@ -1,4 +1,4 @@
-"""Objects with the names `$ref` and `$id` are users' inputs, not references as the driver takes them for."""
+"""Repair of objects with the names `$ref` and `$id`: users' inputs that the driver reads as references."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,9 +10,9 @@ Document = dict[str, Any]
 
 
 def plain(documents: Iterable[Document] | Cursor[Document]) -> list[Document]:
-    """The same documents as they were stored, changed where the driver made references of objects.
+    """The documents as they were stored, with the references that the driver made changed back to objects.
 
-    The driver could be told to make none, but then decodes all that it reads several times as slowly.
+    An option of the driver turns these references off, but decoding is then several times as slow.
     """
     found = documents.to_list() if isinstance(documents, Cursor) else list(documents)
     for document in found:

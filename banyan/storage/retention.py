@@ -1,8 +1,8 @@
-"""How far the walks through ended tasks are that let old things leave, and what they had to leave behind.
+"""The positions of the walks through ended tasks that remove old data, and the tasks that they postponed.
 
-There is a walk for each kind of thing, in the order in which the tasks ended; `meta` has where it is. What cannot leave
-when the walk comes by is looked at again later: the collection `postponed`. So a look costs the same however
-much there is.
+There is a walk for each kind of data, in the order in which the tasks ended; its position is in `meta`. A task whose
+data cannot be removed when the walk passes is checked again later: it is in the collection `postponed`. So the cost of
+a step does not depend on the amount of data.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ _ENDED = {"$in": sorted(ENDED)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A place in the order in which tasks ended; `when` is the time at which a server wrote that end."""
+    """A position in the order in which tasks ended; `when` is the time at which a server wrote that end."""
 
     when: datetime = _FIRST
     task: ObjectId = _LEAST
@@ -44,7 +44,7 @@ class RetentionStore:
         self._postponed = db["postponed"]
 
     def prepare(self) -> None:
-        """Create the indexes that the walks follow, and note that none has begun."""
+        """Create the indexes that the walks follow, and the document with their positions."""
         self._tasks.create_index(
             [("_updated", 1), ("_id", 1)], name="ended", partialFilterExpression={"time_terminated": {"$exists": True}}
         )
@@ -52,17 +52,17 @@ class RetentionStore:
         self._meta.update_one({"_id": "retention"}, {"$setOnInsert": {"turn": _FIRST}}, upsert=True)
 
     def take_turn(self, now: datetime, pause: timedelta) -> bool:
-        """Whether it is this server's turn to go on; the next turn comes after `pause`, whoever takes it."""
+        """Return whether this server may do the next step; the next step is due after `pause`, on any server."""
         mine = {"_id": "retention", "turn": {"$lte": now}}
         return self._meta.update_one(mine, {"$set": {"turn": now + pause}}).matched_count == 1
 
     def place(self, kind: str) -> Place:
-        """Where the walk is."""
+        """The position of the walk."""
         found = (self._meta.find_one({"_id": "retention"}) or {}).get(kind)
         return Place() if found is None else Place(when=found["when"], task=found["task"])
 
     def advance(self, kind: str, before: Place, to: Place) -> None:
-        """Go on, unless someone else went on from `before` meanwhile."""
+        """Advance the walk, unless another server advanced it from `before` meanwhile."""
         as_before = [{kind: _stored(before)}, {kind: {"$exists": False}}]
         self._meta.update_one({"_id": "retention", "$or": as_before}, {"$set": {kind: _stored(to)}})
 
@@ -74,17 +74,17 @@ class RetentionStore:
         return [Place(when=task["_updated"], task=task["_id"]) for task in found]
 
     def ended(self, tasks: Iterable[ObjectId]) -> dict[ObjectId, datetime]:
-        """When those of the tasks ended that have."""
+        """The times at which tasks ended; tasks that have not ended are left out."""
         found = self._tasks.find({"_id": {"$in": list(tasks)}, "state": _ENDED}, {"_updated": 1})
         return {task["_id"]: task["_updated"] for task in found}
 
     def hold(
         self, tasks: Iterable[ObjectId], until: datetime, session: Session, *, records: bool
     ) -> dict[ObjectId, int]:
-        """Those of the tasks that ended at `until` at the latest, with the number of their last attempt.
+        """The given tasks that ended at `until` at the latest, each with the number of its last attempt.
 
-        Within the transaction a retry of one of them has to wait, and then to look at it again. With `records` the task
-        keeps in `history_until` up to which attempt there are no records any more.
+        Within the transaction a retry of one of them has to wait, and then reads the task again. With `records` the
+        task's `history_until` is set to the last attempt whose record is removed.
         """
         where = {"_id": {"$in": list(tasks)}, "state": _ENDED, "_updated": {"$lte": until}}
         ended = self._tasks.find(where, {"attempt_count": 1}, session=session)
@@ -94,7 +94,7 @@ class RetentionStore:
         return found
 
     def needed(self, tasks: Sequence[ObjectId], session: Session = None) -> set[ObjectId]:
-        """Those of the tasks that have a child which has not ended, or is yet to be made."""
+        """The given tasks that have a child which has not ended, or does not exist yet."""
         ended = [{"$match": {"state": _ENDED}}, {"$project": {"_id": 1}}]
         child = {"from": "tasks", "localField": "child", "foreignField": "_id", "pipeline": ended, "as": "ended"}
         pipeline: list[Document] = [
@@ -106,7 +106,7 @@ class RetentionStore:
         return {edge["_id"] for edge in self._edges.aggregate(pipeline, session=session)}
 
     def postpone(self, kind: str, tasks: Iterable[ObjectId], due: datetime) -> None:
-        """Look at these again at `due`."""
+        """Check these tasks again at `due`."""
         writes = [
             UpdateOne({"_id": {"kind": kind, "task": task}}, {"$set": {"due": due}}, upsert=True) for task in tasks
         ]
@@ -114,23 +114,23 @@ class RetentionStore:
             self._postponed.bulk_write(writes, ordered=False)
 
     def due(self, kind: str, now: datetime, limit: int) -> list[ObjectId]:
-        """Postponed tasks whose time has come."""
+        """Postponed tasks that are due."""
         found = self._postponed.find({"_id.kind": kind, "due": {"$lte": now}}).sort("due").limit(limit)
         return [each["_id"]["task"] for each in found]
 
     def done(self, kind: str, tasks: Iterable[ObjectId]) -> None:
-        """These need not be looked at again."""
+        """Remove these tasks from the postponed ones."""
         ids = [{"kind": kind, "task": task} for task in tasks]
         if ids:
             self._postponed.delete_many({"_id": {"$in": ids}})
 
     def sweeps_after(self, sweep: ObjectId, until: datetime, limit: int) -> list[Document]:
-        """The next sweeps in the order in which they were made, `until` at the latest, with their barriers."""
+        """The next sweeps in the order of their creation, `until` at the latest, with their barriers."""
         where = {"_id": {"$gt": sweep}, "_created": {"$lte": until}}
         return list(self._sweeps.find(where, {"barrier": 1}).sort("_id").limit(limit))
 
     def is_empty(self, sweep: Document) -> bool:
-        """Whether no task of a sweep is left."""
+        """Return whether no task of a sweep is left."""
         left = [{"sweep": sweep["_id"], "index": {"$gte": 0}}, {"_id": sweep.get("barrier")}]
         return self._tasks.find_one({"$or": left}, {"_id": 1}) is None
 

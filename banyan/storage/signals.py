@@ -1,4 +1,4 @@
-"""The collection `signals`: a few bytes that one server leaves for the others when something happens."""
+"""The collection `signals`: small messages from one server to the others."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ KEPT_SECONDS = 60
 
 
 class SignalStore:
-    """Signals to all servers, through a change stream; losing one costs a wait, never a task."""
+    """Signals to all servers, through a change stream; a lost signal costs a wait, never a task."""
 
     def __init__(self, db: Database[Document]) -> None:
         self._signals = db["signals"]
@@ -24,11 +24,11 @@ class SignalStore:
         self._signals.create_index("at", expireAfterSeconds=KEPT_SECONDS, name="expiry")
 
     def send(self, signal: Document) -> None:
-        """Leave a signal."""
+        """Send a signal."""
         self._fast.insert_one({"_id": ObjectId(), **signal})
 
     def follow(self, stop: Any) -> Iterator[Document]:
-        """New signals as they come, until `stop` (an event) is set; raises the driver's error when it breaks."""
+        """New signals as they arrive, until `stop` (an event) is set; raises the driver's error if it fails."""
         pipeline = [{"$match": {"operationType": "insert"}}]
         with self._signals.watch(pipeline, max_await_time_ms=1000) as stream:
             while not stop.is_set() and stream.alive:

@@ -12,18 +12,18 @@ from banyan.storage.waiting import count_assigned
 Document = dict[str, Any]
 
 NEWEST, NEWEST_OF_ALL = 100_000, 10_000
-"""Waits, run times and memory are those of so many tasks at most, the newest that match, or that have ended at all."""
+"""The largest samples for waits, run times and memory: the newest tasks that match, or the newest that ended at all."""
 
 RATE_SECONDS = 60
 
 
 def count_tasks(reader: Reader, where: Mapping[str, Any], now: datetime) -> Document:
-    """How many tasks there are by state, by queue and state, and by exit status, and what the last minute saw.
+    """The number of tasks by state, by queue and state, and by exit status, and the rates of the last minute.
 
-    `assigned` counts by queue those of the running ones that their workers have not begun.
-    What was submitted is told by the time in a task's id.
+    `assigned` counts, by queue, the running tasks that their workers have not begun. The time of submission is the time
+    in a task's id.
     """
-    assigned = count_assigned(reader, where, "queue")  # first, so that there are never more of them than run
+    assigned = count_assigned(reader, where, "queue")  # first, so that it never exceeds the count of running tasks
     states: dict[str, int] = {}
     queues: dict[str, dict[str, int]] = {}
     exits: dict[str, int] = {}
@@ -44,7 +44,7 @@ def count_tasks(reader: Reader, where: Mapping[str, Any], now: datetime) -> Docu
 
 
 def count_queues(reader: Reader) -> dict[str, dict[str, int]]:
-    """How many tasks there are by queue and state."""
+    """The number of tasks by queue and state."""
     queues: dict[str, dict[str, int]] = {}
     for group in _groups(reader, {}):
         _add(queues.setdefault(group["_id"]["queue"], {}), group["_id"]["state"], group["count"])
@@ -52,16 +52,16 @@ def count_queues(reader: Reader) -> dict[str, dict[str, int]]:
 
 
 def _groups(reader: Reader, where: Mapping[str, Any]) -> list[Document]:
-    """The number of tasks of each state, queue and exit status; that of all is read from an index alone."""
+    """The number of tasks of each state, queue and exit status; without a filter it is read from an index alone."""
     key = {"state": "$state", "queue": "$queue", "exit_status": "$exit_status"}
     pipeline: list[Document] = [{"$match": where}, {"$group": {"_id": key, "count": {"$sum": 1}}}]
     return reader.aggregate("tasks", pipeline, hint=None if where else "monitor")
 
 
 def _rates(reader: Reader, where: Mapping[str, Any], now: datetime) -> Document:
-    """Each is a range of an index, as long as the minute was busy."""
+    """The rates; the cost of each is a range of an index that covers the minute."""
     minute = timedelta(seconds=RATE_SECONDS)
-    # An id that a client has made up may be of any time, also one that is to come.
+    # A client may choose an id of any time, even in the future.
     ids = {"$gte": ObjectId.from_datetime(now - minute), "$lt": ObjectId.from_datetime(now + minute)}
     ended = {"_updated": {"$gte": now - minute}, "time_terminated": {"$gte": now - minute}}
     return {
@@ -71,10 +71,10 @@ def _rates(reader: Reader, where: Mapping[str, Any], now: datetime) -> Document:
 
 
 def measure_tasks(reader: Reader, where: Mapping[str, Any]) -> Document:
-    """How long ended tasks waited and ran, and what memory they took: min, median, p95, max.
+    """The waits, run times and memory of ended tasks: min, median, p95, max.
 
-    `measured` is the number of tasks that this rests on. They are the newest that match; without a filter those of
-    the newest ends, so that nothing else is looked at.
+    `measured` is the size of the sample. With a filter it has the newest tasks that match; without one it has the
+    newest ends, so that no other task is visited.
     """
     seconds = {"$divide": [{"$subtract": ["$time_started", "$time_available"]}, 1000]}
     ran = {"$divide": [{"$subtract": ["$time_terminated", "$time_started"]}, 1000]}
@@ -98,13 +98,13 @@ def measure_tasks(reader: Reader, where: Mapping[str, Any]) -> Document:
 
 
 def count_workers(reader: Reader) -> dict[str, int]:
-    """How many workers there are by state."""
+    """The number of workers by state."""
     groups = reader.aggregate("workers", [{"$group": {"_id": "$state", "count": {"$sum": 1}}}])
     return {group["_id"]: group["count"] for group in groups}
 
 
 def summary(values: Sequence[float]) -> dict[str, float | None]:
-    """The least, the middle, the 95th percentile and the greatest of some values; None of each when there are none."""
+    """The minimum, median, 95th percentile and maximum of some values; each is None when there are none."""
     if not values:
         return dict.fromkeys(("min", "median", "p95", "max"))
     ordered = sorted(values)

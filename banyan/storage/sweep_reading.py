@@ -1,4 +1,4 @@
-"""What readers want to know of a sweep: how far it is, and its tasks as the rows of a table."""
+"""The reading side of sweeps: their progress, and their tasks as the rows of a table."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,18 +12,17 @@ from banyan.storage.waiting import count_assigned
 Document = dict[str, Any]
 
 _ROWS = 200
-"""How many tasks are read at once; each may hold a result of 64 KiB."""
+"""The number of tasks in one read; each may hold a result of 64 KiB."""
 _LOOKED_AT = 5000
-"""How many tasks one query looks into, however large they are."""
+"""The most tasks that one query visits, whatever their size."""
 _ROW = dict.fromkeys(("index", "state", "exit_status", "inputs", "result", "result_file"), 1)
 
 
 def progress_of(reader: Reader, sweeps: Sequence[ObjectId]) -> dict[ObjectId, Document]:
-    """How far each sweep is: `count`, `states`, how its points ended, the `fraction` of them that is done.
+    """The progress of each sweep: `count`, `states`, the ends of its points, and the finished `fraction`.
 
-    `assigned` counts those of the running tasks that their workers have not begun.
-
-    Points that were deleted since are done. Points that a submission has yet to make are not.
+    `assigned` counts the running tasks that their workers have not begun. Deleted points count as finished. Points that
+    a submission has yet to create do not.
     """
     known = {d["_id"]: d for d in reader.page("sweeps", {"_id": {"$in": list(sweeps)}}, {"count": 1, "barrier": 1})}
     unmade = {d["_id"] for d in reader.page("submissions", {"_id": {"$in": list(sweeps)}}, {"_id": 1})}
@@ -91,18 +90,18 @@ def _keys(where: Document, field: str) -> list[Document]:
 
 
 def has_any(reader: Reader, sweep: Document, where: Document) -> bool:
-    """Whether a task of the sweep matches."""
+    """Return whether a task of the sweep matches."""
     return any(reader.one("tasks", {**span, **where}, {"_id": 1}) is not None for span in _spans(sweep))
 
 
 def _spans(sweep: Document) -> Iterator[Document]:
-    """Filters that together match all tasks of a sweep, each so many that a query on them stays within its time."""
+    """Filters that together match all tasks of a sweep, each small enough for the time limit of a query."""
     for start in range(0, sweep["count"], _LOOKED_AT):
         yield {"sweep": sweep["_id"], "index": {"$gte": start, "$lt": start + _LOOKED_AT}}
 
 
 def rows_of(reader: Reader, sweep: ObjectId) -> Iterator[Document]:
-    """The tasks of a sweep in the order of their index, a few read at a time."""
+    """The tasks of a sweep in the order of their index, read a few at a time."""
     after = -1
     while True:
         page = reader.page("tasks", {"sweep": sweep, "index": {"$gt": after}}, _ROW, [("index", 1)], limit=_ROWS)

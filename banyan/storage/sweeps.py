@@ -15,7 +15,7 @@ _BATCH = 1000
 
 
 def points_of(sweep: ObjectId) -> Document:
-    """The filter for the tasks that a sweep made, its barrier excluded; the index `sweep` serves it."""
+    """The filter for the tasks that a sweep created, without its barrier; the index `sweep` serves it."""
     return {"sweep": sweep, "index": {"$gte": 0}}
 
 
@@ -27,7 +27,7 @@ class SweepStore:
         self._tasks = db["tasks"]
 
     def prepare(self) -> None:
-        """Create the indexes by which sweeps and their tasks are found."""
+        """Create the indexes on sweeps and their tasks."""
         self._sweeps.create_index([("owner", 1), ("_id", -1)], name="owner")
         self._sweeps.create_index("name", name="name")
         self._sweeps.create_index("doing.since", name="doing", partialFilterExpression={"doing": {"$exists": True}})
@@ -47,11 +47,11 @@ class SweepStore:
         return self._sweeps.find_one({"_id": sweep})
 
     def delete(self, sweep: ObjectId) -> None:
-        """Remove the document; its tasks are somebody else's to delete."""
+        """Delete the document; its tasks must be deleted separately."""
         self._sweeps.delete_one({"_id": sweep})
 
     def batches(self, sweep: ObjectId, where: Mapping[str, Any]) -> Iterator[list[ObjectId]]:
-        """The ids of those tasks of a sweep that match a filter, read as it goes, in the order of their index."""
+        """The ids of a sweep's tasks that match a filter, in batches, in the order of their index."""
         after = -1
         while True:
             condition = {"sweep": sweep, "index": {"$gt": after}, **where}
@@ -62,7 +62,7 @@ class SweepStore:
             after = found[-1]["index"]
 
     def count(self, sweep: ObjectId, where: Mapping[str, Any]) -> int:
-        """How many tasks of a sweep match a filter."""
+        """The number of tasks of a sweep that match a filter."""
         return self._tasks.count_documents({**points_of(sweep), **where})
 
     def indexes(self, tasks: Iterable[ObjectId]) -> dict[ObjectId, int]:
@@ -70,35 +70,35 @@ class SweepStore:
         return {d["_id"]: d["index"] for d in self._tasks.find({"_id": {"$in": list(tasks)}}, {"index": 1})}
 
     def begin_work(self, sweep: ObjectId, what: Mapping[str, Any], now: datetime) -> None:
-        """Note what is to be done with all tasks of a sweep, so that it is completed should this server die."""
+        """Record an operation on all tasks of a sweep, so that it is completed even if this server dies."""
         self._sweeps.update_one({"_id": sweep}, {"$set": {"doing": {**what, "since": now}}})
 
     def end_work(self, sweep: ObjectId) -> None:
-        """It is done, or not to be done."""
+        """Remove the record of an operation that is complete or was given up."""
         self._sweeps.update_one({"_id": sweep}, {"$unset": {"doing": 1}})
 
     def interrupted_work(self, before: datetime) -> list[Document]:
-        """Sweeps with which something is to be done since before `before`."""
+        """Sweeps with an operation that was recorded before `before`."""
         return list(self._sweeps.find({"doing.since": {"$lt": before}}))
 
     def begin_retry(self, sweep: ObjectId, now: datetime, session: Session = None) -> bool:
-        """Note that the sweep is being retried; False if it is so already."""
+        """Record that the sweep is being retried; False if it is already."""
         idle = {"_id": sweep, "retrying": {"$exists": False}}
         return self._sweeps.update_one(idle, {"$set": {"retrying": now}}, session=session).matched_count == 1
 
     def go_on_retrying(self, sweep: ObjectId, now: datetime) -> None:
-        """Tell that the retry is still under way."""
+        """Record that the retry is still in progress."""
         self._sweeps.update_one({"_id": sweep, "retrying": {"$exists": True}}, {"$set": {"retrying": now}})
 
     def retrying(self, sweeps: Iterable[ObjectId]) -> set[ObjectId]:
-        """Which of these are sweeps that are being retried."""
+        """The given sweeps that are being retried."""
         where = {"_id": {"$in": list(sweeps)}, "retrying": {"$exists": True}}
         return {d["_id"] for d in self._sweeps.find(where, {"_id": 1})}
 
     def end_retry(self, sweep: ObjectId, session: Session = None) -> None:
-        """Take the note away."""
+        """Remove the record of the retry."""
         self._sweeps.update_one({"_id": sweep}, {"$unset": {"retrying": 1}}, session=session)
 
     def interrupted_retries(self, before: datetime) -> list[Document]:
-        """Sweeps whose retry was last heard of before `before`."""
+        """Sweeps whose retry was last in progress before `before`."""
         return list(self._sweeps.find({"retrying": {"$lt": before}}, {"barrier": 1}))

@@ -23,7 +23,7 @@ Document = dict[str, Any]
 Session = ClientSession | None
 
 _MANY = 10_000
-"""So many small documents are read in one round trip."""
+"""A limit for many small documents that are read in one round trip."""
 
 _VIEW = (
     "_id _etag state owner queue command model hold not_before retry_at retry_count max_retry_count retry_delay "
@@ -35,21 +35,21 @@ _CANDIDATE = (
     "_id _etag state owner queue model hold not_before attempt_count task_class class_key avoid priority order timeout "
     "time_available requested_resources requires directory"
 ).split()
-"""What choosing looks at: no field in which a task may carry megabytes."""
+"""The fields that a claim reads to choose tasks: none in which a task may carry megabytes."""
 
 _SIZE: Document = {"bytes": {"$bsonSize": "$$ROOT"}}
 """The size of the whole task."""
 
 MERGED_KEYS = 200
-"""So many classes are read by one query, which MongoDB merges in order without sorting (a limit of its planner)."""
+"""The most classes that one query reads: MongoDB merges so many in order without sorting (a limit of its planner)."""
 
 _CLAIM_INDEX = [("class_key", ASCENDING), ("priority", DESCENDING), ("order", ASCENDING)]
 HELD_INDEX = [("worker", 1), ("state", 1), ("recalled", 1), ("execution", 1), ("claim_request", 1)]
-"""It has all that a claim looks at in the many tasks that a worker may hold."""
+"""The index contains all that a claim reads of the many tasks that a worker may hold."""
 
 
 class Holding(NamedTuple):
-    """What is said of a task that a worker holds: its state, the claim that got it, whether the queue wants it back."""
+    """A task that a worker holds: its state, the claim that received it, and whether the queue recalls it."""
 
     state: str
     claim_request: str | None
@@ -57,7 +57,7 @@ class Holding(NamedTuple):
 
 
 def view(document: Mapping[str, Any]) -> Task:
-    """The part of a stored task that decisions look at."""
+    """The fields of a stored task that decisions rest on."""
     get = document.get
     return Task(
         id=document["_id"],
@@ -92,7 +92,7 @@ def view(document: Mapping[str, Any]) -> Task:
 
 
 def encoded(document: Mapping[str, Any]) -> bytes:
-    """A document as MongoDB keeps it."""
+    """A document as MongoDB stores it."""
     return bson.encode(document)
 
 
@@ -108,7 +108,7 @@ class TaskStore:
         self._tasks = db["tasks"]
 
     def prepare(self) -> None:
-        """Create the indexes that claims, rescue and monitoring rest on."""
+        """Create the indexes for claims, rescue and monitoring."""
         create = self._tasks.create_index
         create(_CLAIM_INDEX, name="claim", partialFilterExpression={"class_key": {"$exists": True}})
         create(HELD_INDEX, name="held", partialFilterExpression={"worker": {"$exists": True}})
@@ -146,20 +146,21 @@ class TaskStore:
     def current(
         self, executions: Mapping[ObjectId, ObjectId], fields: Iterable[str], session: Session = None
     ) -> dict[ObjectId, Document]:
-        """Of tasks (id to attempt) whose current attempt this is: these fields, by the attempt."""
+        """The given fields of those tasks (id to attempt) whose current attempt is the given one, by the attempt."""
         found = plain(by_ids(self._tasks, executions, ["execution", *fields], session))
         return {each["execution"]: each for each in found if each.get("execution") == executions[each["_id"]]}
 
     def input_refs(self, ids: Iterable[ObjectId], session: Session = None) -> dict[ObjectId, Document]:
-        """The inputs that tasks take from results of others, as `{name: {"task": id}}`; only those that have some."""
+        """The inputs that tasks take from results of others, as `{name: {"task": id}}`, for tasks with any."""
         wanted = {"_id": {"$in": list(ids)}, "input_refs": {"$exists": True}}
         found = plain(self._tasks.find(wanted, {"input_refs": 1}, session=session))
         return {d["_id"]: d["input_refs"] for d in found if d["input_refs"]}
 
     def commit(self, changes: Sequence[tuple[Task, Change]], now: datetime, session: Session = None) -> set[ObjectId]:
-        """Write each change if its task is still as it was read; the ids of those that were written.
+        """Write each change if its task is still as it was read; return the ids of the tasks that were written.
 
-        A task that is missing from the answer was changed by someone else first: read it again and decide anew.
+        A task that is missing from the return value was changed by another process first: read it again and decide
+        anew.
         """
         if not changes:
             return set()
@@ -172,17 +173,17 @@ class TaskStore:
         return {document["_id"] for document in written}
 
     def edit(self, task: Task, fields: Mapping[str, Any], now: datetime, session: Session = None) -> str | None:
-        """Set fields other than the state (None clears one); the new revision, or None if the task changed."""
+        """Set fields other than the state (None clears one); return the new revision, or None if the task changed."""
         revision = new_revision()
         update = _set_and_unset({**fields, "_etag": revision, "_updated": now})
         return revision if self._tasks.update_one(_guard(task), update, session=session).matched_count else None
 
     def touch(self, tasks: Iterable[ObjectId], session: Session) -> None:
-        """Raise the revision of tasks whose edges were changed, so that nobody decides on what they were before."""
+        """Change the revision of tasks whose edges were changed, so that no decision rests on the earlier edges."""
         self._tasks.update_many({"_id": {"$in": list(tasks)}}, {"$set": {"_etag": new_revision()}}, session=session)
 
     def blame(self, parents: Mapping[ObjectId, ObjectId], session: Session) -> None:
-        """Note in tasks (id to parent) that were cancelled for the sake of a parent which parent that is."""
+        """Record in cancelled tasks (id to parent) the parent that caused the cancellation."""
         writes = [
             UpdateOne(
                 {"_id": id, "state": State.CANCELLED},
@@ -194,9 +195,9 @@ class TaskStore:
             self._tasks.bulk_write(writes, ordered=False, session=session)
 
     def mark_parents(self, parents: Iterable[ObjectId], session: Session) -> None:
-        """Note in each parent that it has continuations, and in ended ones that edges wait to be settled.
+        """Mark each parent as having continuations, and ended ones as having edges that must be settled.
 
-        It is a real write also when nothing is new, so that it meets the write that ends a parent.
+        It is a real write even if nothing is new, so that it conflicts with the write that ends a parent.
         """
         ids = list(parents)
         self._tasks.update_many(
@@ -211,24 +212,24 @@ class TaskStore:
         )
 
     def unsettled(self, limit: int) -> list[ObjectId]:
-        """Ended tasks whose continuations were not all settled."""
+        """Ended tasks whose continuations are not all settled."""
         return [d["_id"] for d in self._tasks.find({"unsettled": True}, {"_id": 1}).limit(limit)]
 
     def clear_unsettled(self, tasks: Mapping[ObjectId, str]) -> None:
-        """Take the mark away, unless the task (id to revision) was changed meanwhile, by a retry or a new edge."""
+        """Remove the mark, unless a retry or a new edge changed the task (id to revision) meanwhile."""
         self._unmark("unsettled", tasks)
 
     def mark_unpromoted(self, tasks: Iterable[ObjectId], session: Session) -> None:
-        """Note in inactive tasks that nothing may keep them from becoming available any more."""
+        """Mark inactive tasks that may have become ready."""
         where = {"_id": {"$in": list(tasks)}, "state": State.INACTIVE}
         self._tasks.update_many(where, {"$set": {"unpromoted": True, "_etag": new_revision()}}, session=session)
 
     def unpromoted(self, limit: int) -> list[ObjectId]:
-        """Inactive tasks of which nobody has looked yet whether they are ready."""
+        """Inactive tasks that must still be checked for readiness."""
         return [d["_id"] for d in self._tasks.find({"unpromoted": True}, {"_id": 1}).limit(limit)]
 
     def clear_unpromoted(self, tasks: Mapping[ObjectId, str]) -> None:
-        """Take the mark away, unless the task (id to revision) was changed meanwhile."""
+        """Remove the mark, unless the task (id to revision) was changed meanwhile."""
         self._unmark("unpromoted", tasks)
 
     def _unmark(self, mark: str, tasks: Mapping[ObjectId, str]) -> None:
@@ -237,10 +238,11 @@ class TaskStore:
             self._tasks.bulk_write(writes, ordered=False)
 
     def show_pending(self, counts: Sequence[tuple[Task, int]], *, exact: bool) -> bool:
-        """Write how many dependencies are pending, as they were counted after the task was read; whether all were.
+        """Write the numbers of pending dependencies, counted after the task was read; return whether all were written.
 
-        It only ever goes down, for whoever counted last has seen most settled; an `exact` count corrects it also
-        upwards, if it is still as it was read. What was changed otherwise meanwhile has to be counted anew.
+        A number only ever falls, because the latest count has seen the most edges settled; an `exact` count may also
+        raise it, if the number is still as it was read. Tasks that were changed otherwise meanwhile must be counted
+        again.
         """
         name = "pending_dependency_count"
         writes = [
@@ -252,7 +254,7 @@ class TaskStore:
         return not writes or self._tasks.bulk_write(writes, ordered=False).matched_count == len(writes)
 
     def discount(self, settled_by_child: Mapping[ObjectId, int]) -> None:
-        """Lower the number of pending dependencies that readers see."""
+        """Lower the displayed number of pending dependencies."""
         self._tasks.bulk_write(
             [
                 UpdateOne({"_id": child}, {"$inc": {"pending_dependency_count": -count}})
@@ -271,7 +273,7 @@ class TaskStore:
             )
 
     def correct_pending(self, counts: Mapping[ObjectId, tuple[int, int]]) -> None:
-        """Replace the number of pending dependencies of each task where it is still the first of the two."""
+        """Replace the number of pending dependencies of each task where it still equals the first of the two."""
         if counts:
             name = "pending_dependency_count"
             self._tasks.bulk_write(
@@ -280,9 +282,9 @@ class TaskStore:
             )
 
     def class_heads(self, keys: Sequence[str] | None = None, session: Session = None) -> list[Document]:
-        """The best claimable task of every class, or of those with these keys, as a candidate, not `plain` yet.
+        """The best claimable task of every class, or of the classes with these keys, as a candidate, not `plain` yet.
 
-        It costs one step for each class, not for each task.
+        The cost is one index step for each class, not for each task.
         """
         wanted: Document = {"$gt": ""} if keys is None else {"$in": list(keys)}
         first: Document = {name: f"${name}" for name in _CANDIDATE} | _SIZE
@@ -296,7 +298,7 @@ class TaskStore:
     def claimable(self, keys: Sequence[str], limit: int, fit: Mapping[str, Any] | None = None) -> list[Document]:
         """The best claimable tasks of these classes (`MERGED_KEYS` at most) as candidates, not `plain` yet.
 
-        With `fit` (a filter) only those that match it.
+        With `fit` (a filter) only matching tasks are returned.
         """
         where: Document = {"class_key": keys[0] if len(keys) == 1 else {"$in": list(keys)}, **(fit or {})}
         fields: Document = dict.fromkeys(_CANDIDATE, 1) | _SIZE
@@ -304,18 +306,18 @@ class TaskStore:
         return found.batch_size(limit).limit(limit).to_list()
 
     def held_by(self, worker: ObjectId, session: Session = None) -> list[Document]:
-        """Views of the running tasks that a worker holds, with when and by which request they were claimed."""
+        """The running tasks that a worker holds, each with the time and the request of its claim."""
         fields = dict.fromkeys([*_VIEW, "claim_request", "time_claimed"], 1)
         return list(self._tasks.find({"worker": worker}, fields, session=session).hint("held"))
 
     def holdings(self, worker: ObjectId) -> dict[ObjectId, Holding]:
-        """The attempts that a worker has, by id, as the index alone tells them."""
+        """The attempts that a worker holds, by id, read from the index alone."""
         fields = {"_id": 0, "execution": 1, "state": 1, "claim_request": 1, "recalled": 1}
         found = self._tasks.find({"worker": worker}, fields).hint("held").batch_size(_MANY).to_list()
         return {d["execution"]: Holding(d["state"], d.get("claim_request"), bool(d.get("recalled"))) for d in found}
 
     def to_end(self, worker: ObjectId) -> tuple[list[ObjectId], list[ObjectId]]:
-        """The attempts of a worker that it shall end, and those that it shall give back if they have not begun."""
+        """The attempts that a worker must end, and the attempts that it must give back if it has not begun them."""
         recalled = {"worker": worker, "state": State.RUNNING, "recalled": {"$gt": ""}}
         where = {"$or": [{"worker": worker, "state": State.PENDING_CANCELLATION}, recalled]}
         found = self._tasks.find(where, {"_id": 0, "execution": 1, "state": 1}).hint("held").to_list()
@@ -323,12 +325,12 @@ class TaskStore:
         return cancel, [d["execution"] for d in found if d["state"] == State.RUNNING]
 
     def unbegun(self, worker: ObjectId) -> list[Document]:
-        """The tasks of a worker that it is not known to have begun, as candidates, but for those that are recalled."""
+        """The tasks that a worker has not reported as begun, as candidates; recalled tasks are left out."""
         where = {"worker": worker, "state": State.RUNNING, "recalled": None, "time_started": None}
         return self._tasks.find(where, dict.fromkeys(_CANDIDATE, 1)).hint("held").batch_size(_MANY).to_list()
 
     def recall(self, where: Mapping[str, Any], purpose: str) -> dict[ObjectId, list[ObjectId]]:
-        """Want those of the matching tasks back that no worker is known to have begun; their ids, by worker."""
+        """Recall the matching tasks that no worker has reported as begun; return their ids, by worker."""
         unbegun = {**where, "state": State.RUNNING, "worker": {"$exists": True}, "time_started": None}
         by_worker: dict[ObjectId, list[ObjectId]] = {}
         for task in self._tasks.find(unbegun, {"worker": 1}):
@@ -336,12 +338,12 @@ class TaskStore:
         for worker, tasks in by_worker.items():
             same = {"_id": {"$in": tasks}, "worker": worker, "state": State.RUNNING, "time_started": None}
             if purpose != FOR_EDIT:
-                same["recalled"] = None  # what is to be edited stays so
+                same["recalled"] = None  # a recall for an edit takes precedence
             self._tasks.update_many(same, {"$set": {"recalled": purpose}})
         return by_worker
 
     def still_recalled(self, tasks: Iterable[ObjectId]) -> list[ObjectId]:
-        """Those of the tasks that are wanted back, and whose workers have not answered."""
+        """The recalled tasks among the given ones whose workers have not responded."""
         where = {
             "_id": {"$in": list(tasks)},
             "state": State.RUNNING,
@@ -351,11 +353,11 @@ class TaskStore:
         return [d["_id"] for d in self._tasks.find(where, {"_id": 1})]
 
     def end_recall(self, tasks: Iterable[ObjectId]) -> None:
-        """Want tasks back no longer."""
+        """Cancel the recall of tasks."""
         self._tasks.update_many({"_id": {"$in": list(tasks)}}, {"$unset": {"recalled": 1}})
 
     def of_attempts(self, worker: ObjectId, executions: Iterable[ObjectId]) -> dict[ObjectId, ObjectId]:
-        """Which tasks these attempts of a worker are of, by attempt; those that it no longer has are left out."""
+        """The tasks of a worker's attempts, by attempt; attempts that the worker no longer holds are left out."""
         where = {"worker": worker, "state": {"$in": sorted(LIVE)}, "execution": {"$in": list(executions)}}
         return {d["execution"]: d["_id"] for d in self._tasks.find(where, {"execution": 1}).hint("held")}
 
@@ -374,18 +376,18 @@ class TaskStore:
         return [view(document) for document in found]
 
     def running_in(self, queue: str, session: Session = None) -> int:
-        """How many tasks of a queue workers hold now."""
+        """The number of tasks of a queue that workers hold now."""
         states = {"$in": sorted(LIVE)}
         return self._tasks.count_documents({"queue": queue, "state": states}, session=session)
 
     def count(self, where: Mapping[str, Any]) -> int:
-        """How many tasks match an already checked filter."""
+        """The number of tasks that match an already checked filter."""
         return self._tasks.count_documents(where)
 
     def report_progress(
         self, execution_by_task: Mapping[ObjectId, ObjectId], fields: Mapping[ObjectId, Document]
     ) -> None:
-        """Show in live tasks what their current attempts say of themselves (start, progress)."""
+        """Copy the reports of current attempts (start, progress) to their live tasks."""
         revision = new_revision()
         self._tasks.bulk_write(
             [
@@ -399,14 +401,14 @@ class TaskStore:
         )
 
     def stop_avoiding(self, worker: ObjectId) -> None:
-        """Let a worker that is thought to work again have the claimable tasks that it failed."""
+        """Give a worker that is expected to work again access to the claimable tasks that it failed."""
         self._tasks.update_many(
             {"class_key": {"$gt": ""}, "avoid": worker},
             {"$pull": {"avoid": worker}, "$set": {"_etag": new_revision()}},
         )
 
     def avoiding(self, before: datetime, limit: int) -> list[Document]:
-        """Claimable tasks whose pause after a worker's failure ended `before`, as far as matching needs them."""
+        """Claimable tasks whose pause after a worker's failure ended before `before`, with the fields for matching."""
         where = {"avoid_until": {"$lte": before}, "class_key": {"$exists": True}}
         found = self._tasks.find(where, dict.fromkeys([*_VIEW, *CLASS_FIELDS, "timeout", "directory"], 1)).hint(
             "avoid_until"
@@ -414,12 +416,12 @@ class TaskStore:
         return plain(found.sort("avoid_until").limit(limit))
 
     def keep_avoiding(self, tasks: Iterable[ObjectId], before: datetime, until: datetime) -> None:
-        """Look at these tasks again at `until`, because another worker could take them."""
+        """Check these tasks again at `until`, because another worker could take them."""
         where = {"_id": {"$in": list(tasks)}, "avoid_until": {"$lte": before}}
         self._tasks.update_many(where, {"$set": {"avoid_until": until}})
 
     def reserve(self, task: ObjectId, worker: ObjectId, until: datetime, now: datetime) -> bool:
-        """Let `worker` keep itself free for a wide task; False if another one does so already."""
+        """Reserve a wide task for `worker`, which keeps itself free for it; False if another worker has it reserved."""
         free = [{"reserved_by": worker}, {"reserved_until": {"$lt": now}}, {"reserved_until": {"$exists": False}}]
         result = self._tasks.update_one(
             {"_id": task, "class_key": {"$exists": True}, "$or": free},
@@ -428,18 +430,21 @@ class TaskStore:
         return result.matched_count == 1
 
     def begin_leaving(self, id: ObjectId, ended_until: datetime | None = None) -> bool:
-        """Whether the task has ended and is settled; from then on it will be deleted, whoever does it."""
+        """Mark the task for deletion; return False if it has not ended or is not settled.
+
+        Every server may then complete the deletion.
+        """
         change = {"$set": {"leaving": True, "_etag": new_revision()}}
         return self._tasks.update_one({"_id": id, **_over(ended_until)}, change).matched_count == 1
 
     def leaving(self, limit: int) -> list[ObjectId]:
-        """Tasks that are being deleted, or were when it was interrupted."""
+        """Tasks that are marked for deletion, including those whose deletion was interrupted."""
         return [d["_id"] for d in self._tasks.find({"leaving": True}, {"_id": 1}).limit(limit)]
 
     def delete(
         self, ids: Sequence[ObjectId], session: Session = None, ended_until: datetime | None = None
     ) -> list[ObjectId]:
-        """Remove those of the tasks that have ended (by `ended_until`, if given) and are settled; the ids that went."""
+        """Delete the tasks that have ended (by `ended_until`, if given) and are settled; return the deleted ids."""
         where = {"_id": {"$in": list(ids)}, **_over(ended_until)}
         going = [d["_id"] for d in self._tasks.find(where, {"_id": 1}, session=session)]
         self._tasks.delete_many({**where, "_id": {"$in": going}}, session=session)
@@ -453,11 +458,11 @@ def _over(ended_until: datetime | None) -> Document:
 
 
 def _guard(task: Task) -> Document:
-    return {"_id": task.id, "_etag": task.revision}  # every change of state is one of the revision, too
+    return {"_id": task.id, "_etag": task.revision}  # every change of state also changes the revision
 
 
 def first_fields(task: Task, change: Change) -> Document:
-    """What a change adds to the document of a task that is about to be stored for the first time."""
+    """The fields that a change adds to a task before it is stored for the first time."""
     return {name: value for name, value in _changed_fields(task, change).items() if value is not None}
 
 

@@ -1,8 +1,8 @@
-"""The version of the database's schema, and the steps that lead from an older one to this program's.
+"""The version of the database's schema, and the steps from an older version to this program's.
 
-Servers do this when they start, also several at once. A step is therefore written so that it may run in many places at
-the same time, again after it was killed half-way, and once more in a slow server when others are at work already: it
-changes only what it finds in the old form. The version is raised after the step, so that nobody skips one.
+Servers run them when they start, possibly several at once. A step is therefore written so that it may run in many
+places at the same time, again after it was killed half-way, and once more in a slow server while others already work:
+it changes only data in the old form. The version is raised after the step, so that no server skips one.
 """
 
 import logging
@@ -30,12 +30,12 @@ log = logging.getLogger("banyan.server")
 _PAGE = 1000
 
 RESTORING = "restoring"
-"""The document in `meta` that is there as long as a restore is not complete."""
+"""The document in `meta` that exists while a restore is incomplete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What brings a database from the version before to `version`."""
+    """A step from the version before to `version`."""
 
     version: int
     what: str
@@ -43,7 +43,7 @@ class Step:
 
 
 def _date_notes(db: Database[Document]) -> None:
-    """Notes for workers get the time from which their age counts, and go on until they are acknowledged."""
+    """Date the notes for workers, which are now kept until they are acknowledged."""
     undated = {"at": {"$exists": False}}
     db["forget"].update_many(undated, {"$set": {"up_to": None, "told": NEVER, "at": datetime.now(UTC)}})
 
@@ -55,7 +55,7 @@ def _to_2(db: Database[Document]) -> None:
 
 
 def _drop_index(db: Database[Document], collection: str, name: str, keys: list[tuple[str, int]]) -> None:
-    """Remove an index as an older version had it; this version's own is made afterwards."""
+    """Drop an index with an older definition; this version's own is created afterwards."""
     if db[collection].index_information().get(name, {}).get("key") == keys:
         with suppress(OperationFailure):  # another server was first
             db[collection].drop_index(name)
@@ -66,7 +66,7 @@ def _to_3(db: Database[Document]) -> None:
 
 
 def _to_4(db: Database[Document]) -> None:
-    """A retry's delay was kept in `not_before`, in place of the user's date; an index did not tell what is recalled."""
+    """Move the delay of a retry from `not_before`, the user's date, to `retry_at`; drop an index without `recalled`."""
     delayed = {"retry_count": {"$gt": 0}, "retry_delay": {"$gt": 0}, "not_before": {"$type": "date"}}
     moved: list[Document] = [{"$set": {"retry_at": "$not_before", "_etag": str(ObjectId())}}, {"$unset": "not_before"}]
     db["tasks"].update_many({**delayed, "retry_at": {"$exists": False}}, moved)
@@ -79,27 +79,27 @@ _CAPABILITIES = {
     "workers": "resources",
     "executions": "granted_resources",
 }
-"""Where each collection has amounts of resources."""
+"""The field with amounts of resources in each collection."""
 
 
 def _to_5(db: Database[Document]) -> None:
-    """Compute capabilities were texts, of which "10.0" is less than "9.0"."""
+    """Convert compute capabilities from texts, of which "10.0" is less than "9.0", to pairs of numbers."""
     for collection, place in _CAPABILITIES.items():
         path = f"{place}.{CAPABILITY}"
         for text in db[collection].distinct(path, {path: {"$type": "string"}}):
-            with suppress(ValueError):  # what a worker reported was any text
+            with suppress(ValueError):  # a worker may have reported any text
                 kept = Timestamp(*parse_capability(text))
                 db[collection].update_many({path: text}, {"$set": {path: kept}})
 
 
 def _to_6(db: Database[Document]) -> None:
-    """Workers were avoided for a task for ever: now there is a date from which one may be tried again."""
+    """Give tasks that avoid workers for ever a date from which one of these may get the task again."""
     avoiding = {"class_key": {"$exists": True}, "avoid": {"$exists": True}, "avoid_until": {"$exists": False}}
     db["tasks"].update_many(avoiding, {"$set": {"avoid_until": datetime.now(UTC), "_etag": str(ObjectId())}})
 
 
 def _to_7(db: Database[Document]) -> None:
-    """The edges of cancelled tasks left with the parent that was to blame, which the tasks themselves still name."""
+    """Restore the edges of cancelled tasks to the deleted parent that caused it, which the tasks still name."""
     blaming = {"state": "cancelled", "cancelled_by.task": {"$exists": True}}
     for page in _pages(db["tasks"].find(blaming, {"cancelled_by": 1, "owner": 1}).sort("_id")):
         causes = {task["_id"]: task["cancelled_by"]["task"] for task in page}
@@ -137,7 +137,7 @@ SCHEMA_VERSION = STEPS[-1].version
 
 
 def upgrade(db: Database[Document], steps: Sequence[Step] = STEPS) -> None:
-    """Bring the database to the newest version; a new one begins with it.
+    """Upgrade the database to the newest version; a new database starts with it.
 
     Raises `SetupError` when a newer program has used it, or when a restore into it was interrupted.
     """
@@ -154,7 +154,7 @@ def upgrade(db: Database[Document], steps: Sequence[Step] = STEPS) -> None:
 
 
 def version_of(db: Database[Document]) -> int:
-    """The schema's version; the first one where nothing says so."""
+    """The schema's version; the first one if none is recorded."""
     stored = db["meta"].find_one({"_id": "schema"})
     return int(stored["version"]) if stored else FIRST_VERSION
 

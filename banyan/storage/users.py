@@ -1,4 +1,4 @@
-"""The collection `users`: who may use the server, in which role; tokens are kept as digests only."""
+"""The collection `users`: names, roles and tokens; tokens are stored as digests only."""
 
 import hashlib
 import hmac
@@ -23,10 +23,10 @@ from banyan.storage.reach import transact
 Document = dict[str, Any]
 
 CACHE_SECONDS = 5.0
-"""How long another server process may still accept a token that was taken away."""
+"""The longest time for which another server process still accepts a removed token."""
 
 _ADMINS = {"_id": "admins"}
-"""Written by whoever takes an admin away."""
+"""Every removal of an admin writes this document."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class User:
     expires: datetime | None = None
 
     def expired(self, now: datetime) -> bool:
-        """Whether the token has had its time; without a date it never does."""
+        """Return whether the token has expired; a token without a date never does."""
         return self.expires is not None and self.expires <= now
 
 
@@ -57,11 +57,11 @@ class UserStore:
         """Create the indexes: one user per name and per token."""
         self._users.create_index("name", unique=True, name="name")
         self._users.create_index("digest", unique=True, name="digest")
-        # Whatever makes this collection be there: a transaction that has to make it keeps all others waiting.
+        # Create the collection here: a transaction that has to create it would block all others.
         self._retired.create_index("time", name="time")
 
     def add(self, name: str, role: Role, now: datetime, expires: datetime | None = None) -> str:
-        """Make a user and return the token, which is shown this once; Invalid if the name is taken."""
+        """Create a user and return the token, which is shown only now; Invalid if the name is taken."""
         token = _new_token()
         fresh = {"_id": ObjectId(), "name": name, "_created": now, **_changed(role, token, now, expires)}
         try:
@@ -72,10 +72,10 @@ class UserStore:
         return token
 
     def make_sure(self, name: str, role: Role, token: str, now: datetime) -> bool:
-        """Let the user exist with this role and token, whatever it had before; a token that it has keeps its expiry.
+        """Ensure that the user exists with this role and token; a matching token keeps its expiry.
 
-        Answers with False, and changes nothing, for a token that was rotated away or whose user was removed: a file
-        that has outlived it does not bring it back.
+        Returns False, and changes nothing, for a token that was rotated away or whose user was removed: an old token
+        file does not restore it.
         """
         digest = _digest(token)
         if self._retired.find_one({"_id": digest}) is not None:
@@ -88,7 +88,10 @@ class UserStore:
         return True
 
     def rotate(self, name: str, now: datetime, expires: datetime | None = None) -> str:
-        """Give the user a new token and return it; the old one ends for good. `NotFound` if there is no such user."""
+        """Replace the user's token and return the new one; the old one ends for good.
+
+        `NotFound` if there is no such user.
+        """
         token = _new_token()
 
         def act(session: ClientSession) -> None:
@@ -100,15 +103,15 @@ class UserStore:
         return token
 
     def remove(self, name: str, now: datetime) -> None:
-        """Take the user away; Invalid if no admin with a token that is good would be left, `NotFound` if there is none.
+        """Remove the user; Invalid if no admin with a valid token would be left, `NotFound` if there is no such user.
 
-        Of two that remove admins at once, the second counts those that the first has left.
+        Of two concurrent removals of admins, the second counts only the admins that the first has left.
         """
 
         def act(session: ClientSession) -> None:
             found = self._known(name, session)
             if found["role"] == Role.ADMIN:
-                # Both write this, so MongoDB does not let two of them go on side by side.
+                # Both transactions write this document, so MongoDB does not let both commit.
                 self._meta.update_one(_ADMINS, {"$set": {"changed": ObjectId()}}, upsert=True, session=session)
                 others = self._users.find({"role": Role.ADMIN, "name": {"$ne": name}}, session=session)
                 if all(_user(other).expired(now) for other in others):
@@ -119,7 +122,7 @@ class UserStore:
         self._at_once(act)
 
     def _at_once(self, act: Callable[[ClientSession], None]) -> None:
-        """Do it in one transaction, and know no token from before."""
+        """Run `act` in one transaction, and clear the cache of tokens."""
         with self._users.database.client.start_session() as session:
             transact(session, act)
         self._forget()
@@ -143,14 +146,14 @@ class UserStore:
         return [_user(document) for document in self._users.find().sort("name")]
 
     def document(self, name: str) -> Document:
-        """What may be shown of a user; NotFound if there is none."""
+        """The public fields of a user; NotFound if there is none."""
         found = self._users.find_one({"name": name}, {"digest": 0})
         if found is None:
             raise self._unknown(name)
         return found
 
     def by_token(self, token: str) -> User | None:
-        """Whose token it is, also one that has expired; None for a wrong one."""
+        """The user of a token, even of an expired one; None for a wrong one."""
         digest = _digest(token)
         with self._lock:
             known = self._seen.get(digest)

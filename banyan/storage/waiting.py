@@ -1,4 +1,4 @@
-"""What waits, by class and by kind: counted by MongoDB from indexes where there may be hundreds of thousands."""
+"""The tasks that wait, by class and by reason, counted by MongoDB from indexes: there may be very many."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from banyan.storage.references import plain
 Document = dict[str, Any]
 
 LOOKED_AT = 100_000
-"""So many inactive tasks are looked at for what they wait for."""
+"""The most inactive tasks whose reasons for waiting are counted."""
 
 _NEEDS = (
     "_id name class_key queue owner model command requested_resources requires timeout avoid priority time_available"
@@ -22,12 +22,12 @@ _BEST_FIRST = {"class_key": 1, "priority": -1, "order": 1}
 _CLAIMABLE: Document = {"class_key": {"$gt": ""}}
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _NOBODY = ObjectId(bytes(12))
-"""Before the ids of all workers."""
+"""An id below the ids of all workers."""
 _NOT_ENDED = sorted([State.INACTIVE, State.AVAILABLE, *LIVE])
 
 
 def best_of_classes(reader: Reader) -> list[Document]:
-    """What the best claimable task of each class needs; one index step for each class."""
+    """The needs of the best claimable task of each class; one index step for each class."""
     best: Document = {name: f"${name}" for name in _NEEDS}
     pipeline: list[Document] = [
         {"$match": _CLAIMABLE},
@@ -38,7 +38,7 @@ def best_of_classes(reader: Reader) -> list[Document]:
 
 
 def count_classes(reader: Reader) -> dict[str, int]:
-    """How many claimable tasks each class has, from the index alone."""
+    """The number of claimable tasks of each class, from the index alone."""
     pipeline: list[Document] = [{"$match": _CLAIMABLE}, {"$group": {"_id": "$class_key", "count": {"$sum": 1}}}]
     return {group["_id"]: group["count"] for group in reader.aggregate("tasks", pipeline, hint="claim")}
 
@@ -51,9 +51,9 @@ def count_before(
     limit: int,
     max_timeout: float | None = None,
 ) -> int:
-    """How many claimable tasks of these classes come before a task and may be taken by one of the workers.
+    """The number of claimable tasks of these classes that come before a task and that one of the workers may take.
 
-    At most `limit` are counted. With `max_timeout` (seconds) only those that surely end within it.
+    At most `limit` are counted. With `max_timeout` (seconds) only tasks that must end within it count.
     """
     if not keys:
         return 0
@@ -77,7 +77,7 @@ def _count(reader: Reader, where: Mapping[str, Any], limit: int, index: str) -> 
 
 
 def count_not_ended(reader: Reader, visible: Mapping[str, Any]) -> dict[str, int]:
-    """How many tasks that have not ended there are by state."""
+    """The number of tasks that have not ended, by state."""
     pipeline: list[Document] = [
         {"$match": {"state": {"$in": _NOT_ENDED}, **visible}},
         {"$group": {"_id": "$state", "count": {"$sum": 1}}},
@@ -87,7 +87,7 @@ def count_not_ended(reader: Reader, visible: Mapping[str, Any]) -> dict[str, int
 
 
 def count_inactive(reader: Reader, visible: Mapping[str, Any]) -> list[Document]:
-    """The first `LOOKED_AT` inactive tasks by what keeps them: `waits` (for parents), `hold`; `count`, `example`."""
+    """The first `LOOKED_AT` inactive tasks, grouped by the cause: `waits` (for parents), `hold`; `count`, `example`."""
     pipeline: list[Document] = [
         {"$match": {"state": State.INACTIVE, **visible}},
         {"$limit": LOOKED_AT},
@@ -99,7 +99,7 @@ def count_inactive(reader: Reader, visible: Mapping[str, Any]) -> list[Document]
 
 
 def count_not_due(reader: Reader, visible: Mapping[str, Any]) -> tuple[int, Document | None]:
-    """How many available tasks wait for their time, and the one whose time comes first."""
+    """The number of available tasks that wait for a date, and the one with the earliest date."""
     where: Document = {"wake_at": {"$gt": _EPOCH}, **visible}
     fields = {"wake_at": 1}
     first = reader.page("tasks", where, fields, sort=[("wake_at", 1)], limit=1)
@@ -107,7 +107,7 @@ def count_not_due(reader: Reader, visible: Mapping[str, Any]) -> tuple[int, Docu
 
 
 def count_assigned(reader: Reader, where: Mapping[str, Any], by: str) -> dict[Any, int]:
-    """How many of the running tasks that match no worker has begun yet, by the field `by`."""
+    """The number of matching running tasks that their workers have not begun, grouped by the field `by`."""
     pipeline: list[Document] = [
         {"$match": {"worker": {"$gt": _NOBODY}, "state": State.RUNNING, "time_started": {"$exists": False}}},
         {"$match": where},
@@ -117,7 +117,7 @@ def count_assigned(reader: Reader, where: Mapping[str, Any], by: str) -> dict[An
 
 
 def load_of_workers(reader: Reader, visible: Mapping[str, Any]) -> dict[ObjectId, Document]:
-    """How many tasks each worker holds, by its id: `running` those that it has begun, `assigned` the others."""
+    """The tasks that each worker holds, by its id: `running` counts those that it has begun, `assigned` the rest."""
     begun = {"$cond": [{"$gt": ["$time_started", None]}, 1, 0]}
     pipeline: list[Document] = [
         {"$match": {"worker": {"$gt": _NOBODY}, **visible}},
