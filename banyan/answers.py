@@ -1,11 +1,8 @@
-"""What a server answers, turned back into our errors, and what it means when none comes."""
+"""What a server answers, turned back into our errors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import requests
-from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from banyan import wire
 from banyan.errors import (
@@ -119,34 +116,3 @@ def retry_after(answer: Answer) -> float:
 def patience(answer: Answer) -> float:
     """For how many seconds such an answer is worth repeated questions."""
     return _PATIENCE_SECONDS.get(answer.status, 0.0) if retry_after(answer) else 0.0
-
-
-def never_sent(error: Exception) -> bool:
-    """Whether no connection came about, so that the server has seen nothing of the request."""
-    inner = error.args[0] if error.args else None
-    return isinstance(error, requests.ConnectTimeout) or (
-        isinstance(inner, MaxRetryError) and isinstance(inner.reason, NewConnectionError)
-    )
-
-
-_CAUSES = (
-    "Connection refused",
-    "Name or service not known",
-    "Failed to resolve",
-    "Connection reset",
-    "Remote end closed connection without response",
-)
-
-
-def cause(error: Exception) -> str:
-    """Why there was no answer, in few words."""
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    inner: object = error.args[0] if error.args else error
-    if isinstance(inner, MaxRetryError):
-        inner = inner.reason
-    text = str(inner)
-    for known in _CAUSES:
-        if known in text:
-            return known.lower()
-    return text.rpartition(": ")[2].strip(" ')\"") or text

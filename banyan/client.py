@@ -3,9 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, overload
-
-from requests.adapters import BaseAdapter
+from typing import TYPE_CHECKING, Any, overload
 
 from banyan import watching
 from banyan.admin_calls import AdminCalls
@@ -19,6 +17,9 @@ from banyan.trust import Trust
 from banyan.waits import Waits
 from banyan.wire import url_path
 from banyan.worker_calls import Document, Stream
+
+if TYPE_CHECKING:
+    from requests.adapters import BaseAdapter
 
 _CHUNK_BYTES = 16 << 20
 
@@ -41,7 +42,7 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
         self,
         url: str,
         token: str,
-        transport: BaseAdapter | None = None,
+        transport: "BaseAdapter | None" = None,
         sleep: Callable[[float], None] = time.sleep,
         trust: Trust | None = None,
         renew: Callable[[str], str] | None = None,

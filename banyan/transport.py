@@ -1,24 +1,22 @@
 """One HTTP connection to a Banyan server: tokens, timeouts and repeats."""
 
 import random
-import ssl
-import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
-
-import requests
-from requests.adapters import BaseAdapter, HTTPAdapter
-from requests.utils import get_environ_proxies
-from urllib3.util.ssl_ import create_urllib3_context
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from banyan import wire
-from banyan.answers import AWAY, Answer, cause, error_of, never_sent, patience, retry_after, why_away
+from banyan.answers import AWAY, Answer, error_of, patience, retry_after, why_away
 from banyan.errors import BadRequest, Conflict, SetupError, Unauthorized, Unavailable, Untrusted
-from banyan.trust import Trust, distrust, is_loopback, is_plain, speaks_tls
+from banyan.network import CONNECT_SECONDS, BrokenAnswer, Network, NoAnswer, Request, UnusableAddress, names_proxy
+from banyan.plain_http import PlainHttp, address_of
+from banyan.trust import Trust, is_loopback, is_plain, speaks_tls
 from banyan.waits import Waits
 
-CONNECT_SECONDS = 10.0
+if TYPE_CHECKING:
+    from requests.adapters import BaseAdapter
+
 READ_SECONDS = 60.0
 MAX_PAUSE_SECONDS = 5.0
 _MOVED = frozenset({301, 308})
@@ -30,18 +28,18 @@ SAFE_TRIES = 4
 class Connection:
     """Sends requests to the server at `url` as the holder of `token`.
 
-    Several threads may use one connection: each has its own `requests` session, all share one pool. `transport`
-    replaces the network, for example with a WSGI app. `sleep` pauses between repeats. SetupError where `trust` does not
-    let the token go there. A redirection is never followed, so the token goes nowhere else. `renew` is given a token
-    that the server has refused and answers with the one that there is by now; SetupError where it knows why not.
-    `waits` hears of a server that is away, and says how long it is waited for at least.
+    Several threads may use one connection. `transport` replaces the network, for example with a WSGI app. `sleep`
+    pauses between repeats. SetupError where `trust` does not let the token go there. A redirection is never followed,
+    so the token goes nowhere else. `renew` is given a token that the server has refused and answers with the one that
+    there is by now; SetupError where it knows why not. `waits` hears of a server that is away, and says how long it is
+    waited for at least.
     """
 
     def __init__(
         self,
         url: str,
         token: str,
-        transport: BaseAdapter | None = None,
+        transport: "BaseAdapter | None" = None,
         sleep: Callable[[float], None] = time.sleep,
         trust: Trust | None = None,
         renew: Callable[[str], str] | None = None,
@@ -53,18 +51,15 @@ class Connection:
         self._renew = renew
         self._sleep = sleep
         self._trust = trust or Trust.from_environment()
-        self._adapter = transport or _adapter(self._trust)
-        self._proxies = {} if transport or is_loopback(self.url) else get_environ_proxies(self.url)
-        self._direct = not transport and not self._proxies
+        self._network, self._direct = _network(self.url, self._trust, transport)
         if not transport:
             self._trust.check()
             if token or renew:
                 self._trust.allow(self.url)
-        self._local = threading.local()
 
     def close(self) -> None:
         """Close the pooled sockets; the next request opens new ones."""
-        self._adapter.close()
+        self._network.close()
 
     def json(self, method: str, path: str, *, tries: int = 1, **request: Any) -> Any:
         """The decoded answer of `send`; Unavailable when something else than Banyan answers."""
@@ -99,20 +94,21 @@ class Connection:
         when the server cannot be reached.
         """
         sent = {"Content-Type": "application/json"} if body is not None else {}
-        request = {
-            "params": query,
-            "data": wire.dumps(body) if body is not None else data,
-            "headers": sent | dict(headers or {}),
-            "timeout": (CONNECT_SECONDS, read_seconds),
-            "allow_redirects": False,
-        }
+        request = Request(
+            method=method,
+            url=f"{self.url}/{path}",
+            query=query,
+            data=wire.dumps(body) if body is not None else data,
+            headers=sent | dict(headers or {}),
+            read_seconds=read_seconds,
+        )
         attempt, waited = 0, 0.0
         while True:
             attempt += 1
             self._waits.begin(self._how_it_is)
             pause = _pause_seconds(attempt)
             try:
-                answer = self._let_in(method, path, request)
+                answer = self._let_in(request)
             except Untrusted:
                 raise
             except _Unreached as error:
@@ -147,52 +143,45 @@ class Connection:
 
     def _how_it_is(self) -> str | None:
         """Why the server cannot do anything now; None if it can, or does not say."""
-        request = {"headers": {}, "timeout": (CONNECT_SECONDS, CONNECT_SECONDS), "allow_redirects": False}
+        request = Request(method="GET", url=f"{self.url}/health", headers={}, read_seconds=CONNECT_SECONDS)
         try:
-            answer = self._once("GET", "health", request, "")
+            answer = self._once(request, "")
         except Unavailable:
             return None
         return why_away(answer, self.url) if answer.status in AWAY else None
 
-    def _let_in(self, method: str, path: str, request: Mapping[str, Any]) -> Answer:
+    def _let_in(self, request: Request) -> Answer:
         """The answer; where our token is refused and there is another one by now, the answer to that."""
         token = self._token
-        answer = self._once(method, path, request, token)
+        answer = self._once(request, token)
         if answer.status != Unauthorized.status or self._renew is None:
             return answer
         try:
             fresh = _usable(self._renew(token))
         except (SetupError, Unauthorized) as error:
-            refusal = error_of(answer, f"{self.url}/{path}")
+            refusal = error_of(answer, request.url)
             raise Unauthorized(f"{refusal}, and there is no newer one: {error}") from error
         if fresh == token:
             return answer
         self._token = fresh
-        return self._once(method, path, request, fresh)
+        return self._once(request, fresh)
 
-    def _once(self, method: str, path: str, request: Mapping[str, Any], token: str) -> Answer:
-        headers = {**request["headers"], "Authorization": f"Bearer {token}"} if token else request["headers"]
+    def _once(self, request: Request, token: str) -> Answer:
+        headers = {**request.headers, "Authorization": f"Bearer {token}"} if token else request.headers
         try:
-            response = self._session().request(method, f"{self.url}/{path}", **{**request, "headers": headers})
-        except requests.exceptions.SSLError as error:
-            text = distrust(self.url, error)
-            if text is not None:
-                raise Untrusted(text) from error
-            hint = "" if self._trust.client_certificate else "; perhaps it asks for a client's certificate"
-            raise Unavailable(f"the server at {self.url} broke off the TLS connection{hint}") from error
-        except (requests.ConnectionError, requests.Timeout) as error:
+            answer = self._network.send(replace(request, headers=headers))
+        except NoAnswer as error:
             text = (
-                f"cannot reach the server at {self.url} ({cause(error)}); check that it runs and that the URL is right"
+                f"cannot reach the server at {self.url} ({error.cause}); check that it runs and that the URL is right"
             )
-            if never_sent(error):
+            if not error.sent:
                 raise _Unreached(text) from error
             self._check_scheme()
             raise Unavailable(text) from error
-        except requests.exceptions.ChunkedEncodingError as error:
+        except BrokenAnswer as error:
             raise Unavailable(f"the server at {self.url} broke off its answer; try again") from error
-        except (requests.RequestException, ValueError) as error:
+        except UnusableAddress as error:
             raise Unavailable(f"{self.url} is not a usable address: {error}") from error
-        answer = Answer(status=response.status_code, headers=response.headers, body=response.content)
         if answer.status == BadRequest.status and not answer.is_json:
             self._check_scheme()  # other servers than ours have an answer for plain HTTP on a port of HTTPS
         return answer
@@ -203,19 +192,6 @@ class Connection:
             better = f"https{self.url[self.url.index(':') :]}"
             raise Untrusted(f"the server at {self.url} speaks HTTPS, not plain HTTP; its address is {better}")
 
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = requests.Session()
-            session.trust_env = False  # no ~/.netrc that replaces the token
-            session.proxies.update(self._proxies)
-            session.verify = self._trust.verify
-            session.cert = self._trust.shown
-            session.mount("http://", self._adapter)
-            session.mount("https://", self._adapter)
-            session.headers["Accept"] = "application/json, */*;q=0.5"
-        return session
-
     def _checked(self, answer: Answer, path: str, accept: frozenset[int]) -> Answer:
         if answer.status < 300 or answer.status in accept:
             return answer
@@ -225,19 +201,15 @@ class Connection:
         raise error_of(answer, f"{self.url}/{path}")
 
 
-class _NamedAuthorities(HTTPAdapter):
-    """Takes each certificate in a named file for an authority: also a server's own, or an intermediate one."""
+def _network(url: str, trust: Trust, transport: "BaseAdapter | None") -> tuple[Network, bool]:
+    """The network to the server, and whether it is reached without a proxy."""
+    local = is_loopback(url)
+    if transport is None and address_of(url) is not None and (local or not names_proxy()):
+        return PlainHttp(), True
+    from banyan.requests_http import RequestsHttp
 
-    def init_poolmanager(self, *args: Any, **how: Any) -> None:
-        """Make the pool with a context that does so; the file is read for each connection."""
-        context = create_urllib3_context()
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        super().init_poolmanager(*args, **how, ssl_context=context)
-
-
-def _adapter(trust: Trust) -> HTTPAdapter:
-    kind = _NamedAuthorities if isinstance(trust.verify, str) else HTTPAdapter
-    return kind(pool_connections=4, pool_maxsize=32)
+    network = RequestsHttp(url, trust, transport, direct=local)
+    return network, network.direct
 
 
 def _usable(token: str) -> str:

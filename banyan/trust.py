@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from urllib3.exceptions import LocationParseError
-from urllib3.util import parse_url
-
 from banyan.errors import SetupError
+from banyan.plain_http import address_of
 
 VARIABLES = {
     "ca_file": "BANYAN_CA_FILE",
@@ -100,6 +98,9 @@ class Trust:
 
 def speaks_tls(url: str) -> bool:
     """Whether the server at an address of plain HTTP takes part in a TLS handshake; it is told nothing else."""
+    from urllib3.exceptions import LocationParseError
+    from urllib3.util import parse_url
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # only whether it is TLS at all is of interest
@@ -124,6 +125,11 @@ def is_plain(url: str) -> bool:
 
 def is_loopback(url: str) -> bool:
     """Whether what is sent to `url` stays on this machine, read as `requests` reads an address."""
+    if (address := address_of(url)) is not None:
+        return is_loopback_host(address.host)
+    from urllib3.exceptions import LocationParseError
+    from urllib3.util import parse_url
+
     try:
         return is_loopback_host((parse_url(url).host or "").strip("[]"))
     except LocationParseError:

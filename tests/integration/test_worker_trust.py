@@ -17,6 +17,8 @@ from tests.support.tls import Authority, Shown, answering, https
 from tests.support.waiting import eventually
 
 NGINX = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
+TLS_HANDSHAKE = b"\x16"
+"""The first byte of one."""
 MOVED = b"HTTP/1.1 301 Moved\r\nLocation: https://queue.test/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -106,11 +108,13 @@ def test_a_server_with_an_answer_of_its_own_for_plain_http_on_a_port_of_tls_is_t
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         environment = {"PATH": "/usr/bin", "HOME": str(tmp_path), "BANYAN_URL": url, "BANYAN_TOKEN": "secret"}
         process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        with listener.accept()[0] as first:
-            first.recv(65536)
-            first.sendall(NGINX)
-        with listener.accept()[0] as second:
-            context.wrap_socket(second, server_side=True).close()
+        while True:  # the question, perhaps one whether the server is there, and at last a handshake
+            with listener.accept()[0] as line:
+                if line.recv(1, socket.MSG_PEEK) == TLS_HANDSHAKE:
+                    context.wrap_socket(line, server_side=True).close()
+                    break
+                line.recv(65536)
+                line.sendall(NGINX)
         said = process.communicate(timeout=60)[1]
     assert (process.returncode, said) == (
         3,

@@ -84,7 +84,8 @@ stats
 """
 
 HEAVY = {
-    "bson", "cryptography", "dask", "eve", "flask", "numpy", "psutil", "pydantic", "pymongo", "typer",
+    "bson", "cryptography", "dask", "eve", "flask", "numpy", "psutil", "pydantic", "pymongo", "requests", "typer",
+    "urllib3",
 }  # fmt: skip
 """What no command imports that only asks the server something."""
 

@@ -1,0 +1,128 @@
+"""Plain HTTP without a proxy, by Python's own client: `requests` takes longer to import than most commands run."""
+
+import re
+import select
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, IncompleteRead
+from typing import cast
+from urllib.parse import quote, urlencode
+
+from banyan.answers import Answer
+from banyan.network import ACCEPT, CONNECT_SECONDS, BrokenAnswer, NoAnswer, Request, UnusableAddress
+
+_ADDRESS = re.compile(r"http://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?(?P<path>/[^?#]*)?")
+_SAFE = "!#$%&'()*+,/:;=?@[]~"
+"""What stands in a path that is already quoted."""
+_POOLED = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address of plain HTTP that all programs read in the same way."""
+
+    host: str
+    port: int
+    path: str
+
+
+def address_of(url: str) -> Address | None:
+    """What the address says; None unless it is a simple one of plain HTTP."""
+    found = _ADDRESS.fullmatch(url)
+    port = int(found["port"] or 80) if found else 0
+    if found is None or not 0 < port < 1 << 16:
+        return None
+    return Address(found["host"].strip("[]").lower(), port, found["path"] or "/")
+
+
+class PlainHttp:
+    """A network of connections to one server."""
+
+    def __init__(self) -> None:
+        self._idle: list[HTTPConnection] = []
+        self._lock = threading.Lock()
+
+    def send(self, request: Request) -> Answer:
+        """Return the answer; see `Network`."""
+        address = address_of(request.url)
+        if address is None:
+            raise UnusableAddress(f"{request.url} cannot be read")
+        connection = self._connected(address)
+        try:
+            answer = _asked(connection, address, request)
+        except BaseException:
+            connection.close()
+            raise
+        self._keep(connection)
+        return answer
+
+    def close(self) -> None:
+        """Close what is pooled."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for each in idle:
+            each.close()
+
+    def _connected(self, address: Address) -> HTTPConnection:
+        while (connection := self._pooled()) is not None:
+            if not _dropped(connection):
+                return connection
+            connection.close()
+        connection = HTTPConnection(address.host, address.port, timeout=CONNECT_SECONDS)
+        try:
+            connection.connect()
+        except (OSError, UnicodeError) as error:
+            raise NoAnswer(_cause(error), sent=False) from error
+        return connection
+
+    def _pooled(self) -> HTTPConnection | None:
+        with self._lock:
+            return self._idle.pop() if self._idle else None
+
+    def _keep(self, connection: HTTPConnection) -> None:
+        if connection.sock is not None:  # else the server has said that it closes it
+            with self._lock:
+                if len(self._idle) < _POOLED:
+                    self._idle.append(connection)
+                    return
+            connection.close()
+
+
+def _asked(connection: HTTPConnection, address: Address, request: Request) -> Answer:
+    connection.sock.settimeout(request.read_seconds)
+    path = quote(address.path, safe=_SAFE) + (f"?{urlencode(request.query)}" if request.query else "")
+    headers = {"Accept": ACCEPT, "User-Agent": "banyan", **request.headers}
+    try:
+        with suppress(BrokenPipeError):  # the server may have answered before it has read all
+            connection.request(request.method, path, request.data, headers)
+        response = connection.getresponse()
+    except (OSError, HTTPException) as error:
+        raise NoAnswer(_cause(error), sent=True) from error
+    except ValueError as error:
+        raise UnusableAddress(str(error)) from error
+    try:
+        body = response.read()
+    except TimeoutError as error:
+        raise NoAnswer(_cause(error), sent=True) from error
+    except (OSError, IncompleteRead, HTTPException, ValueError) as error:
+        raise BrokenAnswer(str(error)) from error
+    return Answer(status=response.status, headers=cast(Mapping[str, str], response.headers), body=body)
+
+
+def _dropped(connection: HTTPConnection) -> bool:
+    """Whether the server has closed the connection: nothing else makes an idle one readable."""
+    if connection.sock is None:
+        return True
+    poll = select.poll()
+    poll.register(connection.sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _cause(error: Exception) -> str:
+    """Why there was no answer, in few words."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error).strip() or type(error).__name__
+    return "connection reset" if text == "Connection reset by peer" else text.lower()
