@@ -14,8 +14,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
+from banyan import signals
+
 _PR_SET_PDEATHSIG = 1
-_ASKING_TO_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOP_SECONDS = 2.0
 _TAIL_BYTES = 64 << 10
 
@@ -35,7 +36,8 @@ def spawn(
 
     When the calling thread's process dies, however it dies, Linux sends the child `death_signal`; so call this from a
     thread that lives as long as the child shall (the main one). A terminal's Ctrl-C does not reach the child: stopping
-    children in the right order is their parent's work. Open files are inherited only if they are in `pass_fds`.
+    children in the right order is their parent's work. Open files are inherited only if they are in `pass_fds`; what
+    is ignored or blocked here is neither there.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -164,7 +166,7 @@ def undisturbed() -> Iterator[None]:
         asked.append(number)
 
     with ExitStack() as handlers:
-        for each in _ASKING_TO_END:
+        for each in signals.ENDING:
             if signal.getsignal(each) not in (signal.SIG_IGN, None):
                 handlers.callback(signal.signal, each, signal.signal(each, hear))
         yield
@@ -177,6 +179,7 @@ def _die_with(parent: int, death_signal: signal.Signals) -> Callable[[], None]:
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def prepare() -> None:
+        signals.reset()
         prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
         if os.getppid() != parent:  # it died before the line above
             os.kill(os.getpid(), signal.SIGKILL)

@@ -16,10 +16,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
-from banyan import wire
+from banyan import signals, wire
 from banyan.config import WorkerSettings
 from banyan.errors import SetupError
 from banyan.home import below_home
@@ -268,20 +267,19 @@ class Daemon:
 
     @contextlib.contextmanager
     def _listening_to_signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT: the first drains, the second stops now."""
+        """A signal that asks to end drains; the second SIGTERM, SIGINT or SIGQUIT stops now.
+
+        The others may come again and again: a closed terminal sends SIGHUP twice, and the kernel SIGXCPU each second.
+        """
         count = 0
 
-        def heard(number: int, frame: FrameType | None) -> None:
+        def end(number: int) -> None:
             nonlocal count
-            count += 1
-            self.tell(Drain(f"it got {signal.Signals(number).name}") if count == 1 else Stop())
+            count += number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+            self.tell(Drain(f"it got {signals.name_of(number)}") if count < 2 else Stop())
 
-        before = {number: signal.signal(number, heard) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        with signals.listening(end, lambda line: self._journal.write(Note(line))):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _close(self) -> None:
         self._closed.set()

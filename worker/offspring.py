@@ -11,8 +11,12 @@ import sys
 PR_SET_CHILD_SUBREAPER = 36
 SIGKILL, SIGTERM, SIGCONT, SIGSTOP = 9, 15, 18, 19
 """As Linux numbers them on all machines that we run on: the module `signal` brings the large `enum` along."""
-IGNORED_SIGNALS = (1, 2, 13, SIGTERM, 25)
-"""SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGXFSZ: the supervisor ignores them, what it starts must not."""
+EVERY_SIGNAL = tuple(each for each in range(1, 65) if each not in (SIGKILL, SIGSTOP, 32, 33))
+"""But for those that nobody can change, and two that the C library keeps for itself."""
+_HEEDED = (4, 5, 6, 7, 8, 11, 17, SIGCONT, 20, 21, 22, 31)
+"""What tells of a fault in the program or of a child's end, what stops and continues."""
+IGNORED_SIGNALS = tuple(each for each in EVERY_SIGNAL if each not in _HEEDED)
+"""The supervisor ignores all that would end it; what it starts must not."""
 
 
 def become_subreaper() -> None:
@@ -33,7 +37,7 @@ def spawn(argv: list[str], env: list[str], streams: tuple[int, int, int]) -> int
     for path in candidates(argv[0], variables.get("PATH", os.defpath)):
         try:
             return os.posix_spawn(
-                path, argv, variables, file_actions=actions, setsid=True, setsigmask=(), setsigdef=IGNORED_SIGNALS
+                path, argv, variables, file_actions=actions, setsid=True, setsigmask=(), setsigdef=EVERY_SIGNAL
             )
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             fault = error

@@ -9,7 +9,7 @@ import os
 import resource
 
 from worker.descent import mark_next
-from worker.offspring import IGNORED_SIGNALS, candidates, spawn
+from worker.offspring import EVERY_SIGNAL, candidates, spawn
 
 User = tuple[int, int, list[int]]
 """Ids: user, group, all groups."""
@@ -136,8 +136,9 @@ def _become(
         os.setsid()
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
-        for ignored in IGNORED_SIGNALS:
-            signal.signal(ignored, signal.SIG_DFL)
+        for number in EVERY_SIGNAL:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if procs is not None:
             group = os.open(procs, os.O_WRONLY)
             os.write(group, b"0")

@@ -373,6 +373,7 @@ def _child_alarm() -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     return wake
 
 

@@ -5,11 +5,11 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
+from banyan import signals
 from banyan.cli import late_typer as typer
 from banyan.errors import SetupError
 from banyan.home import below_home
@@ -45,6 +45,7 @@ def up(
     from banyan.config import load_server_settings
     from banyan.up import Plan, announced, running
 
+    signals.begin()
     flags = _nested({("data", "directory"): data and str(data), ("server", "host"): host, ("server", "port"): port})
     settings = load_server_settings(flags, config=config)
     config = config or (Path(os.environ["BANYAN_CONFIG"]) if os.environ.get("BANYAN_CONFIG") else None)
@@ -85,6 +86,7 @@ def server(
     from banyan.api.server import serve
     from banyan.config import load_server_settings, told_of_server
 
+    signals.begin()
     flags: dict[tuple[str, ...], Any] = {
         ("server", "host"): host,
         ("server", "port"): port,
@@ -126,6 +128,7 @@ def worker(
     from banyan.config import load_worker_settings, told_of_worker
     from worker.daemon import main
 
+    signals.begin()
     flags = {
         ("url",): url,
         ("token",): _unseen(token, token_fd),
@@ -213,25 +216,21 @@ def default_data() -> Path:
 
 @contextmanager
 def _until_stopped() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP end the block once; while it unwinds, more of them are ignored."""
+    """A signal that asks to end ends the block once; while it unwinds, more of them are ignored."""
 
     class Stopped(BaseException):
         """A signal asked us to stop."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in stopping:
-            signal.signal(each, signal.SIG_IGN)
-        raise Stopped
+    stopped = False
 
-    stopping = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {each: signal.signal(each, stop) for each in stopping}
-    try:
+    def stop(number: int) -> None:
+        nonlocal stopped
+        if not stopped:
+            stopped = True
+            raise Stopped
+
+    with suppress(Stopped), signals.listening(stop, lambda line: signals.say(f"banyan up: {line}")):
         yield
-    except Stopped:
-        pass
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 @contextmanager

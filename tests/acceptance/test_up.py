@@ -261,6 +261,28 @@ def test_a_signal_ends_every_process_within_ten_seconds(tmp_path: Path, number: 
     assert not list((up.home / ".local/state/banyan/up").iterdir())
 
 
+IGNORING = """
+import os, signal, sys
+for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_what_was_ignored_and_blocked_at_its_start_keeps_nothing_from_ending(tmp_path: Path) -> None:
+    with started(tmp_path, before=[sys.executable, "-c", IGNORING]) as up:
+        server, worker = up.pids[2], up.ready["pids"]["worker"]
+        for pid in (server, worker):
+            masks = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line[:6] == "SigBlk"]
+            assert [int(line.split()[1], 16) for line in masks] == [0]
+        up.process.send_signal(signal.SIGUSR1)
+        done = up.run("submit", "--wait", "--", "true")
+        assert done.returncode == 0, done.stderr
+        assert up.stop(signal.SIGTERM) == 0
+        assert alive(up.pids) == []
+
+
 def test_nothing_outlives_it_when_it_is_killed(tmp_path: Path) -> None:
     with started(tmp_path) as up:
         up.stop(signal.SIGKILL)

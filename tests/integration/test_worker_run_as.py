@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -290,3 +291,14 @@ def test_a_host_is_the_other_users_too_and_whatever_it_says_harms_nobody(place: 
 
 def framed(text: str) -> str:
     return len(text).to_bytes(4, "little").decode("latin-1") + text
+
+
+def test_signals_that_the_worker_ignores_or_blocks_are_neither_in_a_task_of_another_user(place: Path) -> None:
+    before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        (end,) = ends(place, {"command": ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]})
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGUSR2, before)
+    assert set(end["stdout_tail"].split()[1::2]) == {"0" * 16}
