@@ -1,6 +1,6 @@
 """`banyan queues`: list them, and (as an administrator) make, pause, resume and limit them."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from banyan.cli import completion, output
 from banyan.cli import late_typer as typer
@@ -42,30 +42,36 @@ def list_queues(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 @group.command()
-def add(name: NewName, max_running: MaxRunning = None, weight: Weight = None) -> None:
+def add(name: NewName, max_running: MaxRunning = None, weight: Weight = None, as_json: AsJson = False) -> None:
     """Make a queue."""
-    connect(admin=True).add_queue({"name": name} | _given(max_running, weight))
+    _tell(connect(admin=True).add_queue({"name": name} | _given(max_running, weight)), as_json)
 
 
 @group.command()
-def pause(name: Name) -> None:
+def pause(name: Name, as_json: AsJson = False) -> None:
     """Start no more tasks of a queue; running ones go on."""
-    connect(admin=True).update_queue(name, {"paused": True})
+    _tell(connect(admin=True).update_queue(name, {"paused": True}), as_json)
 
 
 @group.command()
-def resume(name: Name) -> None:
+def resume(name: Name, as_json: AsJson = False) -> None:
     """Let a paused queue go on."""
-    connect(admin=True).update_queue(name, {"paused": False})
+    _tell(connect(admin=True).update_queue(name, {"paused": False}), as_json)
 
 
 @group.command("set")
-def change(name: Name, max_running: MaxRunning = None, weight: Weight = None) -> None:
+def change(name: Name, max_running: MaxRunning = None, weight: Weight = None, as_json: AsJson = False) -> None:
     """Change a queue's limit or weight."""
     changes = _given(max_running, weight)
     if not changes:
         raise typer.BadParameter("give --max-running or --weight", param_hint="NAME")
-    connect(admin=True).update_queue(name, changes)
+    _tell(connect(admin=True).update_queue(name, changes), as_json)
+
+
+def _tell(answer: dict[str, Any], as_json: bool) -> None:
+    """The server's answer, for programs."""
+    if as_json:
+        output.print_json(answer)
 
 
 def _given(max_running: int | None, weight: float | None) -> dict[str, float]:

@@ -55,9 +55,11 @@ def list_users(as_json: AsJson = False) -> None:
 
 
 @group.command()
-def remove(name: Name) -> None:
+def remove(name: Name, as_json: AsJson = False) -> None:
     """Take a user's access away; the user's tasks stay."""
     connect(admin=True).remove_user(name)
+    if as_json:
+        output.print_json({"_status": "OK", "name": name})
 
 
 @group.command()

@@ -202,7 +202,7 @@ def test_the_administrator_adds_users_and_queues_from_the_second_terminal(up: Up
     refused = up.run("queues", "add", "night", env=as_ann)
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (3, "", 1)
     assert up.run("queues", "add", "night").returncode == 0
-    assert up.run("queues", "pause", "night").returncode == 0
+    assert up.json("queues", "pause", "night")["paused"] is True
     waiting = submitted(up, "--queue", "night", "--", "true")
     assert "paused" in up.run("explain", waiting).stdout
     assert up.run("queues", "resume", "night").returncode == 0
@@ -214,7 +214,7 @@ def test_the_administrator_adds_users_and_queues_from_the_second_terminal(up: Up
     assert up.json("user", "rotate", "ann", "--expires", "30d")["expires"]
     assert "EXPIRES" in up.run("user", "list").stdout
     assert up.json("user", "rotate", "ann", "--expires", "never")["expires"] is None
-    assert up.run("user", "remove", "ann").returncode == 0
+    assert up.json("user", "remove", "ann") == {"_status": "OK", "name": "ann"}
     assert "ann" not in [user["name"] for user in up.json("user", "list")]
 
 

@@ -262,3 +262,16 @@ def test_mistakes_that_a_command_finds_itself_are_said_as_typer_says_them(capsys
             with_typer.run(line.split())
         assert (plain.out, plain.err) == ("", f"banyan: {caught.value}\n")
         capsys.readouterr()
+
+
+def test_every_command_that_asks_a_server_takes_json() -> None:
+    without = [
+        path
+        for path, command in ALL.items()
+        if not any(
+            isinstance(each, late_typer.Option) and "--json" in each.names
+            for hint in get_type_hints(command, include_extras=True).values()
+            for each in get_args(hint)
+        )
+    ]
+    assert without == [("server",), ("worker",), ("demo",)]
