@@ -1,4 +1,4 @@
-"""Who acts, and what may be done to whose tasks."""
+"""The acting user, and the tasks that this user may read or change."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Actor:
     private: bool = False
 
     def must_own(self, owner: str, what: str) -> None:
-        """Raise `Forbidden` (`NotFound` where reads are private) unless the actor steers this owner's things."""
+        """Raise `Forbidden` (`NotFound` where reads are private) unless the actor may change this owner's resources."""
         if self.steers(owner):
             return
         if not self.sees_all:
@@ -23,14 +23,14 @@ class Actor:
         raise Forbidden(f"{what} belongs to {owner!r}; only its owner or an admin may change it")
 
     def steers(self, owner: str) -> bool:
-        """Whether the actor may change this owner's things."""
+        """Return whether the actor may change this owner's resources."""
         return self.role == Role.ADMIN or (self.role == Role.PROVIDER and self.name == owner)
 
     @property
     def sees_all(self) -> bool:
-        """Whether the actor sees everybody's things; nobody else may hear that something of another's exists."""
+        """Return whether the actor sees all users' resources; to other actors the resources of others do not exist."""
         return not self.private or self.role != Role.PROVIDER
 
     def may_read(self, owner: str) -> bool:
-        """Whether the actor sees this owner's things."""
+        """Return whether the actor sees this owner's resources."""
         return self.sees_all or self.name == owner

@@ -1,9 +1,9 @@
-"""Servers of one database agree on the settings that they must share: leases, limits, retention, privacy.
+"""Agreement among the servers of one database on shared settings: leases, limits, retention, privacy.
 
-The settings in force are in the database, with the servers that live and what each wishes. A server that wishes others
-follows those in force and says so. As soon as all living servers wish the same, that is in force: so the only server of
-a database has what it was started with, and when several are restarted one after the other, the last one brings the
-change for all.
+The settings in force are in the database, with the living servers and the settings that each was started with. A server
+that was started with other settings follows those in force and logs the difference. As soon as all living servers were
+started with the same settings, these are in force: so the only server of a database uses its own settings, and when
+several are restarted one after the other, the last one brings the change for all.
 """
 
 import logging
@@ -29,9 +29,10 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
 DEAD_SECONDS = 20.0
-"""A server that was silent for so long counts no more."""
+"""The time without a beat after which a server no longer counts."""
 BEATS_ALONE = 3
-"""So often a server that runs finds that all wish the same before that is in force: another one may be restarting."""
+"""The number of beats at which a running server must find agreement before it takes effect: another server may be
+restarting."""
 _TRIES = 50
 
 
@@ -49,7 +50,7 @@ class Agreement:
         self._thread: threading.Thread | None = None
 
     def join(self) -> ServerSettings:
-        """Become one of the servers; the settings to run with."""
+        """Join the servers; return the settings to run with."""
         in_force = self._beat(adopt=True)
         self._began_with = with_common(self._settings, in_force)
         if different := differences(self._wish, in_force):
@@ -61,12 +62,12 @@ class Agreement:
         return self._began_with
 
     def start(self, on_change: Callable[[], None]) -> None:
-        """Tell the others now and then that this one lives; `on_change` is called when it must begin anew."""
+        """Start to send beats to the other servers; `on_change` is called when this one must restart."""
         self._thread = threading.Thread(target=self._run, args=(on_change,), name="agreement", daemon=True)
         self._thread.start()
 
     def leave(self) -> None:
-        """Be one of the servers no more."""
+        """Leave the servers."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=BEAT_SECONDS)
@@ -75,10 +76,10 @@ class Agreement:
         except Exception as error:
             if translate(error) is None and not isinstance(error, Unavailable):
                 raise
-            log.info("the other servers are not told that this one stops: %s", error)
+            log.info("the other servers were not informed that this one stops: %s", error)
 
     def beat(self) -> bool:
-        """Tell that this one lives; whether the settings that it began with are still those in force."""
+        """Record that this server is alive; return whether the settings that it started with are still in force."""
         adopt = self._beats_alone >= BEATS_ALONE
         in_force = self._beat(adopt=adopt)
         alone = with_common(self._settings, in_force) != self._settings and self._is_undisputed()
@@ -109,7 +110,7 @@ class Agreement:
         return self._write(be_there, adopt=adopt)
 
     def _write(self, change: Callable[[Document], object], *, adopt: bool) -> Values:
-        """Change the list of servers, and settle what is in force among those that live."""
+        """Change the list of servers, and settle the settings in force among those that are alive."""
         for _ in range(_TRIES):
             known = self.storage.meta.settings() or {}
             now = self.storage.clock.now()
@@ -124,7 +125,7 @@ class Agreement:
 
 
 def _lives(server: Document, now: datetime) -> bool:
-    """Whether a server was heard of lately, and its process is not known to be dead."""
+    """Return whether a server sent a beat recently, and its process is not known to be dead."""
     if now - server["seen"] > timedelta(seconds=DEAD_SECONDS):
         return False
     return bool(server["machine"] != _machine() or _started(server["pid"]) == server["started"])
@@ -132,13 +133,13 @@ def _lives(server: Document, now: datetime) -> bool:
 
 @cache
 def _machine() -> str:
-    """This machine since it was booted, and the namespace in which its process ids mean something."""
+    """The identity of this boot of the machine, and of the namespace of its process ids."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
 
 
 def _started(pid: int) -> float | None:
-    """When a process of this machine was started; None if there is none."""
+    """The start time of a process of this machine; None if there is no such process."""
     try:
         return float(psutil.Process(pid).create_time())
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""Deciding and writing what happens to tasks, with all that follows from it: wake-ups and settled continuations."""
+"""Decisions about tasks and their writes, with the consequences: wake-ups and settled continuations."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ _ROUNDS = 100
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What became of each task that an event was applied to; unchanged ones are in neither."""
+    """The results for the tasks that an event was applied to; unchanged tasks are in neither."""
 
     changed: dict[ObjectId, tuple[Task, Change]] = field(default_factory=dict)
     refused: dict[ObjectId, BanyanError] = field(default_factory=dict)
@@ -33,10 +33,10 @@ def apply(
     event_of: Callable[[Task], Event | None],
     dressed: Callable[[Task, Change], Change] = lambda task, change: change,
 ) -> Applied:
-    """Decide for each task and write it; one that someone else changed meanwhile is read and decided again.
+    """Decide for each task and write the change; a task that changed meanwhile is read and decided again.
 
-    `event_of` names the event for a task as it is now, or None to leave it; `dressed` may add fields to a change.
-    What is claimable then is announced; ended parents are the caller's to settle.
+    `event_of` returns the event for a task as it is now, or None to leave it; `dressed` may add fields to a change.
+    Tasks that become claimable are announced; the caller must settle ended parents.
     """
     return _apply(context, tasks, event_of, dressed, context.storage.tasks.load)
 
@@ -48,9 +48,9 @@ def apply_in_order(
     dressed: Callable[[Task, Change], Change],
     read: Callable[[Mapping[ObjectId, Task], Session], None],
 ) -> Applied:
-    """The same for decisions that rest on more than the task: `read(tasks, session)` reads that with the session.
+    """Apply events whose decisions rest on more than the task, which `read(tasks, session)` reads with the session.
 
-    It is always read after the tasks, and never older than they, so that their revisions guard it.
+    It is always read after the tasks, and never older than they are, so that their revisions guard it.
     """
     with context.storage.in_order() as session:
 
@@ -105,7 +105,7 @@ def _decided(
 
 
 def announce(context: Context, changes: Iterable[tuple[Task, Change]]) -> None:
-    """Wake claims that could take what has become claimable."""
+    """Wake claims that could take the tasks that became claimable."""
     claimable = [task for task, change in changes if change.claimable]
     best: dict[str, float] = {}
     for task in claimable:

@@ -1,8 +1,8 @@
-"""Looking for what no mark tells of: counts that drifted, edges whose parent is gone, attempts and files of nobody.
+"""A search for damage without a mark: wrong counts, edges of deleted parents, attempts and files without owners.
 
-By design there is nothing to find but what a crash between two writes can leave; whatever else went wrong (a database
-that was edited by hand, or restored in part) is mended along with it. A look costs the same however large the queue is:
-it goes on where the last one ended, and begins anew at the end. Safe in many servers at once.
+Only a crash between two writes can leave such damage by design; other damage (a database that was edited by hand, or
+restored in part) is repaired as well. The cost of a step does not depend on the size of the queue: it continues where
+the last one ended, and begins again at the end. Safe in many servers at once.
 """
 
 import logging
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 
 _PAGE = 1000
 _FILES_AGE = timedelta(hours=1)
-"""A file that is younger may be on its way here."""
+"""The age below which a file may still be in the middle of its upload."""
 
 
 class Audit:
-    """Looks at one page of edges, attempts and files after the other."""
+    """Checks one page of edges, attempts and files after the other."""
 
     def __init__(self, context: Context, page: int = _PAGE) -> None:
         self._context = context
@@ -36,7 +36,7 @@ class Audit:
         self._drifted: dict[ObjectId, tuple[int, int]] = {}
 
     def look(self) -> None:
-        """Look at the next pages and mend what is wrong there."""
+        """Check the next pages and repair the damage there."""
         self._correct_counts()
         self._look_at_edges()
         self._look_at_attempts()
@@ -50,7 +50,7 @@ class Audit:
         self._last_edge = edges[-1].id if len(edges) == self._page else None
         if not edges:
             return
-        # In this order: a parent that is not there yet is in a submission that was pending when its edge was read.
+        # In this order: a missing parent is in a submission that was pending when its edge was read.
         pending = storage.parts.any_pending()
         tasks = storage.tasks.load({end for edge in edges for end in (edge.parent, edge.child)})
         if not pending:
@@ -61,7 +61,7 @@ class Audit:
         self._note_drift(list(children))
 
     def _settle_orphans(self, edges: Sequence[Edge]) -> None:
-        """How a parent that is gone has ended is not known any more: only who waits for any end goes on."""
+        """Settle edges of deleted parents, whose ends are unknown: only a child that waits for any end continues."""
         context = self._context
         retrying = context.storage.sweeps.retrying(edge.parent for edge in edges)
         orphans = [edge for edge in edges if edge.parent not in retrying]
@@ -81,9 +81,9 @@ class Audit:
             settle(context, advance(context, ready, exact=True))
 
     def _note_drift(self, children: Sequence[ObjectId]) -> None:
-        """A difference may be a settlement under way: it counts if it is still the same at the next look.
+        """Record differences; one counts if it is the same in the next step, because a settlement may be in progress.
 
-        Children that wait for very many parents are left until they wait for fewer.
+        Children that wait for very many parents are left out until they wait for fewer.
         """
         exact = self._context.storage.edges.few_pending(children)
         shown = self._context.storage.tasks.documents(exact, ["pending_dependency_count"])
@@ -100,7 +100,7 @@ class Audit:
     # Attempts
 
     def _look_at_attempts(self) -> None:
-        """An attempt that is not its task's own, nor just being recorded, ends: as if it had never been, if it can."""
+        """End attempts that are not their tasks' own and are not just being recorded; delete the unstarted ones."""
         context = self._context
         old = context.now() - context.patience
         attempts = context.storage.executions.open(self._attempts_seen, self._page)
@@ -120,7 +120,7 @@ class Audit:
     # Files
 
     def _look_at_files(self) -> None:
-        """Remove the pieces of uploads that were interrupted, and files that came when their attempt was deleted."""
+        """Delete pieces of interrupted uploads, and files that were received while their attempt was being deleted."""
         leftovers = self._context.storage.leftovers
         before = self._context.now() - _FILES_AGE
         for name, look in leftovers.looks.items():
@@ -132,6 +132,6 @@ class Audit:
 
 
 def _is_forgotten(edge: Edge, tasks: Mapping[ObjectId, Task]) -> bool:
-    """Whether the edge waits for a parent that has ended, and nothing tells that this is to be settled."""
+    """Return whether the edge waits for a parent that has ended without a mark to settle its edges."""
     parent = tasks.get(edge.parent)
     return not edge.settled and parent is not None and parent.ended and not parent.unsettled

@@ -1,8 +1,4 @@
-"""Workers that failed a task by their own fault, or lack its directory: avoided for it until no other could take it.
-
-A task keeps these workers in `avoid`, in the order of their failures, and in `avoid_until` the end of the pause after
-the last of them. The pause doubles with each loss of the task.
-"""
+"""Workers that a task avoids while another could take it: they failed it by their own fault, or lack its directory."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -26,7 +22,7 @@ _BATCH = 1000
 
 
 def paused(context: Context, change: Change) -> Change:
-    """A change that has a worker avoided, with the time from which that worker may be tried again."""
+    """The change with the time from which its avoided worker may be tried again."""
     pause = avoid_seconds(context.settings.quarantine.avoid_seconds, change.fields.get("abandoned_count", 1))
     return replace(change, fields={**change.fields, "avoid_until": context.now() + timedelta(seconds=pause)})
 
@@ -38,7 +34,7 @@ def lacks(
     now: datetime,
     offer: Offer | None = None,
 ) -> dict[str, Any]:
-    """Why a worker can never take the task, (wanted, there) by name: what it is, and the time that it has left."""
+    """The reasons why a worker can never take the task, (wanted, there) by name: its offer, and its remaining time."""
     missing = (offer or Offer.of(worker)).missing(task_class)
     if worker.get("available_until") is not None:
         left = (worker["available_until"] - now).total_seconds()
@@ -49,13 +45,13 @@ def lacks(
 
 
 def lacking_directories(worker: Mapping[str, Any], now: datetime) -> dict[str, datetime]:
-    """The directories that a worker is known to lack, and since when that is known."""
+    """The directories that a worker is known to lack, each with the time since which that is known."""
     notes = worker.get("lacking_directories") or ()
     return {note["path"]: note["since"] for note in notes if note["until"] > now}
 
 
 def try_avoided_again(context: Context) -> None:
-    """Let a worker that failed a task try it again, if its pause is over and no other active worker could take it."""
+    """Let a worker retry a task that it failed, if its pause is over and no other active worker could take it."""
     now = context.now()
     due = context.storage.tasks.avoiding(now, _BATCH)
     if not due:
@@ -74,9 +70,9 @@ def try_avoided_again(context: Context) -> None:
 
 
 def avoided_only(active: Sequence[Document], task: Mapping[str, Any], now: datetime) -> Collection[ObjectId]:
-    """The workers to try again, the earliest failure first; none while another one could take the task.
+    """The workers to try again, the earliest failure first; none while another worker could take the task.
 
-    One that is known to lack the task's directory could not.
+    A worker that is known to lack the task's directory cannot take it.
     """
     task_class, directory = TaskClass.of(task), task.get("directory")
     able = {each["_id"]: each for each in active if not lacks(each, task, task_class, now)}

@@ -1,4 +1,4 @@
-"""The new beginning of ended tasks and of descendants, in one transaction: what runs again, stays, or forbids it."""
+"""The new beginning of ended tasks and of descendants, in one transaction: these run again, stay, or forbid it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ _NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """What a transaction changed, why some of the tasks were left as they are, and why some descendants were."""
+    """The changes of a transaction, and the reasons why tasks were refused and why descendants were kept."""
 
     changes: Sequence[tuple[Task, Change]] = ()
     refused: dict[ObjectId, BanyanError] = field(default_factory=dict)
@@ -32,20 +32,20 @@ class Retried:
 
     @property
     def again(self) -> dict[ObjectId, State]:
-        """The tasks that begin again, and in which states."""
+        """The tasks that begin again, and their new states."""
         return {task.id: change.state for task, change in self.changes}
 
 
 def begin_again(context: Context, tasks: Sequence[ObjectId], options: RetryOptions, session: Session) -> Retried:
     """Write the new beginning of ended tasks and of their descendants, within a transaction.
 
-    Raises `IllegalTransition` when a descendant forbids it; of several tasks it does not say which is to blame.
+    Raises `IllegalTransition` when a descendant forbids it; of several tasks it does not name the cause.
     """
     return _Beginning(context, tasks, options, session).write()
 
 
 class _Beginning:
-    """One transaction: `again` are the tasks that begin anew, `roots` those of them that were asked for."""
+    """One transaction: `again` are the tasks that begin again, `roots` the requested ones among them."""
 
     def __init__(self, context: Context, tasks: Sequence[ObjectId], options: RetryOptions, session: Session) -> None:
         self._context = context
@@ -59,9 +59,9 @@ class _Beginning:
         self._fields: dict[ObjectId, Document] = {}
         self._again: dict[ObjectId, Task] = {}
         self._waiting: set[ObjectId] = set()
-        """Children of which edges wait again."""
+        """Children whose edges wait again."""
         self._going_on: set[ObjectId] = set()
-        """Parents that have not ended, for which a task waits that has begun without waiting for them."""
+        """Parents that have not ended, of tasks that began without waiting for them and must wait for them now."""
 
     def write(self) -> Retried:
         self._storage.meta.touch_graph(self._session)
@@ -102,7 +102,7 @@ class _Beginning:
         return None
 
     def _refusal(self, id: ObjectId) -> IllegalTransition:
-        """Why a task cannot run again: parents that did not end as it needs, and may be there no more."""
+        """The reason why a task cannot run again: a parent, possibly deleted, whose end does not satisfy its edge."""
         parents = self._storage.edges.broken_by(id, _NAMED, self._session)
         missing = self._missing(parents)
         if missing:
@@ -113,7 +113,7 @@ class _Beginning:
         return IllegalTransition({"state": f"task {id} cannot be retried: {reason}"})
 
     def _refuse_lost_inputs(self) -> None:
-        """Refuse tasks that take the result of a deleted parent; one to do `without` is not asked for it any more."""
+        """Refuse tasks that take the result of a deleted parent, unless the request names it in `without`."""
         for id, refs in self._lost_inputs(self._roots).items():
             spared = {name: ref for name, ref in refs.items() if ref["task"] in self._options.without}
             if len(spared) < len(refs):
@@ -124,7 +124,7 @@ class _Beginning:
             self._fields[id] = {"input_refs": {n: ref for n, ref in left.items() if n not in spared} or None}
 
     def _lost_inputs(self, tasks: Iterable[ObjectId]) -> dict[ObjectId, Document]:
-        """Those inputs of tasks that are results of tasks which are there no more."""
+        """The inputs of tasks that are results of deleted tasks."""
         refs = self._storage.tasks.input_refs(tasks, self._session)
         there = self._load({ref["task"] for each in refs.values() for ref in each.values()}) if refs else {}
         lost = {id: {n: r for n, r in each.items() if r["task"] not in there} for id, each in refs.items()}
@@ -138,7 +138,7 @@ class _Beginning:
         return self._storage.tasks.load(ids, self._session)
 
     def _broken(self, tasks: Iterable[ObjectId]) -> dict[ObjectId, ObjectId]:
-        """Those of the tasks of which a parent did not end as it needs, with that parent; see `without`."""
+        """The tasks with a parent whose end does not satisfy its edge, each with that parent; see `without`."""
         edges, without = self._storage.edges, self._options.without
         broken = edges.broken(list(tasks), self._session)
         if not without:
@@ -147,7 +147,7 @@ class _Beginning:
         return {id: left[0] for id, parents in blamed.items() if (left := [p for p in parents if p not in without])}
 
     def _renew(self, children: Iterable[ObjectId]) -> None:
-        """Let outdated edges to tasks that begin again tell of the last ends of their parents, or wait for the next."""
+        """Update outdated edges to tasks that begin again to the last ends of their parents, or let them wait."""
         edges = self._storage.edges.outdated_to(children, self._session)
         parents = self._load({edge.parent for edge in edges})
         going_on = {id for id, task in parents.items() if not task.ended}
@@ -160,7 +160,7 @@ class _Beginning:
         self._going_on |= going_on
 
     def _do_without(self) -> None:
-        """Do without deleted parents; refuse to do without one that is there, or that nothing needs."""
+        """Remove the edges from the deleted parents in `without`; refuse a parent that exists or that is not needed."""
         without = self._options.without
         if not without:
             return
@@ -186,7 +186,7 @@ class _Beginning:
     # Their descendants
 
     def _refuse_begun(self) -> None:
-        """Refuse those of the tasks whose children forbid it, and so those whose children these are."""
+        """Refuse tasks whose children forbid the retry, until no more are refused."""
         out = self._storage.edges.of_parents(self._roots, self._session)
         children = self._there(out)
         before = -1
@@ -201,7 +201,7 @@ class _Beginning:
                     del self._roots[edge.parent]
 
     def _forbids(self, child: Task, parent: ObjectId) -> IllegalTransition | None:
-        """What a descendant has against the new beginning of a parent."""
+        """The reason why a descendant forbids the new beginning of a parent."""
         if child.id in self._options.uncounted or not has_begun(child):
             return None
         if self._options.downstream == Downstream.REFUSE:
@@ -216,7 +216,7 @@ class _Beginning:
         return None
 
     def _go_down(self, parents: Sequence[ObjectId]) -> list[ObjectId]:
-        """Let the edges of tasks that begin again wait for them; those of the children that begin again, too."""
+        """Make the edges of tasks that begin again wait for them; return the children that begin again as parents."""
         out = self._storage.edges.of_parents(parents, self._session)
         children = self._there(out)
         new = [(children[e.child], e.parent) for e in out if e.child in children and e.child not in self._again]
@@ -236,7 +236,7 @@ class _Beginning:
         return [task.id for task in come_back.values() if task.has_continuations]
 
     def _stays(self, child: Task) -> str | None:
-        """Why a child that has begun or ended stays as it is; None for all others."""
+        """The reason why a child that has begun or ended stays as it is; None for all others."""
         if child.id in self._again or child.id in self._options.uncounted:
             return None
         if has_begun(child) and not self._options.may_rerun(child.owner):
@@ -246,9 +246,9 @@ class _Beginning:
         return _BY_USER if by_user else None
 
     def _coming_back(self, children: Iterable[Task]) -> dict[ObjectId, Task]:
-        """The children that begin again: those that ran, and those that were cancelled for no other parent's sake.
+        """The children that begin again: those that ran, and those that were cancelled because of no other parent.
 
-        Where it is another one alone that is to blame, the child says so from now on.
+        A child that stays cancelled because of another parent alone names that parent from now on.
         """
         new = [task for task in children if task.id not in self._again and task.id not in self._options.uncounted]
         run = {task.id: task for task in new if task.state in (State.AVAILABLE, State.TERMINATED)}
@@ -269,14 +269,14 @@ class _Beginning:
         return back
 
     def _blame(self, broken: Mapping[ObjectId, ObjectId], cancelled: Mapping[ObjectId, Task]) -> None:
-        """Note whose fault it is that tasks stay cancelled."""
+        """Record the parents because of which tasks stay cancelled."""
         causes = {id: (cancelled[id].cancelled_by or {}).get("task") for id in broken}
         others = {id: parent for id, parent in broken.items() if causes[id] in self._again}
         self._storage.tasks.blame(others, self._session)
         self._kept |= {id: f"its parent {parent} did not end as it needs" for id, parent in broken.items()}
 
     def _there(self, edges: Iterable[Edge]) -> dict[ObjectId, Task]:
-        """The children of edges that are there to stay."""
+        """The children of edges, without those that are being deleted."""
         found = self._load({edge.child for edge in edges})
         return {id: task for id, task in found.items() if not task.leaving}
 
@@ -315,7 +315,7 @@ def _lost_input(id: ObjectId, refs: Mapping[str, Any]) -> IllegalTransition:
 
 
 def has_begun(task: Task) -> bool:
-    """Whether a task has run, or runs, or was left by an attempt that failed."""
+    """Return whether a task has run, is running, or had an attempt that failed."""
     if task.state == State.AVAILABLE:
         return task.retry_count > 0 or task.abandoned_count > 0
     return task.state in LIVE or task.state == State.TERMINATED

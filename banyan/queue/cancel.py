@@ -1,4 +1,4 @@
-"""Cancelling: what has not begun is cancelled at once, what runs is asked to stop."""
+"""Cancellation: tasks that have not begun are cancelled at once, running ones receive a request to stop."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,9 +13,9 @@ from banyan.queue.settle import settle
 
 
 def cancel(context: Context, tasks: Iterable[ObjectId], cause: dict[str, Any]) -> Applied:
-    """Cancel tasks with all that waits for them; ended ones stay as they are.
+    """Cancel tasks with all tasks that wait for them; ended tasks stay as they are.
 
-    `cause` is kept as `cancelled_by`. Workers that hold one of them learn of it at once.
+    `cause` is stored as `cancelled_by`. Workers that hold one of them are notified at once.
     """
     event = Cancel(cause)
     applied = apply(context, context.storage.tasks.load(tasks), lambda task: event)

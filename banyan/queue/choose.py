@@ -1,4 +1,4 @@
-"""Choosing tasks for a worker: by class, by queue share, priority and age."""
+"""The choice of tasks for a worker: by class, by queue share, priority and age."""
 
 import heapq
 from collections.abc import Mapping
@@ -18,16 +18,17 @@ Document = dict[str, Any]
 
 _RESERVED_SECONDS = 60.0
 _MOST_BYTES = 15 * 2**20
-"""What is granted at once has at most so many bytes, if it is more than one task."""
+"""The largest size in bytes of several tasks that are granted at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ahead:
-    """Work that may wait at a worker until its cores are free, in the order in which the queue would start it.
+    """The work that may wait at a worker until its cores are free, in the order in which the queue would start it.
 
-    `seconds` of it in all, `most` tasks in this answer. A task of a class takes `classes` seconds of the worker's time,
-    of another class `other`; None: nobody knows. `soon` are the resources that are free or are soon.
-    `turn` and `turns` are its virtual time and the next start tags of queues, `waiting` what it has not begun.
+    The limits are `seconds` of work in all, and `most` tasks in this response. A task of a class takes `classes`
+    seconds of the worker's time, of another class `other`; None: unknown. `soon` are the resources that are free or are
+    soon. `turn` and `turns` are its virtual time and the next start tags of queues, `waiting` the tasks that it has not
+    begun.
     """
 
     seconds: float
@@ -40,23 +41,23 @@ class Ahead:
     waiting: Mapping[str, Waiting] = field(default_factory=dict)
 
     def cost(self, class_key: str) -> float:
-        """Seconds that a task of the class takes; infinite where nobody knows."""
+        """Seconds that a task of the class takes; infinite when unknown."""
         known = self.classes.get(class_key, self.other)
         return float("inf") if known is None else known
 
     @property
     def waiting_seconds(self) -> float:
-        """How much work waits there."""
+        """The seconds of work that wait at the worker."""
         return sum(there.count * there.seconds for there in self.waiting.values())
 
     def line(self, weights: Mapping[str, float]) -> Line:
-        """What waits there, to be added to."""
+        """The line of waiting tasks, to which tasks can be added."""
         return Line(self.turn, self.turns, self.waiting, weights)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What one worker could take: `max_tasks` that fit `free` together, and what may wait `ahead`."""
+    """The capacity of one worker: `max_tasks` that fit `free` together, and the tasks that may wait `ahead`."""
 
     worker: Document
     offer: Offer
@@ -66,23 +67,23 @@ class Wanted:
     ahead: Ahead | None = None
     timeout_seconds: float | None = None
     patient: bool = False
-    """Whether it waits if there is nothing, and is woken then."""
+    """True if the claim waits and is woken later when there is no task."""
 
 
 @dataclass(slots=True)
 class Choice:
-    """The tasks chosen so far, and what is left of what the worker offered."""
+    """The tasks chosen so far, and the rest of the worker's offer."""
 
     free: Resources
     slots: int
     tasks: list[Document] = field(default_factory=list)
     reserving: bool = False
     missed: bool = False
-    """Whether other claims of the round took what would have been chosen."""
+    """True if other claims of the round took tasks that would have been chosen."""
     bytes: int = 0
 
     def has_room(self, task: Document) -> bool:
-        """Whether the answer does not get too large by a task."""
+        """Return whether the response stays small enough with one more task."""
         return not self.tasks or self.bytes + task.get("bytes", 0) <= _MOST_BYTES
 
     def take(self, task: Document) -> None:
@@ -95,14 +96,14 @@ _Streams = Mapping[str, Candidates]
 
 
 def choose(context: Context, wanted: Wanted, pool: Pool) -> Choice:
-    """Choose among the classes that fit; in a crowd of servers not always the first tasks."""
+    """Choose among the classes that fit; when servers compete, not always the first tasks."""
     choice = Choice(wanted.free, wanted.max_tasks)
     closed = closed_directories(context, wanted.worker)
     suits = Suitability(wanted.worker["_id"], wanted.offer.total, wanted.timeout_seconds, closed)
     streams = _streams(wanted, suits, pool)
     _fill(context, wanted, _scattered(streams, wanted.max_tasks, pool), choice, pool)
     if wanted.ahead is not None and not choice.reserving:
-        lined_up = _streams(wanted, suits, pool)  # also the classes of which nothing could start at once
+        lined_up = _streams(wanted, suits, pool)  # including the classes of which no task could start at once
         _fill_ahead(context, wanted, wanted.ahead, _scattered(lined_up, wanted.ahead.most, pool), choice, pool)
         streams = {**streams, **lined_up}
     choice.missed = any(stream.missed for stream in streams.values())
@@ -110,7 +111,7 @@ def choose(context: Context, wanted: Wanted, pool: Pool) -> Choice:
 
 
 def _scattered(streams: Mapping[str, Stream], count: int, pool: Pool) -> _Streams:
-    """The streams as they are; in a crowd of servers any of their first tasks in any order."""
+    """The streams as they are; when servers compete, any of their first tasks in random order."""
     if not pool.crowd:
         return streams
     return {queue: Scattered(stream, max(1, count) * 4**pool.crowd) for queue, stream in streams.items()}
@@ -122,7 +123,7 @@ def _streams(wanted: Wanted, suits: Suitability, pool: Pool) -> dict[str, Stream
 
 
 def _fill(context: Context, wanted: Wanted, streams: _Streams, choice: Choice, pool: Pool) -> None:
-    """Take what fits together, each time from the queue whose turn it is."""
+    """Take tasks that fit together, each time from the next queue by its share."""
     closed: set[str] = set()
     while choice.slots > 0 and not choice.reserving:
         offered = ((queue, stream) for queue, stream in streams.items() if queue not in closed)
@@ -149,7 +150,7 @@ def _fill(context: Context, wanted: Wanted, streams: _Streams, choice: Choice, p
 
 
 def _pass_over(pool: Pool, stream: Candidates, task: Document, free: Resources) -> None:
-    """Go on behind a task that does not fit, or behind its whole class if nothing of it does."""
+    """Skip a task that does not fit, or its whole class if no task of it does."""
     if pool.classes[task["class_key"]].least.fits(free):
         stream.advance()
     else:
@@ -157,7 +158,7 @@ def _pass_over(pool: Pool, stream: Candidates, task: Document, free: Resources) 
 
 
 def _reserve(context: Context, wanted: Wanted, task: Document) -> bool:
-    """Keep this worker free for a wide task that has waited long; one worker for each such task."""
+    """Reserve this worker for a wide task that has waited long; one worker for each such task."""
     now = context.now()
     patience = timedelta(seconds=context.settings.queue.reserve_after)
     if now - task.get("time_available", now) < patience:
@@ -167,10 +168,10 @@ def _reserve(context: Context, wanted: Wanted, task: Document) -> bool:
 
 
 def _fill_ahead(context: Context, wanted: Wanted, ahead: Ahead, streams: _Streams, choice: Choice, pool: Pool) -> None:
-    """Let tasks wait at the worker that it would start within `ahead.seconds` if all of them were there.
+    """Add tasks to the worker's line that it would start within `ahead.seconds` if all of them were there.
 
-    What is long or unknown is not: it ends the line, and is granted when a core is free. Only if something that waits
-    there would start after it, it goes there too. Of a queue with a limit only what is nearly next does, so that no
+    A long task or one of unknown duration ends the line, and is granted when a core is free; it is added only if a task
+    that waits there would start after it. Of a queue with a limit only tasks that are nearly next are added, so that no
     worker hoards the limit.
     """
     line = ahead.line(pool.weights)
@@ -203,7 +204,7 @@ def _fill_ahead(context: Context, wanted: Wanted, ahead: Ahead, streams: _Stream
 
 
 def _is_somebodys(context: Context, wanted: Wanted, pool: Pool, key: str) -> bool:
-    """Whether a worker that has nothing to do could start a task of the class at once; it is woken for it."""
+    """Return whether an idle worker could start a task of the class at once; it is woken for it."""
     if key in pool.nobodys:
         return False
     if context.hub.call_idle(key, but=wanted.worker["_id"]):
@@ -213,7 +214,7 @@ def _is_somebodys(context: Context, wanted: Wanted, pool: Pool, key: str) -> boo
 
 
 class _Queues:
-    """The queues of which tasks may wait at a worker, in front the one whose next task comes first."""
+    """The queues whose tasks may wait at a worker; the queue whose next task comes first is in front."""
 
     def __init__(self, line: Line, streams: _Streams) -> None:
         self._line = line
@@ -226,11 +227,11 @@ class _Queues:
         return None if task is None else (self._line.tag(queue, task["priority"], str(task["order"])), queue)
 
     def first(self) -> Document | None:
-        """The task that comes next of all."""
+        """The next task of all queues."""
         return self._streams[self._heap[0][1]].peek() if self._heap else None
 
     def refresh(self) -> None:
-        """The next task of the queue in front is another one."""
+        """Reorder after the next task of the front queue has changed."""
         entry = self._entry(self._heap[0][1])
         if entry is None:
             self.leave_out()
@@ -238,5 +239,5 @@ class _Queues:
             heapq.heapreplace(self._heap, entry)
 
     def leave_out(self) -> None:
-        """Nothing more is wanted of the queue in front."""
+        """Remove the front queue."""
         heapq.heappop(self._heap)

@@ -1,4 +1,4 @@
-"""Claiming: a worker asks for work, and waits here until there is some, or news of what it holds."""
+"""Claims: a worker requests tasks, and waits here until there are tasks, or news of the tasks that it holds."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +30,9 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """One claim: `request` names the question, so that repeating it gets the same answer.
+    """One claim: `request` identifies it, so that a repetition gets the same response.
 
-    `unanswered` names earlier questions whose answers may still be on their way.
+    `unanswered` are earlier claims whose responses may still be on their way.
     """
 
     request: str
@@ -42,21 +42,21 @@ class Ask:
     cancelling: frozenset[ObjectId] = frozenset()
     unanswered: frozenset[str] = frozenset()
     draining: bool = False
-    """The worker drains by itself: it finishes what it has and takes nothing new."""
+    """True if the worker drains by itself: it finishes its tasks and takes no new ones."""
     number: int | None = None
-    """Counts the worker's questions, so that one that was held up on its way is not taken for the newest."""
+    """The sequence number of the worker's claims, so that a delayed claim is not mistaken for the newest."""
     wait_seconds: float = 0.0
     ahead: Ahead | None = None
-    """What may wait at the worker besides."""
+    """The work that may wait at the worker as well."""
     forgotten: Sequence[str] = ()
-    """Directories that the worker has removed, as it was told."""
+    """Directories that the worker has removed on request."""
     listening: Callable[[], bool] = lambda: True
-    """Whether somebody still waits for the answer: a worker that was killed is given nothing more."""
+    """Returns whether the client still waits for the response: a worker that was killed is granted nothing more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
-    """The answer: new work, attempts to cancel, those to give back if they have not begun, and more."""
+    """The response: new tasks, attempts to cancel, attempts to give back if they have not begun, and more."""
 
     tasks: Sequence[Document] = ()
     cancel: Sequence[ObjectId] = ()
@@ -69,10 +69,10 @@ class News:
 
 
 def claim(context: Context, worker_id: ObjectId, ask: Ask, actor: Actor | None = None) -> News:
-    """Renew the worker's lease, take back what it does not know of, and grant it work or wait for some.
+    """Renew the worker's lease, take back attempts that it does not know, and grant it tasks or wait for some.
 
     Raises `Conflict` if the worker is lost or gone: it must stop all that it holds and register anew; `NotFound` if it
-    is unknown, and `Forbidden` if there is an `actor` and it is not the actor's.
+    is unknown, and `Forbidden` if the worker is not the `actor`'s.
     """
     waiter = Waiter(worker_id)
     context.hub.enter(waiter)
@@ -83,13 +83,13 @@ def claim(context: Context, worker_id: ObjectId, ask: Ask, actor: Actor | None =
 
 
 def _claim(context: Context, ask: Ask, waiter: Waiter, actor: Actor | None) -> News:
-    """Having entered the hub: whoever becomes the newest claim after us finds and wakes us."""
+    """Handle the claim after it has entered the hub, where a newer claim of the worker finds and wakes it."""
     worker_id = waiter.worker
     worker = _enter(context, worker_id, ask, actor)
     if worker is None:
         return News()
     context.storage.forget.done(worker, ask.forgotten)
-    # An older claim may wait here, and in another server if the worker has not heard its answer.
+    # An older claim may wait here, or at another server if the worker has not received its response.
     context.hub.worker(worker_id, but=waiter, everywhere=bool(ask.unanswered))
     idle = context.quiet.holds_nothing(worker_id, worker.get("claim_request"), ask.request)
     held = {} if idle else context.storage.tasks.holdings(worker_id)
@@ -104,7 +104,7 @@ def _claim(context: Context, ask: Ask, waiter: Waiter, actor: Actor | None) -> N
 
 
 def _wait(context: Context, worker: Document, ask: Ask, waiter: Waiter, news: News) -> News:
-    """Answer when there is news or work, when the time is up, or (with nothing) when a newer claim has come."""
+    """Respond when there is news or a task, when the time is up, or (with nothing) when a newer claim has arrived."""
     deadline = time.monotonic() + min(ask.wait_seconds, context.settings.leases.heartbeat)
     while True:
         waiter.accepts, waiter.lines_up = _could_take(context, worker, ask)
@@ -123,7 +123,7 @@ def _wait(context: Context, worker: Document, ask: Ask, waiter: Waiter, news: Ne
         if called is None and asked:
             continue
         if called is None:
-            return News()  # whatever came has woken it, or else is found by the next claim, which comes at once
+            return News()  # an event has woken it, or else is found by the next claim, which comes at once
         current = context.storage.workers.load(worker["_id"])
         if current is None or current.get("claim_request") != ask.request or current["state"] not in ALIVE:
             context.hub.leave(waiter)
@@ -134,13 +134,13 @@ def _wait(context: Context, worker: Document, ask: Ask, waiter: Waiter, news: Ne
 
 
 _ANSWERED_SECONDS = 0.5
-"""After so long other workers have answered whether they give something back."""
+"""The time within which other workers respond to a recall."""
 
 
 def _look_elsewhere(context: Context, worker: Document, ask: Ask, waiter: Waiter) -> bool:
-    """Nothing can be claimed: wake another claim for what this one was woken for, and ask for what waits elsewhere.
+    """Pass on the wake-up of this claim when it can take no task, and recall tasks that wait at other workers.
 
-    Whether a worker was asked.
+    Returns whether a worker received a recall.
     """
     woken = waiter.looking is not None
     context.hub.decline(waiter)
@@ -152,9 +152,9 @@ def _look_elsewhere(context: Context, worker: Document, ask: Ask, waiter: Waiter
 def _could_take(
     context: Context, worker: Document, ask: Ask
 ) -> tuple[Callable[[str], bool], Callable[[str, float], bool]]:
-    """Tests on class keys: would this claim start such a task, and would one of this priority wait at the worker?
+    """Predicates on class keys: could this claim start such a task, and could one of this priority wait at the worker?
 
-    A class that is not known yet is worth a look.
+    A class that is not known yet is accepted.
     """
     offer, ahead = Offer.of(worker), ask.ahead
     active = worker["state"] == ACTIVE
@@ -178,11 +178,11 @@ def _could_take(
 
 
 _LAST = "~"
-"""Behind all tasks of the same priority."""
+"""A sort key after all tasks of the same priority."""
 
 
 def _enter(context: Context, worker_id: ObjectId, ask: Ask, actor: Actor | None) -> Document | None:
-    """Renew the lease and become the newest claim; the worker as it was before, None if a later claim has come."""
+    """Renew the lease and become the newest claim; return the worker as it was before, None if a later claim came."""
     now = context.now()
     fields: Document = {"claim_request": ask.request, "free": ask.free.to_document(), "held_count": len(ask.held)}
     fields["waiting_seconds"] = ask.ahead.waiting_seconds if ask.ahead else 0.0
@@ -191,7 +191,7 @@ def _enter(context: Context, worker_id: ObjectId, ask: Ask, actor: Actor | None)
     owner = None if actor is None or actor.role == Role.ADMIN else actor.name
     worker = context.storage.workers.renew(worker_id, now, fields, ask.number, owner)
     if worker is None and actor is not None:
-        owned_worker(context, worker_id, actor)  # it says what is wrong, if that is not the state or the number
+        owned_worker(context, worker_id, actor)  # it raises the error, unless the cause is the state or the number
     if worker is not None and ask.draining and worker["state"] == ACTIVE:
         context.storage.workers.move(worker_id, DRAINING, now)
         worker = context.storage.workers.renew(worker_id, now, fields, ask.number)
@@ -203,9 +203,9 @@ def _enter(context: Context, worker_id: ObjectId, ask: Ask, actor: Actor | None)
 def _sort_out(
     context: Context, worker: Document, ask: Ask, held: Mapping[ObjectId, Holding]
 ) -> tuple[list[Document], list[ObjectId]]:
-    """Give back what an earlier answer granted and the worker will never hear of.
+    """Take back grants of earlier responses that the worker can no longer receive.
 
-    Answers with the grants that this request got before, and with the tasks whose grants are on their way.
+    Returns the grants that this request received before, and the tasks whose grants are on their way.
     """
     unheard = {execution: holding for execution, holding in held.items() if execution not in ask.held}
     if not unheard:
@@ -229,7 +229,7 @@ def _sort_out(
 
 
 def _without(context: Context, ask: Ask, tasks: Sequence[ObjectId]) -> Ask:
-    """The same question, less the resources of tasks that the worker has yet to hear of."""
+    """The claim with fewer free resources: those of tasks whose grants are on their way are subtracted."""
     free = ask.free
     for task in context.storage.tasks.documents(tasks, ["requested_resources"]).values():
         free = free.minus(Resources.from_document(task.get("requested_resources") or {}))
@@ -237,7 +237,7 @@ def _without(context: Context, ask: Ask, tasks: Sequence[ObjectId]) -> Ask:
 
 
 def replay(context: Context, worker: Document, granted: Sequence[ObjectId]) -> list[Document]:
-    """The grants of a request whose answer was lost, their attempts recorded if that was interrupted."""
+    """The grants of a request whose response was lost; their attempts are recorded if that was interrupted."""
     running = [d for d in context.storage.tasks.documents(granted).values() if d["state"] == State.RUNNING]
     recorded = context.storage.executions.load(document["execution"] for document in running)
     missing = [attempt(document, worker) for document in running if document["execution"] not in recorded]
@@ -246,14 +246,14 @@ def replay(context: Context, worker: Document, granted: Sequence[ObjectId]) -> l
 
 
 def _news(context: Context, worker: Document, ask: Ask, held: Mapping[ObjectId, Holding]) -> News:
-    """What the worker is to hear besides work."""
+    """The news for the worker besides tasks."""
     cancel = [
         execution
         for execution, holding in held.items()
         if holding.state == State.PENDING_CANCELLATION and execution not in ask.cancelling
     ]
     take_back = [execution for execution, holding in held.items() if holding.recalled and execution in ask.held]
-    stopped = worker["state"] in (DRAINING, QUARANTINED) and not ask.draining  # else it knows
+    stopped = worker["state"] in (DRAINING, QUARANTINED) and not ask.draining  # otherwise it knows already
     drain = stopped and _tell_drain(context, worker, ask)
     forget = context.storage.forget.tell(worker, context.now())
     return News(cancel=cancel, take_back=take_back, drain=drain, forget=forget)
@@ -276,7 +276,7 @@ def _granted(context: Context, worker: Document, ask: Ask) -> list[Document]:
 
 
 def _tell_drain(context: Context, worker: Document, ask: Ask) -> bool:
-    """Whether it has yet to hear that it gets nothing more: it is told once, and again if it repeats the question."""
+    """Return whether the response must report the drain: it is reported once, and again if the request is repeated."""
     if worker.get("drain_told") is not None:
         return bool(worker["drain_told"] == ask.request)
     context.storage.workers.renew(worker["_id"], context.now(), {"drain_told": ask.request})
@@ -291,13 +291,13 @@ def _seconds_left(worker: Document, now: datetime) -> float | None:
 _SENT = tuple(
     name for name in GRANTED if name not in ("state", "attempt_count", "task_class", "input_refs", "time_claimed")
 )
-"""The fields of a task that the worker gets as they are."""
+"""The fields of a task that are sent to the worker unchanged."""
 
 
 def grants_of(context: Context, documents: Sequence[Document]) -> list[Document]:
-    """What the worker gets of tasks that it was granted, the attempts' tokens with them.
+    """The grants that are sent to the worker, with the attempts' tokens.
 
-    `inputs` then have what was taken from parents; where that is not there, `input_error` says what is missing.
+    `inputs` include the results of parents; where a result is missing, `input_error` names it.
     """
     inputs = resolve(context, documents)
     return [_grant_of(context, document, inputs.get(document["_id"])) for document in documents]

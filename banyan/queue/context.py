@@ -1,4 +1,4 @@
-"""What every use case works with."""
+"""The objects that every use case needs."""
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from banyan.storage.reading import Reader
 
 
 class Classes:
-    """Classes by key; a class never changes, so what was read once stays true."""
+    """Classes by key; a class never changes, so a class that was read once stays true."""
 
     _KEPT = 100_000
 
@@ -34,13 +34,13 @@ class Classes:
         return self.add(replace(task_class, key=str(key)) if key else task_class)
 
     def add(self, task_class: TaskClass) -> TaskClass:
-        """Remember a class."""
+        """Store a class."""
         if len(self._by_key) >= self._KEPT:
             self._by_key.clear()
         return self._by_key.setdefault(task_class.key, task_class)
 
     def known(self, key: str) -> TaskClass | None:
-        """The class with this key, if it was seen here."""
+        """The class with this key, if it was read here."""
         return self._by_key.get(key)
 
 
@@ -54,29 +54,30 @@ class Context:
     shares: Shares = field(default_factory=Shares)
     classes: Classes = field(default_factory=Classes)
     claims: Together[Any, Any] = field(default_factory=Together)
-    """Rounds of what claims want (`grant`), and of reports (`report_together`)."""
+    """The batches of claims (`grant`), and of reports (`report_together`)."""
     reports: Together[Any, Any] = field(default_factory=lambda: Together(apart=True))
     quiet: Quiet = field(default_factory=Quiet)
     heads: Heads = field(default_factory=Heads)
     weights: dict[str, float] = field(default_factory=dict)
-    """The weights of queues as the last round of claims saw them."""
+    """The weights of queues at the last round of claims."""
     models: Checker = field(default_factory=Checker)
 
     def __post_init__(self) -> None:
         self.hub.on_work(self.heads.changed)
 
     def now(self) -> datetime:
-        """MongoDB's time: the only clock that leases, delays and histories know."""
+        """MongoDB's time: the only clock for leases, delays and histories."""
         return self.storage.clock.now()
 
     def reader(self) -> Reader:
-        """Reads any collection within the time that a query may take."""
+        """A reader of any collection, within the time limit of a query."""
         return Reader(self.storage.db, self.settings.limits.query_seconds)
 
     @property
     def patience(self) -> timedelta:
-        """How long after its last write a use case counts as interrupted, its server as dead.
+        """The time after its last write at which a use case counts as interrupted and its server as dead.
 
-        Nothing rests on it: whoever goes on after that finds its guarded writes done, or has them refused.
+        Correctness does not depend on it: another server that continues finds the guarded writes done, or has its own
+        refused.
         """
         return timedelta(seconds=self.settings.leases.lost_after * 2 / 3)

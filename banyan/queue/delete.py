@@ -1,4 +1,4 @@
-"""Deleting ended tasks with everything that they left: history, memory samples, files, edges."""
+"""Deletion of ended tasks with all their data: history, memory samples, files, edges."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -14,18 +14,19 @@ from banyan.storage.mongo import Session
 
 _BATCH = 1000
 MANY_EDGES = 5000
-"""So many edges may go in one transaction, which MongoDB keeps in its cache until the commit."""
+"""The most edges in one transaction, which MongoDB keeps in its cache until the commit."""
 
 
 def delete(
     context: Context, tasks: Sequence[ObjectId], *, ended_until: datetime | None = None, many: int = MANY_EDGES
 ) -> list[ObjectId]:
-    """Delete those of the tasks that have ended; their ids. Workers are told to remove the directories.
+    """Delete the given tasks that have ended; return their ids. Workers are sent the directories to remove.
 
-    With `ended_until` only those that ended by then, and of which no child needs anything any more. `many` is how many
-    edges go in one transaction.
-    Files and samples are too much for the transaction: it notes which are to go, and `remove_remains` sees to it.
-    Edges to children stay: what these need to know of how their parents ended is not forgotten before they are.
+    With `ended_until` only tasks are deleted that ended by then, and whose children need nothing from them any more.
+    `many` is the most edges in one transaction.
+
+    Files and samples are too large for the transaction: it marks them for deletion, and `remove_remains` deletes them.
+    Edges to children stay: they record how the parents ended, until the children are deleted.
     """
     gone: list[ObjectId] = []
     for batch in _batches(context, tasks, ended_until, many):
@@ -38,7 +39,7 @@ def delete(
 def _batches(
     context: Context, tasks: Sequence[ObjectId], ended_until: datetime | None, many: int
 ) -> Iterator[list[ObjectId]]:
-    """The tasks in groups with so few edges that each can go in a transaction; one with more loses them before."""
+    """The tasks in groups with few enough edges for a transaction; a task with more edges loses them first."""
     weights = context.storage.edges.weights(tasks)
     batch: list[ObjectId] = []
     edges = 0
@@ -57,14 +58,14 @@ def _batches(
 
 
 def _strip(context: Context, task: ObjectId, ended_until: datetime | None) -> None:
-    """Remove the edges to a task of which nothing can become any more but that it is deleted."""
+    """Delete the edges to a task that is marked for deletion."""
     if context.storage.tasks.begin_leaving(task, ended_until):
         context.storage.edges.delete_to([task])
         _renew_edges(context, [task], None)
 
 
 def _renew_edges(context: Context, tasks: Sequence[ObjectId], session: Session | None) -> None:
-    """Let all edges from tasks that are deleted tell of their last ends."""
+    """Update all edges from tasks that are deleted to the last ends of the tasks."""
     parents = context.storage.edges.outdated_from(tasks, session)
     for parent in context.storage.tasks.load(parents, session).values():
         for on in CONDITIONS if parent.ended else ():
@@ -86,7 +87,7 @@ def _delete(
 
 
 def finish_deletions(context: Context) -> None:
-    """Delete those tasks whose deletion was interrupted when their edges had begun to go."""
+    """Delete tasks whose deletion was interrupted after the deletion of their edges had begun."""
     while leaving := context.storage.tasks.leaving(_BATCH):
         if not delete(context, leaving):
             return
@@ -95,7 +96,7 @@ def finish_deletions(context: Context) -> None:
 def doom_files(
     context: Context, attempts: Sequence[Mapping[str, Any]], last: Mapping[ObjectId, int], session: Session
 ) -> None:
-    """Note, within a transaction, that the files of these attempts are to go, here and at the workers that had them.
+    """Mark the files of these attempts for deletion, here and at their workers, within a transaction.
 
     `last` has the number of the last attempt of each task that stays.
     """
@@ -115,7 +116,7 @@ def doom_files(
 
 
 def remove_remains(context: Context) -> None:
-    """Remove the files and samples of all that was deleted; repeated by rescue if it was interrupted."""
+    """Delete the files and samples of deleted tasks; repeated by rescue if it was interrupted."""
     for store in (context.storage.files, context.storage.memory):
         while store.remove_doomed(_BATCH):
             continue

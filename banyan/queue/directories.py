@@ -1,7 +1,7 @@
-"""Directories that workers lack: the tasks that run there go elsewhere for a while, and end if there is no elsewhere.
+"""Directories that workers lack: tasks avoid these workers for a while, and end if no other worker is left.
 
-A worker keeps in `lacking_directories` the paths that it lacked, each with `since` and `until`. While one that is not
-known to lack the directory could take a task, the others are not offered it.
+A worker keeps in `lacking_directories` the paths that it lacked, each with `since` and `until`. While a worker that is
+not known to lack the directory could take a task, the others are not offered it.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,9 +21,9 @@ Document = dict[str, Any]
 
 
 def note_lacking(context: Context, ended: Mapping[ObjectId, Document]) -> Collection[ObjectId]:
-    """Note what workers lack; those of the ended attempts (records by id) whose tasks another worker may run.
+    """Record the directories that workers lack; return the attempts (records by id) whose tasks may run elsewhere.
 
-    What another worker is known to lack counts if that is known since the task is available.
+    The lack of another worker counts if it has been known since the task became available.
     """
     refused = {id: record for id, record in ended.items() if is_no_directory(record["exit_status"])}
     if not refused:
@@ -47,7 +47,7 @@ def note_lacking(context: Context, ended: Mapping[ObjectId, Document]) -> Collec
 
 
 def _has_another(context: Context, active: Sequence[Document], worker: ObjectId, task: Document) -> bool:
-    """Whether an active worker that could take the task, and is not this one, may have its directory."""
+    """Return whether another active worker that could take the task may have its directory."""
     now, task_class, available = context.now(), TaskClass.of(task), task.get("time_available")
     for other in active:
         if other["_id"] != worker and not lacks(other, task, task_class, now):
@@ -58,9 +58,10 @@ def _has_another(context: Context, active: Sequence[Document], worker: ObjectId,
 
 
 def closed_directories(context: Context, worker: Document) -> Callable[[str], Collection[str]]:
-    """By the key of a class: the directories in which a worker is offered no tasks of that class.
+    """The directories in which a worker is offered no tasks of a class, by the key of the class.
 
-    These are what it lacks and another active worker that could take such tasks is not known to lack.
+    These are the directories that it lacks and that another active worker that could take such tasks is not known to
+    lack.
     """
     now = context.now()
     lacking = lacking_directories(worker, now)

@@ -1,4 +1,4 @@
-"""Why a task is not running: the reasons, the most telling first."""
+"""The reasons why a task is not running, the most informative first."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -24,7 +24,7 @@ Document = dict[str, Any]
 def explain(context: Context, task_id: ObjectId, asking: Actor | None = None) -> Document:
     """`state`, `reasons` (each with a short code, a sentence and details) and a one-line `summary`.
 
-    Tasks that the asking user may not read are named by their ids alone.
+    Tasks that the requesting user may not read are named by their ids alone.
     """
     task = context.storage.tasks.document(task_id)
     if task is None:
@@ -45,7 +45,7 @@ def _reasons(context: Context, workers: Workers, task: Document, asking: Actor |
 
 
 def _first(context: Context, workers: Workers, asking: Actor | None, task: Document) -> Document:
-    """The most telling reason of a task that waits for no other."""
+    """The most informative reason of a task that waits for no other."""
     state = State(task["state"])
     if state in ENDED:
         return next(iter(ended(context, task, asking)))
@@ -55,7 +55,7 @@ def _first(context: Context, workers: Workers, asking: Actor | None, task: Docum
 
 
 def _changing() -> Document:
-    """What is said of a task that nothing keeps and that cannot be claimed yet, because its time has just come."""
+    """The reason for a task without any obstacle that is not claimable yet, because its time has just come."""
     return reason("changing", "nothing keeps it any more; it goes on in a moment")
 
 

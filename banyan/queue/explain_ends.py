@@ -1,4 +1,4 @@
-"""Why a task ended as it did: the attempt that failed, or the chain of parents up to the one that failed first."""
+"""The reasons for the end of a task: the attempt that failed, or the chain of parents up to the first failure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from banyan.wire import format_size
 Document = dict[str, Any]
 
 MAX_CHAIN = 2000
-"""So many parents are followed, one query each."""
+"""The most parents that are followed, one query each."""
 
 _LINK = (
     *("name", "state", "owner", "exit_status", "cancelled_by", "abandoned_count"),
@@ -29,7 +29,7 @@ _TAIL_WIDTH = 500
 
 
 def ended(context: Context, task: Document, asking: Actor | None) -> Iterable[Document]:
-    """The reason for the end of a task, with its root and the chain that leads there if it was cancelled."""
+    """The reason for the end of a task; for a cancelled one with the first cause and the chain to it."""
     if task["state"] == State.CANCELLED and "task" in (task.get("cancelled_by") or {}):
         yield _cancelled_for_a_parent(context, task, asking)
     elif task["state"] == State.CANCELLED:
@@ -48,7 +48,7 @@ def _failed(task: Mapping[str, Any]) -> str:
 
 
 def _remedy(task: Mapping[str, Any]) -> str:
-    """What to do about a task that failed."""
+    """The remedy for a task that failed."""
     again = f"banyan retry {task['_id']}"
     memory = (task.get("requested_resources") or {}).get("memory")
     if task.get("exit_status") == _OUT_OF_MEMORY and memory is not None:
@@ -63,7 +63,7 @@ def _remedy(task: Mapping[str, Any]) -> str:
 
 
 def _another_directory(task: Mapping[str, Any], again: str) -> str:
-    """What to do about a task whose directory no worker has."""
+    """The remedy for a task whose directory no worker has."""
     elsewhere = f"`{again} --set directory=DIR` runs it in another one, `{again} --set directory=null` in an empty one"
     make = f"no worker that fits has the directory {task.get('directory')}: make it there, and `{again}`"
     return f"{make}; {elsewhere}; new tasks take `--dir DIR` or `--fresh`"
@@ -74,7 +74,7 @@ def _canceller(task: Mapping[str, Any]) -> str:
 
 
 def _attempt(context: Context, task: Mapping[str, Any]) -> Document:
-    """What is known of the last attempt of a task: exit code, signal, and the last lines that it wrote."""
+    """The facts of the last attempt of a task: exit code, signal, and its last lines of output."""
     last = context.storage.executions.last_of(task["_id"])
     if last is None:
         return {}
@@ -108,7 +108,7 @@ def _cancelled_for_a_parent(context: Context, task: Document, asking: Actor | No
 
 
 def _chain(context: Context, task: Document) -> Sequence[Document]:
-    """The parents for whose sake each was cancelled, the nearest first; one that is gone has only its id."""
+    """The parents because of which each was cancelled, the nearest first; a deleted one has only its id."""
     chain: list[Document] = []
     seen = {task["_id"]}
     current = task
@@ -125,7 +125,7 @@ def _chain(context: Context, task: Document) -> Sequence[Document]:
 
 
 def _link(task: Document, asking: Actor | None) -> Document:
-    """What the asking user may know of one task of the chain."""
+    """The fields of one task of the chain that the requesting user may see."""
     if task.get("missing"):
         return {"_id": task["_id"], "missing": True}
     if not readable(task, asking):
@@ -137,7 +137,7 @@ def _link(task: Document, asking: Actor | None) -> Document:
 
 
 def _root_text(root: Document, asking: Actor | None) -> str:
-    """What happened to the task at the beginning of the chain."""
+    """The end of the task at the beginning of the chain, in words."""
     if root.get("missing"):
         return f"task {root['_id']}, which has been deleted, did not end as it needs"
     if not readable(root, asking):

@@ -1,4 +1,4 @@
-"""How many tasks are taken before a task: those of its queue that come first and that its workers could ever run."""
+"""The number of tasks that start before a task: those of its queue that come first and that its workers could run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,16 +10,13 @@ from banyan.storage.waiting import best_of_classes, count_before
 Document = dict[str, Any]
 
 MOST = 10_000
-"""More tasks are not counted."""
+"""The largest number that is counted."""
 
 _MOST_CLASSES = 5_000
 
 
 def tasks_before(context: Context, task: Mapping[str, Any], able: Sequence[Document]) -> tuple[int, bool]:
-    """How many tasks come before it for the workers that are able to take it, and whether there are more than that.
-
-    Tasks that are held or not due, and those that none of these workers could take or may try, are not counted.
-    """
+    """The number of tasks that the able workers take before it, and whether the true number is larger."""
     reader = context.reader()
     best = [each for each in best_of_classes(reader) if each["queue"] == task["queue"]]
     keys = [each["class_key"] for each in best[:_MOST_CLASSES] if _could_take(able, each)]
@@ -34,7 +31,7 @@ def _could_take(able: Sequence[Document], best: Document) -> bool:
 
 
 def _seconds_left(context: Context, able: Sequence[Document]) -> float | None:
-    """The longest time that any of the workers has left; None if one of them stays."""
+    """The longest remaining time of any of the workers; None if one of them stays."""
     ends = [worker.get("available_until") for worker in able]
     if None in ends:
         return None

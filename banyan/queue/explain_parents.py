@@ -1,4 +1,4 @@
-"""What a task waits for: its parents, and the tasks at the beginning, without which nothing moves."""
+"""The dependencies of a waiting task: its parents, and the first ancestors that must move."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ Explained = Callable[[Document], Document]
 """The first reason why a task is not running."""
 
 MAX_LOOKED_AT = 1000
-"""So many tasks before a task are looked at."""
+"""The most ancestors of a task that are read."""
 
 _NAMED = 10
 _EXPLAINED = 5
@@ -25,18 +25,18 @@ _FIELDS = ("name", "state", "owner", "exit_status", "time_started", "hold", "pen
 
 @dataclass(slots=True)
 class _Ancestors:
-    """Tasks before a task that have not ended, as far as they were looked at."""
+    """The ancestors of a task that have not ended, as far as they were read."""
 
     parents: list[ObjectId]
-    """Of the task itself."""
+    """The parents of the task itself."""
     tasks: dict[ObjectId, Document] = field(default_factory=dict)
     child_of: dict[ObjectId, ObjectId] = field(default_factory=dict)
     roots: list[ObjectId] = field(default_factory=list)
-    """Those that wait for nobody."""
+    """The ancestors that wait for no parent."""
 
 
 def waits_for(context: Context, task: Document, asking: Actor | None, explained: Explained) -> Iterable[Document]:
-    """The reason `dependencies` for a task with pending parents: which, and what the first of all waits for itself."""
+    """The reason `dependencies` for a task with pending parents: the parents, and the reason of the first ancestor."""
     found = _look_up(context, task["_id"])
     if not found.parents:
         return
@@ -55,7 +55,7 @@ def waits_for(context: Context, task: Document, asking: Actor | None, explained:
 
 
 def _look_up(context: Context, task: ObjectId) -> _Ancestors:
-    """The tasks before a task, level by level."""
+    """The ancestors of a task, level by level."""
     found = _Ancestors(parents=[])
     level = [task]
     while level and len(found.tasks) < MAX_LOOKED_AT:
@@ -87,7 +87,7 @@ def _named(id: ObjectId, known: Mapping[ObjectId, Document], asking: Actor | Non
 
 
 def _stuck(task: Document) -> int:
-    """The more, the less likely it is that the task ends without anybody's help."""
+    """The rank of a state: the higher, the less likely the task ends without help."""
     order = (State.PENDING_CANCELLATION, State.RUNNING, State.AVAILABLE, State.INACTIVE)
     return order.index(task["state"]) if task["state"] in order else 0
 
@@ -110,7 +110,7 @@ def _path(found: _Ancestors, root: ObjectId, task: ObjectId) -> list[ObjectId]:
 
 
 def _because(root: Document, path: list[ObjectId], found: _Ancestors, asking: Actor | None) -> str:
-    """What keeps the root, and how the task comes to wait for it."""
+    """The reason of the root, and its path to the task, in words."""
     if not path:
         return f": {root['message']}" if len(found.parents) == 1 else f"; {name_of(root)}: {root['message']}"
     between = joined([name_of(found.tasks[id]) for id in path[1:] if readable(found.tasks[id], asking)])

@@ -1,4 +1,4 @@
-"""Why nothing (more) runs: the reasons for all tasks that wait, how many each, the workers, and what would help."""
+"""The reasons why no (more) task runs, with the number of tasks for each, the workers, and remedies."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -30,16 +30,16 @@ from banyan.wire import format_date
 
 Document = dict[str, Any]
 Verdict = tuple[tuple[Any, ...], Document]
-"""A reason, and what reasons that are alike have in common."""
+"""A reason, with the key that similar reasons share."""
 
 MAX_REASONS = 30
 MAX_WORKERS = 200
-"""So many reasons and workers are named in an answer."""
+"""The limits on reasons and workers in a response."""
 MAX_PAIRS = 100_000
-"""So many classes are held against workers; the tasks of further classes are only counted."""
+"""The most pairs of a class and a worker that are matched; the tasks of further classes are only counted."""
 
 PASSING = frozenset({"waiting", "next", "dependencies", "not_before", "queue_full"})
-"""Reasons that pass without anybody's help."""
+"""Reasons that pass without help."""
 
 _LOST_SHOWN = 5
 _AVOIDING = 1000
@@ -48,12 +48,12 @@ _LONG = timedelta(days=3650)
 
 @dataclass(slots=True)
 class _Tally:
-    """Reasons with the number of tasks for each; those that are alike are one."""
+    """Reasons with the number of tasks for each; similar ones are merged."""
 
     reasons: dict[tuple[Any, ...], Document] = field(default_factory=dict)
 
     def add(self, count: int, verdict: Verdict, example: object = None) -> None:
-        """Count so many tasks towards a reason."""
+        """Add so many tasks to a reason."""
         if count > 0:
             key, made = verdict
             found = self.reasons.setdefault(key, {**made, "count": 0})
@@ -62,15 +62,15 @@ class _Tally:
                 found.setdefault("example", example)
 
     def sorted(self) -> list[Document]:
-        """What needs somebody's help first, then by the number of tasks."""
+        """Reasons that need help first, then by the number of tasks."""
         return sorted(self.reasons.values(), key=lambda each: (each["reason"] in PASSING, -each["count"]))
 
 
 def explain_queue(context: Context, asking: Actor | None = None) -> Document:
     """Counts, `reasons` (each with `count`, `message`, `help`, an `example`), the `workers` and a `summary`.
 
-    Where reads are private only the asking user's own tasks are counted. It takes a step for each class of tasks, and
-    counts from indexes, however many tasks there are.
+    Where reads are private only the requesting user's own tasks are counted. The cost is one step for each class of
+    tasks, and counts are read from indexes, whatever the number of tasks.
     """
     visible: dict[str, str] = {} if asking is None or asking.sees_all else {"owner": asking.name}
     workers, tally = Workers.of(context), _Tally()
@@ -105,7 +105,7 @@ def _summary(waiting: int, running: int, assigned: int, reasons: Sequence[Docume
 
 
 def _count_claimable(context: Context, workers: Workers, visible: Mapping[str, str], tally: _Tally) -> int:
-    """Count the tasks that may be claimed, class by class, towards what keeps them; how many there are."""
+    """Add the claimable tasks to their reasons, class by class; return their number."""
     reader = context.reader()
     counts = count_classes(reader)
     best = [each for each in best_of_classes(reader) if each["owner"] == visible.get("owner", each["owner"])]
@@ -137,13 +137,13 @@ _TOO_MANY: Verdict = (
 
 
 def _avoiding(context: Context, workers: Workers) -> Counter[str]:
-    """How many tasks of each class wait because all workers that could take them have failed them."""
+    """The number of tasks of each class that wait because all workers that could take them have failed them."""
     tasks = context.storage.tasks.avoiding(workers.now + _LONG, _AVOIDING)
     return Counter(task["task_class"] for task in tasks if avoided_only(workers.active, task, workers.now))
 
 
 def _blocked_queues(context: Context, waiting: Set[str]) -> dict[str, Verdict]:
-    """What keeps whole queues in which something waits, by name."""
+    """The reasons that keep whole queues with waiting tasks, by name."""
     blocked: dict[str, Verdict] = {}
     queues = context.storage.queues.all()
     for name in waiting - queues.keys():
@@ -164,11 +164,11 @@ def _blocked_queues(context: Context, waiting: Set[str]) -> dict[str, Verdict]:
 
 
 def _verdict(context: Context, workers: Workers, task: Document) -> Verdict:
-    """What keeps the tasks of a class whose queue is open."""
+    """The reason that keeps the tasks of a class whose queue is open."""
     for first in unfit(context, workers, task, "them"):
         text = first["message"].removesuffix(f"; {first.get('help')}")
         return (first["reason"], first.get("closest"), *sorted(first.get("missing", ()))), {**first, "message": text}
-    _, heard, room = takers(workers, {**task, "avoid": ()})  # those that are avoided are counted apart
+    _, heard, room = takers(workers, {**task, "avoid": ()})  # tasks with avoided workers are counted separately
     if not heard:
         text = "the workers that fit have not been heard of for longer than a heartbeat"
         return ("silent",), reason("silent", text, help="look after these workers, or start others")
@@ -182,7 +182,7 @@ def _verdict(context: Context, workers: Workers, task: Document) -> Verdict:
 def _count_others(
     context: Context, visible: Mapping[str, str], counts: Mapping[str, int], claimable: int, tally: _Tally
 ) -> None:
-    """Count what cannot be claimed: what is not due, held, or waits for parents."""
+    """Count the tasks that are not claimable: not due, held, or waiting for parents."""
     not_due, first = count_not_due(context.reader(), visible)
     if first is not None:
         when = format_date(first["wake_at"])
@@ -219,7 +219,7 @@ _MORE_INACTIVE: Verdict = (
 
 
 def _shown(context: Context, workers: Workers, load: Mapping[ObjectId, Document]) -> Iterator[Document]:
-    """The workers that are there, and those that were lost in the last day, with what they have and do."""
+    """The living workers, and those that were lost in the last day, with their resources and tasks."""
     queues = context.storage.queues.names()
     since = workers.now - timedelta(days=1)
     alive = [*workers.active, *workers.closed]

@@ -1,4 +1,4 @@
-"""Which of the workers that are there could take a task, which of them now, and what keeps the others from it."""
+"""The workers that could take a task, those that could take it now, and the reasons of the others."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from banyan.wire import format_date
 Document = dict[str, Any]
 
 SILENT_AFTER = 1.25
-"""A worker that was not heard of for so many heartbeats is named as silent."""
+"""The number of heartbeats after which a worker without a sign of life is named as silent."""
 
 CANNOT = frozenset({"no_worker", "no_fit", "draining", "quarantined"})
-"""Reasons that mean: no worker that is there will take it as it is."""
+"""Reasons with the meaning: no living worker will take it as it is."""
 
 _LEAST_SLACK = 1.0
 _REQUESTED = ("cores", "memory", "gpus", "scratch", "gpu_memory", "gpu_compute_capability")
@@ -30,11 +30,11 @@ _REQUESTED = ("cores", "memory", "gpus", "scratch", "gpu_memory", "gpu_compute_c
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """The workers that are there at one moment."""
+    """The living workers at one moment."""
 
     active: Sequence[Document]
     closed: Sequence[Document]
-    """Those that are draining or quarantined."""
+    """The workers that are draining or quarantined."""
     now: datetime
     heartbeat: float
     offers: Mapping[ObjectId, Offer]
@@ -51,12 +51,12 @@ class Workers:
         return cls(active, closed, context.now(), context.settings.leases.heartbeat, offers, free)
 
     def silent(self, worker: Mapping[str, Any]) -> bool:
-        """Whether a worker was not heard of for longer than it may be."""
+        """Return whether a worker's last sign of life is older than it may be."""
         after = max(self.heartbeat * SILENT_AFTER, self.heartbeat + _LEAST_SLACK)
         return bool(self.now - worker["last_seen"] > timedelta(seconds=after))
 
     def lacking(self, task: Mapping[str, Any]) -> dict[ObjectId, dict[str, Any]]:
-        """What each active worker lacks for a task, by its id; nothing for one that could take it."""
+        """The needs of a task that each active worker cannot meet, by its id; empty if it could take the task."""
         task_class = TaskClass.of(task)
         return {
             worker["_id"]: lacks(worker, task, task_class, self.now, self.offers[worker["_id"]])
@@ -65,12 +65,12 @@ class Workers:
 
 
 def free_of(worker: Mapping[str, Any]) -> Resources:
-    """What a worker had free when it was heard of last."""
+    """The free resources of a worker at its last sign of life."""
     return Resources.from_document(worker.get("free") or worker["resources"])
 
 
 def unfit(context: Context, workers: Workers, task: Mapping[str, Any], it: str = "it") -> Iterable[Document]:
-    """Why no worker that is there takes such a task at all; nothing if one could. `it` names what is meant."""
+    """The reasons why no living worker takes such a task at all; none if one could. `it` is the word for the task."""
     if not workers.active:
         yield from _closed(workers, task, it)
         yield _nobody(context)
@@ -89,7 +89,7 @@ def _nobody(context: Context) -> Document:
 
 
 def _closed(workers: Workers, task: Mapping[str, Any], it: str) -> Iterable[Document]:
-    """A worker that could run it, but gets nothing new."""
+    """A worker that could run it, but gets no new tasks."""
     task_class = TaskClass.of(task)
     for state in (DRAINING, QUARANTINED):
         for worker in workers.closed:
@@ -101,7 +101,7 @@ def _closed(workers: Workers, task: Mapping[str, Any], it: str) -> Iterable[Docu
 
 
 def _quarantine(worker: Mapping[str, Any]) -> str:
-    """Why a worker is in quarantine, and how it gets out of it."""
+    """The reason for a worker's quarantine, and the ways out of it."""
     told = worker.get("quarantine") or {}
     why = f": {told['reason']}" if told else ""
     until = f"; it may try again after {format_date(told['until'])}, or" if told.get("until") else "; it works again"
@@ -122,7 +122,7 @@ def _closest(
 def _remedy(
     workers: Workers, task: Mapping[str, Any], missing: Mapping[str, tuple[Any, Any]], it: str
 ) -> tuple[str, Document]:
-    """What to change so that a worker that lacks this could take the task: a sentence, and fields as they could be."""
+    """The changes that would let a worker that lacks this take the task: a sentence, and fields with new values."""
     asks: list[str] = []
     starts: list[str] = []
     change: Document = {}
@@ -170,7 +170,7 @@ def _capable(workers: Workers, task: Mapping[str, Any]) -> str:
 
 
 def takers(workers: Workers, task: Mapping[str, Any]) -> tuple[list[Document], list[Document], list[Document]]:
-    """Active workers that could take a task and are not avoided for it: all, those heard of, those with room now."""
+    """Active workers that could take a task and are not avoided for it: all, those not silent, those with room now."""
     lacking_by_id = workers.lacking(task)
     avoided = set(task.get("avoid") or ())
     able = [each for each in workers.active if not lacking_by_id[each["_id"]] and each["_id"] not in avoided]
@@ -207,7 +207,7 @@ def _plural(noun: str, things: Sequence[object]) -> str:
 
 
 def avoided(context: Context, workers: Workers, task: Mapping[str, Any]) -> Document:
-    """All workers that could run it have failed it; what each said, and when one is tried again."""
+    """The reason `avoided`: all workers that could run it have failed it; each failure, and the next try."""
     lacking_by_id = workers.lacking(task)
     able = [worker for worker in workers.active if not lacking_by_id[worker["_id"]]]
     attempts = {attempt["worker"]: attempt for attempt in context.storage.executions.of_task(task["_id"])}
@@ -227,7 +227,7 @@ def avoided(context: Context, workers: Workers, task: Mapping[str, Any]) -> Docu
 
 
 def silent(workers: Workers, able: Sequence[Document], lost_after: float) -> Document:
-    """The workers that could take it say nothing."""
+    """The reason `silent`: no worker that could take it sends signs of life."""
     last = max(able, key=lambda worker: worker["last_seen"])
     lost = format_date(last["last_seen"] + timedelta(seconds=lost_after))
     if len(able) == 1:

@@ -1,4 +1,4 @@
-"""Files that attempts left, from a disk that their worker shares with this server or as they were sent to it."""
+"""Files of attempts, from a disk that their worker shares with this server or as they were sent to it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from banyan.wire import shown_path
 Document = dict[str, Any]
 
 REPLACED = "\N{REPLACEMENT CHARACTER}"
-"""What listings show in the place of bytes that are not UTF-8."""
+"""The character that listings show in place of bytes that are not UTF-8."""
 
 _SENT = "files/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blob:
-    """Bytes from somewhere, as many as there are now; `read(start, stop)`, then `close`."""
+    """Bytes from a source, as many as there are now; `read(start, stop)`, then `close`."""
 
     size: int
     read: Callable[[int, int], Iterator[bytes]]
@@ -39,7 +39,7 @@ class WorkFile:
 def work_file(context: Context, attempt: Document, path: str) -> Blob | None:
     """A file of an attempt's work directory; None when there is none.
 
-    A path as a listing shows it will do, if it means one file alone.
+    A path as a listing shows it is accepted, if it matches one file alone.
     """
     found = _exactly(context, attempt, path)
     if found is None and REPLACED in path:
@@ -54,7 +54,7 @@ def _exactly(context: Context, attempt: Document, path: str) -> Blob | None:
 
 
 def work_files(context: Context, attempt: Document) -> list[WorkFile]:
-    """The files of an attempt's work directory by path, as many as may be listed."""
+    """The files of an attempt's work directory by path, up to the limit for listings."""
     root, place = root_of(attempt), directory_of(context, attempt)["work"]
     found = list_beneath(root, place, context.settings.files.max_files) if root and place else None
     if found is not None:
@@ -64,7 +64,7 @@ def work_files(context: Context, attempt: Document) -> list[WorkFile]:
 
 
 def directory_of(context: Context, attempt: Document) -> dict[str, str | None]:
-    """Where the attempt's logs and work directory lie under the worker's root; as agreed if it has not said so yet."""
+    """The paths of the attempt's logs and work directory below the worker's root, as reported or by default."""
     told = attempt.get("directory")
     if told:
         return {"logs": told["logs"], "work": told.get("work")}
@@ -81,7 +81,7 @@ def root_of(attempt: Document) -> Root | None:
 
 
 def from_disk(attempt: Document, path: str | None) -> Blob | None:
-    """A file beneath the shared directory."""
+    """A file below the shared directory."""
     root = root_of(attempt)
     opened = open_beneath(root, path) if root and path else None
     if opened is None:

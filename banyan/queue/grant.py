@@ -1,4 +1,4 @@
-"""Making chosen tasks a worker's own: the guarded write, the attempts' records, the limits of queues."""
+"""Grants of chosen tasks to workers: the guarded write, the attempts' records, the limits of queues."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ GRANTED = (
     "directory stdin workdir timeout max_shutdown_time estimated_runtime requested_resources sweep index host_deaths "
     "disk_fills time_claimed"
 ).split()
-"""The fields of a task that a claim is answered with, or that its answer is made of."""
+"""The fields of a task in the response to a claim, or from which the response is made."""
 
 _ROUNDS = 50
 _MOST_CROWDED = 5
@@ -35,18 +35,18 @@ _Pick = tuple[Wanted, Document]
 
 
 def grant(context: Context, wanted: Wanted) -> list[Document]:
-    """Make the best fitting tasks the worker's; their documents as they are now, each with a fresh `execution`.
+    """Grant the best fitting tasks to the worker; return their documents as they are now, each with a new `execution`.
 
-    What comes at the same time is chosen and written together.
+    Concurrent claims are chosen and written together.
     """
     granted: list[Document] = context.claims(partial(grant_all, context), wanted)
     return granted
 
 
 def grant_all(context: Context, claims: Sequence[Wanted]) -> list[list[Document]]:
-    """What each of several claims gets, in order; those that come first choose first.
+    """The grants of each of several claims, in order; earlier claims choose first.
 
-    Tasks that claims of other servers took first are replaced by others; nothing is promised beyond what is returned.
+    Tasks that claims of other servers took first are replaced by others; only the returned tasks are granted.
     """
     granted: list[list[Document]] = [[] for _ in claims]
     left, crowd = list(enumerate(claims)), 0
@@ -76,7 +76,7 @@ def _pool(context: Context, claims: Sequence[Wanted], crowd: int) -> Pool:
 
 
 def _claim(context: Context, pool: Pool, chosen: Sequence[tuple[Wanted, Choice]]) -> list[list[Document]]:
-    """Write the claims; for each the tasks that were written, as documents, with their attempts recorded."""
+    """Write the claims; return the written tasks of each, as documents, with their attempts recorded."""
     granted: list[Document] = []
     unlimited: list[_Pick] = []
     for wanted, choice in chosen:
@@ -102,7 +102,7 @@ def _write_within(context: Context, limits: Mapping[str, int], picks: Sequence[_
 
 
 def _within(context: Context, limits: Mapping[str, int], picks: Sequence[_Pick], session: Session) -> list[_Pick]:
-    """Those of the chosen tasks that their queues' limits allow now; other claims in these queues wait."""
+    """The chosen tasks that their queues' limits allow now; other claims in these queues wait."""
     room = {}
     for queue, limit in limits.items():
         now = context.storage.queues.touch(queue, session)
@@ -141,9 +141,9 @@ def _write(context: Context, picks: Sequence[_Pick], session: Session | None) ->
 
 
 def _still_ours(context: Context, begun: Mapping[ObjectId, ObjectId], session: Session | None) -> list[Document]:
-    """Those of the tasks (with their attempts) that no later claim gave back before the attempts were recorded.
+    """The tasks (with their attempts) that no later claim gave back before the attempts were recorded.
 
-    The others' records go. The documents have what a worker is sent.
+    The records of the other attempts are deleted. The documents have the fields that a worker is sent.
     """
     current = context.storage.tasks.current(begun, GRANTED, session)
     if withdrawn := [execution for execution in begun.values() if execution not in current]:
@@ -169,10 +169,10 @@ def attempt(task: Document, worker: Document) -> Document:
 
 
 def claim_one(context: Context, worker: ObjectId, task: ObjectId) -> Document:
-    """Make one named task a worker's; raises `IllegalTransition`, or `Conflict` when someone else was first.
+    """Grant one named task to a worker; raises `IllegalTransition`, or `Conflict` when another process was first.
 
-    All that a claim may not get is checked in the transaction that writes it, so that of many at once no more than the
-    queue's limit are granted.
+    All conditions of a claim are checked in the transaction that writes it, so that of many concurrent ones no more
+    than the queue's limit are granted.
     """
 
     def write(session: Session) -> Document:
@@ -200,9 +200,9 @@ def _claim_by_hand(context: Context, worker_id: ObjectId, document: Document, se
 
 
 def _check_by_hand(context: Context, worker_id: ObjectId, task: Document, session: Session) -> None:
-    """Refuse what no claim would be granted: to a worker that is not active, of a queue that is closed, or unfit.
+    """Refuse a claim by hand to a worker that is not active or does not fit, or from a closed queue.
 
-    Worker and queue are written to, so that changes of them do not pass unseen.
+    Worker and queue are written to, so that concurrent changes of them conflict.
     """
     worker = context.storage.workers.claims_by_hand(worker_id, session)
     if worker is None or worker["state"] != ACTIVE:

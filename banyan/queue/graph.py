@@ -1,4 +1,4 @@
-"""Editing the graph: edges between tasks that are there already, and the cycles that they must not close."""
+"""Changes of the graph: edges between existing tasks, and the refusal of cycles."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from banyan.storage.mongo import Session
 
 @dataclass(frozen=True, slots=True)
 class Joining:
-    """New edges, and which of their ends were there before."""
+    """New edges, and their ends that already exist."""
 
     edges: Sequence[Edge]
     parents: list[ObjectId]
@@ -32,10 +32,10 @@ class Joining:
 
 
 def join(context: Context, joining: Joining, actor: Actor, now: datetime, session: Session | None) -> list[ObjectId]:
-    """Check the older ends of new edges and make their tasks know of them, within a transaction.
+    """Check the existing ends of new edges and mark their tasks, within a transaction.
 
-    Answers with the parents that have ended, to be settled after the commit. Raises `Invalid` naming each end that
-    does not allow its edge, and `Conflict` when a child was changed meanwhile.
+    Returns the parents that have ended, to be settled after the commit. Raises `Invalid` naming each end that does not
+    allow its edge, and `Conflict` when a child was changed meanwhile.
     """
     parents = check_ends(context, joining, actor, now, session)
     if joining.parents:
@@ -46,7 +46,7 @@ def join(context: Context, joining: Joining, actor: Actor, now: datetime, sessio
 def check_ends(
     context: Context, joining: Joining, actor: Actor, now: datetime, session: Session | None
 ) -> dict[ObjectId, Task]:
-    """The older parents of new edges, once all ends are found right and the older children guarded; see `join`."""
+    """The existing parents of new edges, after all ends were checked and the existing children guarded; see `join`."""
     parents = context.storage.tasks.load(joining.parents, session)
     children = context.storage.tasks.load(joining.children, session)
     _refuse_ends(joining, parents, children, actor)
@@ -99,14 +99,14 @@ def _reachable(context: Context, starts: Iterable[ObjectId], session: Session | 
 
 
 def describe_cycle(cycle: Sequence[ObjectId]) -> str:
-    """The fault of tasks that wait for each other."""
+    """The fault text for tasks that would wait for each other."""
     return f"these tasks would wait for each other: {' -> '.join(str(task) for task in [*cycle, cycle[0]])}"
 
 
 def add_edges(context: Context, pairs: Iterable[tuple[ObjectId, ObjectId]], actor: Actor, session: Session) -> None:
     """Add continuations (parent, child) to inactive tasks of the actor's own, within a transaction.
 
-    Edges that are there already stay as they are.
+    Existing edges stay as they are.
     """
     wanted = dict.fromkeys(pairs)
     _check_parents(context, {parent for parent, _ in wanted}, actor, session)
@@ -122,9 +122,10 @@ def add_edges(context: Context, pairs: Iterable[tuple[ObjectId, ObjectId]], acto
 def remove_edges(
     context: Context, pairs: Iterable[tuple[ObjectId, ObjectId]], actor: Actor, session: Session
 ) -> list[ObjectId]:
-    """Remove continuations (parent, child) of inactive tasks, within a transaction; the children that had one.
+    """Remove continuations (parent, child) of inactive tasks, within a transaction; return the children that had one.
 
-    Raises `Invalid` when an edge is not there. A child whose last unsettled edge goes is promoted by the caller.
+    Raises `Invalid` when an edge does not exist. The caller must promote children whose last unsettled edge was
+    removed.
     """
     wanted = dict.fromkeys(pairs)
     _check_parents(context, {parent for parent, _ in wanted}, actor, session)

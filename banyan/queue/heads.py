@@ -1,4 +1,4 @@
-"""The best claimable task of each class, remembered between claims and read again where something may have changed."""
+"""The best claimable task of each class, cached between claims and read again where it may have changed."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,29 +8,29 @@ from typing import Any
 Document = dict[str, Any]
 
 _BELIEVED_SECONDS = 1.0
-"""For so long heads are believed about which nobody has said anything: a server that dies may leave it unsaid."""
+"""The time for which cached heads are trusted without a notice: a server that dies may fail to send one."""
 _MOST_CHANGED = 500
-"""When more classes have changed, all heads are read: that is one pass over the index."""
+"""The number of changed classes above which all heads are read: that is one pass over the index."""
 
 Read = Callable[[Sequence[str] | None], Sequence[Document]]
 
 
 class Heads:
-    """What one server knows of the heads of classes. A head that is gone costs a look at its class and nothing else.
+    """One server's cache of the heads of classes. An outdated head costs one read of its class and nothing else.
 
     `read(keys)` reads the heads of these classes, or of all.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._reading = Lock()  # held by the one that reads, so that nobody else believes what is being read again
+        self._reading = Lock()  # held during a read, so that no other claim trusts the heads that are being read again
         self._lock = Lock()
         self._known: Mapping[str, Document] = {}
         self._read_at: float | None = None
         self._changed: set[str] = set()
 
     def changed(self, keys: Iterable[str]) -> None:
-        """Tasks of these classes have become claimable, or are so no longer."""
+        """Note that tasks of these classes have become claimable, or no longer are."""
         with self._lock:
             self._changed.update(keys)
 

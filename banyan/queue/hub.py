@@ -1,4 +1,4 @@
-"""Waking those who wait: claims held open in this server, and through signals those in the others."""
+"""Wake-ups for waiting claims: of this server directly, and of the other servers through signals."""
 
 import logging
 import queue
@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 _GATHER_SECONDS = 0.02
 _PAUSE_SECONDS = 2.0
 _DECLINED_SECONDS = 1.0
-"""For so long a claim is not woken again for a class that had nothing for it."""
+"""The time for which a claim is not woken again for a class that had no task for it."""
 _FIRST = float("inf")
-"""The priority of tasks of which it is not known: whoever might start them early looks."""
+"""The priority of tasks of unknown priority: every claim that might start them early is woken."""
 
 
 @dataclass(eq=False, slots=True)
 class Token:
-    """A class of which claims are woken for tasks; `declined` are those that were woken and could not take one."""
+    """A class for whose tasks claims are woken; `declined` are claims that were woken and could not take one."""
 
     key: str
     priority: float
@@ -38,26 +38,26 @@ class Waiter:
 
     worker: ObjectId
     accepts: Callable[[str], bool] = field(default=lambda key: False)
-    """Whether a task of the class with this key could be started at once."""
+    """Returns whether a task of the class with this key could be started at once."""
     lines_up: Callable[[str, float], bool] = field(default=lambda key, priority: False)
-    """Whether a task of the class and of this priority could wait at the worker, to be started soon."""
+    """Returns whether a task of the class and of this priority could wait at the worker, to be started soon."""
     declined: dict[str, float] = field(default_factory=dict)
-    """Classes that had nothing for it when it was woken for them, and when (monotonic)."""
+    """Classes that had no task for it when it was woken for them, and the times (monotonic)."""
     woken: threading.Event = field(default_factory=threading.Event)
     called: bool = False
-    """Whether there is news for this very worker."""
+    """True if there is news for this very worker."""
     looking: "Token | None" = None
-    """What it was woken for, and looks for now."""
+    """The class for which it was woken and now searches tasks."""
     offered: "Token | None" = None
-    """What has come since it began to look."""
+    """The class that arrived after it began to search."""
 
     def is_idle_for(self, key: str) -> bool:
-        """Whether it could start a task of the class, as far as is known."""
+        """Return whether it could start a task of the class, as far as is known."""
         declined = self.declined.get(key)
         return (declined is None or time.monotonic() - declined > _DECLINED_SECONDS) and self.accepts(key)
 
     def wait(self, seconds: float) -> bool | None:
-        """Wait to be woken; whether it was for news of this worker, and not for work. None if nothing came in time."""
+        """Wait for a wake-up; return whether it was for news of this worker, not for tasks. None after a timeout."""
         if not self.woken.wait(seconds):
             return None
         self.woken.clear()
@@ -67,9 +67,9 @@ class Waiter:
 
 
 class Hub:
-    """Knows the claims that wait here, and passes on what other servers say.
+    """Keeps the claims that wait here, and passes on the signals of other servers.
 
-    Nothing depends on a wake-up for correctness: a claim that misses one looks again when its time is up.
+    Correctness never depends on a wake-up: a claim that misses one checks again when its time is up.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -91,7 +91,7 @@ class Hub:
             self._threads.append(thread)
 
     def close(self) -> None:
-        """Release every claim that waits, and stop."""
+        """Release every waiting claim, and stop."""
         self._stop.set()
         self._outbox.put(None)
         with self._lock:
@@ -101,11 +101,11 @@ class Hub:
 
     @property
     def closed(self) -> bool:
-        """Whether this server is stopping: claims answer at once."""
+        """Return whether this server is stopping: claims then respond at once."""
         return self._stop.is_set()
 
     def on_work(self, hear: Callable[[Iterable[str]], None]) -> None:
-        """Call `hear` with the keys of classes of which tasks have become claimable, here or at another server."""
+        """Call `hear` with the keys of classes whose tasks have become claimable, here or at another server."""
         self._on_work.append(hear)
 
     def enter(self, waiter: Waiter) -> None:
@@ -115,7 +115,7 @@ class Hub:
             self._of_worker.setdefault(waiter.worker, []).append(waiter)
 
     def leave(self, waiter: Waiter) -> None:
-        """Stop to wake `waiter`, and wake another one for what it was woken for and did not take."""
+        """Stop to wake `waiter`, and pass its unused wake-ups on to another one."""
         with self._lock:
             if waiter in self._waiters:
                 del self._waiters[waiter]
@@ -129,7 +129,7 @@ class Hub:
             self._wake({token: 1})
 
     def decline(self, waiter: Waiter) -> None:
-        """`waiter` was woken and got nothing: another one is woken for that, which may be able to take it."""
+        """Pass on the wake-up of `waiter`, which could not take a task, to another claim that may be able to."""
         token, waiter.looking = waiter.looking, None
         if token is not None:
             waiter.declined[token.key] = time.monotonic()
@@ -137,7 +137,7 @@ class Hub:
             self._wake({token: 1})
 
     def call_idle(self, key: str, but: ObjectId) -> bool:
-        """Whether another worker waits here that could start a task of the class at once; it is woken if it sleeps."""
+        """Return whether another waiting worker could start a task of the class at once; it is woken if it sleeps."""
         with self._lock:
             waiters = list(self._waiters)
         idle = next((each for each in waiters if each.worker != but and each.is_idle_for(key)), None)
@@ -147,16 +147,16 @@ class Hub:
         return idle is not None
 
     def work(self, counts: Mapping[str, int], priorities: Mapping[str, float] | None = None) -> None:
-        """Tell that so many tasks of each class (by key) can be claimed now; `priorities` are the highest of them."""
+        """Announce so many claimable tasks of each class (by key); `priorities` are the highest of them."""
         if counts:
             best = dict(priorities or {})
             self._wake_for_work(counts, best)
             self._outbox.put({"work": dict(counts), "priorities": best})
 
     def worker(self, worker: ObjectId, but: Waiter | None = None, *, everywhere: bool = True) -> None:
-        """Tell that there is news for a worker: a cancellation, a drain, a newer claim (`but` itself is not woken).
+        """Announce news for a worker: a cancellation, a drain, a newer claim (`but` itself is not woken).
 
-        The other servers hear of it only if it is told `everywhere`.
+        The other servers are notified only with `everywhere`.
         """
         self._wake_worker(worker, but)
         if everywhere:
@@ -168,7 +168,7 @@ class Hub:
         self._wake({Token(key, priorities.get(key, _FIRST)): count for key, count in counts.items()})
 
     def _wake(self, left: dict[Token, int]) -> None:
-        """Wake claims that could start these tasks, and for what is left those at whose workers they could wait."""
+        """Wake claims that could start these tasks, and for the rest claims at whose workers they could wait."""
         with self._lock:
             waiters = [waiter for waiter in self._waiters if not waiter.woken.is_set()]
         for could_take in (_could_start, _could_line_up):
@@ -224,9 +224,9 @@ class Hub:
                             self._wake_worker(worker)
             except Exception as error:
                 if self.closed:
-                    log.debug("no more signals are heard: %s", error)
+                    log.debug("no more signals are received: %s", error)
                     return
-                log.warning("signals of other servers are not heard", exc_info=_unless_away(error))
+                log.warning("signals of other servers are not received", exc_info=_unless_away(error))
                 self._stop.wait(_PAUSE_SECONDS)
 
 
@@ -239,7 +239,7 @@ def _could_line_up(waiter: Waiter, token: Token) -> bool:
 
 
 def _gathered(signals: Iterable[Mapping[str, Any]]) -> dict[str, object]:
-    """Many signals as one."""
+    """Many signals merged into one."""
     work: Counter[str] = Counter()
     best: dict[str, float] = {}
     workers: list[object] = []
@@ -254,5 +254,5 @@ def _gathered(signals: Iterable[Mapping[str, Any]]) -> dict[str, object]:
 
 
 def _unless_away(error: Exception) -> Exception | None:
-    """The error to show in the log; none when MongoDB is simply away."""
+    """The error to show in the log; None when MongoDB is unavailable."""
     return error if translate(error) is None else None

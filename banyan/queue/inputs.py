@@ -1,4 +1,4 @@
-"""Inputs of model tasks: defaults below what is given, results of parents above."""
+"""Inputs of model tasks: given inputs override defaults, and results of parents override both."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ _PARENT = ("state", "result", "result_file", "execution")
 
 
 class NoResult(Exception):
-    """A parent left nothing that could be an input; the text says what is missing."""
+    """A parent has no result that could be an input; the text names what is missing."""
 
 
 def add_defaults(context: Context, tasks: Sequence[Document]) -> None:
-    """Lay the default inputs of their models below the inputs of new tasks."""
+    """Add the default inputs of their models to the inputs of new tasks, where these have none of that name."""
     names = {task["model"] for task in tasks if task.get("model") is not None}
     kept = context.storage.models.load(names) if names else {}
     for task in tasks:
@@ -34,14 +34,14 @@ def add_defaults(context: Context, tasks: Sequence[Document]) -> None:
 
 
 def implied_edges(tasks: Sequence[Document], given: Iterable[Edge], actor: Actor) -> list[Edge]:
-    """The edges from parents whose results new tasks take, where none is `given` already."""
+    """The edges from parents whose results new tasks take, unless the edge is `given` already."""
     there = {(edge.parent, edge.child) for edge in given}
     pairs = [(ref["task"], task["_id"]) for task in tasks for ref in (task.get("input_refs") or {}).values()]
     return [Edge(parent=p, child=c, owner=actor.name) for p, c in dict.fromkeys(pairs) if (p, c) not in there]
 
 
 def fault_of_refs(task: Document, conditions: Mapping[tuple[ObjectId, ObjectId], str]) -> str | None:
-    """What is wrong with the `input_refs` of a new task, given on what each edge (parent, child) waits for."""
+    """The fault of the `input_refs` of a new task, by the condition of each edge (parent, child)."""
     for name, ref in (task.get("input_refs") or {}).items():
         on = conditions.get((ref["task"], task["_id"]), ON_SUCCESS)
         if on != ON_SUCCESS:
@@ -51,14 +51,14 @@ def fault_of_refs(task: Document, conditions: Mapping[tuple[ObjectId, ObjectId],
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The inputs that an attempt gets, or why it cannot have them."""
+    """The inputs of an attempt, or the reason why they are missing."""
 
     inputs: Document
     error: str | None = None
 
 
 def resolve(context: Context, tasks: Iterable[Document]) -> dict[ObjectId, Resolved]:
-    """The inputs of those of the tasks that take results of parents, by the task's id."""
+    """The inputs of the tasks that take results of parents, by the task's id."""
     taking = [task for task in tasks if task.get("input_refs")]
     if not taking:
         return {}
@@ -87,7 +87,7 @@ class _Parents:
         self._read: dict[ObjectId, Any] = {}
 
     def result(self, id: ObjectId, key: str | None) -> Any:
-        """The whole result of a task, or what it has under `key`; raises `NoResult`."""
+        """The whole result of a task, or its value under `key`; raises `NoResult`."""
         if id not in self._read:
             self._read[id] = self._whole(id)
         whole = self._read[id]

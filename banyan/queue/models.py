@@ -1,4 +1,4 @@
-"""Models as users see them: what workers and this server have, and what is kept by their names."""
+"""Models as users see them: the models of workers and of this server, and the stored defaults."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ _CAPABILITY = "model:"
 
 
 def models(context: Context) -> list[Document]:
-    """Every model that a living worker has, that this server finds, or that has default inputs, by name.
+    """Every model of a living worker, of this server, or with default inputs, by name.
 
     Each has `name`, `summary`, `defaults`, `workers` (`_id` and `name` of the living ones that have it), `server`
     (whether this server can check its tasks) and, where the server found a faulty one, `fault`.
@@ -59,19 +59,19 @@ def model(context: Context, name: str) -> Document:
 
 
 def helpers(context: Context) -> list[Document]:
-    """What this server finds beside its models that is none, with the reason; nothing whose name says so itself."""
+    """The modules beside this server's models that are no models, each with the reason; names with `_` are left out."""
     found = {name: each for name, each in context.models.sources().items() if each.helper and name[0] != "_"}
     return [{"name": name, "fault": found[name].fault} for name in sorted(found)]
 
 
 def defaults(context: Context, name: str) -> tuple[Document, str]:
-    """The default inputs of a model and their revision; none for a model that nobody has given any."""
+    """The default inputs of a model and their revision; empty for a model without stored ones."""
     kept = context.storage.models.load([name]).get(name, {})
     return kept.get("defaults", {}), kept.get("_etag", NONE_YET)
 
 
 def set_defaults(context: Context, name: str, inputs: Mapping[str, Any], revision: str | None = None) -> Document:
-    """Replace the default inputs of a model; what is kept then.
+    """Replace the default inputs of a model; return the stored document.
 
     Raises `PreconditionFailed` when they are not at `revision`, `TooLarge` when no task could hold them.
     """

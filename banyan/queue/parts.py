@@ -1,11 +1,11 @@
-"""Storing a submission that is too large for one transaction: all of it or nothing all the same.
+"""Submissions that are too large for one transaction, stored in parts: all of it or nothing all the same.
 
-MongoDB keeps what a transaction writes in its cache until the commit, and refuses more than a fraction of it. So the
-tasks are first put aside in parts, which nobody sees. One small transaction then accepts the submission, and from there
-on its parts are made one after the other, by the request itself, or by rescue if that was interrupted.
+MongoDB keeps the writes of a transaction in its cache until the commit, and refuses more than a fraction of it. So the
+tasks are first stored in parts, which no reader sees. One small transaction then accepts the submission, and after it
+its parts become tasks one after the other, by the request itself, or by rescue if that was interrupted.
 
-A child must not begin before all its edges are there. An edge to a new task therefore comes before both of its ends
-that are new; and of the edges to a child that is older, one comes when the submission is accepted: that from its last
+A child must not begin before all its edges exist. An edge to a new task is therefore created before both of its new
+ends; and of the edges to an existing child, one is created when the submission is accepted: the edge from its last
 parent.
 """
 
@@ -33,12 +33,12 @@ log = logging.getLogger(__name__)
 Document = dict[str, Any]
 
 WHOLE_BYTES = 32 * 2**20
-"""What one transaction may write: less than a fifth of the smallest cache, which is where MongoDB refuses."""
+"""The most bytes that one transaction writes: less than a fifth of the smallest cache, above which MongoDB refuses."""
 PART_BYTES = 8 * 2**20
 
 TASK_BYTES = 2500
 EDGE_BYTES = 1700
-"""What a task takes in the cache besides its document, and an edge in all; measured with MongoDB 6."""
+"""The cache that a task needs besides its document, and that an edge needs in all; measured with MongoDB 6."""
 
 _REMAINS = timedelta(hours=2)
 
@@ -61,9 +61,9 @@ def submit_in_parts(
 ) -> None:
     """Store new tasks (`stored` is their BSON) with their edges as the submission `unit`.
 
-    `record` is called in the transaction that accepts it. What raises before that leaves nothing; afterwards all of it
-    will be there, whatever happens to this process. `given` are the ids that the client chose: Conflict if another
-    submission that was accepted meanwhile has one of them.
+    `record` is called in the transaction that accepts it. An error before that leaves nothing; afterwards all of it
+    will exist, even if this process dies. `given` are the ids that the client chose: Conflict if another submission
+    that was accepted meanwhile has one of them.
     """
     split = Split(tasks, stored, joining.edges, given, part_bytes)
     try:
@@ -89,13 +89,13 @@ def submit_in_parts(
 
 
 def complete(context: Context, unit: ObjectId) -> None:
-    """Make all parts of an accepted submission that are not there yet; safe to run in many places at once."""
+    """Create all missing parts of an accepted submission; safe to run in many places at once."""
     while (submission := context.storage.parts.find(unit)) is not None:
         _make(context, submission)
 
 
 def complete_interrupted(context: Context) -> None:
-    """Complete what other processes left, and remove the parts of what was never accepted."""
+    """Complete submissions that other processes left, and delete the parts of submissions that were never accepted."""
     now = context.now()
     for unit in context.storage.parts.interrupted(now - context.patience):
         complete(context, unit)
@@ -103,7 +103,7 @@ def complete_interrupted(context: Context) -> None:
 
 
 def _make(context: Context, submission: Document) -> None:
-    """Make the next part, unless someone else does."""
+    """Create the next part, unless another process does."""
 
     def write(session: Session) -> tuple[Part, list[ObjectId]] | None:
         part = context.storage.parts.take(submission, context.now(), session)
@@ -115,7 +115,7 @@ def _make(context: Context, submission: Document) -> None:
         gone = set(part.parents) - parents.keys()
         context.storage.edges.insert([_orphaned(edge) if edge.parent in gone else edge for edge in part.edges], session)
         taken = context.storage.tasks.load(part.given, session) if part.given else {}
-        if taken:  # accepted within the same instant as the other task: one of the two cannot be
+        if taken:  # accepted at the same moment as the other task: only one of the two can exist
             log.error(
                 "submission %s: other tasks have the ids %s, its own are left out", submission["_id"], list(taken)
             )
@@ -135,12 +135,12 @@ def _make(context: Context, submission: Document) -> None:
 
 
 def claimable(tasks: Iterable[Document]) -> Mapping[str, int]:
-    """How many of some new tasks can be claimed now, by class."""
+    """The number of new tasks that can be claimed now, by class."""
     return Counter(task["class_key"] for task in tasks if "class_key" in task)
 
 
 def priorities(tasks: Iterable[Document]) -> Mapping[str, float]:
-    """The highest priority of those, by class."""
+    """The highest priority of new tasks that can be claimed now, by class."""
     best: dict[str, float] = {}
     for task in tasks:
         if (key := task.get("class_key")) is not None:
@@ -149,19 +149,19 @@ def priorities(tasks: Iterable[Document]) -> Mapping[str, float]:
 
 
 def ended_parents(tasks: Iterable[Document]) -> list[ObjectId]:
-    """New tasks that have ended already, being groups, and have continuations."""
+    """New tasks that have ended already, because they are groups, and have continuations."""
     return [task["_id"] for task in tasks if "unsettled" in task]
 
 
 def _orphaned(edge: Edge) -> Edge:
-    """The edge from a parent that was deleted meanwhile: how it ended is not known any more."""
+    """The edge from a parent that was deleted meanwhile: its end is unknown."""
     return replace(edge, settled=True, satisfied=edge.on == ON_ANY)
 
 
 class Split:
     """A submission cut into `parts` where one would become too heavy; tasks keep their order.
 
-    `first` are the edges that are to be there from the acceptance on.
+    `first` are the edges that must exist from the acceptance on.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class Split:
         self._cut()
 
     def _placed(self, edges: Sequence[Edge]) -> dict[int, list[Edge]]:
-        """Before which task each edge comes, but for those that come first."""
+        """The edges by the task before which each is created, without those that are created first."""
         last: dict[ObjectId, Edge] = {}
         for edge in edges:
             if edge.child not in self._place:
@@ -240,5 +240,5 @@ def part_of(
 
 
 def _marked(task: Document) -> Document:
-    """A task with parents, of which someone has to look whether they have ended meanwhile."""
+    """A task with parents is marked, because these may have ended meanwhile."""
     return {**task, "unpromoted": True} if task["pending_dependency_count"] else task

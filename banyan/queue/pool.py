@@ -1,4 +1,4 @@
-"""What the claims of one round choose from: each task is chosen once, and what one claim has read serves the next."""
+"""The candidates of one round of claims: each task is chosen once, and the reads of one claim serve the next."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,8 @@ class Pool:
     def __init__(self, context: Context, heads: Mapping[str, Document], demand: int, crowd: int) -> None:
         """`heads` are the best tasks of all classes; the round wants at most `demand` tasks.
 
-        In a `crowd` of servers, which all want the first tasks, others of the first 4**crowd times as many are offered.
+        With a `crowd` of servers that compete for the first tasks, the pool offers tasks of the first 4**crowd times as
+        many.
         """
         self._storage = context.storage
         self._heads_changed = context.heads.changed
@@ -41,18 +42,18 @@ class Pool:
         waiting = {head["queue"] for head in heads.values()}
         limits = {name: queues[name]["max_running"] for name in waiting & queues.keys()}
         self.limits: dict[str, int] = {name: limit for name, limit in limits.items() if limit is not None}
-        """How many tasks of a queue may run at once, for queues that have such a limit."""
+        """The most running tasks of a queue, for queues with such a limit."""
         self._room: dict[str, int] = {}
         self.nobodys: set[str] = set()
-        """Classes of which no idle worker could start a task, as far as was looked in this round."""
+        """Classes whose tasks no idle worker could start, as far as was checked in this round."""
         self.weights = {name: float(queue["weight"]) for name, queue in queues.items()}
         self.classes = {key: context.classes.of(head) for key, head in heads.items()}
         open_queues = {name for name in waiting & queues.keys() if not queues[name]["paused"]}
         self._heads = sorted((head for head in heads.values() if head["queue"] in open_queues), key=rank)
-        """The best task of each class, best first; those of queues that are paused are left out."""
+        """The best task of each class, best first, without those of paused queues."""
 
     def accepted(self, worker: ObjectId, offer: Offer) -> Mapping[str, Sequence[Document]]:
-        """The heads of the classes that a worker could take tasks of, best first, by queue."""
+        """The heads of the classes whose tasks a worker could take, best first, by queue."""
         if worker not in self._accepted:
             by_queue: dict[str, list[Document]] = {}
             for head in self._heads:
@@ -62,7 +63,7 @@ class Pool:
         return self._accepted[worker]
 
     def full(self, queue: str) -> bool:
-        """Whether no more tasks of a queue may start."""
+        """Return whether no more tasks of a queue may start."""
         if queue not in self.limits:
             return False
         if queue not in self._room:
@@ -70,11 +71,11 @@ class Pool:
         return self._room[queue] <= 0
 
     def has(self, task: Document) -> bool:
-        """Whether nobody has chosen the task."""
+        """Return whether the task has not been chosen."""
         return task["_id"] not in self._chosen
 
     def choose(self, task: Document) -> bool:
-        """Take the task out; False if somebody has."""
+        """Choose the task; False if it has been chosen already."""
         if not self.has(task):
             return False
         self._chosen.add(task["_id"])
@@ -84,11 +85,11 @@ class Pool:
         return True
 
     def known(self, key: str) -> ClassTasks | None:
-        """What was read of a class; None if nothing was."""
+        """The tasks of a class that were read; None if none were."""
         return self._read.get(key)
 
     def read(self, keys: Sequence[str]) -> None:
-        """Read the best tasks of classes that were not read: by one query, those that are best of them all first."""
+        """Read the best tasks of several classes with one query, which returns the best of them all."""
         found, complete = self._claimable(keys, self._demand)
         by_class: dict[str, list[Document]] = {key: [] for key in keys}
         for task in found:
@@ -96,13 +97,13 @@ class Pool:
         for key, tasks in by_class.items():
             if tasks or complete:
                 self._read[key] = ClassTasks(tasks, complete)
-        if keys[0] not in self._read:  # the best of the others come first
+        if keys[0] not in self._read:  # the best tasks of other classes filled the limit
             self._read[keys[0]] = ClassTasks(*self._claimable(keys[:1], self._demand))
         if gone := [key for key in keys if key in self._read and not self._read[key].tasks]:
             self._heads_changed(gone)
 
     def read_on(self, key: str) -> None:
-        """Read more of a class."""
+        """Read more tasks of a class."""
         there = len(self._read[key].tasks)
         self._read[key] = ClassTasks(*self._claimable([key], 2 * there + self._demand))
 
@@ -113,11 +114,11 @@ class Pool:
         return found, len(found) < limit
 
     def fitting(self, key: str, fit: Mapping[str, Any]) -> list[Document]:
-        """The best tasks of a class that match a filter, and that nobody has chosen."""
+        """The best tasks of a class that match a filter and have not been chosen."""
         limit = self._demand + self._counts[key] + 1
         return [task for task in self._storage.tasks.claimable([key], limit, fit) if self.has(task)]
 
 
 def rank(task: Document) -> tuple[float, bytes]:
-    """Within its queue: higher priority first, then older."""
+    """The rank within its queue: higher priority first, then older."""
     return -task["priority"], task["order"].binary

@@ -1,4 +1,4 @@
-"""The posting check: models are asked about tasks before these are taken, so that a bad one is refused at once."""
+"""The posting check: models check tasks before these are stored, so that a bad one is refused at once."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -12,14 +12,14 @@ Document = dict[str, Any]
 Faults = list[dict[str, object]]
 
 POSTED = frozenset({"model", "inputs", "workdir"})
-"""The fields that a model is asked about."""
+"""The fields that a model checks."""
 
 
 def posting_faults(context: Context, tasks: Sequence[Document], only: Collection[int] | None = None) -> Faults:
-    """What models say against tasks that are to be stored, with their inputs complete; empty for nothing.
+    """The faults that models find in new tasks with complete inputs; empty for a task without faults.
 
-    With `only` these items alone are shown to their models. Tasks that take results of parents are not shown to them,
-    for their inputs are not known yet. The setting `posting.check` says whether anyone is asked at all.
+    With `only` these items alone are checked by their models. Tasks that take results of parents are not checked by
+    them, because their inputs are not known yet. The setting `posting.check` can switch the check off.
     """
     faults: Faults = [{} for _ in tasks]
     by_model: dict[str, list[int]] = {}
@@ -44,7 +44,7 @@ def posting_faults(context: Context, tasks: Sequence[Document], only: Collection
 
 
 def _unusable(context: Context, name: str, known: Mapping[str, Source]) -> str | None:
-    """Why no task may be posted with a model that the server cannot ask; None if it may be one of a worker's alone."""
+    """The reason to refuse tasks of a model that the server cannot use; None if workers may have it alone."""
     source = known.get(name)
     if source is None:
         return _unknown(name, known) if context.settings.posting.check == "required" else None

@@ -1,4 +1,4 @@
-"""Bad machines: a worker that fails one task after the other by its own fault gets no more for a while."""
+"""Quarantine of bad machines: a worker that fails several tasks in a row by its own fault gets no more for a while."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -56,14 +56,14 @@ def _note(context: Context, worker: ObjectId, statuses: Mapping[ObjectId, str]) 
 
 
 def _subjects(context: Context, statuses: Mapping[ObjectId, str]) -> list[str]:
-    """What failed: different tasks; but hosts that died count once for each model, which may be what killed them."""
+    """The failed subjects: different tasks; but hosts that died count once for each model, a possible cause."""
     died = [task for task, status in statuses.items() if status == HOST_DIED]
     models = {id: task.get("model") for id, task in context.storage.tasks.documents(died, ["model"]).items()}
     return [f"model {models[task]}" if task in models else str(task) for task in statuses]
 
 
 def release_quarantined(context: Context) -> None:
-    """Let workers whose time in quarantine is over have another try; the next failure sends them back."""
+    """Release workers whose quarantine has expired; the next failure sends them back."""
     now = context.now()
     for worker in context.storage.workers.quarantined_until(now):
         context.storage.tasks.stop_avoiding(worker)

@@ -1,4 +1,4 @@
-"""What is known of a quiet time, so that the claim of an idle worker costs little."""
+"""Cached facts of a quiet time, which make the claim of an idle worker cheap."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ _MOST_WORKERS = 100_000
 
 
 class Quiet:
-    """What one server has seen last of the workers that claim here."""
+    """One server's latest facts about the workers that claim here."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -19,16 +19,16 @@ class Quiet:
         self._nothing_waits_at: float | None = None
 
     def may_wait_elsewhere(self) -> bool:
-        """Whether work may wait at other workers: not for a while after nothing did."""
+        """Return whether work may wait at other workers; False for a while after none did."""
         known = self._nothing_waits_at
         return known is None or self._clock() - known >= _NOTHING_WAITS_SECONDS
 
     def nothing_waits(self) -> None:
-        """Remember that no work waits at any worker."""
+        """Record that no work waits at any worker."""
         self._nothing_waits_at = self._clock()
 
     def note(self, worker: ObjectId, request: str, *, holds_nothing: bool) -> None:
-        """Remember whether a worker holds nothing after its claim `request` was answered."""
+        """Record whether a worker holds nothing after the response to its claim `request`."""
         if not holds_nothing:
             self._holds_nothing.pop(worker, None)
             return
@@ -37,9 +37,9 @@ class Quiet:
         self._holds_nothing[worker] = (request, self._clock())
 
     def holds_nothing(self, worker: ObjectId, before: str | None, request: str) -> bool:
-        """Whether a worker is known to hold nothing when it claims by `request`, its claim before being `before`.
+        """Return whether a worker is known to hold nothing when it claims by `request` after its claim `before`.
 
-        Whatever was granted to it elsewhere meanwhile was granted to another claim.
+        A grant at another server meanwhile would belong to another claim.
         """
         known = self._holds_nothing.get(worker)
         recent = known is not None and self._clock() - known[1] < _HOLDS_NOTHING_SECONDS

@@ -1,4 +1,4 @@
-"""The sentences of `explain`: reasons with their details, and how tasks, workers and amounts are named in them."""
+"""The sentences of `explain`: reasons with their details, and the names of tasks, workers and amounts in them."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,28 +10,28 @@ from banyan.wire import format_date, format_size
 Document = dict[str, Any]
 
 LABEL = "label "
-"""What a worker lacks begins so if it is a label."""
+"""The prefix of a missing label among the needs that a worker lacks."""
 
 _SIZES = ("memory", "scratch", "gpu_memory")
 
 
 def reason(code: str, message: str, **details: Any) -> Document:
-    """A reason: a short code, a sentence, and what programs want to know of it."""
+    """A reason: a short code, a sentence, and details for programs."""
     return {"reason": code, "message": message, **details}
 
 
 def readable(task: Mapping[str, Any] | None, asking: Actor | None) -> bool:
-    """Whether the asking user may be told of a task; nobody asking means the server itself."""
+    """Return whether the requesting user may see a task; None for the user is the server itself."""
     return task is not None and (asking is None or ("owner" in task and asking.may_read(task["owner"])))
 
 
 def name_of(task: Mapping[str, Any]) -> str:
-    """A task by its name, if it has one, and its id."""
+    """The name of a task, if it has one, and its id."""
     return f"{task.get('name') or 'task'} {task['_id']}"
 
 
 def how_it_stands(task: Mapping[str, Any]) -> str:
-    """The state of a task in words; how it ended, if it has."""
+    """The state of a task in words; its exit status, if it has ended."""
     if task["state"] == State.TERMINATED:
         return str(task.get("exit_status"))
     if task["state"] == State.RUNNING and task.get("time_started") is None:
@@ -40,17 +40,17 @@ def how_it_stands(task: Mapping[str, Any]) -> str:
 
 
 def worker_name(worker: Mapping[str, Any]) -> str:
-    """A worker by its name and host."""
+    """The name of a worker with its host."""
     return f"{worker['name']} on {worker['host']}"
 
 
 def last_heard(worker: Mapping[str, Any]) -> str:
-    """Since when a worker has been silent."""
+    """The time of a worker's last sign of life, in words."""
     return f"has not been heard of since {format_date(worker['last_seen'])}"
 
 
 def full(queue: str, limit: int) -> str:
-    """What is said of a queue that runs as many tasks as it may."""
+    """The sentence about a queue that runs as many tasks as it may."""
     if limit == 0:
         return f"queue {queue!r} is to run no tasks (max_running is 0)"
     tasks = "task" if limit == 1 else f"{limit} tasks"
@@ -65,7 +65,7 @@ def amount(name: str, value: Any) -> str:
 
 
 def lacking(missing: Mapping[str, tuple[Any, Any]]) -> str:
-    """What a worker lacks: `cores 8 (it has 4), label os=linux (it has none)`."""
+    """The needs that a worker lacks: `cores 8 (it has 4), label os=linux (it has none)`."""
     return ", ".join(
         f"{name}{'=' if name.startswith(LABEL) else ' '}{amount(name, want)} (it has {amount(name, has)})"
         for name, (want, has) in missing.items()
@@ -73,7 +73,7 @@ def lacking(missing: Mapping[str, tuple[Any, Any]]) -> str:
 
 
 def joined(parts: Iterable[str], most: int = 3) -> str:
-    """A few of the parts, and how many more there are."""
+    """A few of the parts, and the number of the others."""
     known = list(parts)
     more = f" and {len(known) - most} more" if len(known) > most else ""
     return ", ".join(known[:most]) + more

@@ -1,7 +1,7 @@
-"""Taking back tasks that a worker has not begun: to be edited, for a queue that is paused, for a worker without work.
+"""Recall of tasks that a worker has not begun: for an edit, a paused queue, or a worker without work.
 
-The task is marked, its worker is asked, and answers by giving the task back or by reporting its start. Nothing is taken
-from a worker without that: a worker that does not answer keeps what it has.
+The task is marked, its worker receives the recall, and responds by giving the task back or by reporting its start. No
+task is taken from a worker without that: a worker that does not respond keeps its tasks.
 """
 
 import time
@@ -22,7 +22,7 @@ from banyan.queue.stream import Suitability, resources_of
 Document = dict[str, Any]
 
 WAIT_SECONDS = 2.0
-"""For so long a worker is waited for."""
+"""The longest wait for a worker."""
 _FIRST_LOOK_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.1
 
@@ -30,7 +30,7 @@ _LONGEST_PAUSE_SECONDS = 0.1
 def take_back(
     context: Context, where: Mapping[str, Any], purpose: str, seconds: float = WAIT_SECONDS
 ) -> list[ObjectId]:
-    """Ask workers for the matching tasks that they have not begun, and wait; the tasks whose workers did not answer.
+    """Recall the matching tasks that have not begun, and wait; return the tasks whose workers did not respond.
 
     All others are no longer with their workers, or have begun.
     """
@@ -53,9 +53,9 @@ def _recall(context: Context, where: Mapping[str, Any], purpose: str) -> list[Ob
 
 
 def take_over(context: Context, worker: Document, free: Resources, max_tasks: int) -> bool:
-    """Ask for work that waits at another worker, for one that has nothing to do and could start it.
+    """Recall work that waits at another worker, for one that is idle and could start it.
 
-    Whether a worker was asked. What is given back is claimed as any other task.
+    Returns whether a worker received a recall. Tasks that are given back are claimed as any other task.
     """
     others = context.storage.workers.with_waiting(WORTH_SECONDS, but=worker["_id"])
     if not others:

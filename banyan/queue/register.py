@@ -1,4 +1,4 @@
-"""Workers come and go: registering, draining, leaving, and what that means for what they hold."""
+"""The life of workers: registration, drain and departure, and the consequences for the tasks that they hold."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -24,10 +24,10 @@ PROBE = ".banyan-probe"
 
 
 def register(context: Context, document: Document, actor: Actor) -> Document:
-    """Store a new worker (a validated document); its id, its lease and how its files reach the server.
+    """Store a new worker (a validated document); return its id, its lease and the way of its files to the server.
 
-    What a worker that it `replaces` held ends at once, but for what is in `finished`: that is in its spool and
-    will be reported. Raises `Invalid` if the replaced worker is unknown or someone else's.
+    The attempts of a worker that it `replaces` end at once, except those in `finished`: these are in its spool and will
+    be reported. Raises `Invalid` if the replaced worker is unknown or another user's.
     """
     now = context.now()
     finished = set(document.pop("finished", None) or ())
@@ -38,7 +38,7 @@ def register(context: Context, document: Document, actor: Actor) -> Document:
     root = shared_root(files["root"], PROBE, files["probe"]) if files else None
     stored = {"_id": ObjectId(), **document, "owner": actor.name, "state": ACTIVE}
     if document.get("place") is not None:
-        stored["place"] = f"{actor.name}/{document['place']}"  # nobody is told of another one's
+        stored["place"] = f"{actor.name}/{document['place']}"  # a worker of another user never matches it
     stored["lease_seconds"] = context.settings.leases.lost_after
     stored["files_root"] = None if root is None else asdict(root)
     stored |= {"last_seen": now, "_created": now, "_updated": now, "_etag": new_revision()}
@@ -60,7 +60,7 @@ def register(context: Context, document: Document, actor: Actor) -> Document:
 
 
 def _notes(context: Context, worker: Document) -> list[str]:
-    """What the worker's log should say: queues that it serves and that are not there, or not yet."""
+    """Notes for the worker's log: queues that it serves and that do not exist, or not yet."""
     if not worker.get("queues"):
         return []
     known = context.storage.queues.names()
@@ -79,14 +79,14 @@ def _replaced(context: Context, worker: ObjectId, actor: Actor) -> Document:
 
 
 def leave(context: Context, worker: ObjectId, finished: Iterable[ObjectId] = ()) -> None:
-    """Let a worker go: its id is used up, and what it still held, but for `finished`, is lost at once."""
+    """Let a worker leave: its id is never used again, and its attempts, except `finished`, are lost at once."""
     context.storage.workers.move(worker, GONE, context.now())
     lose_held(context, worker, finished)
     context.hub.worker(worker)
 
 
 def lose_held(context: Context, worker: ObjectId, but: Iterable[ObjectId] = ()) -> int:
-    """End as abandoned what a worker holds; how many attempts those were."""
+    """End the attempts that a worker holds as abandoned; return their number."""
     kept = set(but)
     held = [execution for execution in context.storage.tasks.holdings(worker) if execution not in kept]
     lose(context, held, WORKER_UNREACHABLE)
@@ -94,7 +94,7 @@ def lose_held(context: Context, worker: ObjectId, but: Iterable[ObjectId] = ()) 
 
 
 def owned_worker(context: Context, worker_id: ObjectId, actor: Actor) -> Document:
-    """The worker, if the actor may speak for it; raises `NotFound` or `Forbidden` otherwise."""
+    """The worker, if the actor may act for it; raises `NotFound` or `Forbidden` otherwise."""
     worker = context.storage.workers.load(worker_id)
     if worker is None:
         raise NotFound(f"there is no worker {worker_id}")
@@ -104,7 +104,7 @@ def owned_worker(context: Context, worker_id: ObjectId, actor: Actor) -> Documen
 
 
 def change_state(context: Context, worker_id: ObjectId, state: str) -> None:
-    """Let a worker drain, or work again, also after a quarantine; raises `Conflict` if it is lost or gone."""
+    """Drain a worker, or make it active again, also after a quarantine; raises `Conflict` if it is lost or gone."""
     if state not in (ACTIVE, DRAINING, QUARANTINED):
         raise Invalid({"state": f"{state!r} cannot be asked for; use 'draining' or 'active'"})
     worker = context.storage.workers.load(worker_id)

@@ -1,4 +1,4 @@
-"""What workers say of their attempts: started, progress, given back, ended."""
+"""Reports of workers on their attempts: started, progress, given back, ended."""
 
 import heapq
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -23,27 +23,27 @@ from banyan.queue.settle import settle
 Document = dict[str, Any]
 
 _ANNOUNCED = 20
-"""Of so many classes a claim is woken when a queue with a limit has room again: the best ones."""
+"""The most classes for which a claim is woken when a queue with a limit has room again: the best ones."""
 _SHOWN_IN_TASK = ("result", "result_file", "peak_memory_bytes", "cpu_seconds", "progress", "time_started")
 _OF_THE_END = frozenset({"time_terminated", "exit_status"})
-"""Fields that only the end of an attempt may write: they are what makes it ended."""
+"""Fields that only the end of an attempt may write: they mark it as ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One thing that a worker says of one attempt; `fields` are those of the attempt's record."""
+    """One report of a worker on one attempt; `fields` are those of the attempt's record."""
 
     execution: ObjectId
     fields: Document = field(default_factory=dict)
     exit_status: str | None = None
     given_back: bool = False
     lost: bool = False
-    """The server says it: the lease ended, or the worker went away."""
+    """True for a report by the server: the lease ended, or the worker left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Which attempts' reports count, and which came too late."""
+    """The attempts whose reports count, and those whose reports came too late."""
 
     accepted: list[ObjectId]
     stale: list[ObjectId]
@@ -54,11 +54,11 @@ class Answer:
 
 
 def report(context: Context, reports: Sequence[Report], records: Mapping[ObjectId, Document] | None = None) -> Answer:
-    """Take in reports whose attempt tokens were checked; repeating one changes nothing.
+    """Process reports whose attempt tokens were checked; a repetition changes nothing.
 
-    The record of the attempt decides: whoever ends it first is right. The task follows from it, and its
-    continuations from the task, so that an interrupted report is completed by its repetition or by rescue.
-    `records` are those of the attempts, if they were read just now (`records_of`).
+    The record of the attempt decides: its first end counts. The task follows from it, and its continuations from the
+    task, so that an interrupted report is completed by its repetition or by rescue. `records` are those of the
+    attempts, if they were read just now (`records_of`).
     """
     if records is None:
         records = records_of(context, {each.execution for each in reports})
@@ -88,14 +88,14 @@ class _Request:
 
 
 def report_together(context: Context, reports: Sequence[Report], records: Mapping[ObjectId, Document]) -> Answer:
-    """What `report` answers; what comes at the same time is written together."""
+    """Process reports as `report` does; concurrent calls are written together."""
     answer: Answer = context.reports(partial(_report_all, context), _Request(reports, records))
     return answer
 
 
 def _report_all(context: Context, requests: Sequence[_Request]) -> list[Answer]:
     executions = [execution for request in requests for execution in request.executions]
-    if len(set(executions)) < len(executions):  # two may say different things of one attempt
+    if len(set(executions)) < len(executions):  # two reports may contradict each other about one attempt
         return [report(context, request.reports, request.records) for request in requests]
     context.storage.reach.require()
     answer = report(
@@ -107,7 +107,7 @@ def _report_all(context: Context, requests: Sequence[_Request]) -> list[Answer]:
 
 
 def records_of(context: Context, executions: Collection[ObjectId]) -> dict[ObjectId, Document]:
-    """The records of the attempts; one that is not found is looked for twice, for a new primary may show it late."""
+    """The records of the attempts; missing ones are read twice, because a new primary may show them late."""
     records = context.storage.executions.load(executions)
     missing = [id for id in executions if id not in records]
     if missing:
@@ -133,7 +133,7 @@ def _end(context: Context, ends: Mapping[ObjectId, Report], records: Mapping[Obj
 
 
 def same_end(record: Document, said: Report) -> bool:
-    """Whether an attempt that has ended did so by this very report, told once more."""
+    """Return whether an attempt that has ended did so by this very report, which is repeated."""
     return bool(record.get("exit_status") == said.exit_status) and not (record.get("lost") and not said.lost)
 
 
@@ -143,7 +143,7 @@ def _ending(said: Report, now: datetime) -> Document:
 
 
 def follow(context: Context, ended: Mapping[ObjectId, Document]) -> None:
-    """Let tasks follow their attempts (records by id) that have ended; those that did so already stay."""
+    """Update tasks whose attempts (records by id) have ended; tasks that were updated already stay as they are."""
     elsewhere = note_lacking(context, ended)
     tasks = context.storage.tasks.load({record["task"] for record in ended.values()})
 
@@ -163,7 +163,7 @@ def follow(context: Context, ended: Mapping[ObjectId, Document]) -> None:
 
 
 def _announce_room(context: Context, queues: set[str]) -> None:
-    """Wake a claim for each class of those queues that run only so many tasks at once, and may have room now."""
+    """Wake a claim for each class of queues that limit their running tasks and may have room now."""
     limited = {name for name, queue in context.storage.queues.all().items() if queue.get("max_running") is not None}
     if limited & queues:
         heads = context.heads.current(context.storage.tasks.class_heads).values()
@@ -174,7 +174,7 @@ def _announce_room(context: Context, queues: set[str]) -> None:
 
 
 def shown(change: Change, record: Document) -> Change:
-    """Add to the end of a task what readers want to see of its last attempt."""
+    """Add to the end of a task the fields of its last attempt that readers see."""
     if not change.ended:
         return change
     fields = {name: record[name] for name in _SHOWN_IN_TASK if record.get(name) is not None}
@@ -188,7 +188,7 @@ def _give_back(context: Context, reports: Sequence[Report], records: Mapping[Obj
 
 
 def give_back(context: Context, task_by_execution: Mapping[ObjectId, ObjectId]) -> list[ObjectId]:
-    """Make attempts undone that never started; the ids of those that had ended or begun another life already."""
+    """Undo attempts that never started; return the ids of attempts that had ended or were no longer current."""
     executions = context.storage.executions
     executions.withdraw(task_by_execution)
     ended = set(executions.load(task_by_execution))
@@ -200,7 +200,7 @@ def give_back(context: Context, task_by_execution: Mapping[ObjectId, ObjectId]) 
 
 
 def _update(context: Context, reports: Sequence[Report], records: Mapping[ObjectId, Document]) -> list[ObjectId]:
-    """Keep what live attempts say; the ids of those that have ended."""
+    """Store the reports of live attempts; return the ids of attempts that have ended."""
     now = context.now()
     live = [each for each in reports if records[each.execution].get("time_terminated") is None]
     stale = [each.execution for each in reports if records[each.execution].get("time_terminated") is not None]
@@ -221,5 +221,5 @@ def _update(context: Context, reports: Sequence[Report], records: Mapping[Object
 
 
 def lose(context: Context, executions: Iterable[ObjectId], exit_status: str) -> Answer:
-    """End attempts whose worker is lost or went away."""
+    """End attempts whose worker is lost or has left."""
     return report(context, [Report(execution=id, exit_status=exit_status, lost=True) for id in executions])

@@ -1,7 +1,7 @@
-"""What mends itself: lost leases, delays that are over, and whatever a use case leaves that was interrupted.
+"""Repair: lost leases, delays that are over, and the remains of interrupted use cases.
 
-Runs in every server and is safe in many at once: each step is a guarded write that someone else may have done. What
-leaves a mark is found by it here; `audit` looks for what leaves none.
+It runs in every server and is safe in many at once: each step is a guarded write that another server may have done.
+Remains with a mark are found here; `audit` searches for remains without one.
 """
 
 import logging
@@ -38,13 +38,13 @@ log = logging.getLogger(__name__)
 
 _BATCH = 1000
 _LOOKS = 10
-"""How often lost workers are looked for within `leases.lost_after`."""
+"""The number of checks for lost workers within `leases.lost_after`."""
 
 
 class Rescuer:
-    """Three threads: one watches the leases, one wakes tasks every `rescue.interval` seconds, one mends the rest.
+    """Three threads: one watches the leases, one wakes tasks every `rescue.interval` seconds, one repairs the rest.
 
-    However long the mending takes, leases are watched: a gap there counts as an outage.
+    Leases are watched even while a repair takes long: a gap there counts as an outage.
     """
 
     def __init__(self, context: Context) -> None:
@@ -66,12 +66,12 @@ class Rescuer:
         return threading.Thread(target=run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """End, after the steps that are under way."""
+        """Stop the threads after their current steps."""
         self._stop.set()
         for thread in self._threads:
             if thread.is_alive():
@@ -79,19 +79,19 @@ class Rescuer:
 
 
 def looking_seconds(leases: Leases) -> float:
-    """How much time passes between two looks for lost workers."""
+    """The seconds between two checks for lost workers."""
     return leases.lost_after / _LOOKS
 
 
 def rescue(context: Context) -> None:
-    """Do once all that is due."""
+    """Run all due work once."""
     _try("expire_leases", partial(expire_leases, context))
     mend(context)
     _try("wake", partial(wake, context))
 
 
 def mend(context: Context) -> None:
-    """Complete what was interrupted; a step that fails is logged and tried again, and keeps no other one waiting."""
+    """Complete interrupted work; a step that fails is logged and tried again, and delays no other step."""
     for step in (
         complete_reports,
         complete_interrupted,
@@ -132,7 +132,7 @@ def _due(state: State) -> Due | None:
 
 
 def expire_leases(context: Context) -> None:
-    """End what workers hold that were silent for longer than `leases.lost_after`, and than they were told they may be.
+    """End the attempts of workers that were silent for longer than `leases.lost_after` and than their own lease.
 
     After an outage of all servers or of MongoDB every lease starts anew.
     """
@@ -152,7 +152,7 @@ def expire_leases(context: Context) -> None:
 
 
 def complete_reports(context: Context) -> None:
-    """Finish what was interrupted between the writes of a report, a claim or the loss of a worker."""
+    """Complete reports, claims and losses of workers that were interrupted between their writes."""
     holders = context.storage.tasks.holders()
     workers = context.storage.workers.by_id(holders)
     for holder in holders:
@@ -176,7 +176,7 @@ def _complete(context: Context, holder: ObjectId, worker: Document | None) -> No
 
 
 def _is_away(context: Context, worker: Document | None, now: datetime) -> bool:
-    """Whether nothing more is to be heard of a worker; one that left has the time of a lease to report its spool."""
+    """Return whether no more reports can come from a worker; one that left has a lease's time for its spool."""
     if worker is None or worker["state"] in ALIVE:
         return worker is None
     lost_after = timedelta(seconds=context.settings.leases.lost_after)
@@ -185,7 +185,7 @@ def _is_away(context: Context, worker: Document | None, now: datetime) -> bool:
 
 
 def promote_marked(context: Context) -> None:
-    """Look at tasks that may be ready, where whoever changed their edges or their hold did not come to it."""
+    """Check tasks that may be ready after a change of their edges or their hold was interrupted."""
     marked = context.storage.tasks.unpromoted(_BATCH)
     if marked:
         promote_ready(context, marked)

@@ -1,8 +1,8 @@
-"""What has ended leaves after the times in the settings: tasks, their histories, files, memory samples, sweeps.
+"""Removal of old data after the times in the settings: tasks, their histories, files, memory samples, sweeps.
 
-Nothing leaves of a task that has not ended, nor anything but samples of one whose children have not all ended: they may
-read its result, and so may their next attempts. It is done a batch at a time; each batch is repeated should
-it be interrupted, and a second server that does the same does no harm.
+Nothing is removed of a task that has not ended, and only samples of a task whose children have not all ended: they may
+read its result, and so may their next attempts. It is done in batches; an interrupted batch is repeated, and a second
+server that does the same does no harm.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,25 +19,25 @@ from banyan.storage.retention import Place
 _BATCH = 500
 _SWEEPS = 50
 _LEAST, _MOST = timedelta(seconds=1), timedelta(hours=1)
-"""After how long what had to stay is looked at again, at least and at most."""
+"""The shortest and the longest time after which a task whose data had to stay is checked again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
-    """Which tasks are looked at: those that ended at `until` at the latest may lose something."""
+    """The tasks to check: data of tasks that ended at `until` at the latest may be removed."""
 
     tasks: Sequence[ObjectId]
     until: datetime
 
     def sorted_out(self, context: Context) -> tuple[list[ObjectId], list[ObjectId]]:
-        """Those whose time has come, and those that have ended too lately; others have not ended, or are gone."""
+        """The tasks that are due, and those that ended too recently; the others have not ended, or are gone."""
         ended = context.storage.retention.ended(self.tasks)
         ripe = [task for task, when in ended.items() if when <= self.until]
         return ripe, [task for task, when in ended.items() if when > self.until]
 
 
 def retain(context: Context) -> None:
-    """Let leave what ended long enough ago: a batch of each kind, and the next one at the next turn."""
+    """Remove data of tasks that ended long enough ago: one batch of each kind in each turn."""
     settings = context.settings.retention
     now = context.now()
     ages = {kind: timedelta(seconds=getattr(settings, kind)) for kind in _LEAVE if getattr(settings, kind)}
@@ -51,10 +51,10 @@ def retain(context: Context) -> None:
 
 
 def walk(context: Context, kind: str, now: datetime, age: timedelta, batch: int = _BATCH) -> None:
-    """Go on with the walk of one kind by a batch, and look again at as many that it had to postpone."""
+    """Advance the walk of one kind by a batch, and check as many postponed tasks again."""
     store = context.storage.retention
     if kind != "memory_usage" and context.storage.parts.any_pending():
-        return  # edges to children that are yet to be made are not there to be seen
+        return  # edges to children that do not exist yet are invisible
     place, until = store.place(kind), now - age
     fresh = store.ended_after(place, until, batch)
     again = store.due(kind, now, batch)
@@ -67,7 +67,7 @@ def walk(context: Context, kind: str, now: datetime, age: timedelta, batch: int 
 
 
 def _tasks(context: Context, look: _Look) -> list[ObjectId]:
-    """Whole tasks leave; those that stay for now."""
+    """Delete whole tasks; return the tasks that stay for now."""
     ripe, later = look.sorted_out(context)
     needed = context.storage.retention.needed(ripe)
     gone = set(delete(context, [task for task in ripe if task not in needed], ended_until=look.until))
@@ -83,7 +83,10 @@ def _history(context: Context, look: _Look) -> list[ObjectId]:
 
 
 def _leave(context: Context, look: _Look, *, records: bool) -> list[ObjectId]:
-    """Files of attempts leave, here and at their workers, with the attempts' records or without; who stays for now."""
+    """Delete the files of attempts, here and at their workers, and with `records` their records.
+
+    Returns the tasks that stay for now.
+    """
     storage = context.storage
     ripe, later = look.sorted_out(context)
     needed = storage.retention.needed(ripe)
@@ -101,22 +104,22 @@ def _leave(context: Context, look: _Look, *, records: bool) -> list[ObjectId]:
 
 
 def _memory_usage(context: Context, look: _Look) -> list[ObjectId]:
-    before = context.now()  # a life that begins from here on has samples that are younger
+    before = context.now()  # samples of a life that begins from here on are younger
     ripe, later = look.sorted_out(context)
     context.storage.memory.delete_of(ripe, before)
     return later
 
 
 def remove_empty_sweeps(context: Context, until: datetime) -> None:
-    """Remove some of the sweeps that were made before `until` and have no task any more."""
+    """Delete some of the sweeps that were created before `until` and have no task any more."""
     store = context.storage.retention
     place = store.place("sweeps")
     sweeps = store.sweeps_after(place.task, until, _SWEEPS)
-    pending = context.storage.parts.pending([sweep["_id"] for sweep in sweeps])  # before their tasks are looked for
+    pending = context.storage.parts.pending([sweep["_id"] for sweep in sweeps])  # read before their tasks
     for sweep in sweeps:
         if sweep["_id"] not in pending and store.is_empty(sweep):
             context.storage.sweeps.delete(sweep["_id"])
-    further = Place(task=sweeps[-1]["_id"]) if len(sweeps) == _SWEEPS else Place()  # and so on from the first one
+    further = Place(task=sweeps[-1]["_id"]) if len(sweeps) == _SWEEPS else Place()  # then again from the first one
     store.advance("sweeps", place, further)
 
 

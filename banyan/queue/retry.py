@@ -1,4 +1,4 @@
-"""Retrying ended tasks: their life starts anew, and so does that of descendants, as the request says."""
+"""Retries of ended tasks: their life starts anew, and so does that of descendants, as the request states."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ from banyan.queue.settle import promote_ready, settle
 from banyan.storage.mongo import Session
 
 BATCH = 1000
-"""So many tasks share a transaction."""
+"""The number of tasks in one transaction."""
 _ROUNDS = 20
 
 DEFAULT = RetryOptions()
@@ -24,28 +24,28 @@ DEFAULT = RetryOptions()
 
 @dataclass(slots=True)
 class Outcome:
-    """What became, or with `dry_run` would become, of tasks that were to be retried, and of their descendants."""
+    """The outcome, or with `dry_run` the expected outcome, for the tasks of a retry and their descendants."""
 
     again: dict[ObjectId, State] = field(default_factory=dict)
-    """All that begins again, with the state that it has then."""
+    """All tasks that begin again, with their new states."""
     kept: dict[ObjectId, str] = field(default_factory=dict)
-    """Descendants that stay as they are, and why."""
+    """Descendants that stay as they are, and the reasons."""
     refused: dict[ObjectId, BanyanError] = field(default_factory=dict)
-    """Why others of the tasks cannot run again."""
+    """The reasons why other tasks cannot run again."""
     roots: set[ObjectId] = field(default_factory=set)
-    """Those of the tasks that were asked for that begin again."""
+    """The requested tasks that begin again."""
 
     @property
     def retried(self) -> int:
-        """How many of the tasks that were asked for begin again."""
+        """The number of requested tasks that begin again."""
         return len(self.roots)
 
     def add(self, retried: Retried) -> None:
-        """Count in what a transaction did."""
+        """Add the result of a transaction."""
         self.join(Outcome(retried.again, retried.kept, retried.refused))
 
     def join(self, other: "Outcome") -> None:
-        """Count in what became of other tasks."""
+        """Add the outcome for other tasks."""
         self.again |= other.again
         self.kept = {id: why for id, why in (self.kept | other.kept).items() if id not in self.again}
         self.refused |= {id: why for id, why in other.refused.items() if id not in self.again}
@@ -53,7 +53,7 @@ class Outcome:
 
 
 class Undone(Exception):
-    """The transaction is not to be committed."""
+    """Signals that the transaction must not be committed."""
 
     def __init__(self, retried: Retried) -> None:
         super().__init__()
@@ -61,10 +61,10 @@ class Undone(Exception):
 
 
 def retry(context: Context, task_id: ObjectId, options: RetryOptions = DEFAULT) -> Outcome:
-    """Let an ended task run again, in one transaction with the descendants that come back.
+    """Run an ended task again, in one transaction with the descendants that come back.
 
-    Raises `IllegalTransition` if it has not ended, if a parent of its own did not end as it needs, or if a descendant
-    forbids it; `Invalid` for new values that are wrong.
+    Raises `IllegalTransition` if it has not ended, if the end of one of its own parents does not satisfy its edge, or
+    if a descendant forbids it; `Invalid` for new values that are wrong.
     """
     outcome = retry_all(context, [task_id], replace(options, must_spare=True))
     if outcome.refused:
@@ -73,7 +73,7 @@ def retry(context: Context, task_id: ObjectId, options: RetryOptions = DEFAULT) 
 
 
 def retry_all(context: Context, tasks: Sequence[ObjectId], options: RetryOptions = DEFAULT) -> Outcome:
-    """Let those of the ended tasks run again that can, a batch at a time; why the others cannot."""
+    """Run ended tasks again where possible, a batch at a time; return the outcome with the reasons for the others."""
     outcome = Outcome()
     for start in range(0, len(tasks), BATCH):
         _retry_batch(context, tasks[start : start + BATCH], options, outcome)
@@ -82,7 +82,7 @@ def retry_all(context: Context, tasks: Sequence[ObjectId], options: RetryOptions
 
 
 def _retry_batch(context: Context, tasks: Sequence[ObjectId], options: RetryOptions, outcome: Outcome) -> None:
-    """Retry tasks in one transaction, or, if one of them spoils it, each in one of its own."""
+    """Retry tasks in one transaction, or, if one of them makes it fail, each in one of its own."""
     left = [id for id in tasks if id not in outcome.again]
     if not left:
         return
@@ -136,9 +136,9 @@ def _transact(
 def _ask_models(
     context: Context, tasks: Sequence[ObjectId], options: RetryOptions
 ) -> tuple[dict[ObjectId, BanyanError], dict[ObjectId, str]]:
-    """What models have against the tasks as they would be, and the revisions that this rests on; before a transaction.
+    """The faults that models find in the tasks as they would be, and the revisions that were checked.
 
-    Neither has anything in it where nothing changes that models are asked about.
+    It runs before a transaction. Both are empty if the retry changes no field that models check.
     """
     if POSTED.isdisjoint(options.changes.fields):
         return {}, {}
@@ -158,7 +158,7 @@ def _ask_models(
 
 
 def follow(context: Context, retried: Retried) -> None:
-    """What comes after the transaction: claims are woken, groups that ended are settled, ready tasks promoted."""
+    """Run the work after the transaction: wake claims, settle groups that ended, promote ready tasks."""
     changes = retried.changes
     announce(context, changes)
     settle(context, [task.id for task, change in changes if change.ended and task.has_continuations])

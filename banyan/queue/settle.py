@@ -1,4 +1,4 @@
-"""What the end of a task means for its continuations: they are promoted, or cancelled, and so on down."""
+"""The effect of a task's end on its continuations: they are promoted, or cancelled, and so on down."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,8 +22,8 @@ _ROUNDS = 20
 def settle(context: Context, parents: Iterable[ObjectId], *, thorough: bool = False) -> None:
     """Settle the continuations of tasks that have ended, and of all that end because of it.
 
-    Safe to repeat and to run in many places at once: edges are marked once, children change by guarded writes.
-    With `thorough` also edges that were marked before are looked at, for a settlement that was interrupted.
+    Safe to repeat and to run in many places at once: edges are marked once, children change by guarded writes. With
+    `thorough` children of edges that were marked before are checked as well, for a settlement that was interrupted.
     Cost follows the number of edges, whatever the shape of the graph.
     """
     frontier = list(dict.fromkeys(parents))
@@ -37,7 +37,7 @@ def _settle_batch(context: Context, parents: Sequence[ObjectId], thorough: bool,
     marked = {id: task for id, task in context.storage.tasks.load(parents, session).items() if task.ended}
     ended: list[ObjectId] = []
     while edges := context.storage.edges.unsettled(marked, _EDGES, session):
-        # The parents are read after the edges: the end that a parent has now belongs to the edges' life, or to none.
+        # The parents are read after the edges: a parent's present end belongs to the edges' life, or to none.
         tasks = context.storage.tasks.load({edge.parent for edge in edges}, session)
         again = {edge.parent for edge in edges if edge.parent not in tasks or not tasks[edge.parent].ended}
         marked = {id: task for id, task in marked.items() if id not in again}
@@ -51,7 +51,7 @@ def _settle_batch(context: Context, parents: Sequence[ObjectId], thorough: bool,
 
 
 def _mark(context: Context, edges: Sequence[Edge], parents: dict[ObjectId, Task]) -> bool:
-    """Mark the edges; whether each was still unsettled, so that the counts of the children can simply go down."""
+    """Mark the edges; return whether all were unsettled, so that the counts of the children can simply be lowered."""
     kept = [edge for edge in edges if satisfied(edge.on, parents[edge.parent])]
     broken = [edge for edge in edges if not satisfied(edge.on, parents[edge.parent])]
     marked = context.storage.edges.settle(kept, True) if kept else 0
@@ -69,11 +69,10 @@ def _advance_all(context: Context, parents: Sequence[ObjectId]) -> list[ObjectId
 
 
 def advance(context: Context, children: Sequence[ObjectId], *, exact: bool = False) -> list[ObjectId]:
-    """Promote or cancel those inactive children whose edges say so; those that ended by it and are parents.
+    """Promote or cancel inactive children as their edges require; return those that ended by it and are parents.
 
-    `children` names a child once for each edge that was settled just now; with `exact` the number of pending
-    dependencies that readers see is corrected whatever it was, unless it is large: then it is `audit` that does it
-    once it no longer is.
+    `children` names a child once for each edge that was settled just now; with `exact` the displayed number of pending
+    dependencies is corrected to any value, unless it is large: then `audit` corrects it once it is small.
     """
     ended: list[ObjectId] = []
     settled = Counter(children)
@@ -89,10 +88,10 @@ def advance(context: Context, children: Sequence[ObjectId], *, exact: bool = Fal
 
 @dataclass
 class _Look:
-    """One look at children of which some edges (`settled` says how many) were settled.
+    """One check of children of which some edges (`settled` has their number) were settled.
 
-    Where it is shown to be small, and is, the number of edges that they still wait for is counted each time. A large
-    one is lowered instead, for counting it again and again would cost its square.
+    The pending edges of a child are counted each time if the displayed number is small, and the true one too. A large
+    number is lowered instead, because repeated counts would cost its square.
     """
 
     context: Context
@@ -104,7 +103,7 @@ class _Look:
     broken: dict[ObjectId, ObjectId | None] = field(default_factory=dict)
 
     def read(self, tasks: Mapping[ObjectId, Task], session: Session) -> None:
-        """What there is to know of these children's edges."""
+        """Read the edges of these children."""
         edges = self.context.storage.edges
         few = [id for id, task in tasks.items() if self.exact or task.pending <= _COUNTED]
         counts = edges.few_pending(few, session)
@@ -116,7 +115,7 @@ class _Look:
         self.broken.update(dict.fromkeys(tasks) | edges.broken(list(tasks), session))
 
     def event_of(self, task: Task) -> Event | None:
-        """What a child's edges say."""
+        """The event that a child's edges require."""
         if task.state != State.INACTIVE:
             return None
         if (blamed := self.broken[task.id]) is not None:
@@ -124,16 +123,16 @@ class _Look:
         return None if task.id in self.waiting else Promote()
 
     def dressed(self, task: Task, change: Change) -> Change:
-        """The change of a child, with the number of edges that it still waits for."""
+        """The change of a child, with the number of its pending edges."""
         count = self._count(task.id)
         return change if count is None else replace(change, fields={**change.fields, "pending_dependency_count": count})
 
     def _count(self, child: ObjectId) -> int | None:
-        """For how many parents a child waits; None where they are many, and were not counted."""
+        """The number of parents that a child waits for; None where they are many, and were not counted."""
         return self.counts.get(child) if child in self.waiting else 0
 
     def show_counts(self, applied: Applied) -> Counter[ObjectId]:
-        """Show it of the others too; those (with their edges) that were changed by someone else in between."""
+        """Write the counts of the other children; return those (with their edges) that were changed meanwhile."""
         tasks = self.context.storage.tasks
         large = {id: self.settled[id] for id in self.seen if self._count(id) is None}
         if large and not self.exact:
@@ -152,7 +151,7 @@ def _differs(before: Task, now: Task) -> bool:
 
 
 def promote_ready(context: Context, tasks: Iterable[ObjectId]) -> None:
-    """Promote those of the tasks that have parents, all of them settled as they ask; unmark those looked at."""
+    """Promote tasks with parents whose edges are all settled and satisfied; remove the mark from all of them."""
     found = context.storage.tasks.load(tasks)
     children = context.storage.edges.having_parents(list(found))
     if children:

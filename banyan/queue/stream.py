@@ -1,4 +1,4 @@
-"""The tasks of one queue that a claim could be given, best first; read from MongoDB only as far as they are wanted."""
+"""The tasks of one queue that a claim could get, best first; read from MongoDB only as far as needed."""
 
 import heapq
 import random
@@ -14,11 +14,11 @@ from banyan.storage.tasks import MERGED_KEYS
 Document = dict[str, Any]
 
 _Entry = tuple[float, bytes, str, int, Document | None]
-"""The next task of a class: its rank, the key of the class, its place in what was read of it; None: to be read."""
+"""The next task of a class: its rank, the key of the class, its index in the tasks that were read; None: to be read."""
 
 
 class Suitability:
-    """Which tasks a worker may have at all, whatever is free: those that fit it, end in time, and do not avoid it."""
+    """The test of whether a worker may get a task, whatever is free: it fits, ends in time, is not avoided."""
 
     def __init__(
         self,
@@ -27,21 +27,21 @@ class Suitability:
         timeout_seconds: float | None,
         closed: Callable[[str], Collection[str]],
     ) -> None:
-        """`closed` names the directories in which it is offered no tasks of a class (`closed_directories`)."""
+        """`closed` returns the directories in which it is offered no tasks of a class (`closed_directories`)."""
         self._worker = worker
         self._total = total
         self._timeout_seconds = timeout_seconds
         self._closed = closed
 
     def __call__(self, task: Document) -> bool:
-        """Whether the worker may have this very task: classes are only alike."""
+        """Return whether the worker may get this very task: tasks of a class are only similar."""
         left = self._timeout_seconds
         in_time = left is None or task.get("timeout", float("inf")) <= left
         avoided = self._worker in task.get("avoid", ()) or task.get("directory") in self._closed(task["task_class"])
         return in_time and not avoided and resources_of(task).fits(self._total)
 
     def filter(self, key: str) -> Mapping[str, Any]:
-        """The same for MongoDB and the tasks of one class, but for amounts with names of users' own."""
+        """The same test as a MongoDB filter for one class, except for custom resources."""
         amounts = {
             "cores": self._total.millicores / 1000,
             "memory": self._total.memory_bytes,
@@ -58,7 +58,7 @@ class Suitability:
 
 
 def resources_of(task: Mapping[str, Any]) -> Resources:
-    """What a candidate asks for, exactly."""
+    """The exact request of a candidate."""
     return Resources.from_document(task.get("requested_resources") or {"cores": 1})
 
 
@@ -69,24 +69,24 @@ class Candidates(Protocol):
         """The next task; None when there are no more."""
 
     def advance(self) -> None:
-        """Go on behind the next task."""
+        """Skip the next task."""
 
     def drop(self) -> None:
-        """Leave out the whole class of the next task."""
+        """Skip the whole class of the next task."""
 
 
 class Stream:
     """Candidates in the order of their ranks."""
 
     def __init__(self, pool: Pool, heads: Sequence[Document], suits: Suitability) -> None:
-        """`heads` are those of the classes that the worker could take tasks of, best first."""
+        """`heads` are those of the classes whose tasks the worker could take, best first."""
         self.missed = False
-        """Whether other claims of the round took what would have been chosen."""
+        """True if other claims of the round took tasks that would have been chosen."""
         self._pool = pool
         self._suits = suits
         self._heap: list[_Entry] = [(*rank(head), head["class_key"], 0, head) for head in heads]
         self._own: dict[str, list[Document]] = {}
-        """Classes whose first tasks do not suit the worker: those that do."""
+        """The tasks that suit the worker, for classes whose first tasks do not."""
 
     def peek(self) -> Document | None:
         """The next task."""
@@ -110,7 +110,7 @@ class Stream:
         return None
 
     def _actual(self, key: str, index: int, task: Document | None) -> Document | None:
-        """The task at this place of its class; None if that had to be read first, or the class has no more."""
+        """The task at this index of its class; None if it had to be read first, or the class has no more."""
         if key in self._own:
             tasks, complete = self._own[key], True
         elif (known := self._pool.known(key)) is not None:
@@ -134,19 +134,19 @@ class Stream:
         self._pool.read([key, *(other for other in others if other != key)][:MERGED_KEYS])
 
     def advance(self) -> None:
-        """Go on behind the next task, whose successor in its class is looked up when it is wanted."""
+        """Skip the next task; its successor in its class is read when it is needed."""
         self._go_to(self._heap[0][2], self._heap[0][3] + 1)
 
     def _go_to(self, key: str, index: int) -> None:
         heapq.heapreplace(self._heap, (*self._heap[0][:2], key, index, None))
 
     def drop(self) -> None:
-        """Leave out the class of the next task."""
+        """Skip the class of the next task."""
         heapq.heappop(self._heap)
 
 
 class Scattered:
-    """Any of the first candidates in any order: where servers compete, the best are not wanted by all of them."""
+    """The first candidates in random order: servers that compete do not all want the best ones."""
 
     def __init__(self, stream: Stream, count: int) -> None:
         found: list[Document] = []
@@ -160,10 +160,10 @@ class Scattered:
         return self._tasks[-1] if self._tasks else None
 
     def advance(self) -> None:
-        """Go on behind the next task."""
+        """Skip the next task."""
         self._tasks.pop()
 
     def drop(self) -> None:
-        """Leave out the class of the next task."""
+        """Skip the class of the next task."""
         key = self._tasks[-1]["class_key"]
         self._tasks = [task for task in self._tasks if task["class_key"] != key]

@@ -1,4 +1,4 @@
-"""Submitting tasks: a list becomes tasks and edges in one transaction, or nothing at all."""
+"""Submission of tasks: a list becomes tasks and edges in one transaction, or nothing at all."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,10 +28,10 @@ Document = dict[str, Any]
 Record = Callable[[Session | None, list[Document]], None]
 
 MAX_TASK_BYTES = 12 * 2**20
-"""A stored task is at most so large, which leaves room for what its attempts add to it (MongoDB's limit is 16 MiB)."""
+"""The largest size of a stored task, which leaves room for the fields of its attempts (MongoDB's limit is 16 MiB)."""
 
 _BEGIN_ALIKE = ("task_class", "hold", "not_before", "has_continuations")
-"""New tasks that have these in common begin in the same way."""
+"""New tasks with equal values of these fields get the same first state."""
 
 _ANSWERED = ("_id", "_etag", "_created", "_updated", "state")
 
@@ -44,12 +44,12 @@ def submit(
     check: Collection[int] | None = None,
     unit: ObjectId | None = None,
 ) -> list[Document]:
-    """Store validated tasks (with `dependencies` and `continuations` still in them) and let them begin.
+    """Store validated tasks (with `dependencies` and `continuations` still in them) and start them.
 
-    Answers with `_id`, `_etag`, `_created`, `_updated` and `state` of each, in order. `record(session, answers)` is
-    called within the transaction. `check` names the items that the posting check looks at, all if it is None. Raises
-    `Invalid` with the faults of all items, and then nothing is stored. `unit` is the id by which `parts` knows the
-    submission if it is too large for one transaction.
+    Returns `_id`, `_etag`, `_created`, `_updated` and `state` of each, in order. `record(session, answers)` is called
+    within the transaction. `check` are the items for the posting check, all if it is None. Raises `Invalid` with the
+    faults of all items, and then nothing is stored. `unit` is the id of the submission in `parts` if it is too large
+    for one transaction.
     """
     now = context.now()
     tasks = _fresh(documents, actor, now)
@@ -89,7 +89,7 @@ def _store_whole(
     actor: Actor,
     record: Callable[[Session | None], None] | None,
 ) -> list[ObjectId]:
-    """Store tasks and edges in one transaction, or without any if there is nothing to `record`; older ended parents."""
+    """Store tasks and edges, in one transaction unless `record` is None; return existing parents that ended."""
 
     def write(session: Session | None) -> list[ObjectId]:
         ended = join(context, joining, actor, context.now(), session) if joining.edges else []
@@ -136,7 +136,7 @@ def _edges(task: Document, actor: Actor) -> list[Edge]:
 def _faults(
     context: Context, tasks: Sequence[Document], edges: Sequence[Edge], given: dict[ObjectId, int], actor: Actor
 ) -> Faults:
-    """An unknown queue, an `_id` that is taken or there twice, edges that cannot be, a cycle among the items."""
+    """The faults of tasks: an unknown queue, an `_id` that is taken or repeated, impossible edges, a cycle."""
     known = context.storage.queues.names()
     faults: Faults = [{} for _ in tasks]
     conditions = {(edge.parent, edge.child): edge.on for edge in edges}
@@ -163,9 +163,9 @@ def _faults(
 
 
 def _refuse_ids(context: Context, given: Mapping[ObjectId, int], actor: Actor, faults: Faults) -> None:
-    """Ids of tasks, and of deleted ones of whose ends others still know: a new task of that id would be another one."""
-    taken = context.storage.parts.promised(given)  # in this order: what is promised becomes a task,
-    taken |= context.storage.tasks.load(given).keys()  # and what is deleted meanwhile is named by its edges
+    """Refuse ids of existing tasks, and of deleted ones that edges still name: a new task of that id would differ."""
+    taken = context.storage.parts.promised(given)  # in this order: a promised id becomes a task,
+    taken |= context.storage.tasks.load(given).keys()  # and a task that is deleted meanwhile is named by its edges
     reasons = {
         id: f"tasks that are there still name {id} as a parent; make another id"
         for id in context.storage.edges.naming(given)
@@ -209,7 +209,7 @@ def _encoded(context: Context, tasks: Sequence[Document]) -> list[bytes]:
 
 
 def unknown_queue(name: str, known: set[str]) -> str:
-    """The fault of naming a queue that does not exist."""
+    """The fault text for a queue that does not exist."""
     return unknown("queue", name, known)
 
 
@@ -237,7 +237,7 @@ def _start(tasks: Sequence[Document], edges: Sequence[Edge], now: datetime) -> N
 
 
 def _released(document: Document, now: datetime) -> Document:
-    """The fields of a new task that nothing keeps from being available."""
+    """The fields of a new task that becomes available at once."""
     task = view(document)
     change = decide(task, Release(), now)
     return {} if change is None else first_fields(task, change)

@@ -1,4 +1,4 @@
-"""Sweeps as one unit: their tasks are made together, and cancelled or deleted together; `sweep_retry` retries them."""
+"""Sweeps as one unit: their tasks are created, cancelled and deleted together; `sweep_retry` retries them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ from banyan.storage.tasks import new_revision
 Document = dict[str, Any]
 
 CHECKED = 8
-"""How many points the posting check looks at: the first, the last, and others between them."""
+"""The number of points in the posting check: the first, the last, and others between them."""
 
 SWEEP_VARIABLE = "BANYAN_SWEEP_ID"
-"""The variable of the environment in which a barrier finds the id of its sweep, as the points do."""
+"""The environment variable with the id of its sweep for a barrier, as for the points."""
 
 _MANY = 10
 _WAITING = [State.INACTIVE, State.AVAILABLE]
@@ -35,22 +35,22 @@ _WAITING = [State.INACTIVE, State.AVAILABLE]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A sweep as it was asked for, checked."""
+    """A sweep as it was requested, checked."""
 
     kept: Document
-    """What the sweep's own document tells of the request."""
+    """The part of the request that the sweep's own document shows."""
     shared: Document
-    """A validated task: what all points have in common."""
+    """A validated task: the fields that all points share."""
     template: Command | None
     inputs: Point
-    """Inputs that all points have, below their own."""
+    """Inputs that all points have; their own inputs override them."""
     points: Sequence[Point]
     names: Sequence[str]
-    """Of all inputs."""
+    """The names of all inputs."""
     barrier: Document | None = None
     """A validated task that waits for all points."""
     check_command: Callable[[object], Iterable[str]] = lambda command: ()
-    """What is wrong with a command."""
+    """Returns the faults of a command."""
 
 
 def make(
@@ -59,10 +59,10 @@ def make(
     actor: Actor,
     record: Callable[[Session | None, list[Document]], None] | None = None,
 ) -> Document:
-    """Make the sweep with all its tasks, or nothing; its document.
+    """Create the sweep with all its tasks, or nothing; return its document.
 
     `record(session, [document])` is called in the transaction that decides it. Raises `Invalid` naming the points that
-    are wrong, `TooLarge` when they are too much together.
+    are wrong, `TooLarge` when they are too large together.
     """
     id = ObjectId()
     tasks = _tasks(context, plan, id)
@@ -149,7 +149,7 @@ def _barrier(barrier: Document, sweep: ObjectId, points: Sequence[Document]) -> 
 
 
 def _by_point(items: Sequence[Mapping[str, object]], count: int) -> Document:
-    """The faults of tasks as those of a sweep: what all points share, the first of those that differ, the barrier's."""
+    """The faults of tasks as those of a sweep: shared ones, the first of those that differ, the barrier's."""
     points, others = items[:count], items[count:]
     issues: Document = {"barrier": dict(others[0])} if any(others) else {}
     if all(each == points[0] for each in points):
@@ -163,7 +163,7 @@ def _by_point(items: Sequence[Mapping[str, object]], count: int) -> Document:
 
 
 def owned_sweep(context: Context, sweep: ObjectId, actor: Actor, revision: str | None = None) -> Document:
-    """The stored sweep, if the actor steers it; raises `NotFound`, `Forbidden`, `PreconditionFailed`."""
+    """The stored sweep, if the actor may change it; raises `NotFound`, `Forbidden`, `PreconditionFailed`."""
     document = context.storage.sweeps.load(sweep)
     if document is None:
         raise NotFound(f"there is no sweep {sweep}")
@@ -174,13 +174,13 @@ def owned_sweep(context: Context, sweep: ObjectId, actor: Actor, revision: str |
 
 
 def cancel(context: Context, sweep: Document, cause: Document) -> int:
-    """Cancel all of a sweep's tasks, its barrier first; how many of the points were not yet cancelled or at an end."""
+    """Cancel all of a sweep's tasks, its barrier first; return the number of points that this changed."""
     context.storage.sweeps.begin_work(sweep["_id"], {"act": "cancel", "cause": cause}, context.now())
     complete(context, sweep["_id"])
     if "barrier" in sweep:
         cancelling.cancel(context, [sweep["barrier"]], cause)
     cancelled = 0
-    for states in (_WAITING, [*_WAITING, State.RUNNING]):  # what waits goes first, so that no worker begins it
+    for states in (_WAITING, [*_WAITING, State.RUNNING]):  # waiting tasks first, so that no worker begins them
         for batch in context.storage.sweeps.batches(sweep["_id"], {"state": {"$in": states}}):
             cancelled += len(cancelling.cancel(context, batch, cause).changed)
     context.storage.sweeps.end_work(sweep["_id"])
@@ -188,9 +188,9 @@ def cancel(context: Context, sweep: Document, cause: Document) -> int:
 
 
 def delete_sweep(context: Context, sweep: Document) -> int:
-    """Delete a sweep that has ended with its tasks and all that they left; how many points there were.
+    """Delete a sweep that has ended with its tasks and all their data; return the number of points.
 
-    It is done in batches. Raises `IllegalTransition` while a task has not ended, and `Conflict` when one begins anew
+    It is done in batches. Raises `IllegalTransition` while a task has not ended, and `Conflict` when one begins again
     meanwhile.
     """
     id = sweep["_id"]
@@ -224,5 +224,5 @@ def finish_interrupted(context: Context) -> None:
             continue
         try:
             delete_sweep(context, sweep)
-        except (IllegalTransition, Conflict):  # one of its tasks was begun anew meanwhile
+        except (IllegalTransition, Conflict):  # one of its tasks began again meanwhile
             context.storage.sweeps.end_work(sweep["_id"])

@@ -1,4 +1,4 @@
-"""Retrying a sweep: those of its tasks that did not succeed run again, and its barrier waits for them again."""
+"""Retry of a sweep: its tasks that did not succeed run again, and its barrier waits for them again."""
 
 from dataclasses import replace
 from typing import Any
@@ -22,9 +22,9 @@ _FAILED = {"state": {"$in": list(ENDED)}, "exit_status": {"$ne": SUCCESS}}
 
 
 def retry_sweep(context: Context, sweep: Document, options: RetryOptions = DEFAULT) -> Outcome:
-    """Let every task of a sweep that ended other than by success run again, if it can.
+    """Retry every task of a sweep that ended without success, if possible.
 
-    Tasks are retried in batches, each for itself. The barrier comes back to wait for them, unless descendants that have
+    Tasks are retried in batches, each on its own. The barrier comes back to wait for them, unless descendants that have
     begun are to be kept. Raises `IllegalTransition` when the barrier has begun or cannot come back to wait, and
     `Conflict` while the sweep is being retried already.
     """
@@ -46,22 +46,22 @@ def retry_sweep(context: Context, sweep: Document, options: RetryOptions = DEFAU
 
 
 def release_interrupted(context: Context) -> None:
-    """Let go of the barriers of sweeps whose retry was interrupted; what it has not come to stays as it was."""
+    """Release the barriers of sweeps whose retry was interrupted; the tasks that it did not reach stay as they were."""
     for sweep in context.storage.sweeps.interrupted_retries(context.now() - 2 * context.patience):
         _release_barrier(context, sweep)
 
 
 def _retry_barrier(context: Context, sweep: Document, options: RetryOptions) -> Outcome:
-    """When all points are well, what did not succeed can only be the barrier."""
+    """Retry the barrier alone: all points succeeded, so only the barrier can have failed."""
     tasks = context.storage.tasks.load([sweep["barrier"]] if "barrier" in sweep else [])
     failed = [task.id for task in tasks.values() if task.ended and task.exit_status != SUCCESS]
     return retry_all(context, failed, options)
 
 
 def _hold_barrier(context: Context, sweep: Document, options: RetryOptions, outcome: Outcome) -> bool:
-    """Let the barrier wait again, for an edge from the sweep itself, so that no point that ends early lets it begin.
+    """Make the barrier wait again, by an edge from the sweep itself, so that no early end of a point starts it.
 
-    Answers whether it waits.
+    Returns whether it waits.
     """
     id, barrier = sweep["_id"], sweep.get("barrier")
     task = context.storage.tasks.load([barrier]).get(barrier) if barrier else None
@@ -105,7 +105,7 @@ def _wait_again(context: Context, sweep: Document, options: RetryOptions, sessio
 
 
 def _withdraw(context: Context, barrier: Task, session: Session) -> Retried:
-    """Take back a barrier that nothing has begun of yet."""
+    """Take back a barrier that has not begun."""
     if has_begun(barrier):
         how = "cancel it, or wait for its end, then retry, or say 'keep' for 'downstream'"
         raise IllegalTransition({"barrier": f"the barrier {barrier.id} is {barrier.state} already; {how}"})

@@ -1,4 +1,4 @@
-"""Doing at once what several callers ask at the same time: while one round runs, those who come wait for the next."""
+"""Batches of concurrent calls: while one batch runs, new callers wait for the next."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -9,13 +9,13 @@ Told = TypeVar("Told")
 _Act = Callable[[Sequence[Asked]], Sequence[Told]]
 
 _MOST = 64
-"""So many are in one round: more would make the first of them wait for the last."""
+"""The most calls in one batch: more would make the first of them wait for the last."""
 _PATIENCE_SECONDS = 1.0
-"""Nobody waits longer for the round before, for that may wait for a MongoDB that is away."""
+"""The longest wait for the previous batch, which may itself wait for an unavailable MongoDB."""
 
 
 class _Call(Generic[Asked, Told]):
-    """One caller, who is called either to hear the answer or to lead the next round."""
+    """One caller, which is woken either with its result or to lead the next batch."""
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
@@ -31,16 +31,16 @@ class _Call(Generic[Asked, Told]):
     def told(self) -> Told:
         if self.error is not None:
             raise self.error
-        return self.answer  # type: ignore[return-value]  # it is done, so there is one
+        return self.answer  # it is done, so there is a result
 
 
 class Together(Generic[Asked, Told]):
-    """Answers calls round by round; a call that comes alone is a round of its own, and waits for nobody."""
+    """Runs calls in batches; a call that comes alone is a batch of its own and does not wait."""
 
     def __init__(self, patience_seconds: float = _PATIENCE_SECONDS, *, apart: bool = False) -> None:
-        """With `apart` the calls of a round that fails are asked again one by one: none fails for another one's fault.
+        """Set up without calls; `apart` repeats the calls of a failed batch one by one: none fails for another's fault.
 
-        Otherwise all of them hear of the error.
+        Without `apart` all of them raise the error.
         """
         self._patience_seconds = patience_seconds
         self._apart = apart
@@ -48,22 +48,22 @@ class Together(Generic[Asked, Told]):
         self._waiting: list[_Call[Asked, Told]] = []
         self._running = False
         self._over = threading.Event()
-        """Set while no round runs."""
+        """Set while no batch runs."""
         self._over.set()
 
     def wait_for_round(self) -> None:
-        """Wait for the end of the round that runs now, which may not know yet what its caller has just changed.
+        """Wait for the end of the current batch, which may not see its caller's latest changes yet.
 
-        No longer than a call waits for the round before it.
+        It waits no longer than a call waits for the previous batch.
         """
         with self._lock:
             over = self._over
         over.wait(self._patience_seconds)
 
     def __call__(self, act: _Act[Asked, Told], asked: Asked) -> Told:
-        """What `act`, the same for all calls, answers to this; it is asked for a whole round, and answers in order.
+        """Return the result of `act` for this call; `act`, the same for all calls, maps a whole batch, in order.
 
-        Raises what it raised.
+        Raises the error of `act`.
         """
         call: _Call[Asked, Told] = _Call(asked)
         with self._lock:
@@ -76,7 +76,7 @@ class Together(Generic[Asked, Told]):
         return call.told()
 
     def _wait(self, act: _Act[Asked, Told], call: _Call[Asked, Told]) -> None:
-        """Until it is answered, or to lead a round: the next one, or one of its own if that takes too long."""
+        """Wait for the result, or to lead a batch: the next one, or one of its own if the wait takes too long."""
         if call.called.wait(self._patience_seconds):
             return
         with self._lock:

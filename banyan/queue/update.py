@@ -1,4 +1,4 @@
-"""Changing tasks: their fields while that is allowed, their state as the table allows, their continuations."""
+"""Changes of tasks: their fields while that is allowed, their state as the table allows, their continuations."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,14 +26,14 @@ from banyan.storage.tasks import view
 Document = dict[str, Any]
 
 ALWAYS = frozenset({"tags", "metadata"})
-"""Fields that change at any time; all others only until the task begins."""
+"""Fields that may change at any time; all others only until the task begins."""
 _CLASS_FIELDS = frozenset({"queue", "requested_resources", "requires", "command", "model"})
 _ROUNDS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """What a PATCH asks for; `fields` are validated ones other than `state` and the continuations."""
+    """The content of a PATCH; `fields` are validated ones other than `state` and the continuations."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     state: str | None = None
@@ -41,21 +41,21 @@ class Update:
     add: Sequence[ObjectId] = ()
     remove: Sequence[ObjectId] = ()
     check: Callable[[Mapping[str, Any]], Mapping[str, object]] = field(default=lambda document: {})
-    """What is wrong with the whole task as it would be."""
+    """Returns the faults of the whole task as it would be."""
 
     @property
     def edits_edges(self) -> bool:
-        """Whether continuations change."""
+        """Return whether continuations change."""
         return self.continuations is not None or bool(self.add) or bool(self.remove)
 
     @property
     def needs_unbegun(self) -> bool:
-        """Whether it changes what must not change once the task has begun."""
+        """Return whether it changes a field that must not change once the task has begun."""
         return not ALWAYS.issuperset(self.fields)
 
     @property
     def only_cancels(self) -> bool:
-        """Whether it asks for nothing but a cancellation."""
+        """Return whether it requests a cancellation and nothing else."""
         return self.state == State.CANCELLED and not self.fields and not self.edits_edges
 
 
@@ -67,13 +67,13 @@ def update(
     revision: str | None = None,
     wait_seconds: float = WAIT_SECONDS,
 ) -> Document:
-    """Make all of the changes to a task, or none; the task as it is then.
+    """Make all of the changes to a task, or none; return the task as it is then.
 
-    A task that its worker has not begun is taken back first, for which the worker is given `wait_seconds`; with 0 that
+    A task that its worker has not begun is recalled first, for which the worker has `wait_seconds`; with 0 the update
     is refused (`Conflict`).
 
     Raises `NotFound`, `Forbidden`, `PreconditionFailed` when it is not at `revision`, `Invalid` for values and
-    `IllegalTransition` for what its state does not allow, `Conflict` when others changed it again and again.
+    `IllegalTransition` for changes that its state does not allow, `Conflict` when others changed it again and again.
     """
     owned(context, task_id, actor)
     if not wanted.only_cancels:
@@ -88,7 +88,7 @@ def update(
 
 
 def take_back_for_edit(context: Context, tasks: Sequence[ObjectId]) -> None:
-    """Take back those of the tasks that their workers have not begun, so that `update` need not wait for each."""
+    """Recall the tasks that their workers have not begun, so that `update` need not wait for each."""
     if tasks:
         take_back(context, {"_id": {"$in": list(tasks)}}, FOR_EDIT)
 
@@ -97,14 +97,14 @@ _OF_CLAIMS = frozenset(
     "_etag _updated state worker claim_request recalled execution time_claimed time_started time_available "
     "attempt_count class_key wake_at progress reserved_by reserved_until".split()
 )
-"""What changes in a task when a worker claims it and gives it back."""
+"""The fields of a task that change when a worker claims it and gives it back."""
 
 
 def _taken_back(context: Context, task_id: ObjectId, revision: str | None, seconds: float) -> str | None:
-    """The revision to go on from, once a worker that held the task and has not begun it has given it back.
+    """The revision to continue from, after a worker that held the task without beginning it has given it back.
 
-    Raises `Conflict` when the worker does not answer, and `PreconditionFailed` when somebody has changed the task
-    meanwhile although `revision` was asked for.
+    Raises `Conflict` when the worker does not respond, and `PreconditionFailed` when the task was changed meanwhile
+    although the caller named a `revision`.
     """
     document = _matching(context, task_id, revision, None)
     if document["state"] != State.RUNNING or document.get("time_started") is not None:
@@ -129,7 +129,7 @@ def existing(context: Context, task_id: ObjectId, session: Session | None = None
 
 
 def owned(context: Context, task_id: ObjectId, actor: Actor, revision: str | None = None) -> Document:
-    """The stored task, if the actor steers it; raises `NotFound`, `Forbidden`, `PreconditionFailed`."""
+    """The stored task, if the actor may change it; raises `NotFound`, `Forbidden`, `PreconditionFailed`."""
     document = existing(context, task_id)
     actor.must_own(document["owner"], f"task {task_id}")
     return _matching(context, task_id, revision, None)
@@ -158,9 +158,9 @@ def _change(context: Context, task_id: ObjectId, wanted: Update, actor: Actor, r
 
 
 def _ask_model(context: Context, task_id: ObjectId, wanted: Update, revision: str | None) -> str | None:
-    """Let the posting check look at the task as it would be, before any transaction; the revision that it rests on.
+    """Run the posting check on the task as it would be, before any transaction; return the revision that was checked.
 
-    None if nothing changes that models are asked about. Raises `Invalid` with what the model says.
+    None if no field changes that models check. Raises `Invalid` with the model's faults.
     """
     if POSTED.isdisjoint(wanted.fields):
         return None
@@ -181,7 +181,7 @@ def _write(
     asked: str | None,
     session: Session | None,
 ) -> tuple[Task, Change, list[ObjectId]] | None:
-    """One try: the task as it was decided on, its change, children that lost an edge; None when someone was first."""
+    """One try: the task as decided on, its change, children that lost an edge; None if another change was first."""
     document = _matching(context, task_id, revision, session)
     if asked is not None and document["_etag"] != asked:
         return None
@@ -233,7 +233,7 @@ def _edit_edges(context: Context, task_id: ObjectId, wanted: Update, actor: Acto
 
 
 def with_class(context: Context, document: Document, wanted: Update) -> Document:
-    """The fields to set, with the task's class where that changes; checks what only the whole task can show."""
+    """The fields to set, with a new class where it changes; checks the rules for the whole task."""
     fields = dict(wanted.fields)
     after = {**document, **fields}
     if "queue" in fields:
@@ -272,7 +272,7 @@ _WORKERS_OWN = {
     State.TERMINATED: "its worker says so with update_execution_data {'token': .., 'exit_status': ..}",
     State.PENDING_CANCELLATION: "ask for 'cancelled', and it is that until its worker has stopped it",
 }
-"""States that a provider cannot set, and what to do instead."""
+"""States that a provider cannot set, and the right way for each."""
 
 
 def _not_by_itself(task: Task, state: str) -> str:
