@@ -44,7 +44,7 @@ def submit(
     """Put a task in the queue and print its id.
 
     It runs in the directory in which it is submitted; the tasks of a file run in empty ones unless they name one.
-    Example: `banyan submit --cores 2 --memory '1 GiB' -- python sweep.py 17`
+    Example: `banyan submit --cores 2 --memory '1 GiB' -- python3 sweep.py 17`
     """
     if file is not None:
         if command:

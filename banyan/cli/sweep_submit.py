@@ -73,8 +73,8 @@ def submit(
 ) -> None:
     """Make one task for each point, all or none, and print the sweep's id.
 
-    Examples: `banyan sweep submit --grid x=1,2,3 --grid n=0:10 -- python run.py --x {x} --n {n}`,
-    `banyan sweep submit --model portfolio --samples 200 --range c.w=0:1`
+    Examples: `banyan sweep submit --grid x=1,2,3 --grid n=0:10 -- python3 run.py --x {x} --n {n}`,
+    `banyan sweep submit --model sum --samples 20 --range x=0:1 --input y=2`
     """
     if bool(command) == (model is not None):
         raise typer.BadParameter("give a command after `--`, or --model", param_hint="COMMAND")

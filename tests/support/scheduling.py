@@ -5,6 +5,7 @@ from xdist.scheduler import LoadScopeScheduling
 TOGETHER = frozenset(
     {
         "tests/acceptance/test_order.py",
+        "tests/acceptance/test_pages.py",
         "tests/faults/test_bad_machines.py",
         "tests/faults/test_fail_points.py",
         "tests/faults/test_primary.py",
