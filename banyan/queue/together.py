@@ -31,7 +31,7 @@ class _Call(Generic[Asked, Told]):
     def told(self) -> Told:
         if self.error is not None:
             raise self.error
-        return self.answer  # it is done, so there is a result
+        return self.answer  # type: ignore[return-value]  # it is done, so there is a result
 
 
 class Together(Generic[Asked, Told]):
