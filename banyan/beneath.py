@@ -117,9 +117,21 @@ def is_empty(path: str) -> bool:
         return False
 
 
+def allow(path: str, top: int | None = None) -> None:
+    """Let us read, change and enter a directory of ours, whatever its mode; OSError if there is none, or a link."""
+    descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+    try:
+        if os.fstat(descriptor).st_mode & stat.S_IRWXU != stat.S_IRWXU:
+            with contextlib.suppress(PermissionError):  # somebody else's
+                os.chmod(f"/proc/self/fd/{descriptor}", stat.S_IRWXU)
+    finally:
+        os.close(descriptor)
+
+
 def remove(path: str) -> None:
-    """Remove a directory with all that is beneath it, however deep, as far as that is possible."""
+    """Remove a directory with all that is beneath it, however deep and whatever its modes, as far as is possible."""
     with contextlib.suppress(OSError):
+        allow(path)
         with directory(path) as top:
             waiting = deque(_emptied(top, top))
             for _ in range(MAX_REMOVED):
@@ -127,6 +139,7 @@ def remove(path: str) -> None:
                     break
                 name = waiting.popleft()
                 with contextlib.suppress(OSError):
+                    allow(name, top)
                     inner = os.open(name, _DIRECTORY, dir_fd=top)
                     try:
                         waiting.extend(_emptied(inner, top))
@@ -162,6 +175,7 @@ def _emptied(here: int, top: int) -> list[str]:
                 moved.append(name)
             else:
                 higher = f".removed-{secrets.token_hex(8)}"
+                allow(name, here)  # else it cannot be moved to another directory
                 os.rename(name, higher, src_dir_fd=here, dst_dir_fd=top)
                 moved.append(higher)
     return moved

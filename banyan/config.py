@@ -251,6 +251,10 @@ class Work(Section):
     cgroup: str = ""
     umask: Annotated[int, BeforeValidator(_octal), Field(ge=0, le=0o777)] = 0o022
     core_bytes: Size = 0
+    environment: tuple[str, ...] = (
+        *("SLURM_*", "SLURMD_NODENAME", "PBS_*", "LSB_*", "SGE_*", "PE_HOSTFILE", "JOB_ID", "JOB_NAME", "NSLOTS"),
+        *("OAR_*", "FLUX_*", "COBALT_*", "_CONDOR_*", "TZ", "LANG"),
+    )
 
 
 class SentFiles(Section):

@@ -46,6 +46,7 @@ from worker.spool import Spool
 from worker.token_file import newer_token, token_of
 from worker.uploads import FileStore, Uploads
 from worker.usage import Watcher
+from worker.variables import passing
 
 MEASURE_SECONDS = 30.0
 """How often the capacity is measured anew."""
@@ -95,7 +96,8 @@ class Daemon:
         self._journal = Journal(settings.log.level, self.tell)
         note = self._journal.write
         self._gpus = Gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), note, self.tell)
-        place = Workplace(layout, settings.tasks.tail_bytes, self._guard, self._account, self._gpus.name)
+        variables = passing(os.environ, settings.tasks.environment)
+        place = Workplace(layout, settings.tasks.tail_bytes, self._guard, self._account, self._gpus.name, variables)
         self._models = ModelExecutor(place, settings.models, offered(find(settings.models.path)))
         self._executors = Executors([ShellExecutor(place, groups), self._models])
         self._link = Link(server, self._spool, self.tell, note, lambda: datetime.now(UTC).isoformat())

@@ -8,8 +8,9 @@ import os
 import shlex
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Protocol
 
 from banyan.child import default_environment
@@ -90,13 +91,14 @@ class Workplace:
         disk: DiskGuard,
         account: Account | None = None,
         gpu_name: Callable[[int], str] = str,
+        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._gpu_name = gpu_name
         self.layout = layout
         self._disk = disk
         self.account = account
         self._tail_bytes = tail_bytes
-        self._environment = default_environment((account.name, account.home) if account else None)
+        self._environment = default_environment((account.name, account.home) if account else None) | dict(variables)
 
     def make(self, grant: Grant) -> str | None:
         """Make the directories of an attempt; the file of its standard input, if it has any. CannotStart."""

@@ -58,6 +58,9 @@ class Layout:
             if not self.trash.take(logs):
                 beneath.remove(logs)
             os.mkdir(logs)
+        except PermissionError:  # an earlier attempt has taken our rights to the task's directory
+            beneath.allow(task)
+            os.mkdir(logs)
         if self._account is not None:
             os.mkdir(self.told(grant))
         if work is not None:
@@ -126,6 +129,7 @@ class Layout:
         if not last.isdecimal():
             return False
         try:
+            beneath.allow(f"{self.root}/{task}")
             there = os.listdir(self.root / task)
         except FileNotFoundError:
             return True

@@ -18,7 +18,12 @@ class Trash:
         """Whether there is nothing at `path` any more."""
         try:
             self._place.mkdir(mode=0o700, exist_ok=True)
-            os.rename(path, self._place / uuid.uuid4().hex)
+            try:
+                os.rename(path, self._place / uuid.uuid4().hex)
+            except PermissionError:  # its task has taken our rights to it, or to what it is in
+                beneath.allow(os.path.dirname(path))
+                beneath.allow(path)
+                os.rename(path, self._place / uuid.uuid4().hex)
         except FileNotFoundError:
             return True
         except OSError:
@@ -29,7 +34,8 @@ class Trash:
         """Remove all that was taken; safe in several threads at once."""
         with contextlib.suppress(OSError), os.scandir(self._place) as entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    beneath.remove(entry.path)
-                else:
-                    os.unlink(entry.path)
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        beneath.remove(entry.path)
+                    else:
+                        os.unlink(entry.path)

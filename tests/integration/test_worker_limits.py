@@ -1,5 +1,6 @@
 """What every task and host has of the worker that started it: a umask and a limit on core dumps, and nothing else."""
 
+import ast
 import json
 import os
 import resource
@@ -81,3 +82,54 @@ def test_the_process_that_checks_posted_tasks_is_limited_too(tmp_path: Path) -> 
 def ours_among(links: list[str], place: Path) -> set[str]:
     """The files of this test among what descriptors lead to."""
     return {link.removeprefix(f"{place}/work/") for link in links if link.startswith(str(place))}
+
+
+BATCH = {
+    "SLURM_JOB_ID": "17",
+    "SLURM_JOB_NAME": "caf\udce9 \u2713",
+    "SLURM_JWT": "a token",
+    "PBS_JOBID": "18.host",
+    "TZ": "Asia/Tokyo",
+    "LANG": "C",
+    "EDITOR": "of the worker",
+    "MY_TOKEN": "a token",
+    "BANYAN_NAME": "of ours",
+}
+
+
+def variables_of_tasks(directory: Path, **settings: str) -> list[dict[str, str]]:
+    """The variables of a command and of a model whose worker has those of a batch job; latin-1 shows as it is."""
+    model = "return delayed(dict)({name: ascii(value) for name, value in os.environ.items()})"
+    models = write_models(directory / "models", look=f"\n    {model}\n")
+    script = "import os; print(ascii(dict(os.environ)))"
+    tasks = directory / "tasks"
+    tasks.write_text(
+        "\n".join(json.dumps(each) for each in ({"command": [sys.executable, "-c", script]}, {"model": "look"}))
+    )
+    command = [sys.executable, "-m", "banyan", "worker", "--cores", "1", "--models", models, "--tasks", str(tasks)]
+    inherited = {name: value for name, value in os.environ.items() if name not in BATCH}
+    done = subprocess.run(
+        command, env=inherited | BATCH | settings, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    shell, model = [json.loads(line) for line in done.stdout.splitlines()]
+    return [ast.literal_eval(shell["stdout_tail"]), {k: ast.literal_eval(v) for k, v in model["result"].items()}]
+
+
+def test_tasks_find_the_variables_of_the_batch_job_that_their_worker_is(tmp_path: Path) -> None:
+    for variables in variables_of_tasks(tmp_path):
+        passed = {name: variables[name] for name in BATCH if name in variables}
+        assert passed == {name: BATCH[name] for name in ("SLURM_JOB_ID", "SLURM_JOB_NAME", "PBS_JOBID", "TZ", "LANG")}
+
+
+def test_what_passes_is_a_setting_and_no_pattern_lets_a_secret_pass(tmp_path: Path) -> None:
+    told = json.dumps(["*", "BANYAN_NAME", "BANYAN_TASKS__*"])
+    for variables in variables_of_tasks(tmp_path, BANYAN_TASKS__ENVIRONMENT=told):
+        assert variables["EDITOR"] == "of the worker"
+        assert not variables.keys() & {"MY_TOKEN", "SLURM_JWT", "BANYAN_NAME", "BANYAN_TASKS__ENVIRONMENT"}
+
+
+def test_what_is_named_in_full_passes_alone(tmp_path: Path) -> None:
+    for variables in variables_of_tasks(tmp_path, BANYAN_TASKS__ENVIRONMENT=json.dumps(["MY_TOKEN", "NOT_THERE"])):
+        assert {name for name in BATCH if name in variables} == {"MY_TOKEN", "LANG"}
+        assert variables["LANG"] == "C.UTF-8"

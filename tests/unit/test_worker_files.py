@@ -1,8 +1,11 @@
 """What the worker reads from the machine and from its tasks, and what it keeps."""
 
 import json
+import os
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from worker.tasksfile import TasksFile, read
 from worker.usage import Process, trees
 
 GIB = 2**30
+SOURCE = Path(__file__).parents[2]
 
 
 # Capacity
@@ -220,6 +224,61 @@ def test_what_an_earlier_life_threw_away_is_removed(tmp_path: Path) -> None:
     assert Layout(tmp_path).forget(["task"]) == ["task"]
     Layout(tmp_path).trash.empty()
     assert list((tmp_path / ".banyan-trash").iterdir()) == []
+
+
+WITHOUT_ROOTS_RIGHTS = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+"""Before a command: it is held to the modes of files, also if it is root's."""
+
+THROWING_AWAY = """
+import sys
+from pathlib import Path
+from tests.support.worker import grant
+from worker.layout import Layout
+layout = Layout(Path(sys.argv[1]))
+print(layout.forget(sys.argv[2:]))
+layout.trash.empty()
+"""
+
+
+def throw_away(root: Path, *names: str) -> str:
+    """Forget these in a process that has no more rights than their owner; what came of it."""
+    command = [*WITHOUT_ROOTS_RIGHTS, sys.executable, "-c", THROWING_AWAY, str(root), *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=SOURCE)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o500, 0o000, 0o111])
+@pytest.mark.parametrize(
+    "taken",
+    [
+        ["t/1/work/go/pkg/mod", "t/1/work/go/pkg", "t/1/work/go"],
+        ["t/1/work"],
+        ["t/1/work", "t/1", "t"],
+    ],
+    ids=["deep", "work", "all"],
+)
+def test_directories_without_rights_are_removed(tmp_path: Path, mode: int, taken: list[str]) -> None:
+    deep = tmp_path / "t/1/work/go/pkg/mod"
+    deep.mkdir(parents=True)
+    (deep / "file").write_text("x")
+    (deep / "file").chmod(0o444)
+    (tmp_path / "t/2").mkdir()
+    for path in taken:
+        (tmp_path / path).chmod(mode)
+    assert throw_away(tmp_path, "t/1") == "['t/1']"
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [".banyan-trash", "t", "t/2"]
+    assert throw_away(tmp_path, "t") == "['t']"
+
+
+def test_rights_are_given_back_to_nothing_outside_of_what_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir(mode=0o555)
+    (tmp_path / "root/t/1/work").mkdir(parents=True)
+    (tmp_path / "root/t/1/work/link").symlink_to(tmp_path / "outside")
+    (tmp_path / "root/t/1/work").chmod(0o555)
+    assert throw_away(tmp_path / "root", "t") == "['t']"
+    assert (tmp_path / "outside").stat().st_mode & 0o777 == 0o555
+    assert list((tmp_path / "root/.banyan-trash").iterdir()) == []
 
 
 def test_only_regular_files_are_listed(tmp_path: Path) -> None:
