@@ -21,6 +21,8 @@ from banyan.worker_calls import Document, Stream
 if TYPE_CHECKING:
     from requests.adapters import BaseAdapter
 
+_IDS = 100
+"""So many ids fit a request."""
 _CHUNK_BYTES = 16 << 20
 
 __all__ = ["Client", "Document", "Page", "Stream", "Trust", "Where"]
@@ -122,6 +124,14 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
         those that are there with their `cores` and when each was heard of last.
         """
         return self._get("explain" if task is None else f"tasks/{part(task)}/explain")
+
+    def reasons(self, tasks: Sequence[str]) -> dict[str, Document]:
+        """The first reason, with `reason` and `message`, of each of the tasks that waits for something, by its id."""
+        found: dict[str, Document] = {}
+        for start in range(0, len(tasks), _IDS):
+            query = {"ids": ",".join(tasks[start : start + _IDS])}
+            found |= {each["_id"]: each for each in self._get("tasks/explain", query)["_items"]}
+        return found
 
     def wait(
         self,

@@ -44,19 +44,29 @@ class ListCalls(WorkerCalls):
         return Page(items=items, total=meta.get("total", len(items)), page=meta.get("page", 1))
 
     def each(
-        self, resource: str, where: Where | None = None, projection: Iterable[str] | None = None
+        self,
+        resource: str,
+        where: Where | None = None,
+        projection: Iterable[str] | None = None,
+        sort: str = "_id",
     ) -> Iterator[Document]:
-        """All matching documents of a resource in the order of their ids; each page starts after the last id."""
+        """All matching documents of a resource in the order of their ids; each page starts after the last id.
+
+        With another `sort` than `_id` and `-_id` the pages are counted, so that what changes meanwhile may be missed.
+        """
         size = 200
         condition: Where | None = where
         fields = list(projection) if projection is not None else None
+        by_id, number = sort in ("_id", "-_id"), 1
         while True:
-            items = self.page(resource, condition, "_id", fields, size).items
+            items = self.page(resource, condition, sort, fields, size, None if by_id else number).items
             yield from items
             if len(items) < size:
                 return
-            after = {"_id": {"$gt": items[-1]["_id"]}}
-            condition = {"$and": [where, after]} if where else after
+            number += 1
+            if by_id:
+                after = {"_id": {"$gt" if sort == "_id" else "$lt": items[-1]["_id"]}}
+                condition = {"$and": [where, after]} if where else after
 
     def glance(
         self, resource: str, where: Where | None, projection: Iterable[str] | None, max_results: int

@@ -91,6 +91,7 @@ def _of(**schema: Any) -> Document:
 
 
 PARAMETERS: dict[str, Document] = {
+    "ids": {"schema": {"type": "string", "pattern": "^[0-9a-fA-F]{24}(,[0-9a-fA-F]{24}){0,99}$"}},
     "where": _OBJECT,
     "projection": _CHOICE,
     "embedded": _CHOICE,
@@ -105,5 +106,5 @@ PARAMETERS: dict[str, Document] = {
 }
 """What the value of a query parameter is."""
 
-NEEDED = frozenset({("DELETE /tasks", "where")})
+NEEDED = frozenset({("DELETE /tasks", "where"), ("GET /tasks/explain", "ids")})
 """Query parameters that a route insists on, by endpoint and name."""

@@ -23,7 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "models",
         "List the models that workers have, or that the server knows of, and what is no model there, with the reason.",
     ),
-    "list": ("look", "List tasks, the newest first."),
+    "list": ("listing", "List tasks, the newest first: how each stands, where it runs or ran, or why it waits."),
     "show": (
         "look",
         "Show a task: what it is, how it stands, its attempts, and the end of its error output if it failed.",

@@ -1,14 +1,12 @@
 """`banyan explain`: why a task is not running, or why nothing (more) runs; and the warning after a submission."""
 
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from banyan import wire
 from banyan.cli import late_typer as typer
 from banyan.cli import output
 from banyan.cli.act import AsJson
@@ -132,15 +130,10 @@ def _workers(workers: "list[Document]") -> Table:
     rows = []
     for each in workers:
         cores = each["cores"]
-        heard = Text(_ago(each["last_seen"]), style="red" if each.get("silent") else "")
+        heard = Text(output.ago(each["last_seen"]), style="red" if each.get("silent") else "")
         counts = (f"{cores['used']:g}", f"{cores['free']:g}", str(each["running"]), str(each["assigned"]))
         rows.append((f"{each['name']} on {each['host']}", output.state(each), *counts, heard))
     return output.table(("~WORKER", "STATE", ">CORES USED", ">FREE", ">RUNNING", ">ASSIGNED", "LAST HEARD OF"), rows)
-
-
-def _ago(date: object) -> str:
-    seconds = max((datetime.now(UTC) - wire.parse_date(date)).total_seconds(), 0.0)
-    return f"{seconds:.0f}s ago" if seconds < 60 else f"{wire.format_duration(seconds)} ago"
 
 
 def warn_if_unfit(client: "Client", task: str) -> None:

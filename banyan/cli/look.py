@@ -1,4 +1,4 @@
-"""`banyan list`, `show` and `logs`: what tasks there are and what they wrote."""
+"""`banyan show` and `logs`: what a task is, and what it wrote."""
 
 import sys
 from itertools import chain
@@ -9,68 +9,20 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from banyan.cli import completion, output
 from banyan.cli import late_typer as typer
-from banyan.cli.act import AsJson, read_filter
+from banyan.cli import output
+from banyan.cli.act import AsJson
 from banyan.cli.connection import connect
 from banyan.cli.ids import Id, Ids
-from banyan.cli.names import check_matched, check_state
 
 if TYPE_CHECKING:
     from banyan.client import Document, Stream
 
-_LISTED = (
-    "name", "command", "model", "state", "exit_status", "queue", "time_started", "time_terminated", "peak_memory_bytes",
-)  # fmt: skip
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    app.command("list")(list_tasks)
     for command in (show, logs):
         app.command()(command)
-
-
-def list_tasks(
-    where: Annotated[str | None, typer.Option(metavar="JSON", help='Filter, such as \'{"name": "a"}\'.')] = None,
-    state: Annotated[
-        str | None, typer.Option(help="Only tasks in this state.", autocompletion=completion.states)
-    ] = None,
-    queue: Annotated[
-        str | None, typer.Option(help="Only tasks of this queue.", autocompletion=completion.queues)
-    ] = None,
-    sort: Annotated[str, typer.Option(help="Fields to sort by, - before one for descending.")] = "-_id",
-    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many to show.")] = 20,
-    page: Annotated[int, typer.Option(min=1, help="Which part, when there are more.")] = 1,
-    as_json: AsJson = False,
-) -> None:
-    """List tasks, the newest first."""
-    if state is not None:
-        check_state(state)
-    chosen = (read_filter(where) or {}) | ({"state": state} if state else {}) | ({"queue": queue} if queue else {})
-    client = connect()
-    found = client.tasks(chosen, sort, None if as_json else _LISTED, count, page)
-    if not found.total:
-        check_matched(client, chosen, "--queue" if queue else "--where")
-    if as_json:
-        output.print_json(found.items)
-        return
-    several = len({task.get("queue") for task in found.items}) > 1
-    rows = [
-        (
-            task["_id"],
-            output.shortened(task.get("name") or output.command(task), 48),
-            *((str(task.get("queue")),) if several else ()),
-            output.exit_status(task) if task.get("exit_status") else output.task_state(task),
-            output.run_time(task),
-            output.size(task.get("peak_memory_bytes")),
-        )
-        for task in found.items
-    ]
-    columns = ("ID", "~NAME", *(("QUEUE",) if several else ()), "STATUS", ">RUN TIME", ">MEMORY")
-    output.screen().print(output.table(columns, rows))
-    if found.total > len(rows):
-        print(f"{len(rows)} of {found.total} tasks; -n shows more, --page the next", file=sys.stderr)
 
 
 def show(ids: Ids, as_json: AsJson = False) -> None:

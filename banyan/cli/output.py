@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from textwrap import indent
 from typing import Any
 
 from rich.console import Console
@@ -44,6 +45,16 @@ def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     json.dump(value, sys.stdout, indent=2, ensure_ascii=not _knows_all())
     sys.stdout.write("\n")
+
+
+def print_json_list(items: Iterable[Any]) -> int:
+    """A JSON list on stdout, printed while the items come; how many they were."""
+    count = 0
+    for count, item in enumerate(items, 1):
+        sys.stdout.write("[\n" if count == 1 else ",\n")
+        sys.stdout.write(indent(json.dumps(item, indent=2, ensure_ascii=not _knows_all()), "  "))
+    sys.stdout.write("\n]\n" if count else "[]\n")
+    return count
 
 
 def print_text_as_json(document: Mapping[str, Any], name: str, chunks: Iterable[bytes]) -> None:
@@ -128,6 +139,23 @@ def moment(text: object) -> str:
     date = wire.parse_date(text).astimezone()
     today = date.date() == datetime.now().astimezone().date()
     return date.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M")
+
+
+def age(date: object) -> str:
+    """How long ago, in its largest unit: `42s`, `7m`, `3h`, `12d`."""
+    if not date:
+        return ""
+    seconds = int(max((datetime.now(UTC) - wire.parse_date(date)).total_seconds(), 0))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def ago(date: object) -> str:
+    """How long ago a date of the server was."""
+    seconds = max((datetime.now(UTC) - wire.parse_date(date)).total_seconds(), 0.0)
+    return f"{seconds:.0f}s ago" if seconds < 60 else f"{wire.format_duration(seconds)} ago"
 
 
 def run_time(document: Mapping[str, Any]) -> str:

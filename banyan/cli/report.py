@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from banyan import wire
+from banyan.cli import columns, output
 from banyan.cli import late_typer as typer
-from banyan.cli import output
 from banyan.cli.act import AsJson, read_filter
+from banyan.cli.columns import WHOLE, Cell, Column
 from banyan.cli.connection import connect
 from banyan.cli.ids import Id, WorkerIds
 from banyan.cli.look import attempts_table
@@ -48,9 +49,7 @@ def workers(
     if as_json:
         output.print_json(found)
         return
-    rows = [_worker_row(worker) for worker in found]
-    columns = ("ID", "~NAME", "STATE", ">CORES", ">MEMORY", ">GPUS", "~QUEUES", "~LABELS")
-    output.screen().print(output.table(columns, rows))
+    print_workers(found)
     for worker in found:
         if reason := (worker.get("quarantine") or {}).get("reason"):
             output.screen().print(Text(f"{worker['name']} is quarantined: {reason}"))
@@ -73,18 +72,62 @@ def _set_state(ids: list[str], state: str, as_json: bool) -> None:
         each(ids, lambda worker: client.update_worker(worker, {"state": state}), as_json)
 
 
-def _worker_row(worker: "Document") -> tuple[str | Text, ...]:
-    resources = worker.get("resources") or {}
+def print_workers(workers: "Sequence[Document]") -> None:
+    """Print a table of workers that fits the terminal: what each uses and has free, and when it was heard of last."""
+    rows = [_worker_row(worker) for worker in workers]
+    used = [i for i in range(len(_WORKERS)) if _WORKERS[i].heading != "GPUS" or any(row[i].text for row in rows)]
+    shown = [_WORKERS[i] for i in used]
+    width, colours = columns.width(), columns.coloured()
+    for line in columns.lines(shown, [[row[i] for i in used] for row in rows], width, colours=colours):
+        print(line)
+    if rows:
+        print("Cores, memory and GPUs: used/free, as the worker said last.")
+
+
+_WORKERS = (
+    Column(heading="ID", least=24),
+    Column(heading="NAME", least=10, most=40, middle=True),
+    Column(heading="STATE", least=6, most=16),
+    Column(heading="CORES", least=WHOLE, right=True),
+    Column(heading="MEMORY", least=WHOLE, right=True),
+    Column(heading="GPUS", least=WHOLE, right=True),
+    Column(heading="LAST HEARD", least=WHOLE, right=True),
+    Column(heading="QUEUES", least=6, most=40, goes=2),
+    Column(heading="LABELS", least=6, most=60, goes=3),
+)
+
+
+def _worker_row(worker: "Document") -> tuple[Cell, ...]:
+    state = output.state(worker)
+    there = worker.get("state") not in ("lost", "gone")
     return (
-        worker["_id"],
-        str(worker.get("name") or ""),
-        output.state(worker),
-        f"{resources.get('cores', 0):g}",
-        output.size(resources.get("memory")),
-        str(resources.get("gpus") or ""),
-        ", ".join(worker.get("queues") or ["all"]),
-        ", ".join(f"{label}={value}" for label, value in (worker.get("labels") or {}).items()),
+        Cell(worker["_id"]),
+        Cell(str(worker.get("name") or "")),
+        Cell(str(state), str(state.style)),
+        Cell(_used_and_free(worker, "cores") if there else ""),
+        Cell(_used_and_free(worker, "memory") if there else ""),
+        Cell(_used_and_free(worker, "gpus") if there else ""),
+        Cell(f"{output.age(worker['last_seen'])} ago" if worker.get("last_seen") else ""),
+        Cell(", ".join(worker.get("queues") or ["all"])),
+        Cell(", ".join(f"{label}={value}" for label, value in (worker.get("labels") or {}).items())),
     )
+
+
+def _used_and_free(worker: "Document", name: str) -> str:
+    """`3/5`: what a worker uses of an amount and what it has free; sizes in the unit of the whole."""
+    whole = (worker.get("resources") or {}).get(name) or 0
+    if not whole:
+        return ""
+    free = min(max((worker.get("free") or worker["resources"]).get(name) or 0, 0), whole)
+    if name != "memory":
+        return f"{round(whole - free, 1):g}/{round(free, 1):g}"
+    exponent = max(0, min((int(whole).bit_length() - 1) // 10, len(_UNITS) - 1))
+    amounts = [each / 1024**exponent for each in (whole - free, free)]
+    texts = [f"{each:.0f}" if each >= 10 else f"{each:.1f}".removesuffix(".0") for each in amounts]
+    return f"{'/'.join(texts)} {_UNITS[exponent]}"
+
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def stats(

@@ -8,7 +8,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from banyan.cli import output
+from banyan.cli import columns, output
+from banyan.cli.columns import WHOLE, Cell, Column
 from banyan.cli.report import distributions
 
 Document = Mapping[str, Any]
@@ -18,15 +19,29 @@ _WIDTH = 40
 _PARTS = (("succeeded", "green"), ("failed", "red"), ("cancelled", "yellow"))
 
 
-def listing(sweeps: Sequence[Document]) -> Table:
-    """One row for each sweep."""
+_LISTED = (
+    Column(heading="ID", least=WHOLE),
+    Column(heading="NAME", least=16, most=48, middle=True),
+    Column(heading="TASKS", least=WHOLE, right=True),
+    Column(heading="DONE", least=WHOLE, right=True),
+    Column(heading="FAILED", least=WHOLE, right=True),
+    Column(heading="NOW", least=12),
+)
+
+
+def listing(sweeps: Sequence[Document]) -> list[str]:
+    """The lines of a table with a row for each sweep, which fits the terminal."""
     rows = []
     for sweep in sweeps:
         progress = sweep["progress"]
-        name = output.shortened(sweep.get("name") or template(sweep), 48)
-        failed = Text(str(progress["failed"] or ""), style="red")
-        rows.append((sweep["_id"], name, str(sweep["count"]), _percent(progress), failed, pulse(progress)))
-    return output.table(("ID", "~NAME", ">TASKS", ">DONE", ">FAILED", "~NOW"), rows)
+        name, failed = str(sweep.get("name") or template(sweep)), str(progress["failed"] or "")
+        rows.append(
+            (
+                *(Cell(sweep["_id"]), Cell(name), Cell(str(sweep["count"])), Cell(_percent(progress))),
+                *(Cell(failed, "red"), Cell(pulse(progress), _style(progress))),
+            )
+        )
+    return columns.lines(_LISTED, rows, columns.width(), colours=columns.coloured())
 
 
 def panel(sweep: Document, statistics: Document, failed: Sequence[Document]) -> Panel:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from banyan.client import Client
 
 _LISTED = ("name", "command", "model", "count", "progress")
+SHOWN = 20
+"""So many sweeps are shown if nobody says how many."""
 _NAMED = 5
 """How many of the tasks that failed are named."""
 
@@ -35,19 +37,26 @@ def register(app: typer.Typer) -> None:
 
 def list_sweeps(
     where: Annotated[str | None, typer.Option(metavar="JSON", help='Filter, such as \'{"name": "a"}\'.')] = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many to show.")] = 20,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", "-n", min=1, max=1000, help="How many to show: 20 if not given, with --json all."),
+    ] = None,
     page: Annotated[int, typer.Option(min=1, help="Which part, when there are more.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """List sweeps, the newest first, and how far they are."""
     client, chosen = connect(), read_filter(where)
-    found = client.sweeps(chosen, "-_id", _LISTED, count, page)
+    if as_json and count is None and page == 1:
+        if not output.print_json_list(client.each("sweeps", chosen, _LISTED, "-_id")) and chosen:
+            check_matched(client, chosen)
+        return
+    found = client.sweeps(chosen, "-_id", _LISTED, count or SHOWN, page)
     if chosen and not found.total:
         check_matched(client, chosen)
     if as_json:
         output.print_json(found.items)
-        return
-    output.screen().print(sweep_view.listing(found.items))
+    else:
+        print(*sweep_view.listing(found.items), sep="\n")
     if found.total > len(found.items):
         print(f"{len(found.items)} of {found.total} sweeps; -n shows more, --page the next", file=sys.stderr)
 

@@ -84,13 +84,14 @@ def _waiting(context: Context, workers: Workers, task: Document) -> Iterable[Doc
         yield reason("held", f"it is held; `banyan release {task['_id']}` lets it go on")
     if task["state"] == State.INACTIVE and not pending and not task.get("hold"):
         yield reason("inactive", "it is inactive; set its state to available when it is complete")
-    yield from _dates(task, workers.now)
-    blocked = list(_queue(context, task))
+    yield from dates(task, workers.now)
+    blocked = list(in_queue(context, task))
     yield from blocked
     yield from _workers(context, workers, task, bool(blocked))
 
 
-def _dates(task: Document, now: datetime) -> Iterable[Document]:
+def dates(task: Document, now: datetime) -> Iterable[Document]:
+    """The times before which a task does not run."""
     if task.get("not_before") is not None and task["not_before"] > now:
         until = format_date(task["not_before"])
         text = f"its not_before is {until}; it does not run earlier"
@@ -100,7 +101,8 @@ def _dates(task: Document, now: datetime) -> Iterable[Document]:
         yield reason("retry_delay", text, retry_at=task["retry_at"])
 
 
-def _queue(context: Context, task: Document) -> Iterable[Document]:
+def in_queue(context: Context, task: Document) -> Iterable[Document]:
+    """What keeps back all tasks of its queue."""
     name = task["queue"]
     queue = context.storage.queues.all().get(name)
     if queue is None:

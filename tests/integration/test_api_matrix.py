@@ -53,6 +53,7 @@ token        provider:   if private:  worker:
 401 401 401  200 200:403 200 200:404  403 403  200  waiting     POST /tasks/cancel
 401 401 401  200 200:403 200 200:404  403 403  200  ended       POST /tasks/retry
 401 401 401  200 200     200 404      200 200  200  waiting     GET /tasks/<task_id>/explain
+401 401 401  200 200     200 200      200 200  200  waiting     GET /tasks/explain
 401 401 401  200 200     200 200      200 200  200  waiting     GET /explain
 401 401 401  403 403     403 403      200 409  200  running     POST /tasks/<task_id>/update_execution_data
 401 401 401  403 403     403 403      200 409  200  running     PATCH /tasks/<task_id>/update_execution_data
@@ -174,6 +175,9 @@ BODIES: Mapping[str, Callable[[Things, Things], Any]] = {
 }
 
 
+QUERIES: Mapping[str, str] = {"DELETE /tasks": "?where={{}}", "GET /tasks/explain": "?ids={things.waiting}"}
+
+
 class World:
     """Two providers, two workers and an admin, before a public and a private server of one queue."""
 
@@ -208,7 +212,7 @@ class World:
             more = {"data": b"x", "headers": {"Banyan-Attempt-Token": asking.token}}
         elif body := BODIES.get(row.route) or BODIES.get(f"{row.route} {row.thing}"):
             more = {"json": body(things, asking)}
-        path += "?where={}" if row.route == "DELETE /tasks" else ""
+        path += QUERIES.get(row.route, "").format(things=things)
         before = self.hash()
         send = self.api(name, private=private).call
         answer = send(row.method, path, **more)

@@ -460,3 +460,43 @@ def test_an_edit_that_makes_a_task_fit_is_seen_at_once(context: Context) -> None
     change = explain(context, id)["reasons"][1]["change"]
     update(context, id, Update(fields=change, check=lambda _: {}), ALICE)
     assert [reason["reason"] for reason in explain(context, id)["reasons"]] == ["inactive"]
+
+
+# Many at once
+
+
+def test_the_first_reason_of_each_waiting_task_is_told_at_once(context: Context, admin: Api, provider: Api) -> None:
+    admin.post("/queues", {"name": "shut", "paused": True})
+    (parent,) = post(context, task(name="parent", hold=True))
+    fields: list[Document] = [
+        {"dependencies": after(parent)},
+        {"queue": "shut"},
+        {"requested_resources": {"cores": 64}},
+        {"requested_resources": {"cores": 64}, "name": "same class"},
+        {"requires": {"site": "north"}},
+        {"not_before": context.now() + timedelta(hours=1)},
+        {"state": "inactive"},
+        {},
+        {"model": "nowhere", "command": None},
+    ]
+    ids = [parent, *(post(context, task(**each))[0] for each in fields)]
+    worker = SimulatedWorker(context, {"cores": 8})
+    wanted = "held dependencies queue_paused no_fit no_fit no_fit not_before inactive waiting no_fit".split()
+    query = ",".join(map(str, [*ids, ObjectId()]))
+    told = provider.get(f"/tasks/explain?ids={query}").get_json()["_items"]
+    assert {each["_id"]: each["reason"] for each in told} == dict(zip(map(str, ids), wanted, strict=True))
+    assert told[3]["missing"] == {"cores": {"wanted": 64, "there": 8}}
+    for each in told:
+        full = provider.get(f"/tasks/{each['_id']}/explain").get_json()["reasons"]
+        assert each["reason"] in [reason["reason"] for reason in full]
+    busy(context, worker)
+    told = provider.get(f"/tasks/explain?ids={ids[8]}").get_json()["_items"]
+    assert [each["reason"] for each in told] == ["busy"]
+    worker.claim()
+    assert provider.get(f"/tasks/explain?ids={ids[8]}").get_json()["_items"] == []
+
+
+@pytest.mark.parametrize("ids", ["", "x", "5" * 23, ",".join(["5" * 24] * 101), f"{'5' * 24},"])
+def test_ids_that_are_none_are_refused(provider: Api, ids: str) -> None:
+    answer = provider.get(f"/tasks/explain?ids={ids}")
+    assert (answer.status_code, "?ids=ID,ID,.." in answer.get_data(as_text=True)) == (400, True)

@@ -23,7 +23,7 @@ Serve = Callable[..., RecordedApp]
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user without any settings of Banyan."""
-    for name in ("BANYAN_URL", "BANYAN_TOKEN", "BANYAN_TOKEN_FILE", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+    for name in ("BANYAN_URL", "BANYAN_TOKEN", "BANYAN_TOKEN_FILE", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
@@ -242,16 +242,10 @@ def test_list_asks_for_the_newest_and_shows_how_they_stand(serve: Serve, capsys:
     app = serve(items(ended("out of memory") | times | {"peak_memory_bytes": 3 << 30, "queue": "default"}))
     assert run(["list", "--state", "terminated", "--where", '{"name": "a"}', "-n", "3"]) == 0
     line = capsys.readouterr().out.splitlines()[1]
-    assert line.split() == [TASK, "a", "out", "of", "memory", "2m", "05s", "3.00", "GiB"]
+    assert line.split() == [TASK, "a", "default", "out", "of", "memory", "2m", "05s", "3.00", "GiB"]
     query = app.asked[0].query
     assert (query["sort"], query["max_results"]) == ("-_id", "3")
     assert json.loads(query["where"]) == {"name": "a", "state": "terminated"}
-
-
-def test_list_prints_whole_tasks_as_json(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    serve(items(ended("success")))
-    assert run(["list", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == [ended("success")]
 
 
 def test_show_tells_the_end_the_attempts_and_what_went_wrong(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

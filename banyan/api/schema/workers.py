@@ -96,6 +96,7 @@ WORKER: dict[str, Rules] = {name: shown({**rules, "required": False}) for name, 
     "owner": shown(text()),
     "replaces": shown(identifier()),
     "last_seen": shown(date()),
+    "free": described(shown(RESOURCES), "what it had free when it asked last"),
     "time_left": shown(date()),
     "quarantine": shown(mapping(reason=text(), since=date(), until=date())),
 }

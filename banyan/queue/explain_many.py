@@ -1,0 +1,74 @@
+"""The first reason of each of many waiting tasks, as `explain` has it, without a count of what comes before."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from banyan.domain.task import ENDED, LIVE, State
+from banyan.queue.context import Context
+from banyan.queue.explain import dates, in_queue
+from banyan.queue.explain_workers import Workers, avoided, silent, takers, unfit
+from banyan.queue.reasons import reason
+
+Document = dict[str, Any]
+
+NEEDED = (
+    "state hold pending_dependency_count queue owner model command requested_resources requires timeout not_before "
+    "retry_at class_key avoid avoid_until"
+).split()
+"""The fields of a task that its first reason follows from."""
+
+
+class FirstReasons:
+    """Why tasks wait; what many of them share is looked up once."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._workers = Workers.of(context)
+        self._of_queue: dict[str, list[Document]] = {}
+        self._of_class: dict[str, Document] = {}
+
+    def of(self, tasks: Iterable[Mapping[str, Any]]) -> list[Document]:
+        """`_id` and the first reason of each task that waits for something; nothing for one that runs or has ended."""
+        return [
+            {"_id": task["_id"], **self._first(dict(task))}
+            for task in tasks
+            if State(task["state"]) not in ENDED | LIVE
+        ]
+
+    def _first(self, task: Document) -> Document:
+        if task.get("hold"):
+            return reason("held", "it is held; set hold to false to let it go on")
+        if pending := task.get("pending_dependency_count"):
+            return reason("dependencies", f"it waits for {pending} parents", count=pending)
+        if task["state"] == State.INACTIVE:
+            return reason("inactive", "it is inactive; set its state to available when it is complete")
+        for kept in (*dates(task, self._workers.now), *self._queue(task)):
+            return kept
+        return self._worker(task)
+
+    def _queue(self, task: Document) -> Sequence[Document]:
+        name = task["queue"]
+        if name not in self._of_queue:
+            self._of_queue[name] = list(in_queue(self._context, task))
+        return self._of_queue[name]
+
+    def _worker(self, task: Document) -> Document:
+        """What keeps the workers from it; the same for all tasks of a class that no worker has failed."""
+        key = task.get("class_key")
+        if key is None or task.get("avoid"):
+            return self._why(task)
+        if key not in self._of_class:
+            self._of_class[key] = self._why(task)
+        return self._of_class[key]
+
+    def _why(self, task: Document) -> Document:
+        for each in unfit(self._context, self._workers, task):
+            return each
+        able, heard, room = takers(self._workers, task)
+        if not able:
+            return avoided(self._context, self._workers, task)
+        if not heard:
+            return silent(self._workers, able, self._context.settings.leases.lost_after)
+        if room:
+            return reason("waiting", "a worker that fits had room when it asked last; its turn comes")
+        return reason("busy", "the workers that fit are busy")
