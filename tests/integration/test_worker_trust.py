@@ -4,7 +4,9 @@ import socket
 import ssl
 import subprocess
 import sys
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from tests.support.waiting import eventually
 NGINX = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
 TLS_HANDSHAKE = b"\x16"
 """The first byte of one."""
+TLS_HANDSHAKE = b"\x16"
 MOVED = b"HTTP/1.1 301 Moved\r\nLocation: https://queue.test/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -99,24 +102,43 @@ def test_plain_http_on_a_port_of_tls_is_told_to_be_https(mongo_uri: str, databas
         assert server.healthy()
 
 
+@contextmanager
+def as_nginx_does(context: ssl.SSLContext) -> Iterator[int]:
+    """The port of a server that speaks TLS and has an answer of its own for plain HTTP."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):  # it is closed at the end
+            while True:
+                answer(listener.accept()[0])
+
+    def answer(line: socket.socket) -> None:
+        with suppress(OSError), line:
+            if line.recv(1, socket.MSG_PEEK) == TLS_HANDSHAKE:
+                context.wrap_socket(line, server_side=True).close()
+            else:
+                line.recv(65536)
+                line.sendall(NGINX)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
 def test_a_server_with_an_answer_of_its_own_for_plain_http_on_a_port_of_tls_is_told_to_be_https(
     tmp_path: Path,
 ) -> None:
-    context = context_of(Authority(tmp_path).vouch("server"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        command = [sys.executable, "-m", "banyan", "list"]
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with as_nginx_does(context_of(Authority(tmp_path).vouch("server"))) as port:
+        url = f"http://127.0.0.1:{port}"
         environment = {"PATH": "/usr/bin", "HOME": str(tmp_path), "BANYAN_URL": url, "BANYAN_TOKEN": "secret"}
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        while True:  # the question, perhaps one whether the server is there, and at last a handshake
-            with listener.accept()[0] as line:
-                if line.recv(1, socket.MSG_PEEK) == TLS_HANDSHAKE:
-                    context.wrap_socket(line, server_side=True).close()
-                    break
-                line.recv(65536)
-                line.sendall(NGINX)
-        said = process.communicate(timeout=60)[1]
-    assert (process.returncode, said) == (
+        command = [sys.executable, "-m", "banyan", "list"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (
         3,
         f"banyan: the server at {url} speaks HTTPS, not plain HTTP; its address is {url.replace('http', 'https')}\n",
     )
