@@ -30,7 +30,7 @@ from worker.actions import Note, Register
 from worker.announcement import offer_text
 from worker.background import LOOK_SECONDS
 from worker.capacity import capacity, machine
-from worker.cgroups import MemoryGroups
+from worker.cgroups import ControlGroups
 from worker.core import Core, Limits
 from worker.disk_guard import DiskGuard
 from worker.events import Document, Drain, Event, Measured, Stop, SupervisorLost
@@ -69,7 +69,7 @@ class Daemon:
         self._account = account_of(settings)
         if self._account is not None:
             check_root(root, self._account)
-        groups = MemoryGroups(Path(settings.tasks.cgroup)) if settings.tasks.cgroup else None
+        groups = ControlGroups(Path(settings.tasks.cgroup)) if settings.tasks.cgroup else None
         self._spool = Spool(root)
         self._spawner: Spawner | None = self._new_spawner()
         self._spawners: queue.SimpleQueue[Spawner] = queue.SimpleQueue()

@@ -216,6 +216,8 @@ class Exited:
     peak_is_exact: bool
     """False: the program was smaller than the process that spawned it, whose size this is."""
     cpu_seconds: float
+    alone: bool = False
+    """It was one process; else the peak is that of the largest of several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

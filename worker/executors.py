@@ -17,7 +17,7 @@ from banyan.child import default_environment
 from banyan.domain.matching import SHELL
 from banyan.domain.programs import TOO_LONG, too_long
 from worker.account import Account
-from worker.cgroups import MemoryGroups
+from worker.cgroups import ControlGroups
 from worker.collect import Malformed, progress, result, tail, total_bytes
 from worker.disk_guard import DiskGuard
 from worker.events import Allocation, Document, Grant
@@ -167,7 +167,7 @@ class ShellExecutor:
 
     capabilities = (SHELL,)
 
-    def __init__(self, place: Workplace, groups: MemoryGroups | None = None) -> None:
+    def __init__(self, place: Workplace, groups: ControlGroups | None = None) -> None:
         self._place = place
         self._groups = groups
 
@@ -199,7 +199,7 @@ class ShellExecutor:
             argv = [_SHELL, "-c", line]
         else:
             argv = list(command)
-        if self._groups is None or grant.memory_limit_bytes is None:
+        if self._groups is None:
             return argv, None
         try:
             if self._place.account is not None:
@@ -210,6 +210,8 @@ class ShellExecutor:
 
     def refused(self, grant: Grant, stage: str, number: int, text: str) -> CannotStart:
         """The fault: the task's for a missing program, the machine's for the rest, nobody's for a missing directory."""
+        if self._groups is not None:
+            self._groups.leave(grant.execution)
         document = grant.document
         by_shell = isinstance(document["command"], str)
         fault = CannotStart.too_long(number)
@@ -239,8 +241,10 @@ class ShellExecutor:
             left |= result(f"{self._place.layout.told(grant)}/result.json", self._place.layout.work(grant))
         except (Malformed, OSError) as error:
             left["error"] = "; ".join([left["error"], str(error)] if "error" in left else [str(error)])
-        if self._groups is not None and grant.memory_limit_bytes is not None and self._groups.leave(grant.execution):
-            left["out_of_memory"] = True
+        if self._groups is not None:
+            group = self._groups.leave(grant.execution)
+            left |= {"out_of_memory": True} if group.out_of_memory else {}
+            left |= {"group_peak_bytes": group.peak_bytes} if group.peak_bytes is not None else {}
         return left
 
 

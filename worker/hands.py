@@ -279,6 +279,7 @@ class Hands:
         exact: bool,
         cpu: float,
         outcome: Document | None,
+        alone: bool,
     ) -> Event | None:
         self._spawned.discard(execution)
         self._over(execution)
@@ -295,6 +296,7 @@ class Hands:
             wait_status=status,
             peak_memory_bytes=peak,
             peak_is_exact=exact,
+            alone=alone,
             cpu_seconds=cpu,
         )
 

@@ -189,7 +189,7 @@ class Hosts:
         host.cpu_seconds += cpu_seconds
         host.outputs.direct()
         job.ended, job.outcome = time.time(), outcome
-        job.peak, job.exact, job.cpu_seconds = peak, exact, cpu_seconds
+        job.peak, job.exact, job.alone, job.cpu_seconds = peak, exact, exact, cpu_seconds
         if leaving:
             host.job = None
             host.kill()

@@ -10,14 +10,15 @@ if TYPE_CHECKING:
 class Job:
     """`pid` is its process, `hosted` what that is told if it is a host, `floor` our own size in bytes when it began.
 
-    Times are in seconds since the epoch; `exact` says that `peak` (bytes) is the job's own and not the supervisor's;
+    Times are in seconds since the epoch; `exact` says that `peak` (bytes) is the job's own and not the supervisor's,
+    `alone` that it has been one process, so far as is known: else the peak is that of the largest;
     `outcome` is what a host says of its task, `{}` if the host died; `closing` says that the job was asked to end and
     has its grace, `asked` which of its orphans were. `outputs` are its own, and not those of a host;
     its processes are `marked` with its key, or with that of its host.
     """
 
     __slots__ = (
-        *("asked", "closing", "cpu_seconds", "ended", "exact", "floor", "hosted", "key", "lane", "marked"),
+        *("alone", "asked", "closing", "cpu_seconds", "ended", "exact", "floor", "hosted", "key", "lane", "marked"),
         *("outcome", "outputs", "peak", "pid", "started", "status"),
     )
 
@@ -35,6 +36,7 @@ class Job:
         self.status = 0
         self.peak = 0
         self.exact = False
+        self.alone = True
         self.cpu_seconds = 0.0
         self.outcome: dict[str, Any] | None = None
         self.outputs: Outputs | None = None
@@ -43,5 +45,5 @@ class Job:
 
     def report(self) -> "tuple[Any, ...]":
         """The answer that tells its end."""
-        end = (self.started, self.ended, self.status, self.peak, self.exact, self.cpu_seconds, self.outcome)
+        end = (self.started, self.ended, self.status, self.peak, self.exact, self.cpu_seconds, self.outcome, self.alone)
         return ("exited", self.key, self.pid, *end)

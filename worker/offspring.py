@@ -106,6 +106,16 @@ def cpu_ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
+def had_children(pid: int) -> bool:
+    """Tell if a process, which has ended and is not reaped yet, has waited for another one."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return False
+    return fields[8] != b"0" or fields[10] != b"0"  # page faults of these
+
+
 def resident_bytes(pid: int) -> int:
     """The resident size of a process; 0 if it is gone."""
     try:

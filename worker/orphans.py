@@ -35,6 +35,7 @@ class Orphans:
         for job in jobs:
             if key == job.key:
                 job.cpu_seconds += usage.ru_utime + usage.ru_stime
+                job.alone = False
                 job.peak = max(job.peak, usage.ru_maxrss * 1024)
 
     def adopt(

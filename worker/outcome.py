@@ -9,12 +9,21 @@ from worker.attempts import Attempt
 from worker.events import Cause, Document, Exited, Grant, NotStarted, Sample
 
 CANCELLED = "cancelled"
-MARKS = ("disk_full", "disk_filled", "scratch_exceeded", "out_of_memory", "exception", "broken", "no_directory")
+MARKS = (
+    "disk_full",
+    "disk_filled",
+    "scratch_exceeded",
+    "out_of_memory",
+    "exception",
+    "broken",
+    "no_directory",
+    "group_peak_bytes",
+)
 """What an executor notes of an end, beside the fields of its report.
 
 The disk was full; the task filled it, or used more scratch space than it asked for (a sentence); the kernel enforced
 a limit; the model raised this; the machine, for this reason, is to blame; this directory, where the model was to run,
-is not there.
+is not there; its control group held so much memory at most.
 """
 HOST_DIED = "model host died"
 """The reason of a worker failure: the process died in which a model ran, whoever killed it."""
@@ -108,8 +117,24 @@ def start(attempt: Attempt) -> Document:
     return _report(attempt, time_started=started, pid=attempt.pid)
 
 
-def of_exit(attempt: Attempt, event: Exited, left: Document, peak: int) -> Document:
-    """The report of a task that ran and left this; `peak` in bytes."""
+def peak_of(event: Exited, sampled_bytes: int, group_bytes: int | None) -> tuple[int, str]:
+    """The peak of a task's memory in bytes, and what that is (`peak_memory_source`).
+
+    The kernel measures single processes exactly, so one alone is known best by that. Of several it tells the largest,
+    which is less than they had together: samples, where there are any, and control groups tell of all of them.
+    """
+    own = event.peak_memory_bytes
+    if event.alone and (event.peak_is_exact or not sampled_bytes):
+        return max(own, sampled_bytes), "process"
+    if sampled_bytes:
+        return max(sampled_bytes, own if event.peak_is_exact else 0), "samples"
+    if group_bytes is not None:
+        return max(own, group_bytes), "control group"
+    return own, "largest process"
+
+
+def of_exit(attempt: Attempt, event: Exited, left: Document, peak: tuple[int, str]) -> Document:
+    """The report of a task that ran and left this; `peak` is that of its memory and what this is (`peak_of`)."""
     code = os.waitstatus_to_exitcode(event.wait_status)
     grant = attempt.grant
     status = exit_status(
@@ -130,7 +155,8 @@ def of_exit(attempt: Attempt, event: Exited, left: Document, peak: int) -> Docum
         time_started=event.time_started.isoformat(),
         time_terminated=event.time_terminated.isoformat(),
         pid=event.pid,
-        peak_memory_bytes=peak,
+        peak_memory_bytes=peak[0],
+        peak_memory_source=peak[1],
         cpu_seconds=round(event.cpu_seconds, 6),
         progress=collected.pop("progress", attempt.progress),
         **collected,

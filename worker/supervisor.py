@@ -22,9 +22,10 @@ Answers (times in seconds since the epoch):
 
 - `("hello", pid)`: ready.
 - `("started", key, pid, time)`: the job's first process runs.
-- `("exited", key, pid, started, ended, status, peak, exact, cpu, outcome)`: the job ended and left nothing behind.
-  `status` is the wait status, `peak` in bytes, `exact` whether that is the job's own peak and not the supervisor's,
-  `cpu` seconds, `outcome` what a host says of its task (`worker.model_host`), `{}` if it died, None for a program.
+- `("exited", key, pid, started, ended, status, peak, exact, cpu, outcome, alone)`: the job ended and left nothing
+  behind. `status` is the wait status, `peak` in bytes, `exact` whether that is the job's own peak and not the
+  supervisor's, `cpu` seconds, `outcome` what a host says of its task (`worker.model_host`), `{}` if it died, None for a
+  program; `alone` says that it was one process: else `peak` is that of its largest.
 - `("failed", key, stage, errno, text)`: it could not be started; stage is `output`, `directory`, `command` or `host`.
 - `("dropped", key)`: the job was forgotten.
 """
@@ -46,6 +47,7 @@ from worker.offspring import (
     SIGTERM,
     become_subreaper,
     children,
+    had_children,
     kill,
     peak_bytes,
     reset_peak,
@@ -283,10 +285,11 @@ class Supervisor:
         """Take the first process of a job from the table; what is left of its group is killed, or has its grace."""
         if not self._running[pid].closing:
             signal_group(pid, SIGKILL)
-        _, status, usage = os.wait4(pid, 0)
         job = self._running.pop(pid)
+        job.alone = job.alone and job.hosted is None and not had_children(pid)
+        _, status, usage = os.wait4(pid, 0)
         job.status = status
-        job.peak = usage.ru_maxrss * 1024
+        job.peak = max(job.peak, usage.ru_maxrss * 1024)
         job.exact = job.hosted is None and job.peak > job.floor + PEAK_SLACK_BYTES
         job.cpu_seconds = max(0.0, job.cpu_seconds + usage.ru_utime + usage.ru_stime)
         if job.closing:

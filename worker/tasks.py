@@ -330,13 +330,11 @@ class Tasks:
         attempt = self.attempts.get(event.execution)
         if attempt is None or attempt.phase is not Phase.COLLECTING or (end := attempt.exited) is None:
             return
-        peak = attempt.sampled_peak
-        if end.peak_is_exact or not peak:
-            peak = max(peak, end.peak_memory_bytes)
+        peak, source = outcome.peak_of(end, attempt.sampled_peak, event.collected.get("group_peak_bytes"))
         if not attempt.sampled_peak:
             self._outbox.add_sample(outcome.only_sample(attempt.grant, end, peak), self._turn.now)
         self._collecting -= 1
-        self._end(attempt, outcome.of_exit(attempt, end, event.collected, peak))
+        self._end(attempt, outcome.of_exit(attempt, end, event.collected, (peak, source)))
 
     def _end_uncollected(self, attempt: Attempt) -> None:
         """Give up what a task left: its disk does not answer. That is the machine's fault."""

@@ -134,7 +134,7 @@ class Story:
         self._heading(f"Memory of the task that fills {GROWN_MIB} MiB")
         samples = output.by_time(self._client.memory({"task": task["_id"]}))
         peak = int(task.get("peak_memory_bytes") or 0)
-        self._screen.print(memory_view(samples, peak))
+        self._screen.print(memory_view(samples, task))
         wanted = GROWN_MIB << 20
         came = wanted <= peak <= wanted * 1.2
         self.expect(

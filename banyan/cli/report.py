@@ -162,8 +162,7 @@ def memory(task_id: Id, as_json: AsJson = False) -> None:
     if as_json:
         output.print_json(samples)
         return
-    peak = client.task(task_id, ["peak_memory_bytes"]).get("peak_memory_bytes")
-    output.screen().print(memory_view(samples, peak))
+    output.screen().print(memory_view(samples, client.task(task_id, ["peak_memory_bytes", "peak_memory_source"])))
 
 
 def _none_of(client: "Client", task_id: str) -> "list[Document]":
@@ -172,8 +171,17 @@ def _none_of(client: "Client", task_id: str) -> "list[Document]":
     return []
 
 
-def memory_view(samples: "Sequence[Document]", peak_memory_bytes: int | None) -> Text:
-    """The curve of resident memory, its highest sample and the true peak."""
+PEAKS = {
+    "process": "true peak {}",
+    "samples": "peak {}",
+    "control group": "peak {}, with cached files",
+    "largest process": "{} in the largest process, all together perhaps more",
+}
+"""Ways to tell a peak, by its source."""
+
+
+def memory_view(samples: "Sequence[Document]", task: "Document") -> Text:
+    """The curve of resident memory, its highest sample and the peak of the task."""
     if not samples:
         return Text("no samples yet", style="dim")
     values = [sample["resident_memory_bytes"] for sample in samples]
@@ -182,8 +190,8 @@ def memory_view(samples: "Sequence[Document]", peak_memory_bytes: int | None) ->
     spread = wire.format_duration((dates[-1] - dates[0]).total_seconds())
     count = "1 sample" if len(samples) == 1 else f"{len(samples)} samples over {spread}"
     text.append(f"\n{count}, the highest {output.size(max(values))}")
-    if peak_memory_bytes is not None:
-        text.append(f"; true peak {output.size(peak_memory_bytes)}")
+    if (peak := task.get("peak_memory_bytes")) is not None:
+        text.append("; " + PEAKS.get(task.get("peak_memory_source") or "", "peak {}").format(output.size(peak)))
     return text
 
 

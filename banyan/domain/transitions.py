@@ -317,6 +317,7 @@ FRESH: Mapping[str, Any] = {
     "result_file": None,
     "cancelled_by": None,
     "peak_memory_bytes": None,
+    "peak_memory_source": None,
     "cpu_seconds": None,
     "time_available": None,
     "time_claimed": None,

@@ -24,7 +24,9 @@ Document = dict[str, Any]
 
 _ANNOUNCED = 20
 """The most classes for which a claim is woken when a queue with a limit has room again: the best ones."""
-_SHOWN_IN_TASK = ("result", "result_file", "peak_memory_bytes", "cpu_seconds", "progress", "time_started")
+_SHOWN_IN_TASK = (
+    *("result", "result_file", "peak_memory_bytes", "peak_memory_source", "cpu_seconds", "progress", "time_started"),
+)
 _OF_THE_END = frozenset({"time_terminated", "exit_status"})
 """Fields that only the end of an attempt may write: they mark it as ended."""
 

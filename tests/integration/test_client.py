@@ -150,6 +150,17 @@ def test_files_and_logs_arrive_in_pieces(alice: Client, worker: HandWorker) -> N
     assert b"".join(alice.follow(task)) == b"one two"
 
 
+def test_a_peak_comes_with_what_it_is_until_the_task_runs_again(alice: Client, worker: HandWorker) -> None:
+    task = alice.submit({"command": "true", "state": "available"})["_id"]
+    [grant] = worker.claim()
+    worker.end(grant, peak_memory_bytes=4096, peak_memory_source="largest process", exit_status="failure (exit code 1)")
+    shown = alice.task(task)
+    assert (shown["peak_memory_bytes"], shown["peak_memory_source"]) == (4096, "largest process")
+    assert alice.attempts(task)[0]["peak_memory_source"] == "largest process"
+    alice.retry(task)
+    assert "peak_memory_source" not in alice.task(task)
+
+
 def test_users_queues_workers_and_statistics(client_as: As, alice: Client, worker: HandWorker) -> None:
     root = client_as("root", Role.ADMIN)
     made = root.add_user("ann", "provider")

@@ -246,6 +246,34 @@ def test_the_curve_and_the_peak_of_a_tree_that_fills_memory(tmp_path: Path) -> N
     assert server.samples[0]["task"] == "t1"
 
 
+LARGE = "x = b'x' * 100_000_000"
+STAYS = f"import time; {LARGE}; time.sleep(1)"
+
+
+@pytest.mark.parametrize(
+    ("command", "interval", "source"),
+    [
+        (["true"], 60, "process"),
+        ([PYTHON, "-c", LARGE], 60, "process"),
+        ([PYTHON, "-c", STAYS], 0.2, "process"),
+        (f'exec {PYTHON} -c "{LARGE}"', 60, "process"),
+        (f'{PYTHON} -c "{LARGE}" & {PYTHON} -c "{LARGE}"; wait', 60, "largest process"),
+        (
+            f"setsid -f {PYTHON} -c \"{LARGE}; open('done', 'w')\"; until test -e done; do :; done",
+            60,
+            "largest process",
+        ),
+        (f'{PYTHON} -c "{STAYS}"; true', 0.2, "samples"),
+    ],
+)
+def test_the_peak_comes_with_what_it_is(tmp_path: Path, command: Any, interval: float, source: str) -> None:
+    server = FakeServer([{"command": command}])
+    work(tmp_path, server, usage={"interval": interval})
+    end = server.ends["e1"]
+    assert end["peak_memory_source"] == source
+    assert (end["peak_memory_bytes"] > 100_000_000) == (command != ["true"])
+
+
 def test_the_memory_of_a_daemon_that_hides_counts_for_its_task(tmp_path: Path) -> None:
     fill = "import time; x = b'x' * 100_000_000; open('full', 'w'); time.sleep(60)"
     away = f'env -i setsid -f {PYTHON} -c "{fill}"; while ! test -e full; do sleep 0.1; done; sleep 1.5'
@@ -299,7 +327,8 @@ def test_a_task_with_a_memory_request_runs_in_the_group_that_it_is_given(tmp_pat
     assert int(killed["stdout_tail"]) == killed["pid"] == int((groups / "banyan-e1/cgroup.procs").read_text())
     assert missing["exit_status"] == "failure (exit code 127)"
     assert free["exit_status"] == "success"
-    assert not (groups / "banyan-e3").exists()
+    assert int((groups / "banyan-e3/cgroup.procs").read_text()) == free["pid"]
+    assert not (groups / "banyan-e3/memory.limit_in_bytes").exists()
 
 
 def test_progress_is_told_while_the_task_runs_and_nonsense_is_noted(tmp_path: Path) -> None:

@@ -452,16 +452,29 @@ def test_stats_show_counts_times_and_memory(serve: Serve, capsys: pytest.Capture
     assert ["workers:", "active", "1"] in lines
 
 
-def test_memory_draws_the_curve_in_the_order_of_time(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("process", "true peak 120.00 MiB"),
+        ("samples", "peak 120.00 MiB"),
+        ("control group", "peak 120.00 MiB, with cached files"),
+        ("largest process", "120.00 MiB in the largest process, all together perhaps more"),
+        (None, "peak 120.00 MiB"),
+    ],
+)
+def test_memory_draws_the_curve_in_the_order_of_time_and_says_what_the_peak_is(
+    serve: Serve, capsys: pytest.CaptureFixture[str], source: str | None, told: str
+) -> None:
+    said = {"peak_memory_source": source} if source else {}
     samples = [
         {"_id": str(i), "time": f"Tue, 02 Apr 2013 10:29:{second} GMT", "resident_memory_bytes": size << 20}
         for i, (second, size) in enumerate([("13", 10), ("15", 100), ("14", 50)])
     ]
-    serve(items(*samples), Said(200, {"_id": TASK, "peak_memory_bytes": 120 << 20}))
+    serve(items(*samples), Said(200, {"_id": TASK, "peak_memory_bytes": 120 << 20, **said}))
     assert run(["memory", TASK]) == 0
     curve, summary = capsys.readouterr().out.splitlines()
     assert curve == "▂▅█"
-    assert summary == "3 samples over 2.00s, the highest 100.00 MiB; true peak 120.00 MiB"
+    assert summary == f"3 samples over 2.00s, the highest 100.00 MiB; {told}"
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ def test_of_each_odd_value_both_ways_find_the_same(name: str) -> None:
         ("report", {**START, "granted_resources": GRANTED, "directory": {"logs": "/l", "work": None}}),
         ("report", {**START, **OUTPUT, "time_terminated": DATE, "exit_status": "success", "exit_code": 0}),
         ("report", {**START, "signal": "SIGKILL", "error": "killed", "peak_memory_bytes": 2**30, "cpu_seconds": 1.5}),
+        ("report", {**START, "peak_memory_bytes": 2**30, "peak_memory_source": "samples"}),
         ("report", {**START, "result": [1, {"a": None}], "progress": {"fraction": 0.5, "message": None}}),
         ("report", {"execution": ID, "token": "t", "task": ID, "given_back": True}),
         ("sample", {"task": ID, "execution": ID, "time": DATE, "resident_memory_bytes": 2**30, "cpu_percent": 99.5}),

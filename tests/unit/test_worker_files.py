@@ -18,7 +18,7 @@ from banyan.domain.resources import Resources
 from banyan.errors import SetupError
 from tests.support.worker import grant
 from worker.capacity import Machine, capacity, machine
-from worker.cgroups import MemoryGroups
+from worker.cgroups import ControlGroups, Left
 from worker.collect import Malformed, progress, result, tail
 from worker.gpus import Gpu
 from worker.layout import Layout
@@ -400,28 +400,33 @@ def test_a_file_of_tasks_that_is_wrong_is_explained(tmp_path: Path) -> None:
 def test_a_version_2_group_limits_memory_and_tells_of_its_kills(tmp_path: Path) -> None:
     (tmp_path / "cgroup.controllers").write_text("cpu memory\n")
     (tmp_path / "cgroup.subtree_control").write_text("cpu\n")
-    groups = MemoryGroups(tmp_path)
+    groups = ControlGroups(tmp_path)
     assert (tmp_path / "cgroup.subtree_control").read_text() == "+memory"
     argv = groups.enter("e1", GIB, ["prog", "arg"])
     group = tmp_path / "banyan-e1"
     assert (group / "memory.max").read_text() == str(GIB)
     assert argv[-3:] == [f"{group}/cgroup.procs", "prog", "arg"]
-    assert not groups.leave("e1")
+    assert groups.leave("e1") == Left()
     (group / "memory.events").write_text("low 0\noom 1\noom_kill 2\n")
-    assert groups.leave("e1")
+    (group / "memory.peak").write_text("4096\n")
+    assert groups.leave("e1") == Left(True, 4096)
+    groups.make("e2", None)
+    assert list((tmp_path / "banyan-e2").iterdir()) == []
 
 
 def test_a_version_1_group_limits_memory_and_tells_of_its_kills(tmp_path: Path) -> None:
-    groups = MemoryGroups(tmp_path)
+    groups = ControlGroups(tmp_path)
     groups.enter("e1", GIB, ["prog"])
     assert (tmp_path / "banyan-e1/memory.limit_in_bytes").read_text() == str(GIB)
     (tmp_path / "banyan-e1/memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
-    assert groups.leave("e1")
+    (tmp_path / "banyan-e1/memory.max_usage_in_bytes").write_text("8192\n")
+    (tmp_path / "banyan-e1/cgroup.procs").write_text(f"{os.getpid()}\n")  # of a process that is elsewhere by now
+    assert groups.leave("e1") == Left(True, 8192)
 
 
 def test_a_control_group_that_cannot_be_used_is_explained(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"correct tasks\.cgroup"):
-        MemoryGroups(tmp_path / "nothing")
+        ControlGroups(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize(

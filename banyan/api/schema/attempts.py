@@ -16,7 +16,7 @@ from banyan.api.schema.kinds import (
     text,
     whole,
 )
-from banyan.api.schema.tasks import PROGRESS
+from banyan.api.schema.tasks import PEAK_SOURCE, PROGRESS
 
 GRANTED_RESOURCES = mapping(
     cores=number(),
@@ -50,6 +50,7 @@ _EXECUTION: dict[str, Rules] = {
     "result": anything(),
     "result_file": text(),
     "peak_memory_bytes": size(),
+    "peak_memory_source": PEAK_SOURCE,
     "cpu_seconds": number(),
     "stdout_tail": text(),
     "stderr_tail": text(),

@@ -2,7 +2,7 @@
 
 from banyan.api.schema.attempts import GRANTED_RESOURCES
 from banyan.api.schema.kinds import Rules, anything, date, flag, free, identifier, mapping, number, optional, size, text
-from banyan.api.schema.tasks import PROGRESS
+from banyan.api.schema.tasks import PEAK_SOURCE, PROGRESS
 from banyan.domain.exit_status import PATTERN
 
 MAX_TAIL = 2**20
@@ -22,6 +22,7 @@ EXECUTION_DATA: dict[str, Rules] = {
     "result": anything(nullable=True),
     "result_file": optional(text(4000)),
     "peak_memory_bytes": optional(size()),
+    "peak_memory_source": optional(PEAK_SOURCE),
     "cpu_seconds": optional(number()),
     "stdout_tail": _OUTPUT,
     "stderr_tail": _OUTPUT,

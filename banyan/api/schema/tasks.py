@@ -65,6 +65,13 @@ PROGRESS = mapping(
     message={"type": "string", "nullable": True, "maxlength": MAX_MESSAGE},
 )
 
+PEAK_SOURCE: Rules = described(
+    {"type": "string", "allowed": ["process", "samples", "control group", "largest process"]},
+    "the kind of peak_memory_bytes: the kernel's exact figure for the one process that it was; the highest sample "
+    "of all processes together; the control group's figure, which includes cached files; or, of several processes that "
+    "were over before the first sample, the figure of the largest: all together may have held more",
+)
+
 DOWNSTREAM: Rules = described(
     {"type": "string", "allowed": ["refuse", "rerun", "keep"], "default": "refuse"},
     "what becomes of descendants that have begun: 'refuse' the retry, let them 'rerun' after it, or 'keep' them",
@@ -125,6 +132,7 @@ _SHOWN: dict[str, Rules] = {
     "sweep": described(reference("sweeps"), "the sweep whose point it is"),
     "index": whole(),
     "peak_memory_bytes": size(),
+    "peak_memory_source": PEAK_SOURCE,
     "cpu_seconds": number(),
     "time_available": date(),
     "time_claimed": date(),
