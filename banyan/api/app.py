@@ -1,4 +1,4 @@
-"""The whole HTTP application: Eve for reading, our routes for all else, one guard before and one error table behind."""
+"""The HTTP application: Eve for reading, our routes for the rest, one guard in front, one error table behind."""
 
 import copy
 from typing import Any
@@ -44,7 +44,7 @@ _BY_ID = {"item_url": 'regex("[0-9a-fA-F]{24}")'}
 
 
 def create_app(context: Context) -> Eve:
-    """A WSGI application that serves `context`; it holds no other state, so that many may stand side by side."""
+    """A WSGI application that serves `context`; it holds no other state, so that many can exist side by side."""
     app = Eve("banyan.api", settings=_settings(context), data=Data, validator=Validator, media=None, static_folder=None)
     app.config[CONFIG_KEY] = context
     app.url_map.converters["objectid"] = routes.ObjectIdConverter
@@ -93,18 +93,18 @@ def _settings(context: Context) -> dict[str, Any]:
 
 
 def _forget_dates() -> None:
-    """Let `If-None-Match` alone decide what is unchanged: dates with whole seconds are too coarse for a queue."""
+    """Decide by `If-None-Match` alone whether a document is unchanged: dates with whole seconds are too coarse."""
     request.environ.pop("HTTP_IF_MODIFIED_SINCE", None)
 
 
 def _read_wish() -> None:
-    """Find out whether the answer is to be strict JSON."""
+    """Read from the request whether the response must be strict JSON."""
     route = routes.ROUTES.get(request.endpoint or "")
     strict_json.read_wish(route is None or route.media_type == "application/json")
 
 
 def _check_query() -> None:
-    """Refuse query parameters that do not exist, so that a slip in `where` never means everything."""
+    """Refuse query parameters that do not exist, so that a typing error in `where` never matches everything."""
     route = routes.ROUTES.get(request.endpoint or "")
     if route is not None:
         refuse_unknown(request.args, route.query)

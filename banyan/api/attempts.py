@@ -1,4 +1,4 @@
-"""`update_execution_data`: claiming and reporting one task by hand, with the attempt's token as the key."""
+"""`update_execution_data`: claims and reports of one task by hand, with the attempt's token as the key."""
 
 from collections.abc import Collection
 from typing import Any
@@ -32,12 +32,12 @@ _ENDS = ("terminated", "cancelled")
     summary="Write into the record of a task's attempt; needs the attempt's token",
 )
 def update_execution_data(task_id: ObjectId) -> Document:
-    """The task as it is then."""
+    """The changed task."""
     return write_execution_data(task_id, {"update_execution_data": read_object()})
 
 
 def write_execution_data(task_id: ObjectId, body: Document) -> Document:
-    """Do what a worker asks for one task: claim it, say what its attempt does, end it, give it back.
+    """Perform a worker's request for one task: claim it, report on its attempt, end it, give it back.
 
     Raises `Forbidden` for a provider.
     """
@@ -53,13 +53,13 @@ def write_execution_data(task_id: ObjectId, body: Document) -> Document:
     except Invalid as error:
         raise Invalid({"update_execution_data": error.issues}) from error
     if state == "running" and data.get("worker") is not None and data.get("token") is None:
-        _refuse_others(data, {"worker"}, "is said once the task is claimed, with the token of the attempt")
+        _refuse_others(data, {"worker"}, "is reported after the claim, with the token of the attempt")
         return _claim(task_id, data["worker"])
     return _report(task_id, state, data)
 
 
 def _refuse_others(data: Document, allowed: Collection[str], reason: str) -> None:
-    """Raise `Invalid` for what is said besides, and would be ignored."""
+    """Raise `Invalid` for additional fields, which would be ignored."""
     others = [name for name, value in data.items() if name not in allowed and value is not None]
     if others:
         raise Invalid({"update_execution_data": dict.fromkeys(others, reason)})
@@ -83,7 +83,7 @@ def _report(task_id: ObjectId, state: Any, data: Document) -> Document:
     worker = data.pop("worker", None)
     check_result(data.get("result"))
     if data.get("time_terminated") is not None and data.get("exit_status") is None and state not in _ENDS:
-        raise Invalid({"update_execution_data": {"time_terminated": "only an end has it; say 'exit_status' too"}})
+        raise Invalid({"update_execution_data": {"time_terminated": "only an end has it; send 'exit_status' too"}})
     token = data.pop("token", None)
     if token is None:
         raise Invalid({"update_execution_data": {"token": "the attempt's token is required"}})
@@ -114,14 +114,14 @@ def _said(task: Document, execution: ObjectId, state: Any, data: Document) -> Re
         text = "an attempt that runs has not ended; send 'state': 'terminated', or no state"
         raise Invalid({"update_execution_data": {"exit_status": text}})
     if state == "available":
-        _refuse_others(data | {"exit_status": exit_status}, (), "an attempt that is given back has nothing to tell")
+        _refuse_others(data | {"exit_status": exit_status}, (), "an attempt that is given back has nothing to report")
         return Report(execution=execution, given_back=True)
     if state in _ENDS and exit_status is None:
         exit_status = "cancelled" if state == "cancelled" else None
         if exit_status is None:
-            raise Invalid({"update_execution_data": {"exit_status": "say how it ended: 'success', 'failure (..)', .."}})
+            raise Invalid({"update_execution_data": {"exit_status": "report its end: 'success', 'failure (..)', .."}})
     if exit_status == "cancelled" and task["state"] == "running":
-        text = f"task {task['_id']} is running and nobody has cancelled it; say how it ended"
+        text = f"task {task['_id']} is running and was not cancelled; report how it ended"
         raise IllegalTransition({"state": text})
     if state not in (None, "running", *_ENDS):
         raise IllegalTransition({"state": f"task {task['_id']} is {task['state']}; a worker cannot set it {state!r}"})

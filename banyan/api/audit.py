@@ -1,8 +1,8 @@
-"""The audit log: who changed what, when, from where. One JSON line for each attempt to change something, no secrets.
+"""The audit log: user, change, time and address. One JSON line for each attempt to change something, no secrets.
 
-A line names fields and ids. Values are in it only where a route says that they may be told (`Route.told`); bodies,
-inputs, environments and tokens never are. What workers do with attempts is history already, and written only when it
-was refused; reading likewise.
+A line names fields and ids. It includes values only where a route permits it (`Route.told`); bodies, inputs,
+environments and tokens are never included. The reports of workers on attempts are in the history already, and are
+logged only when they are refused; so are reads.
 """
 
 import json
@@ -34,10 +34,10 @@ _MAX_TEXT = 128
 
 
 class Trail:
-    """Appends lines to the file at `path`, which is made with mode 0600, or to the standard error for an empty path.
+    """Appends lines to the file at `path`, which is created with mode 0600, or to the standard error for an empty path.
 
-    Each line is one write in append mode, so that many processes may share the file. When it was moved away, a new
-    one is begun.
+    Each line is one write in append mode, so that many processes may share the file. After a rotation a new file is
+    created.
     """
 
     def __init__(self, path: str) -> None:
@@ -47,7 +47,7 @@ class Trail:
         self._failing = False
 
     def check(self) -> None:
-        """Make sure that the file can be written; SetupError if it cannot."""
+        """Check that the file can be written; SetupError if it cannot."""
         if self._path is None:
             return
         try:
@@ -58,7 +58,7 @@ class Trail:
             raise SetupError(f"cannot write the audit log {self._path}: {error.strerror}; see log.audit") from error
 
     def add(self, entry: Document) -> None:
-        """Write one line. One that cannot be written is told in the server's log: the change is made already."""
+        """Write one line. A failure is only logged by the server: the change itself is complete already."""
         line = json.dumps(entry, ensure_ascii=True, separators=(",", ":")) + "\n"
         try:
             with self._lock:
@@ -116,12 +116,12 @@ def install(app: Flask, trail: Trail) -> None:
 
 
 def stay_quiet() -> None:
-    """Say that this request is an attempt's, which has a history of its own."""
+    """Mark this request as an attempt's, which has a history of its own."""
     g.audit_quiet = True
 
 
 def touches(ids: Iterable[object]) -> None:
-    """Say which documents a request is about that names them neither in its path nor in its answer."""
+    """Record the documents of a request that names them neither in its path nor in its response."""
     g.audit_ids = list(ids)
 
 
@@ -145,7 +145,7 @@ def _entry(status: int) -> Document:
         "status": status,
     }
     named = {n: _short(value) for n, value in (request.view_args or {}).items() if n != "path"}
-    entry |= {"target": named} if named and user is not None else {}  # a stranger may have put anything there
+    entry |= {"target": named} if named and user is not None else {}  # anyone could write anything there
     if status >= 400:
         return entry
     route = ROUTES.get(request.endpoint or "")
@@ -153,7 +153,7 @@ def _entry(status: int) -> Document:
 
 
 def _change(route: Route) -> Document:
-    """Which fields of which documents a request that was not refused has changed."""
+    """The fields and documents that a successful request has changed."""
     if g.get("repeated", False):
         return {"repeated": True}
     change: Document = {"dry_run": True} if request.args.get("dry_run", "").lower() in ("true", "1") else {}
@@ -193,7 +193,7 @@ def _names(body: object) -> list[str]:
 
 
 def _short(value: object) -> object:
-    """A value as it may stand in a line: in one piece, and not long."""
+    """A value for a line: in one piece, and not long."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
     return str(value)[:_MAX_TEXT]

@@ -1,4 +1,4 @@
-"""The one guard before every request: a valid token, and a role that may do this."""
+"""The one guard before every request: a valid token, and a role with the permission."""
 
 import base64
 
@@ -14,14 +14,14 @@ from banyan.storage.users import User
 from banyan.wire import format_date
 
 RESOURCE_ROLES = {"users": frozenset({ADMIN})}
-"""Who may read an Eve resource; anyone with a token where nothing is said."""
+"""The roles that may read an Eve resource; every role where none is given."""
 
 
 def guard() -> None:
-    """Refuse a request without a valid token (Unauthorized) or of a role that may not do it (Forbidden).
+    """Refuse a request without a valid token (Unauthorized) or of a role without permission (Forbidden).
 
-    All are refused (Unavailable) while MongoDB has been away for longer than it is worth waiting. A request that is let
-    in is noted as such: what fails before has begun nothing.
+    All requests are refused (Unavailable) while MongoDB has been away for longer than a wait is worth. An admitted
+    request is marked: an error before that mark has begun nothing.
     """
     route = ROUTES.get(request.endpoint or "")
     if route is not None and route.open:
@@ -39,7 +39,7 @@ def guard() -> None:
 
 
 def is_good(context: Context, header: str) -> bool:
-    """Whether the token of an `Authorization` header is a user's and has not expired; false while MongoDB is away."""
+    """Return whether the token of an `Authorization` header is valid and unexpired; False while MongoDB is away."""
     token = _token(header)
     try:
         context.storage.reach.require()
@@ -61,7 +61,7 @@ def _user() -> User:
 
 
 def _token(header: str) -> str | None:
-    """The token of `Basic base64("TOKEN:")` or `Bearer TOKEN`; None when there is none to be read."""
+    """The token of `Basic base64("TOKEN:")` or `Bearer TOKEN`; None when there is none."""
     scheme, _, value = header.strip().partition(" ")
     value = value.strip()
     if scheme.lower() == "bearer":

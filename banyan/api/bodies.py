@@ -1,4 +1,4 @@
-"""Bodies as bytes: strict JSON in, Eve's flavour of JSON out."""
+"""Bodies as bytes: strict JSON in requests, Eve's variant of JSON in responses."""
 
 import json
 from collections.abc import Mapping
@@ -18,24 +18,24 @@ from banyan.errors import BadRequest, TooLarge
 from banyan.wire import format_date
 
 MAX_DEPTH = 100
-"""How deep any JSON may be nested; fields that are stored take less (`banyan.wire.MAX_DEPTH`)."""
+"""The largest depth of any JSON; fields that are stored accept less (`banyan.wire.MAX_DEPTH`)."""
 
 _FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 
 
 def read_bytes() -> bytes:
-    """The body as it was sent; BadRequest when it did not come whole or is packed, TooLarge beyond the limit."""
+    """The body as it was sent; BadRequest when it is incomplete or compressed, TooLarge beyond the limit."""
     packed = request.headers.get("Content-Encoding", "identity")
     if packed.strip().lower() != "identity":
         raise BadRequest(f"the body is sent with 'Content-Encoding: {packed}'; send it as it is")
     if request.headers.get("Transfer-Encoding", "chunked").strip().lower() != "chunked":
         raise BadRequest("the body is sent with another 'Transfer-Encoding' than chunked; send it as it is")
     limit = context().settings.limits.max_body_bytes
-    request.max_content_length = limit + 1  # one more, to tell a body that is too long from one that just fits
+    request.max_content_length = limit + 1  # one more, to distinguish a body that is too long from one that just fits
     try:
         body = request.get_data(cache=True)
     except ClientDisconnected as error:
-        raise BadRequest("the body ended early, or is not sent as HTTP says; send it again") from error
+        raise BadRequest("the body ended early, or breaks the rules of HTTP; send it again") from error
     if len(body) > limit:
         raise TooLarge(f"the body has more than {limit} bytes (limits.max_body_bytes)")
     if len(body) < (request.content_length or 0):
@@ -44,7 +44,7 @@ def read_bytes() -> bytes:
 
 
 def read_body() -> Any:
-    """The request's JSON value; BadRequest says where it is malformed, or that it is no JSON at all."""
+    """The request's JSON value; BadRequest names the position of a fault, or another media type."""
     if request.mimetype in _FORM_TYPES:
         raise BadRequest(f"the body is sent as {request.mimetype}; send JSON with 'Content-Type: application/json'")
     body = read_bytes()
@@ -58,7 +58,7 @@ def read_body() -> Any:
 
 
 def read_object() -> dict[str, Any]:
-    """The request's JSON object; BadRequest when it is another value."""
+    """The request's JSON object; BadRequest for any other value."""
     body = read_body()
     if not isinstance(body, dict):
         raise BadRequest(f'the body is {_kind(body)}; send an object such as {{"name": "value"}}')
@@ -85,7 +85,7 @@ def read_json(text: str | bytes, place: str) -> Any:
 
 
 def _too_deep(value: Any) -> bool:
-    """Whether lists and objects are nested too deeply, found without recursion."""
+    """Return whether lists and objects are nested too deeply; works without recursion."""
     level = [value] if isinstance(value, (list, dict)) else []
     for _ in range(MAX_DEPTH):
         insides = (each if isinstance(each, list) else each.values() for each in level)
@@ -98,35 +98,35 @@ def _too_deep(value: Any) -> bool:
 def render(value: Any, *, strict: bool = False) -> bytes:
     """JSON in UTF-8: ids as hex digits, dates in RFC 1123 form, NaN and infinities as Python writes them.
 
-    ValueError for these if it must be `strict`.
+    With `strict` a ValueError for NaN and infinities.
     """
     text = json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=not strict, separators=(",", ":"))
     return text.encode(errors="replace")
 
 
 def render_as_asked(value: Any, *, noted: bool = True) -> bytes:
-    """A whole answer, as strict JSON if the request asks for it; with a note of what that replaces, if `noted`."""
+    """A whole response body, as strict JSON if the request wants it; if `noted`, with a note of replaced values."""
     if not strict_json.is_asked():
         return render(value)
     try:
         return render(value, strict=True)
-    except ValueError:  # there is a NaN in it
+    except ValueError:  # it contains a NaN or an infinity
         return render(strict_json.strict(value, noted=noted), strict=True)
 
 
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None, *, noted: bool = True) -> Response:
-    """A JSON response; an object that is all a user's own is not `noted`."""
+    """A JSON response; an object whose names are all a user's own is not `noted`."""
     body = render_as_asked(value, noted=noted)
     return Response(body, status=status, headers=headers, mimetype="application/json")
 
 
 class JSONRenderer:
-    """Renders Eve's answers."""
+    """Renders Eve's responses."""
 
     mime = ("application/json",)
 
     def render(self, data: Any) -> bytes:
-        """Eve's answer as bytes."""
+        """The bytes of Eve's response."""
         return render_as_asked(data)
 
 

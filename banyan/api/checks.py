@@ -1,4 +1,4 @@
-"""What types and bounds cannot say: the checks that schemas name in `check_with`. Each yields the faults of a value."""
+"""Checks beyond types and bounds, named by schemas in `check_with`. Each yields the faults of a value."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,26 +12,26 @@ _MAX_TURN = 1e15
 
 
 def no_nul(value: object) -> Iterator[str]:
-    """A text without NUL bytes."""
+    """Check a text for NUL bytes."""
     if isinstance(value, str) and "\0" in value:
         yield "must not contain NUL bytes"
 
 
 def path(value: object) -> Iterator[str]:
-    """A path that a file can have."""
+    """Check that a file can have this path."""
     yield from no_nul(value)
     if isinstance(value, str) and (fault := path_fault(value)):
         yield fault
 
 
 def texts(value: object) -> Iterator[str]:
-    """A list of texts that are neither empty nor long."""
+    """Check a list of texts, each neither empty nor long."""
     if isinstance(value, list) and not all(_is_text(each) for each in value):
         yield f"must be a list of texts of 1 to {_MAX_TEXT} characters without NUL bytes"
 
 
 def names_to_texts(value: object) -> Iterator[str]:
-    """An object such as `requires`."""
+    """Check an object such as `requires`."""
     if not isinstance(value, dict):
         return
     yield from _faults_of_names(value)
@@ -41,7 +41,7 @@ def names_to_texts(value: object) -> Iterator[str]:
 
 
 def names_to_amounts(value: object) -> Iterator[str]:
-    """An object such as `custom` resources."""
+    """Check an object such as `custom` resources."""
     if not isinstance(value, dict):
         return
     yield from _faults_of_names(value)
@@ -51,13 +51,13 @@ def names_to_amounts(value: object) -> Iterator[str]:
 
 
 def names_to_turns(value: object) -> Iterator[str]:
-    """The next start tags of queues."""
+    """Check the next start tags of queues."""
     if isinstance(value, dict) and not all(_is_amount(each, _MAX_TURN) for each in value.values()):
         yield "must be an object of numbers that are not negative"
 
 
 def waiting(value: object) -> Iterator[str]:
-    """What waits at a worker, by queue."""
+    """Check the waiting tasks of a worker, by queue."""
     if isinstance(value, dict) and not all(map(_is_waiting, value.values())):
         example = {"turn": 1.5, "seconds": 0.02, "tasks": [[0, 12, "the order of the last"]]}
         yield f"must be an object like {{'default': {example}}}"
@@ -76,7 +76,7 @@ def _is_waiting(value: object) -> bool:
 
 
 def _is_group(value: object) -> bool:
-    """How many tasks of a priority wait, and the order of the last of them."""
+    """Return whether it is a group of waiting tasks: priority, number, and the order of the last."""
     if not isinstance(value, list) or len(value) != 3:
         return False
     priority, count, order = value
@@ -90,7 +90,7 @@ def _is_amount(value: object, most: float) -> bool:
 
 
 def grid(value: object) -> Iterator[str]:
-    """An object of lists with at least one value each."""
+    """Check an object of lists with at least one value each."""
     if not isinstance(value, dict):
         return
     if not value:
@@ -101,7 +101,7 @@ def grid(value: object) -> Iterator[str]:
 
 
 def points(value: object) -> Iterator[str]:
-    """A list of objects."""
+    """Check a list of objects."""
     if not isinstance(value, list):
         return
     if not value:
@@ -112,7 +112,7 @@ def points(value: object) -> Iterator[str]:
 
 
 def ranges(value: object) -> Iterator[str]:
-    """An object of ranges, such as the `inputs` of samples."""
+    """Check an object of ranges, such as the `inputs` of samples."""
     if not isinstance(value, dict):
         return
     if not 0 < len(value) <= MAX_INPUTS:
@@ -125,7 +125,7 @@ def ranges(value: object) -> Iterator[str]:
 
 
 def models(value: object) -> Iterator[str]:
-    """The models of a worker."""
+    """Check the models of a worker."""
     if isinstance(value, list) and not all(_is_model(each) for each in value):
         yield 'must be a list of models, each like {"name": "sum", "summary": "Adds numbers"}'
 
@@ -163,4 +163,4 @@ CHECKS: dict[str, Callable[[object], Iterator[str]]] = {
     "ranges": ranges,
     "models": models,
 }
-"""By the name that schemas use in `check_with`."""
+"""The checks by the name that schemas use in `check_with`."""

@@ -1,4 +1,7 @@
-"""From what is sent to what is stored: ids, dates, sizes, durations, references. ValueError says what is wrong."""
+"""Conversion of received values to stored ones: ids, dates, sizes, durations, references.
+
+ValueError names the fault.
+"""
 
 import re
 from collections import Counter
@@ -31,7 +34,7 @@ def to_id(value: object) -> ObjectId:
 
 
 def to_ids(value: object) -> list[ObjectId]:
-    """Different ids."""
+    """A list of different ids."""
     if not isinstance(value, list):
         raise ValueError("must be a list of ids")
     ids = [to_id(each) for each in value]
@@ -90,7 +93,7 @@ def to_date(value: object) -> datetime:
 
 
 def to_expiry(value: object) -> datetime | timedelta:
-    """When a token ends: a UTC time, or how long from now."""
+    """The expiry of a token: a UTC time, or a duration from now."""
     if isinstance(value, (datetime, timedelta)):
         return value
     if isinstance(value, str) and value.isdecimal() and len(value) in (4, 8):
@@ -106,7 +109,7 @@ def to_expiry(value: object) -> datetime | timedelta:
 
 
 def to_capability(value: object) -> Timestamp:
-    """A CUDA compute capability such as "8.0", kept as two numbers that MongoDB compares one after the other."""
+    """A CUDA compute capability such as "8.0", stored as two numbers that MongoDB compares one after the other."""
     if isinstance(value, Timestamp):
         return value
     if isinstance(value, bool):
@@ -115,7 +118,7 @@ def to_capability(value: object) -> Timestamp:
 
 
 def to_exit_status(value: object) -> str:
-    """How an attempt ended, in one of the forms that there are."""
+    """The end of an attempt, in one of the known forms."""
     if not isinstance(value, str):
         raise ValueError(f"must be a text; there are {FORMS}")
     if re.fullmatch(PATTERN, value) is None:
@@ -136,4 +139,4 @@ COERCIONS: dict[str, Callable[[object], Any]] = {
     "capability": to_capability,
     "exit_status": to_exit_status,
 }
-"""By the name that schemas use in `coerce`."""
+"""The conversions by the name that schemas use in `coerce`."""

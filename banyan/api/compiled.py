@@ -1,8 +1,7 @@
-"""The quick way through a schema: its rules as plain functions, for documents without a fault, as nearly all are.
+"""The fast check by a schema: its rules as plain functions, for documents without a fault, as nearly all are.
 
-A compiled schema answers with what Cerberus would store, or with None for "not sure"; then Cerberus decides and
-explains. Rules, types and values that are not known here for certain make it not sure: it may be slow by mistake,
-but never wrong.
+A compiled schema returns the document that Cerberus would store, or None for "not sure"; then Cerberus decides and
+explains. Unknown rules, types and values make it not sure: it may be slow by mistake, but never wrong.
 """
 
 import re
@@ -22,18 +21,18 @@ from banyan.wire import unstorable
 Document = dict[str, Any]
 
 _Take = Callable[[Any], Any]
-"""From the value that is sent to the one that is stored; raises `_Unsure`."""
+"""A function from the received value to the stored one; raises `_Unsure`."""
 
 
 class _Unsure(Exception):
-    """Cerberus has to look at this value."""
+    """Cerberus must check this value."""
 
 
 class Compiled:
     """One schema, checked by Cerberus, as functions; safe to be shared by threads."""
 
     def __init__(self, schema: Mapping[str, Any], inner_defaults: Mapping[str, Document], droppable: set[str]) -> None:
-        """Take rules without defaults, the defaults inside of fields, and which fields' nulls mean "not given"."""
+        """Compile rules without defaults, the defaults inside fields, and the fields whose null means "not given"."""
         self._fields = {name: _field(rules, inner_defaults.get(name, {}), 1) for name, rules in schema.items()}
         self._awaited = _awaited(schema)
         self._droppable = droppable
@@ -70,7 +69,7 @@ def _field(rules: Mapping[str, Any], defaults: Document, depth: int) -> _Take:
     classes = frozenset[type]().union(*(_CLASSES[kind] for kind in _kinds(rules)))
     tests = [_TESTS[rule](argument) for rule, argument in rules.items() if rule in _TESTS]
     convert = _conversion(rules, defaults, depth)
-    in_one_piece = "schema" not in rules  # else its fields are looked at one by one
+    in_one_piece = "schema" not in rules  # otherwise its fields are checked one by one
     null_is_right = rules.get("nullable") and ("check_with" not in rules or _faultless(rules["check_with"])(None))
 
     def take(value: Any) -> Any:
@@ -116,7 +115,7 @@ def _object(fields: Mapping[str, _Take], awaited: frozenset[str], defaults: Docu
 
 
 def _awaited(schema: Mapping[str, Any]) -> frozenset[str]:
-    """The fields that cannot just be absent: Cerberus would miss them, or fill them in."""
+    """The fields that must not be absent: Cerberus would report or fill them."""
     filled = {"default", "default_setter"}
     return frozenset(name for name, rules in schema.items() if rules.get("required") or filled & rules.keys())
 
@@ -127,7 +126,7 @@ def _kinds(rules: Mapping[str, Any]) -> list[str]:
 
 
 def _understood(rules: Mapping[str, Any]) -> bool:
-    """Whether every rule means here, for values of these types, what it means to Cerberus."""
+    """Return whether every rule means the same here, for values of these types, as in Cerberus."""
     kinds = _kinds(rules)
     if rules.get("readonly") or not all(kind in _RULES for kind in kinds):
         return False
@@ -156,7 +155,7 @@ _TESTS: dict[str, Callable[[Any], _Take]] = {
     "regex": _matches,
     "check_with": _faultless,
 }
-"""Of each rule, what turns its argument into a test; NaN is within no bounds."""
+"""The function from the argument of each rule to a test; NaN is within no bounds."""
 
 _ALWAYS = frozenset({"type", "meta", "nullable", "readonly", "required", "data_relation"})
 _LENGTHS = frozenset({"minlength", "maxlength"})
@@ -173,7 +172,7 @@ _RULES: dict[str, frozenset[str]] = {
     "datetime": frozenset({"coerce"}),
     "capability": frozenset({"coerce"}),
 }
-"""The rules that are understood for each type, besides those for all."""
+"""The supported rules for each type, besides those for all."""
 
 _CLASSES: dict[str, frozenset[type]] = {
     "string": frozenset({str}),

@@ -1,4 +1,4 @@
-"""Virtual resources for the edges of the graph: adding and removing continuations, of one task or of many."""
+"""Virtual resources for the edges of the graph: add and remove continuations, of one task or of many."""
 
 from typing import Any
 
@@ -43,13 +43,13 @@ def _edit(add: bool) -> Document:
 
 @route("POST", "/tasks/add_continuations", roles=STEERS, summary="Add continuations to many tasks, or to none")
 def add_many() -> Document:
-    """All or nothing."""
+    """All are added, or none."""
     return _edit(add=True)
 
 
 @route("POST", "/tasks/remove_continuations", roles=STEERS, summary="Remove continuations of many tasks, or of none")
 def remove_many() -> Document:
-    """All or nothing."""
+    """All are removed, or none."""
     return _edit(add=False)
 
 
@@ -68,7 +68,7 @@ def _values() -> list[ObjectId]:
     summary="Add continuations to a task",
 )
 def add(task_id: ObjectId) -> Document:
-    """The task as it is then."""
+    """The changed task."""
     return shown(update(context(), task_id, Update(add=_values()), actor(), if_match()))
 
 
@@ -79,5 +79,5 @@ def add(task_id: ObjectId) -> Document:
     summary="Remove continuations of a task",
 )
 def remove(task_id: ObjectId) -> Document:
-    """The task as it is then."""
+    """The changed task."""
     return shown(update(context(), task_id, Update(remove=_values()), actor(), if_match()))

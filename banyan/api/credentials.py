@@ -1,4 +1,4 @@
-"""The first tokens: a file that makes sure that an admin, a provider and a worker can get in."""
+"""The first tokens: a file with the tokens of an admin, a provider and a worker, whose users are created from it."""
 
 import json
 import logging
@@ -12,19 +12,19 @@ from banyan.errors import SetupError
 from banyan.storage.users import UserStore
 
 ROLES = {"admin": Role.ADMIN, "user": Role.PROVIDER, "worker": Role.WORKER}
-"""The users that a credentials file names, and what they may do."""
+"""The users that a credentials file names, and their roles."""
 
 log = logging.getLogger("banyan.server")
 
 _MIN_TOKEN = 22
-"""So many characters as `secrets.token_urlsafe` makes them of are more than 128 bits."""
+"""The shortest token: so many characters of the alphabet of `secrets.token_urlsafe` are more than 128 bits."""
 
 
 def make_sure(users: UserStore, path: Path | None, now: datetime) -> None:
-    """Let the users of the file at `path` exist with its tokens; the file is made (mode 0600) when it is missing.
+    """Create the users of the file at `path` with its tokens; the file is created (mode 0600) when it is missing.
 
-    A token that was rotated away, or whose user was removed, stays worth nothing. Raises `SetupError` for a file that
-    cannot be used, and when no admin could get in.
+    A token that was rotated away, or whose user was removed, stays invalid. Raises `SetupError` for a file that cannot
+    be used, and when no admin has a valid token.
     """
     for name, token in tokens_at(path).items() if path is not None else ():
         if not users.make_sure(name, ROLES[name], token, now):
@@ -38,7 +38,7 @@ def make_sure(users: UserStore, path: Path | None, now: datetime) -> None:
 
 
 def tokens_at(path: Path) -> dict[str, str]:
-    """The tokens of the file at `path`, which is made with fresh ones when it is missing; SetupError if unusable."""
+    """The tokens of the file at `path`, which is created with new ones when it is missing; SetupError if unusable."""
     if not path.exists():
         _create(path)
     try:
@@ -74,7 +74,7 @@ def _written(path: Path, tokens: dict[str, str]) -> Path:
 
 
 def _create(path: Path) -> None:
-    """Write fresh tokens; when another server was first, its file stays."""
+    """Write new tokens; when another server was first, its file stays."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = _written(path, {name: secrets.token_urlsafe(24) for name in ROLES})

@@ -1,4 +1,4 @@
-"""Eve's data layer over our storage: it reads, and shows only what the asking user may see."""
+"""Eve's data layer over our storage: it reads, and shows only documents that the requesting user may see."""
 
 import hashlib
 import json
@@ -21,19 +21,19 @@ from banyan.storage.sweep_reading import progress_of
 Document = dict[str, Any]
 
 COLLECTIONS = {"execution_history": "executions"}
-"""Where a resource is stored, if not under its own name."""
+"""The collection of a resource, if its name differs."""
 
 OWNED = frozenset({"tasks", "continuations", "execution_history", "memory_usage", "sweeps"})
 """Resources whose documents have an `owner`."""
 
 
 def reader() -> Reader:
-    """Reads any collection within the time that a query may take."""
+    """A reader of any collection, within the time limit of a query."""
     return Reader(context().storage.db, context().settings.limits.query_seconds)
 
 
 def answering() -> Reader:
-    """The same for what goes into the answer, and no more of it than an answer may have."""
+    """A reader for the documents of the response, within the size limit of a response."""
     limits = context().settings.limits
     if "budget" not in g:
         g.budget = Budget(limits.max_answer_bytes)
@@ -41,30 +41,30 @@ def answering() -> Reader:
 
 
 def visible(resource: str) -> Filter:
-    """The filter that hides what is not the asking user's own, where reads are private."""
+    """The filter that hides the documents of other users, where reads are private."""
     asking = actor()
     hidden = asking.private and asking.role == Role.PROVIDER and resource in OWNED
     return {"owner": asking.name} if hidden else {}
 
 
 def both(*filters: Mapping[str, Any]) -> Filter:
-    """The filter that asks for all of these."""
+    """The filter that requires all of these."""
     given = [dict(each) for each in filters if each]
     return given[0] if len(given) == 1 else {"$and": given} if given else {}
 
 
 class Data(Mongo):
-    """What Eve reads through; all writes are routes of our own."""
+    """The data layer for Eve's reads; all writes are routes of our own."""
 
     def init_app(self, app: Flask) -> None:
-        """Nothing to connect to: the storage is the context's."""
+        """Connect to nothing: the storage is the context's."""
         self.driver = None
         self.mongo_prefix = None
 
     def find(
         self, resource: str, req: Any, sub_resource_lookup: Mapping[str, Any] | None, perform_count: bool = True
     ) -> tuple[list[Document], int | None]:
-        """A page of documents, and how many match in all (None for embedded documents, which have no request)."""
+        """A page of documents, and the number of all matches (None for embedded documents, which have no request)."""
         asked = parse_where(resource, req.where if req else None)
         where = both(asked, _stored(resource, sub_resource_lookup or {}), visible(resource))
         selection = parse_projection(resource, req.projection if req else None, listed=True)
@@ -108,7 +108,7 @@ def _stored(resource: str, lookup: Mapping[str, Any]) -> Filter:
 
 
 def _tell_of_parents(edges: list[Document]) -> None:
-    """Say of edges, however little of them was asked for, whether their parents were deleted."""
+    """Add to edges, whatever their projection, whether their parents were deleted."""
     whole = reader().page("continuations", {"_id": {"$in": [edge["_id"] for edge in edges]}})
     deleted = reader().deleted_parents(whole)
     gone = {edge["_id"] for edge in whole if edge["parent"] in deleted}
@@ -117,7 +117,7 @@ def _tell_of_parents(edges: list[Document]) -> None:
 
 
 def _complete(resource: str, documents: list[Document], selection: Selection) -> None:
-    """Add what is put together when it is read, and take away what a projection leaves out."""
+    """Add the virtual fields, and remove the fields that a projection excludes."""
     ids = [document["_id"] for document in documents]
     if documents and "continuations" in selection.virtual:
         children = reader().continuations(ids)

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of bodies that handlers check by themselves, and of query parameters."""
+"""The parts of the OpenAPI document for bodies that handlers check by themselves, and for query parameters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ BODIES: dict[str, Taken] = {
     f"PUT {_SENT}/stderr": _BYTES,
     f"PUT {_SENT}/files/<path:path>": _BYTES,
 }
-"""By the endpoint; other routes say what they take by their `body` or `resource`."""
+"""The bodies by endpoint; other routes declare theirs by `body` or `resource`."""
 
 _OBJECT: Document = {"content": {"application/json": {"schema": {"type": "object"}}}}
 _CHOICE: Document = {
@@ -104,7 +104,7 @@ PARAMETERS: dict[str, Document] = {
     "strict_json": _of(type="boolean"),
     "format": _of(enum=["json", "csv"]),
 }
-"""What the value of a query parameter is."""
+"""The schemas of query parameters."""
 
 NEEDED = frozenset({("DELETE /tasks", "where"), ("GET /tasks/explain", "ids")})
-"""Query parameters that a route insists on, by endpoint and name."""
+"""Required query parameters, by endpoint and name."""

@@ -1,4 +1,4 @@
-"""`/explain` and `/tasks/<id>/explain`: why nothing (more) runs, and why a task does not."""
+"""`/explain` and `/tasks/<id>/explain`: the reasons why no (more) task runs, and why one task does not run."""
 
 from typing import Any
 
@@ -20,11 +20,11 @@ MOST_IDS = 100
 ID_DIGITS = 24
 
 
-@route("GET", "/explain", roles=ANYONE, summary="Why nothing (more) runs")
+@route("GET", "/explain", roles=ANYONE, summary="The reasons why no (more) task runs")
 def explain_all() -> Document:
-    """How many tasks wait for which reason and what would help, and the workers with what they have free.
+    """The number of waiting tasks for each reason, remedies, and the workers with their free resources.
 
-    Where reads are private, providers are told of their own tasks.
+    Where reads are private, providers see the reasons of their own tasks.
     """
     return explain_queue(context(), actor())
 
@@ -45,8 +45,8 @@ def explain_many() -> Document:
     return {"_items": FirstReasons(context()).of(answering().page("tasks", where, dict.fromkeys(NEEDED, 1)))}
 
 
-@route("GET", "/tasks/<objectid:task_id>/explain", roles=ANYONE, summary="Why a task is not running")
+@route("GET", "/tasks/<objectid:task_id>/explain", roles=ANYONE, summary="The reasons why a task is not running")
 def explain_task(task_id: ObjectId) -> Document:
-    """Reasons, the most telling first, and a summary."""
+    """The reasons, the most informative first, and a summary."""
     readable(task_id)
     return explain(context(), task_id, actor())

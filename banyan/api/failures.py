@@ -1,4 +1,4 @@
-"""Every error as an answer: one table of statuses, one shape of body, no internals shown."""
+"""Every error as a response: one table of statuses, one form of body, no internals."""
 
 import logging
 import uuid
@@ -21,7 +21,7 @@ _INTERNAL = 500
 
 
 def install(app: Flask) -> None:
-    """Let `app` answer all errors as the interface says."""
+    """Make `app` respond to all errors as the interface defines."""
     app.register_error_handler(BanyanError, refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _other_error)
@@ -29,7 +29,7 @@ def install(app: Flask) -> None:
 
 
 def refused(error: BanyanError) -> Response:
-    """The answer to an error that was raised on purpose."""
+    """The response to an error that was raised on purpose."""
     if error.status >= _INTERNAL and not isinstance(error, Unavailable):
         return _internal(error)
     headers = {}
@@ -62,7 +62,7 @@ def _item(issues: dict[str, object]) -> dict[str, Any]:
 
 
 def _http_error(error: HTTPException) -> Response | PlainResponse:
-    """What Flask and Eve refuse: unknown paths and methods, bodies that are too large."""
+    """The response to errors of Flask and Eve: unknown paths and methods, bodies that are too large."""
     response = error.get_response()
     code = error.code or _INTERNAL
     if code < 400:
@@ -83,11 +83,11 @@ _THINGS = {
     "memory_usage": "sample of memory usage",
     "continuations": "continuation",
 }
-"""The resources whose name is not that of one thing with an `s`."""
+"""The resources whose name is not that of one document with an `s`."""
 
 
 def _nothing() -> str:
-    """The sentence for a path at which nothing is: an id or a name that does not exist, or no path of ours."""
+    """The sentence for a path without a document: an id or a name that does not exist, or an unknown path."""
     resource, bar, _ = (request.endpoint or "").partition("|")
     if bar and request.view_args:
         thing = _THINGS.get(resource, resource.removesuffix("s"))
@@ -96,7 +96,7 @@ def _nothing() -> str:
 
 
 def _stay_here(response: PlainResponse) -> PlainResponse:
-    """Let the proper form of a path be on this very server, whatever name the request has for it."""
+    """Keep a redirect to the canonical form of a path on this server, whatever host name the request has."""
     if response.location is not None:
         place = urlsplit(response.location)
         response.location = urlunsplit(("", "", "/" + place.path.lstrip("/"), place.query, ""))
@@ -119,5 +119,5 @@ def _other_error(error: Exception) -> Response:
 def _internal(error: BaseException) -> Response:
     number = uuid.uuid4().hex
     log.error("request %s: %s %r failed", number, request.method, request.path, exc_info=error)
-    text = f"internal error; the server's log tells more about request {number}"
+    text = f"internal error; the server's log has more about request {number}"
     return answer({"_status": "ERR", "_error": {"code": _INTERNAL, "message": text}}, _INTERNAL)

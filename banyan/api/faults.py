@@ -1,4 +1,4 @@
-"""What a validator found wrong, in sentences: `{"field": "reason"}`, nested as the document is."""
+"""The faults that a validator found, in sentences: `{"field": "reason"}`, nested as the document is."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -39,11 +39,11 @@ _TYPES = {
 
 MAX_NAME = 100
 MAX_SENTENCE = 1000
-"""Longer names and sentences, which quote what was sent, are cut."""
+"""The lengths above which names and sentences, which quote received values, are cut."""
 
 
 def shortened(issues: Any) -> Any:
-    """Faults of a document, or of one field, with what they quote cut to a readable length."""
+    """Faults of a document, or of one field, with quotations cut to a readable length."""
     if isinstance(issues, str):
         return _cut(issues, MAX_SENTENCE)
     if isinstance(issues, Mapping):
@@ -58,7 +58,7 @@ def _cut(text: str, most: int) -> str:
 def explain(validator: Validator, schema: Mapping[str, Any], *, suggest: bool = True) -> Issues:
     """The faults of the document that was checked last; a field whose value cannot be read has that one fault.
 
-    With `suggest`, which takes its time, known names are proposed in the place of unknown ones.
+    With `suggest`, which takes its time, known names are proposed in place of unknown ones.
     """
     by_path: dict[tuple[object, ...], list[Any]] = {}
     for error in _leaves(validator._errors):

@@ -1,4 +1,4 @@
-"""Names of fields that do not exist: which field of the schema was meant, and where it belongs."""
+"""Names of fields that do not exist: the field of the schema that was meant, and its place."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -46,16 +46,16 @@ OTHER_WORDS: Mapping[str, str] = {
     "resources": "requested_resources",
     "requirements": "requested_resources",
 }
-"""Words that other systems use (without dashes and underscores), and ours for the same."""
+"""Words of other systems (without dashes and underscores), and our word for each."""
 
 Path = tuple[str, ...]
 
 _SHOWN = 40
-"""Longer values are not repeated in an example."""
+"""The length above which values are not repeated in an example."""
 
 
 def unknown_field(path: Path, value: object, schema: Mapping[str, Any]) -> str:
-    """The fault of a field at `path` that `schema` does not have: which field was meant, or where it belongs."""
+    """The fault of a field at `path` that `schema` does not have: the field that was meant, or its right place."""
     *outer, name = path
     fields = list(_fields(schema))
     here = [known[-1] for known in fields if known[:-1] == tuple(outer)]
@@ -72,7 +72,7 @@ def unknown_field(path: Path, value: object, schema: Mapping[str, Any]) -> str:
 
 
 def unknown_path(path: str, schema: Mapping[str, Any]) -> str:
-    """What was meant by a dotted path of a query that names no field: `; did you mean 'a.b'?`, or nothing."""
+    """The suggestion for a dotted path of a query that names no field: `; did you mean 'a.b'?`, or an empty text."""
     *outer, name = path.split(".")
     fields = [*_fields(schema, readable=True)]
     exact = [known for known in fields if known[-1] == name]
@@ -101,7 +101,7 @@ def _place(path: Path, value: object) -> str:
 
 
 def _example(path: Path, value: object) -> str:
-    """The JSON in which a field would be right."""
+    """The JSON with a field at its right place."""
     shown: object = value if len(str(value)) <= _SHOWN else "..."
     for step in reversed(path):
         shown = {step: shown}

@@ -1,4 +1,4 @@
-"""What tasks wrote: streams and work files, also while they run, from a shared disk, from GridFS or from the tails."""
+"""Output of tasks: streams and work files, also while they run, from a shared disk, from GridFS or from the tails."""
 
 import mimetypes
 from typing import Any
@@ -21,13 +21,13 @@ _ATTEMPT = {"attempt": "the number of an attempt; the last one if not given"}
 _TEXT = "text/plain; charset=utf-8"
 
 
-@route("GET", "/tasks/<objectid:task>/stdout", query=_ATTEMPT, media_type=_TEXT, summary="What a task printed")
+@route("GET", "/tasks/<objectid:task>/stdout", query=_ATTEMPT, media_type=_TEXT, summary="A task's standard output")
 def stdout(task: ObjectId) -> Response:
     """The standard output of an attempt, as far as it is known."""
     return _stream(task, "stdout")
 
 
-@route("GET", "/tasks/<objectid:task>/stderr", query=_ATTEMPT, media_type=_TEXT, summary="What a task complained of")
+@route("GET", "/tasks/<objectid:task>/stderr", query=_ATTEMPT, media_type=_TEXT, summary="A task's standard error")
 def stderr(task: ObjectId) -> Response:
     """The standard error of an attempt, as far as it is known."""
     return _stream(task, "stderr")
@@ -35,7 +35,7 @@ def stderr(task: ObjectId) -> Response:
 
 @route("GET", "/tasks/<objectid:task>/files/", query=_ATTEMPT, summary="The files in a task's work directory")
 def files(task: ObjectId) -> Document:
-    """Path, size, time and `url` of each file; `excess` names what the quota did not allow to keep.
+    """Path, size, time and `url` of each file; `excess` names the data that exceeded the quota.
 
     `path` shows U+FFFD for bytes that are not UTF-8; `url` is exact.
     """
@@ -73,7 +73,7 @@ def _stream(task: ObjectId, name: str) -> Response:
 
 
 def _attempt(task: ObjectId) -> Document:
-    """The attempt that the request means."""
+    """The attempt that the request names."""
     if reader().one("tasks", both({"_id": task}, visible("tasks")), {"_id": 1}) is None:
         raise NotFound(f"there is no task {task}")
     number = request.args.get("attempt")
@@ -96,14 +96,14 @@ def _from_tail(attempt: Document, name: str) -> Blob:
 
 
 def ranged(blob: Blob, media_type: str) -> Response:
-    """The blob, or the range of it that the request asks for; 416 when nothing of the range is there."""
+    """The blob, or the range of it that the request names; 416 when no byte of the range exists."""
     start, stop, status = 0, blob.size, 200
     headers = {"Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff"}
     try:
         span = span_of(_asked(), blob.size, blob.modified, context().now())
     except Unsatisfiable:
         blob.close()
-        message = f"there are {blob.size} bytes now, and none of those that are asked for"
+        message = f"there are {blob.size} bytes now, and none of the requested ones"
         body = {"_status": "ERR", "_error": {"code": 416, "message": message}}
         return answer(body, 416, {"Content-Range": f"bytes */{blob.size}"})
     if span is not None:
@@ -119,7 +119,7 @@ def ranged(blob: Blob, media_type: str) -> Response:
 
 
 def _media_type(path: str) -> str:
-    """What a browser may safely show is named; anything that it would run is text or plain bytes."""
+    """The media type of a file: that of content which a browser may safely show; text or plain bytes otherwise."""
     guessed = mimetypes.guess_type(path)[0] or "application/octet-stream"
     if guessed.startswith("text/") or guessed in ("application/json", "application/x-sh"):
         return _TEXT
@@ -132,7 +132,7 @@ def _entry(task: ObjectId, attempt: int, file: WorkFile) -> Document:
 
 
 def _asked() -> Asked:
-    """The part that the request asks for; only GET can."""
+    """The requested range; only GET has one."""
     asked = request.headers.get("Range", "") if request.method == "GET" else ""
     return Asked(range=asked, if_range=request.headers.get("If-Range"))
 

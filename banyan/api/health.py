@@ -11,9 +11,9 @@ from banyan.storage.mongo import translate
 PING_SECONDS = 2.0
 
 
-@route("GET", "/health", open=True, summary="Whether the server and MongoDB answer")
+@route("GET", "/health", open=True, summary="The health of the server and of MongoDB")
 def health() -> Response:
-    """200 when MongoDB answers, else 503."""
+    """200 when MongoDB responds, else 503."""
     try:
         context().storage.ping(PING_SECONDS)
     except Exception as error:

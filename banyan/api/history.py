@@ -18,7 +18,7 @@ from banyan.errors import NotFound
     summary="The attempts of a task",
 )
 def history(task: ObjectId) -> Response:
-    """What `/execution_history?where={"task": id}` shows; NotFound when there is no such task."""
+    """The same as `/execution_history?where={"task": id}`; NotFound when there is no such task."""
     if reader().one("tasks", both({"_id": task}, visible("tasks")), {"_id": 1}) is None:
         raise NotFound(f"there is no task {task}")
     response: Response = send_response("execution_history", get("execution_history", {"task": task}))

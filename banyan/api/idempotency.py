@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a POST that is sent twice is done once, and answered twice with the same words."""
+"""`Idempotency-Key`: a POST that is sent twice is done once, and gets the same response twice."""
 
 import hashlib
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _MAX_KEY = 255
 
 
 def once(route: "Route", respond: Callable[[], Response]) -> Response:
-    """Answer a POST; with a key, only the first request is worked on, and a failed one is forgotten."""
+    """Respond to a POST; with a key, only the first request is processed, and a failed one is forgotten."""
     text = request.headers.get(HEADER)
     if text is None:
         return respond()
@@ -42,7 +42,7 @@ def once(route: "Route", respond: Callable[[], Response]) -> Response:
 
 
 def recorder(status: int, answer: Callable[[list[Any]], Any]) -> "Callable[[Session | None, list[Any]], None] | None":
-    """What a use case calls within its transaction with its results, so that work and answer are stored as one.
+    """The function that a use case calls with its results within its transaction, which then stores the response too.
 
     `answer` makes the body of the response from the results. None when the request has no key.
     """

@@ -1,20 +1,20 @@
-"""The number of values in a JSON text, counted without parsing it: parsed, each takes a hundred bytes and more."""
+"""The number of values in a JSON text, counted without parsing: parsed, each takes a hundred bytes and more."""
 
 import re
 
 _PIECE_BYTES = 1 << 16
 _BACKSLASHES = re.compile(rb"\\*")
 VALUE_BYTES = 100
-"""What a small value in a list or an object takes when it is parsed, with its part of what holds it."""
+"""The memory of a small parsed value in a list or an object, with its share of the container."""
 
 
 def marks(text: bytes) -> int:
-    """How many commas and opening brackets there are, also in strings: values are at most one more."""
+    """The number of commas and opening brackets, even in strings: values are at most one more."""
     return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def has_more_values(text: bytes, most: int) -> bool:
-    """Whether a JSON text has more than `most` values; strings count as one, whatever is in them."""
+    """Return whether a JSON text has more than `most` values; a string counts as one, whatever its content."""
     if marks(text) < most:
         return False
     count, inside, start = 1, False, 0
@@ -29,7 +29,7 @@ def has_more_values(text: bytes, most: int) -> bool:
 
 
 def _piece_end(text: bytes, start: int) -> int:
-    """The end of a piece that parts no backslash from what it escapes."""
+    """The end of a piece that separates no backslash from the character that it escapes."""
     end = start + _PIECE_BYTES
     if text[end - 1 : end] != b"\\":
         return end

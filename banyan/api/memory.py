@@ -1,4 +1,4 @@
-"""`POST /memory_usage`: what a task uses, told by its worker or by its owner's own script."""
+"""`POST /memory_usage`: the resource usage of a task, reported by its worker or by its owner's own script."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def add_samples() -> Document:
 
 
 def _fault_of_attempt(sample: Document, attempts: dict[ObjectId, Document]) -> dict[str, object]:
-    """What is wrong with the attempt that a sample names, if it names one; Forbidden if another's worker has it."""
+    """The fault of the attempt that a sample names, if it names one; Forbidden for a worker of another user."""
     execution = sample.get("execution")
     if execution is None:
         return {}

@@ -37,9 +37,9 @@ class Metrics:
         self.registry.register(_Queue(_counted))
 
     def observe(self, response: Response) -> None:
-        """Count the request that has just been answered."""
+        """Count the request that has just been handled."""
         path = request.url_rule.rule if request.url_rule else "(none)"
-        method = request.method if request.method in _METHODS else "(other)"  # anyone may send any, without a token
+        method = request.method if request.method in _METHODS else "(other)"  # any text may come, without a token
         self.requests.labels(method, path, response.status_code).inc()
         started = g.get("metrics_started")
         if started is not None:
@@ -47,7 +47,7 @@ class Metrics:
 
 
 class _Queue(Collector):
-    """Tasks and workers as the database has them, counted at most every few seconds."""
+    """Tasks and workers in the database, counted at most every few seconds."""
 
     def __init__(self, count: Callable[[], list[GaugeMetricFamily]]) -> None:
         self._count = count
@@ -56,7 +56,7 @@ class _Queue(Collector):
         self._families: list[GaugeMetricFamily] = []
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Nothing: it is counted when it is asked for, not when it is registered."""
+        """Describe nothing: the gauges are counted on collection, not on registration."""
         return iter(())
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -101,13 +101,13 @@ def install(app: Flask) -> None:
 
 @route("GET", "/metrics", media_type="text/plain", summary="Tasks, workers and requests for Prometheus")
 def metrics() -> Response:
-    """Gauges of the whole queue; counters of the server process that answers.
+    """Gauges of the whole queue; counters of the server process that responds.
 
-    Where reads are private they are not for providers: they count everybody's tasks.
+    Where reads are private, providers are refused: the metrics count all users' tasks.
     """
     if actor().private and actor().role == Role.PROVIDER:
         raise Forbidden(
-            "the metrics count everybody's tasks; reads are private here, so they are for admins and workers"
+            "the metrics count all users' tasks; reads are private here, so they are for admins and workers"
         )
     counted: Metrics = current_app.config[_KEY]
     return Response(generate_latest(counted.registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -1,4 +1,4 @@
-"""`/models`: which models there are, who has them, and their default inputs."""
+"""`/models`: the models, the workers that have them, and their default inputs."""
 
 from typing import Any
 
@@ -22,9 +22,9 @@ _NAME: dict[str, Rules] = {"name": {**GIVEN["model"], "nullable": False}}
 
 @route("GET", "/models", roles=ANYONE, summary="The models that workers or the server have")
 def list_models() -> Document:
-    """All of them by name, on one page: summary, default inputs, the living workers that have it.
+    """All models by name, on one page: summary, default inputs, the living workers that have it.
 
-    `helpers` are files and directories beside the server's models that are none, with the reason.
+    `helpers` are files and directories beside the server's models that are no models, with the reason.
     """
     found = modelling.models(context())
     meta = {"page": 1, "max_results": len(found), "total": len(found)}
@@ -33,20 +33,20 @@ def list_models() -> Document:
 
 @route("GET", "/models/<path:name>", roles=ANYONE, summary="One model")
 def one_model(name: str) -> Document:
-    """Its summary, default inputs, and who has it."""
+    """Its summary, default inputs, and the workers that have it."""
     return modelling.model(context(), name)
 
 
 @route("GET", "/models/<path:name>/defaults", roles=ANYONE, summary="A model's default inputs")
 def model_defaults(name: str) -> Response:
-    """An object of inputs, empty if nobody has set any; `ETag` names their revision."""
+    """An object of inputs, empty if none were set; `ETag` names their revision."""
     inputs, revision = modelling.defaults(context(), name)
     return answer(inputs, headers={"ETag": f'"{revision}"'}, noted=False)
 
 
 @route("PUT", "/models/<path:name>/defaults", roles=(ADMIN,), summary="Replace a model's default inputs", unnamed=True)
 def set_model_defaults(name: str) -> Response:
-    """The whole object is replaced; tasks that were posted before keep what they have."""
+    """The whole object is replaced; tasks that were posted before keep their inputs."""
     validated(_NAME, {"name": name})
     inputs = read_object()
     if fault := unstorable(inputs):

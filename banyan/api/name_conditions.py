@@ -1,7 +1,7 @@
-"""Conditions on names that no path can say, such as `{"inputs": {"$has": {"c.x": 3}}}`, as expressions of MongoDB's.
+"""Conditions on names that no path can express, such as `{"inputs": {"$has": {"c.x": 3}}}`, as MongoDB expressions.
 
 A path has its names between periods, so `inputs.c.x` is `x` in `c` in the inputs. `$has` takes whole names, with any
-characters. Its conditions mean what they mean elsewhere in a filter, and are met by values in lists as well.
+characters. Its conditions have the usual meaning of a filter, and values in lists can meet them as well.
 """
 
 import math
@@ -13,24 +13,24 @@ Condition = Callable[[Any], Expression]
 
 HAS = "$has"
 MAX_DEPTH = 10
-"""How deep `$has` and `$not` may be nested."""
+"""The largest depth of `$has` and `$not`."""
 _MISSING = "missing"
 _NOTHING = [_MISSING, "null", "undefined"]
 _MAX_REGEX = 1000
 
 
 def uses_names(operand: Any) -> bool:
-    """Whether an operand has a `$has`, by itself or in a `$not`."""
+    """Return whether an operand contains a `$has`, directly or in a `$not`."""
     return isinstance(operand, dict) and (HAS in operand or uses_names(operand.get("$not")))
 
 
 def is_odd(name: str) -> bool:
-    """Whether no path can say a name."""
+    """Return whether no path can express a name."""
     return not name or "." in name or name.startswith("$")
 
 
 def odd_name(value: Any) -> str | None:
-    """A name within a value that no path can say."""
+    """A name within a value that no path can express."""
     if isinstance(value, list):
         return next((name for each in value if (name := odd_name(each)) is not None), None)
     if not isinstance(value, dict):
@@ -42,7 +42,7 @@ def odd_name(value: Any) -> str | None:
 
 
 def expression(path: str, operand: Mapping[str, Any], types: frozenset[str]) -> Expression:
-    """What MongoDB is asked instead of `{path: operand}`; ValueError says what is wrong with it."""
+    """The MongoDB expression for `{path: operand}`; ValueError names the fault."""
     if any(step.isdecimal() for step in path.split(".")):
         raise ValueError(f"{HAS} takes no items of a list by their numbers; it looks at all of them by itself")
     return _bound(f"${path}", 0, lambda value: _met(value, operand, types, 0))
@@ -55,7 +55,7 @@ def _bound(value: Any, depth: int, condition: Condition) -> Expression:
 
 
 def _met(value: Any, operand: Any, types: frozenset[str], depth: int) -> Expression:
-    """Whether a value meets an operand: a plain value, or an object of operators."""
+    """The expression for "a value meets an operand": a plain value, or an object of operators."""
     if depth > MAX_DEPTH:
         raise ValueError(f"{HAS} is nested deeper than {MAX_DEPTH} levels")
     if not isinstance(operand, dict) or not any(name.startswith("$") for name in operand):
@@ -88,7 +88,7 @@ def _one(value: Any, name: str, operand: Mapping[str, Any], types: frozenset[str
 
 
 def _has(value: Any, names: Any, types: frozenset[str], depth: int) -> Expression:
-    """Whether an object, or one in a list, has all of these names with what is asked of them."""
+    """The expression for "an object, or one in a list, has all of these names with values that meet the conditions"."""
     if not isinstance(names, dict) or not names:
         raise ValueError(f'{HAS} takes an object of names and conditions, such as {{"c.x": 3}}')
 
@@ -105,7 +105,7 @@ def _named(value: Any, name: str, operand: Any, types: frozenset[str], depth: in
 
 
 def _any(value: Any, condition: Condition, depth: int) -> Expression:
-    """Whether a value meets a condition, or one in it if it is a list."""
+    """The expression for "a value meets a condition, or an item of it does if it is a list"."""
     listed = {"$cond": [{"$isArray": [value]}, _in_list(value, condition, depth), False]}
     return {"$or": [condition(value), listed]}
 
@@ -138,7 +138,7 @@ def _compares(operator: str) -> Callable[[Any, Any, int], Expression]:
         return _any(value, condition(wanted), depth)
 
     def condition(wanted: Any) -> Condition:
-        """Only values of the same kind are compared, as elsewhere in a filter."""
+        """The comparison of values of the same kind only, as elsewhere in a filter."""
         how = {"$literal": wanted}
         if isinstance(wanted, (bool, str)):
             kind = "string" if isinstance(wanted, str) else "bool"
@@ -185,7 +185,7 @@ def _type(wanted: Any, types: frozenset[str]) -> Condition:
 
 
 def how_to_say(name: str) -> str:
-    """The way to ask for a name that no path can say."""
+    """The advice for a name that no path can express."""
     return (
         f"the name {name[:100]!r} is no part of a path; ask for whole names with "
         f'{{"{HAS}": {{"c.x": 3}}}}, which lets there be others, or for the whole object with {{"$eq": {{..}}}}'

@@ -66,21 +66,21 @@ _ERRORS = {
     "401": "no token, or a wrong one",
     "403": "the role or the owner does not allow it",
     "404": "no such thing",
-    "409": "someone else was first",
+    "409": "another request was first",
     "412": "If-Match names another revision",
     "405": "the path does not take this method",
     "413": "too large",
     "416": "the range lies behind the end",
     "422": "a value is wrong, or not allowed now; `_issues` names the fields",
     "429": "a quota is used up",
-    "500": "a defect of the server; its log tells more",
+    "500": "a defect of the server; its log has more",
     "503": "MongoDB is away; try again after `Retry-After` seconds; with `Banyan-Begun: no` nothing was done",
 }
 
 
 @route("GET", "/openapi.json", summary="This interface as an OpenAPI document")
 def openapi() -> Document:
-    """The document."""
+    """The OpenAPI document."""
     return document()
 
 
@@ -138,7 +138,7 @@ def json_schema(rules: Mapping[str, Any]) -> Document:
 
 
 def _or_null(schema: Document) -> Document:
-    """The same, or null."""
+    """The same schema, or null."""
     if "enum" in schema:
         schema = {**schema, "enum": [*schema["enum"], None]}
     kinds = schema.get("type")

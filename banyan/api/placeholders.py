@@ -7,7 +7,7 @@ from banyan.domain.sweeps import INDEX, Template
 from banyan.spelling import closest, listed
 
 _UNFILLED = ("env", "stdin", "directory")
-"""Fields in which nothing is replaced."""
+"""Fields without replacement."""
 _NAMED = 3
 
 

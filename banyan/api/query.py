@@ -1,6 +1,6 @@
-"""Reading `where`: MongoDB's syntax in JSON, documented fields only, no operator that runs code.
+"""The parser of `where`: MongoDB's syntax in JSON, documented fields only, no operator that runs code.
 
-Values are turned into what is stored under the field that they are compared with: ids, dates, sizes, durations.
+Values are converted to the stored form of the field that they are compared with: ids, dates, sizes, durations.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ AUTOMATIC: dict[str, Rules] = {
     "_updated": {"type": "datetime", "coerce": "date"},
     "_etag": {"type": "string"},
 }
-"""Fields that every document has, and that no schema names."""
+"""Fields of every document that no schema names."""
 
 _FREE: Rules = {"meta": {"free": True}}
 _CONVERSIONS: dict[str, Callable[[object], Any]] = {
@@ -61,7 +61,7 @@ _TYPES = frozenset(
 
 
 def parse_where(resource: str, text: str | None) -> Filter:
-    """The filter for MongoDB; BadRequest names what is malformed, unknown, hidden or not allowed."""
+    """The filter for MongoDB; BadRequest names a fault: malformed, unknown, hidden or not allowed."""
     if not text:
         return {}
     value = read_json(text, "where")
@@ -74,12 +74,12 @@ def parse_where(resource: str, text: str | None) -> Filter:
 
 
 def field_rules(resource: str, path: str, place: str) -> Rules:
-    """The rules of a documented field; BadRequest for any other, `place` says where it was named."""
+    """The rules of a documented field; BadRequest for any other field; `place` is the part of the query with it."""
     return _Scope(resource, RESOURCES[resource], place).rules(path)
 
 
 class _Scope:
-    """The fields that may be named: a resource's, or those of the items that `$elemMatch` looks at."""
+    """The fields that may be named: a resource's, or those of the items in an `$elemMatch`."""
 
     def __init__(
         self, resource: str, schema: Mapping[str, Rules] | None, place: str = "where", outermost: bool = True
@@ -95,13 +95,13 @@ class _Scope:
         return _Scope(self.resource, None if free else item.get("schema", {}), self.place, outermost=False)
 
     def rules(self, path: str) -> Rules:
-        """What is known of the field at a dotted path."""
+        """The rules of the field at a dotted path."""
         if len(path) > _MAX_PATH or path.count(".") >= _MAX_STEPS:
             reason = f"a path has at most {_MAX_PATH} characters and {_MAX_STEPS} names"
             raise self.refusal(f"{path[:50]}...", reason)
         first, *rest = path.split(".")
         if "" in (first, *rest) or any(step.startswith("$") for step in rest):
-            reason = f"a path is made of names with single dots between them; others are asked for with {HAS}"
+            reason = f"a path is made of names with single dots between them; other names need {HAS}"
             raise self.refusal(path, reason)
         if self._schema is None:
             return _FREE
@@ -157,7 +157,7 @@ def _filter(scope: _Scope, value: Any, depth: int) -> Filter:
 
 
 def _expression(scope: _Scope, path: str, operand: Mapping[str, Any]) -> Filter:
-    """A condition on names that no path can say; MongoDB takes such an expression only outside of `$elemMatch`."""
+    """A condition on names that no path can express; MongoDB accepts such an expression only outside `$elemMatch`."""
     if not scope.outermost:
         raise scope.refusal(path, f"{HAS} is not possible within $elemMatch; it looks into lists by itself")
     if not scope.rules(path).get("meta", {}).get("free"):
@@ -171,7 +171,7 @@ def _expression(scope: _Scope, path: str, operand: Mapping[str, Any]) -> Filter:
 def _operand(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> Any:
     if not isinstance(value, dict) or not any(name.startswith("$") for name in value):
         odd = odd_name(value) if isinstance(value, dict) else None
-        if odd is not None:  # the whole object would have to be like that, which is seldom meant
+        if odd is not None:  # such a condition would match only equal objects, which is seldom meant
             raise scope.refusal(path, how_to_say(odd))
         return _literal(scope, rules, value, path)
     return _operators(scope, rules, value, path, depth)
@@ -218,7 +218,7 @@ def _literal(scope: _Scope, rules: Rules, value: Any, path: str) -> Any:
 
 
 def _check_kind(rules: Rules, value: Any) -> None:
-    """Raise ValueError for a value of another kind than the field's, which would match nothing, silently."""
+    """Raise ValueError for a value of another kind than the field's, which would silently match nothing."""
     kinds = _kinds(rules)
     if not kinds or any(_is_a(kind, value) for kind in kinds):
         return
@@ -230,7 +230,7 @@ def _is_a(kind: str, value: Any) -> bool:
 
 
 def _kinds(rules: Rules) -> list[str]:
-    """Of which kinds the single values of a field are, as far as that is known."""
+    """The kinds of the single values of a field, as far as they are known."""
     kinds = rules.get("type", [])
     known = [kinds] if isinstance(kinds, str) else list(kinds)
     return known if all(kind in _VALUES for kind in known) else []
@@ -285,7 +285,7 @@ def _regex(scope: _Scope, rules: Rules, value: Any, path: str, depth: int) -> st
 
 
 def _check_text(rules: Rules) -> None:
-    """Raise ValueError unless the field may have a text, in which one can look."""
+    """Raise ValueError unless the field may have a text, which a pattern can match."""
     kinds = rules.get("meta", {}).get("items", rules).get("type", "string")
     if "string" not in ([kinds] if isinstance(kinds, str) else kinds):
         raise ValueError(f"looks into texts, and the field is {_KINDS.get(str(kinds), 'none')}")

@@ -1,4 +1,4 @@
-"""`/queues`: the admin's handles on the flow: pausing, limits, shares. Reading is Eve's."""
+"""`/queues`: an admin's control of the flow: pause, limits, shares. Reading is Eve's."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ Document = dict[str, Any]
 
 _EVERYONE = 1_000_000
 _FLOW = frozenset({"paused", "max_running", "weight"})
-"""What decides which of the queue's tasks start: those that workers hold and have not begun are taken back for it."""
+"""The fields that decide which of the queue's tasks start: their change recalls tasks that workers have not begun."""
 _TOLD = ("name", "paused", "max_running", "weight")
 
 
@@ -60,20 +60,20 @@ def change_queue(name: str) -> Document:
     if changed is None:
         raise Conflict(f"queue {name!r} was changed meanwhile; read it again")
     if _FLOW & changes.keys():
-        context().claims.wait_for_round()  # it may have read the queue before it was changed
+        context().claims.wait_for_round()  # the round may have read the queue before the change
         take_back(context(), {"queue": name}, FOR_WORK)
     _wake(name)
     return _shown(changed)
 
 
 def _wake(name: str) -> None:
-    """Let workers look again at what the queue holds: it may be open now, or have room."""
+    """Wake claims for the queue's tasks: it may be open now, or have room."""
     heads = [head for head in context().storage.tasks.class_heads() if head["queue"] == name]
     context().hub.work({head["class_key"]: _EVERYONE for head in heads})
 
 
 def if_match() -> str | None:
-    """The revision that `If-Match` names; None when any will do."""
+    """The revision that `If-Match` names; None for any revision."""
     text = request.headers.get("If-Match")
     return None if text is None or text.strip() == "*" else text.strip().removeprefix("W/").strip('"')
 

@@ -14,21 +14,21 @@ from banyan.domain.roles import Role
 
 ADMIN, PROVIDER, WORKER = Role.ADMIN, Role.PROVIDER, Role.WORKER
 ANYONE = (PROVIDER, WORKER, ADMIN)
-"""Every role; a token is needed all the same."""
+"""Every role; a token is still required."""
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One method of one path: who may use it, what it takes, what it does.
+    """One method of one path: its roles, its parameters, its handler.
 
-    `body` is a schema: the handler gets the checked value as `body`. `resource` only says which resource's
-    documents a handler reads by itself. `query` names the parameters it knows; others are refused. An answer of a
-    `secret` route is never kept; a `repeatable` route needs no `Idempotency-Key`, and looks at none.
+    `body` is a schema: the handler gets the checked value as `body`. `resource` only names the resource whose documents
+    a handler reads by itself. `query` names the known parameters; others are refused. A response of a `secret` route is
+    never kept; a `repeatable` route needs no `Idempotency-Key`, and ignores one.
 
-    For the audit log: a `quiet` route is written there only when it refuses, the names in the body of an `unnamed` one
-    are its user's own, and the values of the fields in `told` are no secrets.
+    For the audit log: a `quiet` route is logged only when it refuses, the names in the body of an `unnamed` one are its
+    user's own, and the values of the fields in `told` are no secrets.
     """
 
     method: str
@@ -51,11 +51,11 @@ class Route:
 
     @property
     def endpoint(self) -> str:
-        """The name by which Flask knows it; Eve's own endpoints have a `|` in theirs."""
+        """The name of the route in Flask; Eve's own endpoints have a `|` in theirs."""
         return f"{self.method} {self.path}"
 
     def serve(self, **arguments: Any) -> Response:
-        """Answer a request that may enter."""
+        """Respond to a request that the guard admitted."""
         if self.method != "POST" or self.repeatable:
             return self._respond(arguments)
         return idempotency.once(self, lambda: self._respond(arguments))
@@ -76,7 +76,7 @@ def route(
 ) -> Callable[[Handler], Handler]:
     """Register a handler for one method or several of a path; `more` are the other fields of `Route`.
 
-    The handler returns a Response, or a value that becomes the JSON of an answer with the route's status.
+    The handler returns a Response, or a value that becomes the JSON of a response with the route's status.
     """
 
     def register(handler: Handler) -> Handler:
@@ -91,7 +91,7 @@ def route(
 
 
 class ObjectIdConverter(BaseConverter):
-    """`<objectid:name>` in a path; anything but 24 hex digits is another path."""
+    """`<objectid:name>` in a path; any text but 24 hex digits is another path."""
 
     regex = "[0-9a-fA-F]{24}"
 
@@ -105,9 +105,9 @@ class ObjectIdConverter(BaseConverter):
 
 
 class FilePathConverter(BaseConverter):
-    """`<path:name>` at the end of a path: a file's, in whose names all but NUL may stand, line breaks too.
+    """`<path:name>` at the end of a path: the path of a file, with any characters but NUL, even line breaks.
 
-    Flask shows what is not UTF-8 as U+FFFD: `sent_path` is exact.
+    Flask shows bytes that are not UTF-8 as U+FFFD: `sent_path` is exact.
     """
 
     part_isolating = False
@@ -116,7 +116,7 @@ class FilePathConverter(BaseConverter):
 
 
 def sent_path(after: str) -> str:
-    """What the request's path has after a part of it, exactly; bytes that are not UTF-8 are lone surrogates."""
+    """The exact rest of the request's path after a part of it; bytes that are not UTF-8 are lone surrogates."""
     raw: str = request.environ["PATH_INFO"]
     return raw.encode("latin-1").decode(errors="surrogateescape").partition(after)[2]
 

@@ -1,4 +1,4 @@
-"""Reading `sort`, `projection`, `embedded`, `max_results`, `page`: which documents, in which order, which fields."""
+"""The parser of `sort`, `projection`, `embedded`, `max_results`, `page`: documents, their order, their fields."""
 
 import ast
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ MAX_PAGE = 1_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The fields wanted: stored ones as MongoDB's projection, virtual ones by name, paths to leave out of both."""
+    """The selected fields: stored ones as MongoDB's projection, virtual ones by name, paths to leave out of both."""
 
     stored: Mapping[str, int]
     virtual: frozenset[str]
@@ -65,9 +65,9 @@ def _sort_list(text: str) -> list[tuple[str, int]]:
 
 
 def parse_projection(resource: str, text: str | None, *, listed: bool = False) -> Selection:
-    """The fields of `{"name": 1}` (these, and what every document has) or `{"metadata": 0}` (all but these).
+    """The fields of `{"name": 1}` (these, and those of every document) or `{"metadata": 0}` (all but these).
 
-    In a list (`listed`) what is costly to put together is there only if it is named.
+    In a list (`listed`) costly virtual fields are included only if they are named.
     """
     schema = RESOURCES[resource]
     virtual = frozenset(name for name, rules in schema.items() if "virtual" in rules.get("meta", {}))
@@ -119,7 +119,7 @@ def leave_out(document: dict[str, Any], paths: Iterable[str]) -> None:
 
 
 def check_parameters(resource: str, args: MultiDict[str, str], known: Iterable[str]) -> None:
-    """Refuse unknown and repeated parameters, and numbers and embedded fields that make no sense."""
+    """Refuse unknown and repeated parameters, and meaningless numbers and embedded fields."""
     refuse_unknown(args, known)
     for name in ("max_results", "page"):
         text = args.get(name)
@@ -134,7 +134,7 @@ def _is_count(text: str) -> bool:
 
 
 def refuse_unknown(args: MultiDict[str, str], known: Iterable[str]) -> None:
-    """BadRequest for a query parameter that does not exist here, or that is given twice."""
+    """Raise BadRequest for a query parameter that does not exist here, or that is given twice."""
     names = list(known)
     for name, values in args.lists():
         if name not in names:

@@ -1,4 +1,4 @@
-"""The production server: gunicorn's processes, in each of which an event loop reads and threads answer."""
+"""The production server: gunicorn's processes, in each of which an event loop reads and threads respond."""
 
 import gc
 import logging
@@ -41,7 +41,8 @@ _GRACEFUL_SECONDS = 10
 _SILENT_SECONDS = 120
 _RETRY_SECONDS = 1.0
 _NEW_OBJECTS = 50_000
-"""So many come before the next search for cycles: lists of tasks have as many that are none, and each search costs."""
+"""The number of new objects before the next search for cycles: lists of tasks have many without cycles, and a search
+costs."""
 
 
 def serve(
@@ -55,8 +56,8 @@ def serve(
     """Serve until SIGTERM or SIGINT; `listen_fd` is an inherited listening socket, in place of host and port.
 
     `credentials` (else the setting auth.credentials_file) names the file with the first tokens. `listeners` receive the
-    events of the MongoDB driver in each process. Raises `SetupError`
-    or, unless it shall `wait` for MongoDB, `Unavailable` when it cannot begin.
+    events of the MongoDB driver in each process. Raises `SetupError` or, without `wait`, `Unavailable` when it cannot
+    start.
     """
     _configure_log(settings.log.level)
     _allow_open_files()
@@ -75,7 +76,7 @@ def serve(
 
 
 def _make_sure(settings: ServerSettings, credentials: Path | None, *, wait: bool) -> None:
-    """See to the first users, while MongoDB is away again and again if it shall `wait`."""
+    """Create the first users; with `wait`, retry while MongoDB is away."""
     while True:
         try:
             storage = Storage.connect(settings.mongo.uri, settings.mongo.database)
@@ -132,7 +133,7 @@ class _Server(BaseApplication):
         super().__init__(prog="banyan server")
 
     def load_config(self) -> None:
-        """Hand our settings to gunicorn."""
+        """Pass our settings to gunicorn."""
         http = self._settings.server
         options = {
             "bind": self._bind,
@@ -142,8 +143,8 @@ class _Server(BaseApplication):
             "graceful_timeout": _GRACEFUL_SECONDS,
             "timeout": _SILENT_SECONDS,
             "limit_request_line": 8190,
-            "forwarder_headers": "",  # nobody says by a header under which path we are
-            "loglevel": self._settings.log.level.replace("debug", "info"),  # it would log what strangers ask for
+            "forwarder_headers": "",  # no header may set the path below which we are mounted
+            "loglevel": self._settings.log.level.replace("debug", "info"),  # it would log requests without a token
             "worker_exit": _leave,
             "control_socket_disable": True,
             **tls.options(self._settings.tls),
@@ -154,7 +155,7 @@ class _Server(BaseApplication):
 
     @property
     def request_seconds(self) -> float:
-        """How long a client may take to send a request."""
+        """The time that a client may take to send a request."""
         return self._settings.limits.request_seconds
 
     @property
@@ -164,11 +165,11 @@ class _Server(BaseApplication):
 
     @property
     def threads(self) -> int:
-        """How many claims can be held open."""
+        """The number of claims that can be held open."""
         return self._settings.server.threads
 
     def is_known(self, application: Any, header: str) -> bool:
-        """Whether the application, which `load` has made, finds the token in this `Authorization` header good."""
+        """Return whether the token in this `Authorization` header is valid for the application from `load`."""
         return auth.is_good(application.config[CONFIG_KEY], header)
 
     def load(self) -> Any:
@@ -179,15 +180,15 @@ class _Server(BaseApplication):
 
 
 class ReleasingWorker(EventLoopWorker):
-    """A process that, when it is to stop, answers the claims that it holds open and ends posting checks, at once."""
+    """A process that, when it must stop, responds to its open claims and ends posting checks at once."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM: take no more requests, release those who wait."""
+        """Handle SIGTERM: take no more requests, release open claims."""
         super().handle_exit(sig, frame)
         self._release()
 
     def is_parent_alive(self) -> bool:
-        """Whether the main process is there; when it is not, this one stops too."""
+        """Return whether the main process exists; when it does not, this one stops too."""
         alive = super().is_parent_alive()
         if not alive:
             self._release()
@@ -201,7 +202,7 @@ class ReleasingWorker(EventLoopWorker):
 
 
 def _leave(_: object, worker: Any) -> None:
-    """Stop what runs beside the requests of a process."""
+    """Stop the threads of a process that run beside its requests."""
     app = getattr(worker, "wsgi", None)
     if app is None:
         return

@@ -23,12 +23,12 @@ def statistics() -> Document:
     """Counts of all matching tasks; distributions over the newest 100,000 of them that ran and ended.
 
     Without a filter the distributions are those of the newest 10,000 that have ended, as far as they ran. `measured` is
-    how many tasks they rest on.
+    the number of tasks behind them.
     """
     return figures(both(parse_where("tasks", request.args.get("where")), visible("tasks")))
 
 
 def figures(where: Filter) -> Document:
-    """What there is to count and to measure in the tasks that match an already checked filter."""
+    """All counts and measures of the tasks that match an already checked filter."""
     counts = count_tasks(reader(), where, context().now())
     return {**counts, **measure_tasks(reader(), where), "workers": count_workers(reader())}

@@ -1,4 +1,4 @@
-"""Cancelling and retrying, of one task, of those that a list names, or of all that match a filter."""
+"""Cancellation and retry, of one task, of listed tasks, or of all that match a filter."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -26,22 +26,22 @@ Document = dict[str, Any]
 
 STEERS = (PROVIDER, ADMIN)
 _NAMED = 1000
-"""How many descendants or refusals an answer names."""
+"""The most descendants or refusals that a response names."""
 
 RETRY: dict[str, Rules] = {
     "downstream": DOWNSTREAM,
     "without": identifiers(),
     "dry_run": flag(default=False),
 }
-"""What a retry takes besides fields of the task."""
+"""The fields of a retry besides fields of the task."""
 WHICH: dict[str, Rules] = {"ids": identifiers(), "where": free(), "dry_run": flag(default=False)}
 MANY_RETRIES: dict[str, Rules] = {**WHICH, **RETRY, "changes": free()}
-DRY_RUN = {"dry_run": "true says what would become of it, and changes nothing"}
+DRY_RUN = {"dry_run": "true only reports the outcome, and changes nothing"}
 
 
 @route("POST", "/tasks/<objectid:task_id>/cancel", roles=STEERS, summary="Cancel a task and what waits for it")
 def cancel_task(task_id: ObjectId) -> Document:
-    """The task as it is then; one that has ended stays as it is."""
+    """The task after the cancellation; one that has ended stays as it is."""
     owned(context(), task_id, actor(), if_match())
     cancel(context(), [task_id], {"user": actor().name})
     return shown(existing(context(), task_id))
@@ -51,12 +51,12 @@ def cancel_task(task_id: ObjectId) -> Document:
     "POST",
     "/tasks/<objectid:task_id>/retry",
     roles=STEERS,
-    summary="Let an ended task run again, also with other values",
+    summary="Run an ended task again, also with other values",
     query=DRY_RUN,
     told=tuple(RETRY),
 )
 def retry_task(task_id: ObjectId) -> Document:
-    """The task as it is then, and which descendants begin again or stay."""
+    """The task after the retry, and the descendants that begin again or stay."""
     options = single_options()
     owned(context(), task_id, actor(), if_match())
     outcome = retry(context(), task_id, options)
@@ -68,7 +68,7 @@ def retry_task(task_id: ObjectId) -> Document:
 
 @route("POST", "/tasks/cancel", roles=STEERS, body=WHICH, summary="Cancel many tasks, by ids or by a filter")
 def cancel_many(body: Document) -> Document:
-    """How many matched and were cancelled, or asked to end; for `ids` an item for each."""
+    """The numbers of tasks that matched and were cancelled, or must end; for `ids` an item for each."""
 
     def act(ids: Sequence[ObjectId]) -> set[ObjectId]:
         going_on = {id for id, task in context().storage.tasks.load(ids).items() if _can_be_cancelled(task.state)}
@@ -84,7 +84,7 @@ def cancel_many(body: Document) -> Document:
 
 @route("POST", "/tasks/retry", roles=STEERS, body=MANY_RETRIES, summary="Retry many tasks, by ids or by a filter")
 def retry_many(body: Document) -> Document:
-    """How many matched, begin again and cannot; for `ids` an item for each, else one for each that cannot."""
+    """The numbers of tasks that matched, begin again and cannot; for `ids` an item for each, else for each refusal."""
     options = _options(body, body.get("changes") or {}, dry_run=body["dry_run"])
     ids, faults = _chosen(body)
     outcome = retry_all(context(), ids, options)
@@ -95,7 +95,7 @@ def retry_many(body: Document) -> Document:
 
 
 def single_options() -> RetryOptions:
-    """What the body of a retry of one task, or of one sweep, asks for; there may be none."""
+    """The options in the body of a retry of one task, or of one sweep; the body may be missing."""
     body = read_object() if read_bytes() else {}
     asked = validated(RETRY, {name: value for name, value in body.items() if name in RETRY})
     changes = {name: value for name, value in body.items() if name not in RETRY}
@@ -113,7 +113,7 @@ def _options(asked: Document, changes: Document, *, dry_run: bool) -> RetryOptio
 
 
 def _changes(fields: Document) -> Update:
-    """New values for tasks that are retried: of what may change while a task is inactive, but for its edges."""
+    """New values for tasks that are retried: of fields that may change while a task is inactive, except its edges."""
     update = wanted(fields)
     if update.state is not None:
         raise Invalid({"state": "a retry sets it; add 'hold': true to keep the task back"})
@@ -123,7 +123,7 @@ def _changes(fields: Document) -> Update:
 
 
 def descendants(outcome: Outcome) -> Document:
-    """How many other tasks begin again or stay as they are, and the first thousand of them."""
+    """The numbers of other tasks that begin again or stay as they are, and the first thousand of them."""
     again = {id: state for id, state in outcome.again.items() if id not in outcome.roots}
     items: list[Document] = [{"_id": id, "becomes": state} for id, state in list(again.items())[:_NAMED]]
     items += [{"_id": id, "kept": why} for id, why in list(outcome.kept.items())[: _NAMED - len(items)]]
@@ -131,7 +131,7 @@ def descendants(outcome: Outcome) -> Document:
 
 
 def _chosen(body: Document) -> tuple[list[ObjectId], dict[ObjectId, BanyanError]]:
-    """The tasks that a body names and the user steers, and why not the others."""
+    """The tasks that a body names and the user may change, and the refusals of the others."""
     if ("ids" in body) == ("where" in body):
         raise Invalid({"ids": "name the tasks by 'ids' or choose them by 'where', one of the two"})
     if "where" in body:

@@ -1,7 +1,7 @@
-"""Answers for readers of strict JSON: NaN and infinities, which JSON does not have, become null, with a note of each.
+"""Responses for readers of strict JSON: NaN and infinities, which JSON lacks, become null, with a note of each.
 
-A request asks for that by `?strict_json=true` or by a header. `Banyan-Nulls` of the answer says how many values were
-replaced, if any, and `_nulls` in its body what they were: `{"/result/x": "NaN"}`, by JSON pointers (RFC 6901).
+A request selects it by `?strict_json=true` or by a header. The header `Banyan-Nulls` of the response has the number of
+replaced values, if any, and `_nulls` in its body names them: `{"/result/x": "NaN"}`, by JSON pointers (RFC 6901).
 """
 
 import math
@@ -17,15 +17,15 @@ HEADER = "Banyan-Strict-JSON"
 COUNT = "Banyan-Nulls"
 NOTE = "_nulls"
 MAX_NOTED = 1000
-"""So many replaced values are named; all are counted."""
+"""The most replaced values that are named; all are counted."""
 
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def read_wish(answers_json: bool) -> None:
-    """Find out whether the request asks for strict JSON; the parameter is then gone. BadRequest for no clear wish.
+    """Read whether the request wants strict JSON, and remove the parameter. BadRequest for contradictory values.
 
-    A route that answers with something else than JSON has no such parameter.
+    A route with another media type than JSON has no such parameter.
     """
     given = request.headers.getlist(HEADER)
     if answers_json:
@@ -40,12 +40,12 @@ def read_wish(answers_json: bool) -> None:
 
 
 def is_asked() -> bool:
-    """Whether the answer to this request has to be strict JSON."""
+    """Return whether the response to this request must be strict JSON."""
     return bool(g.get("strict_json", False))
 
 
 def tell(response: Response) -> Response:
-    """Say in the header of a strict answer how many values were replaced."""
+    """Write the number of replaced values into a header of a strict response."""
     if is_asked():
         response.vary.add(HEADER)
         if "strict_json_nulls" in g:
@@ -54,7 +54,7 @@ def tell(response: Response) -> Response:
 
 
 class Nulls:
-    """What was replaced in one answer."""
+    """The replaced values of one response."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -75,7 +75,7 @@ class Nulls:
 
 
 def strict(value: Any, *, noted: bool) -> Any:
-    """A whole answer without NaN and infinities; with a note of them if it is an object and `noted`."""
+    """A whole response without NaN and infinities; with a note of them if it is an object and `noted`."""
     nulls = Nulls()
     replaced = nulls.replaced(value)
     g.strict_json_nulls = nulls.count

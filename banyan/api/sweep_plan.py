@@ -1,4 +1,4 @@
-"""Reading the body of `POST /sweeps`: which points it stands for, and what their tasks share, all of it checked."""
+"""The parser of the body of `POST /sweeps`: its points, and the fields that their tasks share, all of it checked."""
 
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -18,18 +18,18 @@ Document = dict[str, Any]
 _SOURCES = ("grid", "points", "samples")
 _OWN = frozenset({*_SOURCES, "barrier"})
 _NOT_KEPT = frozenset({"points", "barrier", "state", "dependencies", "continuations"})
-"""Fields of the body that a sweep's document does not have, or not as they were sent."""
+"""Fields of the body that a sweep's document lacks, or that it has in another form."""
 _INHERITED = ("queue", "priority")
-"""What a barrier has in common with its sweep unless it says otherwise."""
+"""The fields that a barrier takes from its sweep unless it has its own."""
 _LINKS = ("dependencies", "continuations", "input_refs")
 MAX_EDGES = 500_000
-"""How many parents and children the tasks of a sweep may have together, besides the barrier."""
+"""The most parents and children of all tasks of a sweep together, without the barrier."""
 _LEAST_BYTES = 7
-"""What any value takes in a stored document besides its name."""
+"""The smallest size of any value in a stored document besides its name."""
 
 
 def plan_of(body: Document) -> Plan:
-    """The sweep that a validated body asks for. Raises `Invalid` with all that is wrong, `TooLarge` for too many."""
+    """The sweep that a validated body describes. Raises `Invalid` with all faults, `TooLarge` for too many points."""
     _check(body)
     kept = {name: value for name, value in body.items() if name not in _NOT_KEPT}
     if "samples" in kept:
@@ -56,7 +56,7 @@ def plan_of(body: Document) -> Plan:
 
 
 def _command_check(environment: dict[str, str] | None) -> Callable[[Any], Iterator[str]]:
-    """What tells the faults of a point's command, alone and together with the environment."""
+    """The function that yields the faults of a point's command, alone and together with the environment."""
     environment_bytes = bytes_of_environment(environment)
 
     def faults(command: Any) -> Iterator[str]:
@@ -92,7 +92,7 @@ def _points(body: Document, inputs: Point) -> Sequence[Point]:
 
 
 def _check_count(count: int, names: Collection[str] = ()) -> None:
-    """Refuse what would be too many or too much, before it is made."""
+    """Refuse points that would be too many or too large, before they are made."""
     limits = context().settings.limits
     if count > limits.max_sweep_points:
         raise TooLarge(f"the sweep has {count} points, at most {limits.max_sweep_points} (limits.max_sweep_points)")
@@ -111,7 +111,7 @@ def _check_edges(count: int, links: int) -> None:
 def _validated(
     body: Document, template: Command | None, first: Point, names: Collection[str]
 ) -> tuple[Document, Document | None]:
-    """What all tasks share, as it is in the first of them, and the barrier: tasks, checked as such."""
+    """The fields that all tasks share, as they are in the first of them, and the barrier, both checked as tasks."""
     task = {name: value for name, value in body.items() if name not in _OWN}
     if template is not None:
         task.pop("inputs", None)

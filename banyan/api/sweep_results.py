@@ -51,7 +51,7 @@ def results(sweep_id: ObjectId) -> Response:
 
 
 def _table(reading: Reader, sweep: Document) -> Table:
-    """The sweep's own inputs first, in their order; then what else its tasks have."""
+    """The sweep's own inputs first, in their order; then the other columns of its tasks."""
     inputs = dict.fromkeys([*sweep["input_names"], *keys_of(reading, sweep, INPUTS)])
     plain: Document = {RESULT: {"$exists": True, "$not": {"$type": "object"}}}
     wanted: dict[str, Document] = {RESULT: plain, RESULT_FILE: {RESULT_FILE: {"$exists": True}}}
@@ -71,7 +71,7 @@ def _json(table: Table, tasks: Iterable[Document], strict: bool) -> Iterator[byt
 
 
 def _csv(table: Table, tasks: Iterable[Document]) -> Iterator[bytes]:
-    """As RFC 4180 says; what is no text is written as in JSON, what is not there is empty."""
+    """CSV by RFC 4180; a value that is no text is written as JSON, a missing one is empty."""
     writer = csv.writer(_Line())
     yield writer.writerow(table.labels)
     for task in tasks:
@@ -80,7 +80,7 @@ def _csv(table: Table, tasks: Iterable[Document]) -> Iterator[bytes]:
 
 
 class _Line:
-    """A file whose `write` answers with the bytes, which the writer hands on."""
+    """A file whose `write` returns the bytes, which the CSV writer passes on."""
 
     def write(self, text: str) -> bytes:
         return text.encode(errors="replace")

@@ -1,4 +1,4 @@
-"""`/sweeps`: posting, cancelling, retrying, deleting many tasks as one. Reading is Eve's; see also `sweep_results`."""
+"""`/sweeps`: post, cancel, retry, delete many tasks as one. Reading is Eve's; see also `sweep_results`."""
 
 from typing import Any
 
@@ -25,12 +25,12 @@ Document = dict[str, Any]
 STEERS = (PROVIDER, ADMIN)
 _ANSWERED = ("_id", "_etag", "_created", "_updated", "count", "barrier")
 _NAMED = 1000
-"""How many refused tasks an answer names."""
+"""The most refused tasks that a response names."""
 
 
 @route("POST", "/sweeps", roles=STEERS, body=NEW_SWEEP, summary="Make many tasks of one request", status=201)
 def add_sweep(body: Document) -> Document:
-    """The sweep's id, how many points it has, and its barrier; all tasks are made, or none."""
+    """The sweep's id, the number of its points, and its barrier; all tasks are made, or none."""
 
     def answered(made: list[Document]) -> Document:
         sweep = made[0]
@@ -42,7 +42,7 @@ def add_sweep(body: Document) -> Document:
 
 @route("POST", "/sweeps/<objectid:sweep_id>/cancel", roles=STEERS, summary="Cancel a sweep with its barrier")
 def cancel_sweep(sweep_id: ObjectId) -> Document:
-    """How many points were cancelled, or asked to end; those that have ended stay as they are."""
+    """The number of points that were cancelled, or must end; those that have ended stay as they are."""
     sweep = _owned(sweep_id)
     cancelled = cancel(context(), sweep, {"user": actor().name})
     return {"_status": "OK", "_id": sweep_id, "cancelled": cancelled, "progress": _progress(sweep_id)}
@@ -52,12 +52,12 @@ def cancel_sweep(sweep_id: ObjectId) -> Document:
     "POST",
     "/sweeps/<objectid:sweep_id>/retry",
     roles=STEERS,
-    summary="Let the tasks of a sweep that did not succeed run again, also with other values",
+    summary="Retry the tasks of a sweep that did not succeed, also with other values",
     query=DRY_RUN,
     told=tuple(RETRY),
 )
 def retry_failed(sweep_id: ObjectId) -> Document:
-    """How many run again, and which cannot and why; the barrier comes back to wait for them."""
+    """The number of tasks that run again, and the refusals with reasons; the barrier comes back to wait for them."""
     options = single_options()
     outcome = retry_sweep(context(), _owned(sweep_id), options)
     named = list(outcome.refused)[:_NAMED]
@@ -76,7 +76,7 @@ def retry_failed(sweep_id: ObjectId) -> Document:
 
 @route("DELETE", "/sweeps/<objectid:sweep_id>", roles=STEERS, summary="Delete a sweep that has ended")
 def remove_sweep(sweep_id: ObjectId) -> Document:
-    """How many tasks were deleted; their histories, samples and files go along."""
+    """The number of deleted tasks; their histories, samples and files are deleted as well."""
     return {"_status": "OK", "_id": sweep_id, "deleted": delete_sweep(context(), _owned(sweep_id))}
 
 
@@ -86,7 +86,7 @@ def remove_sweep(sweep_id: ObjectId) -> Document:
     summary="Counts, waits, run times, memory and rates of a sweep's tasks",
 )
 def sweep_statistics(sweep_id: ObjectId) -> Document:
-    """What `/statistics` answers for these tasks."""
+    """The same as `/statistics` for these tasks."""
     readable_sweep(sweep_id)
     return figures(points_of(sweep_id))
 
@@ -100,9 +100,9 @@ def readable_sweep(sweep_id: ObjectId) -> Document:
 
 
 def _owned(sweep_id: ObjectId) -> Document:
-    """The stored sweep, if the user steers it and it is at the revision that the request names."""
+    """The stored sweep, if the user may change it and it is at the revision that the request names."""
     wanted = if_match()
-    revision = None if wanted is None else wanted.partition("-")[0]  # what follows is that of its progress
+    revision = None if wanted is None else wanted.partition("-")[0]  # the part after the dash belongs to its progress
     return owned_sweep(context(), sweep_id, actor(), revision)
 
 

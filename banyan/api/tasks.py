@@ -1,4 +1,4 @@
-"""`/tasks`: posting, changing, deleting. Reading is Eve's; cancelling and retrying are in `steering`."""
+"""`/tasks`: post, change, delete. Reading is Eve's; cancellation and retry are in `steering`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,9 +30,9 @@ STEERS = (PROVIDER, ADMIN)
 _ANSWERED = ("_id", "_etag", "_created", "_updated", "state")
 _BATCH = 1000
 _EDITED = 200
-"""So many tasks are taken back from their workers together, to be edited one by one."""
+"""The number of tasks that are recalled from their workers together, to be edited one by one."""
 _EDITS = 3
-"""How often an item is tried whose task a worker was granted meanwhile."""
+"""The number of tries for an item whose task was granted to a worker meanwhile."""
 _STEERING = ("state", "hold", "priority", "queue")
 
 _ITEM: dict[str, Rules] = {"_id": identifier(required=True)}
@@ -40,7 +40,7 @@ _EDGES: dict[str, Rules] = {"add": identifiers(), "remove": identifiers()}
 
 
 def shown(task: Document) -> Document:
-    """What the answer to a change tells of a task."""
+    """The fields of a task in the response to a change."""
     return {"_status": "OK", **{name: task[name] for name in _ANSWERED}}
 
 
@@ -63,7 +63,7 @@ def add_tasks() -> Document:
 
 
 def wanted(body: Document) -> Update:
-    """A PATCH's body, checked."""
+    """The checked body of a PATCH."""
     edges = validated(_EDGES, {name: body.get(f"{name}_continuations") or [] for name in _EDGES})
     plain = {n: v for n, v in body.items() if n not in ("add_continuations", "remove_continuations")}
     fields = validated_changes("tasks", plain)
@@ -90,7 +90,7 @@ def change(
 ) -> Document:
     """Make the changes of one PATCH: a worker's by the attempt token, a provider's by ownership.
 
-    `wait_seconds` is for the consent of a worker that holds the task and has not begun it.
+    `wait_seconds` is the time for a worker that holds the task without having begun it to give it back.
     """
     if "update_execution_data" in body:
         return write_execution_data(task_id, body)
@@ -117,7 +117,7 @@ def change_task(task_id: ObjectId) -> Document:
     told=_STEERING,
 )
 def change_tasks() -> Document:
-    """Item by item for a list; counts for `where`."""
+    """An item for each of a list; counts for `where`."""
     body = read_body()
     dry_run = flagged("dry_run")
     if isinstance(body, list):
@@ -130,7 +130,7 @@ def change_tasks() -> Document:
 
 
 def flagged(name: str) -> bool:
-    """Whether a query parameter that is true or false is true."""
+    """Return whether a boolean query parameter is true."""
     text = request.args.get(name, "false").lower()
     if text not in ("true", "false", "1", "0"):
         raise BadRequest(f"{name} is {text!r}; it must be true or false")
@@ -146,10 +146,10 @@ def _change_list(body: list[Any], dry_run: bool) -> Document:
 
 
 def _each_taken_back(tasks: Sequence[ObjectId | None], act: Callable[[int], Document]) -> list[Document]:
-    """The answers of `act` to the items of a bulk change, in order; a worker's tasks are taken back together before.
+    """The responses of `act` to the items of a bulk change, in order; tasks at workers are recalled together before.
 
-    `tasks` are those of the items (None: nothing is to be taken back). What a worker was granted in between is taken
-    back and tried once more.
+    `tasks` are those of the items (None: no recall is needed). A task that was granted to a worker in between is
+    recalled and tried once more.
     """
     answers: dict[int, Document] = {}
     for start in range(0, len(tasks), _EDITED):
@@ -164,13 +164,13 @@ def _each_taken_back(tasks: Sequence[ObjectId | None], act: Callable[[int], Docu
 
 
 def _lost(answer: Document) -> bool:
-    """Whether an item was refused because somebody else had its task."""
+    """Return whether an item was refused because a worker had its task."""
     code: int | None = answer.get("_error", {}).get("code")
     return code == Conflict.status
 
 
 def _edited(item: Any) -> ObjectId | None:
-    """The user's task that an item changes so that it must not have begun; faults are told in the item's own answer."""
+    """The user's task that an item edits and that must be unbegun for it; None for any fault: the item reports it."""
     try:
         if {"_id", "state", *ALWAYS} >= item.keys():
             return None
@@ -194,7 +194,7 @@ def _change_item(item: Any, dry_run: bool) -> Document:
 
 
 def refused(error: BanyanError, id: Any) -> Document:
-    """One item's fault, in an answer that tells of each item."""
+    """The fault of one item, for a response with items."""
     message = shortened(str(error))
     known = id if isinstance(id, (str, ObjectId)) else None
     fault: Document = {"_status": "ERR", "_id": shortened(known), "_error": {"code": error.status, "message": message}}
@@ -222,7 +222,7 @@ def _change_where(body: Document, dry_run: bool) -> Document:
 
 
 def _update_one(id: ObjectId, asked: Update) -> Document:
-    """Make one of many changes; why it was refused, else nothing."""
+    """Make one of many changes; return the refusal, or an empty document."""
     try:
         update(context(), id, asked, actor(), wait_seconds=0.0)
     except BanyanError as error:
@@ -231,7 +231,7 @@ def _update_one(id: ObjectId, asked: Update) -> Document:
 
 
 def own_ids(where: str) -> list[ObjectId]:
-    """The matching tasks that the user steers."""
+    """The matching tasks that the user may change."""
     mine: Document = {} if actor().role == ADMIN else {"owner": actor().name}
     ids = reader().ids("tasks", both(parse_where("tasks", where), mine, visible("tasks")))
     audit.touches(ids)
@@ -246,7 +246,7 @@ def own_ids(where: str) -> list[ObjectId]:
     query={"where": "which tasks"},
 )
 def delete_tasks() -> Document:
-    """How many were deleted, and how many matched; tasks that have not ended stay."""
+    """The numbers of deleted and of matching tasks; tasks that have not ended stay."""
     if "where" not in request.args:
         raise BadRequest("name the tasks to delete with ?where={..}; ?where={} means all that have ended")
     ids = own_ids(request.args["where"])
@@ -258,7 +258,7 @@ def delete_tasks() -> Document:
 
 @route("DELETE", "/tasks/<objectid:task_id>", roles=STEERS, summary="Delete an ended task", resource="tasks")
 def delete_task(task_id: ObjectId) -> Document:
-    """Takes history, samples and files along."""
+    """History, samples and files are deleted as well."""
     task = owned(context(), task_id, actor(), if_match())
     if not delete(context(), [task_id]):
         text = f"task {task_id} is {task['state']}; only an ended task can be deleted; cancel it first"

@@ -1,4 +1,4 @@
-"""TLS for the server: each handshake sees the certificate as its file is then, so a renewed one needs no restart."""
+"""TLS for the server: each handshake uses the present certificate file, so a renewed one needs no restart."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from banyan.trust import is_loopback_host
 log = logging.getLogger("banyan.tls")
 
 HANDSHAKE_SECONDS = 10.0
-"""How long a client may take for its handshake."""
+"""The time that a client may take for its handshake."""
 
 Seen = tuple[tuple[int, int, int], ...]
 
@@ -23,8 +23,8 @@ Seen = tuple[tuple[int, int, int], ...]
 class Contexts:
     """The TLS context for new connections; safe to be shared by threads.
 
-    Connections that are open keep the one that they began with. A renewal that cannot be used (half written, or with
-    the key of another certificate) is logged, and the last good one serves on. SetupError if there is none at first.
+    Open connections keep the context that they began with. A renewal that cannot be used (half written, or with the key
+    of another certificate) is logged, and the last good one stays in use. SetupError if there is none at first.
     """
 
     def __init__(self, settings: Tls) -> None:
@@ -48,7 +48,7 @@ class Contexts:
                     self._context, self._seen, self._refused = self._load(), seen, None
                     log.info("the renewed certificate %s is in use", self._settings.certificate)
             except OSError as error:
-                if seen != self._refused:  # it is told once, and tried again with each connection
+                if seen != self._refused:  # it is logged once, and tried again with each connection
                     self._refused = seen
                     log.warning("the renewed certificate cannot be used (%s); the earlier one stays", _said(error))
             return self._context
@@ -68,9 +68,9 @@ class Contexts:
 
 
 def shake_hands(connection: socket.socket) -> int | None:
-    """Go on with the handshake of a socket that never blocks: the event of epoll to wait for, or None when it is done.
+    """Continue the handshake of a non-blocking socket: return the epoll event to wait for, or None when it is done.
 
-    `OSError` when it has failed, of which the client alone has a reason to complain.
+    `OSError` when it has failed, which concerns the client alone.
     """
     if not isinstance(connection, ssl.SSLSocket):
         return None
@@ -87,7 +87,7 @@ def shake_hands(connection: socket.socket) -> int | None:
 
 
 def options(settings: Tls) -> dict[str, Any]:
-    """The options of gunicorn from which it takes that requests come by HTTPS."""
+    """The options from which gunicorn learns that requests arrive by HTTPS."""
     return {"certfile": settings.certificate, "keyfile": settings.key or None} if settings.certificate else {}
 
 

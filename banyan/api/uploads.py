@@ -1,4 +1,4 @@
-"""Receiving what attempts wrote, from workers that share no disk with the server."""
+"""Uploads of files of attempts, from workers that share no disk with the server."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ _ROLES = (WORKER, ADMIN)
     quiet=True,
 )
 def put_stdout(execution: ObjectId) -> Response:
-    """The size that the stream has now."""
+    """The new size of the stream."""
     return _receive(execution, "stdout")
 
 
@@ -40,7 +40,7 @@ def put_stdout(execution: ObjectId) -> Response:
     quiet=True,
 )
 def put_stderr(execution: ObjectId) -> Response:
-    """The size that the stream has now."""
+    """The new size of the stream."""
     return _receive(execution, "stderr")
 
 
@@ -53,7 +53,7 @@ def put_stderr(execution: ObjectId) -> Response:
     quiet=True,
 )
 def put_file(execution: ObjectId, path: str) -> Response:
-    """The size that the file has now."""
+    """The new size of the file."""
     path = sent_path("/files/")
     if steps_of(path) is None or len(path) > _MAX_PATH:
         raise Invalid({"path": f"{path!r} is not the path of a file in a work directory"})

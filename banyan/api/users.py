@@ -1,4 +1,4 @@
-"""`/users`: who may use the server. Reading is Eve's; a token is shown once, in the answer that makes it."""
+"""`/users`: the users of the server. Reading is Eve's; a token is shown once, in the response that makes it."""
 
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -38,11 +38,11 @@ def add_user(body: Document) -> Document:
     return _shown(body["name"], token)
 
 
-@route("POST", "/users/<name>/rotate", roles=(ADMIN,), summary="Give a user a new token", secret=True, told=_EXPIRES)
+@route("POST", "/users/<name>/rotate", roles=(ADMIN,), summary="Replace a user's token", secret=True, told=_EXPIRES)
 def rotate(name: str) -> Document:
-    """The user with the new token; the old one is worth nothing any more.
+    """The user with the new token; the old one is invalid from now on.
 
-    A body `{"expires": ..}` says when the new one ends; without it the date stays as it was.
+    A body `{"expires": ..}` sets the end of the new one; without it the date stays as it was.
     """
     now = context().now()
     users = context().storage.users
@@ -56,15 +56,15 @@ def rotate(name: str) -> Document:
     return _shown(name, token)
 
 
-@route("DELETE", "/users/<name>", roles=(ADMIN,), summary="Take a user's access away", status=204)
+@route("DELETE", "/users/<name>", roles=(ADMIN,), summary="Remove a user", status=204)
 def remove(name: str) -> Response:
-    """Nothing; the user's tasks stay."""
+    """An empty response; the user's tasks stay."""
     context().storage.users.remove(name, context().now())
     return Response(status=204)
 
 
 def _expiry(wanted: datetime | timedelta | None, now: datetime) -> datetime | None:
-    """When a token ends that is made now; raises `Invalid` for a time that has passed."""
+    """The expiry of a new token; raises `Invalid` for a time that has passed."""
     if wanted is None:
         return None
     try:

@@ -1,8 +1,8 @@
-"""Checking bodies against the schemas: everything wrong with a body is listed at once, nothing is changed.
+"""Validation of bodies against the schemas: all faults of a body are listed at once, nothing is changed.
 
-The judge is Eve's validator (Cerberus) with our kinds of fields. A schema is checked once, when its `Checker`
-is made, not again for every document, and defaults are filled in by the checker. Documents that are right beyond
-doubt do not reach Cerberus: `banyan.api.compiled` knows them, many times as fast.
+Eve's validator (Cerberus) with our kinds of fields decides. A schema is checked once, when its `Checker` is made, not
+again for every document, and defaults are filled in by the checker. Documents that are right beyond doubt do not reach
+Cerberus: `banyan.api.compiled` recognizes them, many times as fast.
 """
 
 import copy
@@ -26,7 +26,7 @@ Issues = dict[str, object]
 
 
 class Checker:
-    """Checks documents against one schema; safe to be shared by threads. Without `quick`, Cerberus looks at each."""
+    """Checks documents against one schema; safe to be shared by threads. Without `quick`, Cerberus checks each."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Checker:
 
 
 class _Slow:
-    """What Cerberus needs for one list: its validator, and the objects that it found right in earlier items.
+    """The state of Cerberus for one list: its validator, and the objects that it found right in earlier items.
 
     The items of one campaign have mostly equal objects.
     """
@@ -119,13 +119,13 @@ class _Slow:
         self._explained = 0
 
     def may_suggest(self) -> bool:
-        """Whether there is time to look for what a misspelt name may mean: in the first faulty items only."""
+        """Return whether there is time for suggestions for a misspelt name: in the first faulty items only."""
         self._explained += 1
         return self._explained <= self._SUGGESTIONS
 
     @cached_property
     def validator(self) -> Validator:
-        """Made when the first document needs it."""
+        """The validator, made when the first document needs it."""
         return Validator(schema={})
 
     def recall(self, document: Document) -> Document:
@@ -136,19 +136,19 @@ class _Slow:
         return {name: dict(self._checked[key]) for name, key in keys.items() if key in self._checked}
 
     def remember(self, given: Document, checked: Document) -> None:
-        """Note what was just found right."""
+        """Record values that were just found right."""
         for name, value in given.items():
             if isinstance(value, dict) and len(self._checked) < self._MOST:
                 self._checked[name, repr(value)] = checked[name]
 
 
 def _take_defaults(schema: dict[str, Any]) -> Document:
-    """Remove the defaults from a compiled schema, which would be filled in slowly, and return them."""
+    """Remove the defaults from a compiled schema, where Cerberus would fill them in slowly, and return them."""
     return {name: rules.pop("default") for name, rules in schema.items() if "default" in rules}
 
 
 def check_task(task: Mapping[str, Any]) -> Issues:
-    """What is wrong with a whole task although each field is right."""
+    """The faults of a whole task whose single fields are right."""
     issues: Issues = {}
     if task.get("command") is not None and task.get("model") is not None:
         issues["model"] = "a task has either 'command' or 'model', not both"
@@ -217,7 +217,7 @@ _own: dict[int, tuple[Mapping[str, Any], Checker]] = {}
 
 
 def validated(schema: Mapping[str, Any], body: Any) -> Document:
-    """The body of a call that is no resource's document; `schema` is a constant of a module."""
+    """The checked body of a call that is no resource's document; `schema` is a constant of a module."""
     known = _own.get(id(schema))
     if known is None:
         known = _own[id(schema)] = (schema, Checker(schema))

@@ -14,7 +14,7 @@ from banyan.domain.programs import command_faults, environment_faults
 from banyan.wire import parse_duration, parse_size
 
 MAX_FAULTS = 25
-"""So many faults of one object are told; Cerberus sorts them anew for each, so that thousands would take minutes."""
+"""The most reported faults of one object; Cerberus sorts them again for each, so that thousands would take minutes."""
 
 _SILENT = cerberus.errors.BaseErrorHandler()
 
@@ -63,11 +63,11 @@ class Validator(EveValidator):
 
     def _validate_data_relation(self, data_relation: Mapping[str, Any], field: str, value: object) -> None:
         """{'type': 'dict'}"""
-        # Whether the other document exists is decided by the use case, in its transaction.
+        # The use case decides in its transaction whether the other document exists.
 
     def _validate_min(self, minimum: float, field: str, value: object) -> None:
         """{'nullable': False}"""
-        if isinstance(value, (int, float)) and not value >= minimum:  # NaN is not either
+        if isinstance(value, (int, float)) and not value >= minimum:  # NaN fails this too
             self._error(field, cerberus.errors.MIN_VALUE)
 
     def _check_with_no_nul(self, field: str, value: object) -> None:

@@ -1,4 +1,4 @@
-"""`/workers`: registering, claiming, reporting, draining, leaving. Reading is Eve's."""
+"""`/workers`: register, claim, report, drain, leave. Reading is Eve's."""
 
 import select
 from collections.abc import Mapping
@@ -36,9 +36,9 @@ _samples = Checker(SAMPLE)
 _NOT_KEPT = frozenset({"execution", "token", "task", "given_back", "exit_status"})
 _TIMES = ("time_started", "time_terminated")
 _MOST_AHEAD = 128
-"""So many tasks are granted ahead to a worker that does not say how many it takes."""
+"""The number of tasks that are granted ahead to a worker that names no limit."""
 _RENEWALS = 40
-"""How often reports renew a lease within its time, at most."""
+"""The most renewals of a lease by reports within its time."""
 
 
 @route(
@@ -51,7 +51,7 @@ _RENEWALS = 40
     told=("name", "host", "pid", "version", "replaces"),
 )
 def add_worker(body: Document) -> Document:
-    """Its id, its lease, and how files reach the server."""
+    """Its id, its lease, and the way of its files to the server."""
     given = {name: value for name, value in body.items() if value is not None}
     given.setdefault("host", "unknown")
     return {"_status": "OK", **registering.register(context(), given, actor())}
@@ -61,13 +61,13 @@ def add_worker(body: Document) -> Document:
     "POST",
     "/workers/<objectid:worker_id>/claim",
     roles=WORKS,
-    summary="Ask for work, and wait",
+    summary="Claim tasks, and wait for some",
     body=CLAIM,
     repeatable=True,
     quiet=True,
 )
 def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
-    """New tasks, attempts to cancel, whether to drain, whose directories may go."""
+    """New tasks, attempts to cancel, a request to drain, directories to remove."""
     ask = Ask(
         request=body["request"],
         free=Resources.from_document(body["resources"]),
@@ -88,7 +88,7 @@ def claim_tasks(worker_id: ObjectId, body: Document) -> Document:
 
 
 def _ahead(body: Document) -> Ahead | None:
-    """What may wait at the worker, and what waits there."""
+    """The work that may wait at the worker, and the tasks that wait there."""
     asked = body.get("ahead")
     if not asked:
         return None
@@ -109,7 +109,7 @@ def _ahead(body: Document) -> Ahead | None:
 
 
 def _is_connected(connection: socket | None) -> bool:
-    """Whether the client at the other end has not closed its connection; true where this cannot be known."""
+    """Return whether the client has not closed its connection; True where this cannot be known."""
     if connection is None:
         return True
     poll = select.poll()
@@ -121,12 +121,12 @@ def _is_connected(connection: socket | None) -> bool:
     "POST",
     "/workers/<objectid:worker_id>/report",
     roles=WORKS,
-    summary="Tell how attempts go and end",
+    summary="Report on attempts",
     repeatable=True,
     quiet=True,
 )
 def report_attempts(worker_id: ObjectId) -> Document:
-    """Which reports count and which came too late, attempts to cancel, whose directories may go."""
+    """The accepted and the stale reports, attempts to cancel, directories to remove."""
     worker = registering.owned_worker(context(), worker_id, actor())
     body = read_object()
     skew = _skew(body)
@@ -148,13 +148,13 @@ def report_attempts(worker_id: ObjectId) -> Document:
 
 
 def _to_end(worker_id: ObjectId) -> Document:
-    """The attempts that the worker shall end, and those that it shall give back if they have not begun."""
+    """The attempts that the worker must end, and those that it must give back if it has not begun them."""
     cancel, take_back = context().storage.tasks.to_end(worker_id)
     return {"cancel": cancel} | ({"take_back": take_back} if take_back else {})
 
 
 def _hear_of(worker: Document) -> None:
-    """Renew the worker's lease, unless that was done a moment ago."""
+    """Renew the worker's lease, unless it was renewed a moment ago."""
     now, lost_after = context().now(), context().settings.leases.lost_after
     if now - worker["last_seen"] >= timedelta(seconds=lost_after / _RENEWALS):
         context().storage.workers.renew(worker["_id"], now)
@@ -172,7 +172,7 @@ def _checked(checker: Checker, body: Document, name: str) -> list[Document]:
 
 
 def _skew(body: Document) -> timedelta:
-    """How far the worker's clock is behind ours."""
+    """The offset of the worker's clock from ours: the time by which it is behind."""
     unknown = sorted(body.keys() - {"time", "reports", "memory_usage"})
     if unknown:
         raise Invalid(dict.fromkeys(unknown, "unknown field"))
@@ -192,7 +192,7 @@ def _said(given: Document, skew: timedelta) -> Document:
 
 
 def corrected(time: datetime, skew: timedelta) -> datetime:
-    """A worker's time by MongoDB's clock; small differences are the way's, and left."""
+    """A worker's time by MongoDB's clock; small differences come from the network, and are left."""
     moved = time.astimezone(UTC) + skew if abs(skew) > timedelta(seconds=2) else time.astimezone(UTC)
     return moved.replace(microsecond=moved.microsecond // 1000 * 1000)
 
@@ -202,15 +202,15 @@ def _token_fits(given: Document) -> bool:
 
 
 def check_result(result: Any) -> None:
-    """Raise `Invalid` for a result that is too large to be kept in the task."""
-    most = 2 * MAX_RESULT_BYTES  # some room is left for how it is written
+    """Raise `Invalid` for a result that is too large to be stored in the task."""
+    most = 2 * MAX_RESULT_BYTES  # some room for the form in which it is written
     if result is not None and len(dumps(result)) > most:
         text = f"it has more than {most} bytes; leave it in a file of the work directory (result_file)"
         raise Invalid({"result": text})
 
 
 def kept_exit_status(said: Document) -> str | None:
-    """How an attempt ended, as it is kept."""
+    """The exit status of an attempt as it is stored."""
     exit_status = said.get("exit_status")
     return None if exit_status is None else exact(exit_status, said.get("exit_code"), said.get("signal"))
 
@@ -227,7 +227,7 @@ def _report(given: Document) -> Report:
 
 
 def _known(samples: list[Document], skew: timedelta, known: Mapping[ObjectId, Document]) -> list[Document]:
-    """The samples of attempts that exist, as they are to be stored; those of deleted tasks are of no use."""
+    """The samples of attempts that exist, as they are to be stored; samples of deleted tasks are dropped."""
     return [
         {**sample, "time": corrected(sample["time"], skew), "owner": known[sample["execution"]]["owner"]}
         for sample in samples
@@ -236,10 +236,10 @@ def _known(samples: list[Document], skew: timedelta, known: Mapping[ObjectId, Do
 
 
 @route(
-    "PATCH", "/workers/<objectid:worker_id>", roles=(ADMIN,), summary="Let a worker drain, or work again", told=_STATE
+    "PATCH", "/workers/<objectid:worker_id>", roles=(ADMIN,), summary="Drain a worker, or reactivate it", told=_STATE
 )
 def change_worker(worker_id: ObjectId) -> Document:
-    """The worker as it is then."""
+    """The changed worker."""
     body = read_object()
     unknown = sorted(body.keys() - {"state"})
     if unknown or not isinstance(body.get("state"), str):
@@ -249,9 +249,9 @@ def change_worker(worker_id: ObjectId) -> Document:
     return {"_status": "OK", "_id": worker_id, "state": body["state"]}
 
 
-@route("DELETE", "/workers/<objectid:worker_id>", roles=WORKS, summary="Let a worker go; what it holds is lost")
+@route("DELETE", "/workers/<objectid:worker_id>", roles=WORKS, summary="Remove a worker; its attempts are lost")
 def remove_worker(worker_id: ObjectId) -> Document:
-    """Its id is not used again.
+    """The worker's id is never used again.
 
     A body `{"finished": [execution ids]}` names attempts whose ends will still be reported.
     """

@@ -16,11 +16,11 @@ log = logging.getLogger(__name__)
 
 
 def judge(context: Context, ended: Iterable[Document]) -> None:
-    """Learn from attempts (their records, in the order in which they ended) how the machines of their workers do.
+    """Judge the machines of workers by ended attempts (their records, in the order in which they ended).
 
     Several tasks in a row that a worker failed by its own fault put it into quarantine. Any end that is not the
-    machine's fault shows that it works; an end that says nothing of the machine changes nothing. Repeating it counts
-    no task twice.
+    machine's fault shows that it works; an end without information about the machine changes nothing. A repetition
+    counts no task twice.
     """
     if not context.settings.quarantine.after:
         return

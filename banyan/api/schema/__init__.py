@@ -1,6 +1,6 @@
-"""What every resource looks like: Cerberus schemas that validate, answer `where`, and become the OpenAPI document.
+"""The form of every resource: Cerberus schemas that validate, define `where`, and become the OpenAPI document.
 
-A field that is stored but in no schema is internal: it can be neither read, filtered, sorted nor projected.
+A stored field that is in no schema is internal: it can be neither read, filtered, sorted nor projected.
 """
 
 from banyan.api.schema.attempts import EXECUTION, MEMORY_SAMPLE

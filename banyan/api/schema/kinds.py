@@ -1,4 +1,4 @@
-"""The kinds of fields: each a Cerberus rule set. `coerce` turns what is sent into what is stored."""
+"""The kinds of fields: each a Cerberus rule set. `coerce` converts the received value to the stored one."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ Rules = dict[str, Any]
 
 MAX_COUNT = 1_000_000_000
 MAX_LINKS = 100_000
-"""How many parents or children one task may name."""
+"""The most parents or children of one task."""
 
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,127}"
 """Names of queues, users, labels, custom resources."""
@@ -38,12 +38,12 @@ def number(minimum: float = 0, maximum: float = MAX_COUNT, **rules: Any) -> Rule
 
 
 def size(minimum: int = 0, **rules: Any) -> Rules:
-    """Bytes; a text such as "1 GiB" is understood."""
+    """A number of bytes; a text such as "1 GiB" is accepted."""
     return {"type": "integer", "coerce": "size", "min": minimum, **rules}
 
 
 def duration(minimum: float = 0, **rules: Any) -> Rules:
-    """Seconds; a text such as "2h" is understood."""
+    """A number of seconds; a text such as "2h" is accepted."""
     return {"type": "float", "coerce": "duration", "min": minimum, "max": 10 * 365 * 86400.0, **rules}
 
 
@@ -104,12 +104,12 @@ def optional(rules: Rules) -> Rules:
 
 
 def shown(rules: Rules) -> Rules:
-    """A field that the server writes and others read."""
+    """A field that the server writes and users read."""
     return {**rules, "readonly": True, "nullable": True}
 
 
 def virtual(rules: Rules, instead: str) -> Rules:
-    """A field that is put together when it is read; a filter on it is refused with the hint `instead`."""
+    """A field that is computed when it is read; a filter on it is refused with the hint `instead`."""
     return {**rules, "meta": {**rules.get("meta", {}), "virtual": instead}}
 
 
@@ -119,7 +119,7 @@ def costly(rules: Rules) -> Rules:
 
 
 def described(rules: Rules, description: str) -> Rules:
-    """The same with a sentence for readers of the OpenAPI document."""
+    """The same rules with a sentence for readers of the OpenAPI document."""
     return {**rules, "meta": {**rules.get("meta", {}), "description": description}}
 
 

@@ -1,4 +1,4 @@
-"""What a worker reports of an attempt, and what `update_execution_data` takes."""
+"""A worker's report on an attempt, and the fields of `update_execution_data`."""
 
 from banyan.api.schema.attempts import GRANTED_RESOURCES
 from banyan.api.schema.kinds import Rules, anything, date, flag, free, identifier, mapping, number, optional, size, text
@@ -31,7 +31,7 @@ EXECUTION_DATA: dict[str, Rules] = {
     "files_bytes": optional(size()),
     "excess": optional(free()),
 }
-"""What may be written into the record of an attempt."""
+"""The fields that may be written into the record of an attempt."""
 
 REPORT: dict[str, Rules] = EXECUTION_DATA | {
     "execution": identifier(required=True),

@@ -1,4 +1,4 @@
-"""The fields of a sweep: as it is asked for, and as it is read."""
+"""The fields of a sweep: as it is posted, and as it is read."""
 
 from banyan.api.schema.kinds import (
     Rules,
@@ -27,7 +27,7 @@ _SHARED: dict[str, Rules] = {name: rules for name, rules in GIVEN.items() if nam
     "inputs": described(optional(free()), "inputs that all points have, below their own"),
     "state": described(_BEGINNINGS, "how the tasks begin"),
 }
-"""What all tasks of a sweep have in common, by the rules for tasks."""
+"""The fields that all tasks of a sweep share, by the rules for tasks."""
 
 _GRID = described(
     optional({"type": "dict", "check_with": "grid", "meta": {"free": True}}),

@@ -1,1 +1,1 @@
-"""The WSGI server: one event loop reads requests, threads answer those that are whole."""
+"""The WSGI server: one event loop reads requests, threads respond to complete ones."""

@@ -1,4 +1,4 @@
-"""Admission: which requests have a good token, and which lane a request takes."""
+"""Admission: the check of a request's token, and the choice of its lane."""
 
 import hashlib
 import re
@@ -16,7 +16,7 @@ _STORED = re.compile(r"/execution_history/.*")
 
 
 class KnownTokens:
-    """The `Authorization` headers that were good when they were last looked up; safe to be shared by threads.
+    """The `Authorization` headers that were valid at their last lookup; safe to be shared by threads.
 
     The application checks each of them again: this only decides which threads a request may use.
     """
@@ -27,7 +27,7 @@ class KnownTokens:
         self._known: OrderedDict[bytes, None] = OrderedDict()
 
     def has(self, header: str) -> bool:
-        """Whether it is known to be good, without looking it up."""
+        """Return whether it is known to be valid, without a lookup."""
         digest = _digest(header)
         with self._lock:
             known = digest in self._known
@@ -36,7 +36,7 @@ class KnownTokens:
             return known
 
     def check(self, header: str) -> bool:
-        """Look it up."""
+        """Look it up; return whether it is valid."""
         good = self._look_up(header)
         if good:
             with self._lock:
@@ -46,7 +46,7 @@ class KnownTokens:
         return good
 
     def forget(self, header: str) -> None:
-        """It was refused."""
+        """Remove a header that was refused."""
         with self._lock:
             self._known.pop(_digest(header), None)
 
@@ -56,10 +56,10 @@ def _digest(header: str) -> bytes:
 
 
 def waits(incoming: Incoming) -> bool:
-    """Whether the request is a claim, which may be held open until there is work."""
+    """Return whether the request is a claim, which may be held open until there is work."""
     return incoming.request.method == "POST" and _WAITS.fullmatch(incoming.request.path) is not None
 
 
 def is_heavy(incoming: Incoming) -> bool:
-    """Whether the request has a body that takes much memory when it is parsed; a file that is stored is not."""
+    """Return whether the body takes much memory when it is parsed; a file that is stored does not."""
     return incoming.parsed_bytes > LARGE_BYTES and _STORED.fullmatch(incoming.request.path) is None

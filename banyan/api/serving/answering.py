@@ -1,4 +1,4 @@
-"""Answering a whole request by the WSGI application, in a thread."""
+"""Responses to complete requests by the WSGI application, in a thread."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -16,14 +16,14 @@ from banyan.api.serving.refusals import Refusal
 log = logging.getLogger("banyan.server")
 
 STALLED_SECONDS = 120.0
-"""So long a client with a good token may take nothing of its answer."""
+"""The time for which a client with a valid token may accept no byte of its response."""
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What was sent: the status (0 for nothing), the bytes of the body, whether the connection can be used again."""
+    """The result: the status (0 for none), the bytes of the body, whether the connection can be used again."""
 
     status: int
     size: int
@@ -37,11 +37,11 @@ class _Response(wsgi.Response):
 
     @property
     def has_begun(self) -> bool:
-        """Whether something of it was sent."""
+        """Return whether some of it was sent."""
         return bool(self.headers_sent and not self._head)
 
     def send_headers(self) -> None:
-        """Keep the headers until there is something to send with them."""
+        """Keep the headers until there are bytes to send with them."""
         if self.headers_sent:
             return
         lines = [*self.default_headers(), *(f"{name}: {value}\r\n" for name, value in self.headers), "\r\n"]
@@ -55,7 +55,7 @@ class _Response(wsgi.Response):
         self._head = b""
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the rest."""
         self.send_headers()
         end = self._head + (b"0\r\n\r\n" if self.chunked else b"")
         if end:
@@ -64,16 +64,16 @@ class _Response(wsgi.Response):
 
 
 class Answering:
-    """Answers requests by one application."""
+    """Responds to requests by one application."""
 
     def __init__(self, cfg: Config, application: Application) -> None:
         self._cfg = cfg
         self._application = application
 
     def answer(self, connection: Connection, incoming: Incoming, *, last: bool) -> Sent:
-        """Send the answer. After the `last` request the connection cannot be used again.
+        """Send the response. After the `last` request the connection cannot be used again.
 
-        A client without a good token is not waited for.
+        The thread never waits for a client without a valid token.
         """
         sender = Sender(connection.sock, STALLED_SECONDS if connection.known else 0.0)
         request = incoming.request
@@ -93,7 +93,7 @@ class Answering:
             log.exception("%s %s could not be answered", request.method, request.path)
             if response.has_begun:
                 return _sent(response, reusable=False)
-            failure = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the server's log tells more")
+            failure = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the server's log has more")
             connection.send_at_once(failure.response())
             return Sent(status=500, size=0, reusable=False)
         return _sent(response, reusable=not response.should_close())

@@ -1,4 +1,4 @@
-"""A decoder of chunked bodies that takes bytes as they come."""
+"""A decoder of chunked bodies that accepts bytes as they arrive."""
 
 from gunicorn.http.body import CHUNK_EXT_RE  # type: ignore[attr-defined] # the types are of an older gunicorn
 from gunicorn.http.errors import ChunkMissingTerminator, InvalidChunkExtension, InvalidChunkSize, LimitRequestHeaders
@@ -20,7 +20,7 @@ class ChunkDecoder:
         self.complete = False
 
     def feed(self, buffer: bytearray) -> list[bytes]:
-        """Take what is decodable from the front of `buffer`, which keeps the rest; the pieces of the body in it."""
+        """Decode the front of `buffer`, which keeps the rest; return the decoded pieces of the body."""
         pieces: list[bytes] = []
         while buffer and not self.complete:
             if self._left:
@@ -33,7 +33,7 @@ class ChunkDecoder:
         return pieces
 
     def _take_frame(self, buffer: bytearray) -> bool:
-        """Take the end of a chunk, the size of the next, or the trailers; false when they have not come whole."""
+        """Take the end of a chunk, the size of the next, or the trailers; False when they are incomplete."""
         if self._in_trailers:
             return self._take_trailers(buffer)
         if self._after_chunk:

@@ -1,4 +1,4 @@
-"""A client's connection, as the event loop and the threads that answer see it."""
+"""A client's connection, shared by the event loop and the threads that respond."""
 
 import select
 import socket
@@ -11,32 +11,32 @@ from banyan.api.serving.incoming import Address, Incoming
 
 READ_BYTES = 1 << 16
 MOST_BYTES = 1 << 20
-"""At most so much is read of a body before other connections have their turn."""
+"""The most bytes of a body that are read before other connections have their turn."""
 UNPROVEN_BYTES = 1 << 14
-"""At most so much is read at once from a client that has not shown a good token."""
+"""The most bytes that are read at once from a client that has not shown a valid token."""
 
 
 class Phase(Enum):
-    """What a connection is at."""
+    """The phase of a connection."""
 
     HANDSHAKE = auto()
     IDLE = auto()
-    """No byte of the next request has come."""
+    """The next request has not begun."""
     HEAD = auto()
     CHECK = auto()
     """A thread looks up the token."""
     BODY = auto()
     QUEUED = auto()
-    """A request without a good token waits for its answer."""
+    """A request without a valid token waits for its response."""
     ANSWER = auto()
-    """A thread answers; the connection is the thread's."""
+    """A thread responds; the connection is the thread's."""
     LINGER = auto()
-    """The last answer was sent; what the client still sends is thrown away until it closes."""
+    """The last response was sent; further bytes of the client are discarded until it closes."""
     CLOSED = auto()
 
 
 class Connection:
-    """The socket never blocks. The event loop alone changes the fields, but for a thread while it answers."""
+    """A connection whose socket never blocks. Only the event loop changes the fields, or a thread while it responds."""
 
     __slots__ = (
         "address", "armed", "buffer", "deadline", "fd", "incoming", "known", "local", "phase", "place", "proven",
@@ -55,13 +55,16 @@ class Connection:
         self.searched = 0
         self.incoming: Incoming | None = None
         self.proven = False
-        """Whether a request with a good token has come by it."""
+        """True if a request with a valid token was received on it."""
         self.known = False
-        """Whether the request that is being received has a good token."""
+        """True if the request that is being received has a valid token."""
         self.armed = 0
 
     def receive(self) -> bool:
-        """Take what has come into the buffer; false when the client has closed its side. `OSError` if it is gone."""
+        """Receive available bytes into the buffer; False when the client has closed its side.
+
+        `OSError` if it is gone.
+        """
         taken, most = 0, MOST_BYTES if self.phase is Phase.BODY and self.known else 1
         size = READ_BYTES if self.proven else UNPROVEN_BYTES
         while taken < most:
@@ -78,17 +81,17 @@ class Connection:
         return True
 
     def has_decrypted(self) -> bool:
-        """Whether TLS holds bytes that have come already, of which the socket no longer tells."""
+        """Return whether TLS holds received bytes that the socket no longer reports."""
         return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
 
     def is_gone(self) -> bool:
-        """Whether the client has closed its side."""
+        """Return whether the client has closed its side."""
         poll = select.poll()
         poll.register(self.fd, select.POLLRDHUP)
         return bool(poll.poll(0))
 
     def drain(self) -> bool:
-        """Throw away what has come; false when the client has closed its side."""
+        """Discard available bytes; False when the client has closed its side."""
         try:
             while data := self.sock.recv(READ_BYTES):
                 del data
@@ -99,17 +102,17 @@ class Connection:
         return False
 
     def send_at_once(self, data: bytes) -> None:
-        """Send what goes out without waiting; for short answers to clients that may not be waited for."""
+        """Send as much as possible without waiting; for short responses to clients that must not hold a thread."""
         with suppress(OSError):
             self.sock.send(data)
 
     def end_sending(self) -> None:
-        """Tell the client that nothing follows."""
+        """Close the sending side: nothing follows."""
         with suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Close it, now."""
+        """Close it at once."""
         self.phase = Phase.CLOSED
         if self.incoming is not None:
             self.incoming.close()
@@ -120,14 +123,14 @@ class Connection:
 
 
 class Sender:
-    """The sending side of a connection for the thread that answers; a client may stall for `patience_seconds`."""
+    """The sending side of a connection for the thread that responds; a client may stall for `patience_seconds`."""
 
     def __init__(self, sock: socket.socket, patience_seconds: float) -> None:
         self._sock = sock
         self._patience_seconds = patience_seconds
 
     def sendall(self, data: bytes) -> None:
-        """Send all of it; `OSError` when the client has gone or takes nothing for too long."""
+        """Send all of it; `OSError` when the client has gone or accepts nothing for too long."""
         sent = self._send(data)
         if sent == len(data):
             return

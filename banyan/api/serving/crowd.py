@@ -1,4 +1,4 @@
-"""All connections of a process, and the bounds on those that have not shown a good token."""
+"""All connections of a process, and the bounds on those without a valid token."""
 
 import resource
 from collections import OrderedDict
@@ -10,10 +10,10 @@ _MOST_UNPROVEN = 8_192
 
 
 class Crowd:
-    """The connections by descriptor. Those that are not proven are bounded in all and for each address.
+    """The connections by descriptor. Unproven ones are bounded in total and for each address.
 
-    Of an address that has too many the oldest makes room, so that a client that sends its request at once always gets
-    in, also from an address that it shares with somebody else. Proven connections do not count.
+    Of an address that has too many the oldest is closed, so that a client that sends its request at once is always
+    admitted, even from an address that it shares with other clients. Proven connections do not count.
     """
 
     def __init__(self, most: int | None = None) -> None:
@@ -24,7 +24,7 @@ class Crowd:
         self._count = 0
 
     def add(self, connection: Connection) -> None:
-        """Let a connection in; another one may have to go."""
+        """Admit a connection; another one may be closed for it."""
         self.by_fd[connection.fd] = connection
         own = self._unproven.setdefault(connection.place, OrderedDict())
         own[connection.fd] = connection
@@ -35,24 +35,24 @@ class Crowd:
             self.drop_one()
 
     def prove(self, connection: Connection) -> None:
-        """A good token has come by it."""
+        """Mark the connection as proven: a valid token was received on it."""
         if not connection.proven:
             connection.proven = True
             self._forget(connection)
 
     def remove(self, connection: Connection) -> None:
-        """It is at its end."""
+        """Remove a connection that has ended."""
         self.by_fd.pop(connection.fd, None)
         if not connection.proven:
             self._forget(connection)
 
     def drop_one(self) -> bool:
-        """Close the oldest connection of the address that has the most without a good token; false if there is none."""
+        """Close the oldest connection of the address with the most unproven ones; False if there is none."""
         crowded = max(self._unproven.values(), key=len, default=None)
         return crowded is not None and self._drop_of(crowded)
 
     def late(self, now: float) -> list[Connection]:
-        """Those whose time is over and that wait for their client."""
+        """The connections that wait for their client and are past their deadline."""
         return [
             each
             for each in self.by_fd.values()
@@ -60,7 +60,7 @@ class Crowd:
         ]
 
     def close_those(self, chosen: Callable[[Connection], bool]) -> None:
-        """Close the connections for which `chosen` is true, unless a thread answers there."""
+        """Close the connections for which `chosen` is true, unless a thread responds there."""
         for each in [each for each in self.by_fd.values() if each.phase is not Phase.ANSWER and chosen(each)]:
             self.remove(each)
             each.close()
@@ -81,5 +81,5 @@ class Crowd:
 
 
 def _free(own: "OrderedDict[int, Connection]") -> Iterator[Connection]:
-    """The oldest first, without those that a thread is busy with."""
+    """The oldest first, without those that a thread works on."""
     return (each for each in own.values() if each.phase not in (Phase.ANSWER, Phase.CHECK))

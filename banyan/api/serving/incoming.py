@@ -1,4 +1,4 @@
-"""A request that is being received: its head as gunicorn parses it, and its body as it comes."""
+"""A request that is being received: its head as gunicorn parses it, and its body as it arrives."""
 
 from io import BytesIO
 from tempfile import SpooledTemporaryFile
@@ -16,15 +16,15 @@ from banyan.api.serving.chunks import ChunkDecoder
 
 MAX_HEAD_BYTES = 32 * 1024
 KEPT_BYTES = 1 << 20
-"""Longer bodies wait in a temporary file."""
+"""The size above which a body is kept in a temporary file."""
 
 Address = tuple[str, int] | str
 
 
 def head_end(buffer: bytearray, searched: int) -> int:
-    """Where the body begins; -1 while the head is not whole. A head that can never become whole is a `Refusal`.
+    """The start of the body; -1 while the head is incomplete. A head that can never become complete is a `Refusal`.
 
-    `searched` bytes are known to hold no end of it.
+    `searched` bytes are known to contain no end of it.
     """
     if searched == 0 and (other := refusals.other_protocol(bytes(buffer[:16]))):
         raise other
@@ -40,7 +40,7 @@ def head_end(buffer: bytearray, searched: int) -> int:
 
 
 class Incoming:
-    """One request. `head` is whole; what follows it is given to `take` until `complete`."""
+    """One request. `head` is complete; the bytes after it are passed to `take` until `complete`."""
 
     __slots__ = ("_body", "_decoder", "_marks", "expects_continue", "length", "received", "request")
 
@@ -62,15 +62,15 @@ class Incoming:
 
     @property
     def complete(self) -> bool:
-        """Whether the body has come whole."""
+        """Return whether the body is complete."""
         return self._decoder.complete if self._decoder is not None else self.received == self.length
 
     def header(self, name: str) -> str:
-        """A header by its name in capitals; empty when it is not there."""
+        """A header by its name in capitals; empty when it is missing."""
         return next((value for each, value in self.request.headers if each == name), "")
 
     def take(self, buffer: bytearray, limit: int) -> None:
-        """Take what belongs to the body from the front of `buffer`; `Refusal` if it is wrong, or beyond `limit`."""
+        """Take the bytes of the body from the front of `buffer`; `Refusal` if they are wrong, or beyond `limit`."""
         if self._decoder is not None:
             try:
                 pieces = self._decoder.feed(buffer)
@@ -94,7 +94,7 @@ class Incoming:
 
     @property
     def parsed_bytes(self) -> int:
-        """About how much memory the body takes when it is parsed as JSON."""
+        """An estimate of the memory that the body takes when it is parsed as JSON."""
         return self.received + VALUE_BYTES * self._marks
 
     def body(self) -> IO[bytes]:
@@ -105,6 +105,6 @@ class Incoming:
         return cast(IO[bytes], self._body)
 
     def close(self) -> None:
-        """Give up what the body takes."""
+        """Release the body."""
         if self._body is not None:
             self._body.close()

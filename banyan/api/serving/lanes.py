@@ -1,4 +1,4 @@
-"""Lanes of requests that are whole: each has threads of its own, so that none can keep another waiting."""
+"""Lanes of complete requests: each has threads of its own, so that none can delay another."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ Job = Callable[[], None]
 
 
 class Lane:
-    """Runs jobs in at most `threads` threads, in order. All jobs that run at once weigh at most `budget`.
+    """Runs jobs in at most `threads` threads, in order. Concurrent jobs weigh at most `budget` together.
 
     A job that alone is heavier than the budget runs when no other does.
     """
@@ -33,7 +33,7 @@ class Lane:
         self._start()
 
     def _start(self) -> None:
-        """Hand to the threads what the budget allows."""
+        """Pass jobs to the threads as far as the budget allows."""
         with self._lock:
             while self._waiting and (self._weight == 0 or self._weight + self._waiting[0][0] <= self._budget):
                 weight, job = self._waiting.popleft()
@@ -49,14 +49,14 @@ class Lane:
             self._start()
 
     def close(self) -> None:
-        """Begin no more jobs."""
+        """Start no more jobs."""
         with self._lock:
             self._waiting.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class FromAddress(Protocol):
-    """Anything that came from an address."""
+    """An object that came from an address."""
 
     @property
     def place(self) -> str:
@@ -69,7 +69,7 @@ Item = TypeVar("Item", bound=FromAddress)
 class FairQueue(Generic[Item]):
     """A queue that gives each address its turn, and lets at most `per_second` pass after a burst as large.
 
-    One thread alone may use it. `clock` is a monotonic clock in seconds.
+    It is for one thread alone. `clock` is a monotonic clock in seconds.
     """
 
     def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -80,7 +80,7 @@ class FairQueue(Generic[Item]):
         self._by_address: OrderedDict[str, deque[Item]] = OrderedDict()
 
     def put(self, item: Item) -> None:
-        """Let an item wait for its turn."""
+        """Add an item."""
         self._by_address.setdefault(item.place, deque()).append(item)
 
     def take(self) -> Item | None:
@@ -98,10 +98,10 @@ class FairQueue(Generic[Item]):
         return item
 
     def give_back(self) -> None:
-        """The item that was taken last needed no answer."""
+        """Refund the last item, which needed no response."""
         self._allowed += 1
 
     @property
     def wait_seconds(self) -> float | None:
-        """After how long `take` has something; None when nothing waits."""
+        """The seconds until `take` has an item; None when none waits."""
         return max(0.0, (1 - self._allowed) / self._per_second) if self._by_address else None

@@ -1,4 +1,4 @@
-"""Giving memory back to the system after a request that took much of it."""
+"""Release of memory to the system after a request that took much of it."""
 
 import ctypes
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from functools import cache
 
 @cache
 def _trim() -> Callable[[int], int] | None:
-    """`malloc_trim` of glibc, where there is one."""
+    """The function `malloc_trim` of glibc, if available."""
     with suppress(OSError, AttributeError):
         trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
         return trim
@@ -16,10 +16,10 @@ def _trim() -> Callable[[int], int] | None:
 
 
 LARGE_BYTES = 1 << 20
-"""After an answer that is longer, or a body that takes more, memory is given back."""
+"""The size of a response, or of the memory for a body, above which memory is released."""
 
 
 def give_memory_back() -> None:
-    """Hand the pages back that hold nothing: malloc itself keeps what lies below anything that is still in use."""
+    """Return free pages to the system: malloc itself keeps those below any page in use."""
     if (trim := _trim()) is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""Refusals of requests that never reach the application: each is JSON, as every other answer is."""
+"""Refusals of requests that never reach the application: each is JSON, as every other response is."""
 
 import json
 import re
@@ -11,7 +11,7 @@ _TOKEN = re.compile(r"[A-Za-z!#$%&'*+.^_`|~0-9-]+")
 
 
 class Refusal(Exception):
-    """A request cannot be read, or may not be read further; the connection ends after the answer."""
+    """A request cannot be read, or must not be read further; the connection ends after the response."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
@@ -42,7 +42,7 @@ def too_large(limit: int) -> Refusal:
 
 
 def too_slow(part: str, seconds: float) -> Refusal:
-    """The refusal of a request of which `part` did not come in time."""
+    """The refusal of a request of which `part` did not arrive in time."""
     text = f"{part} did not come within {seconds:g} s (limits.request_seconds)"
     return Refusal(HTTPStatus.REQUEST_TIMEOUT, text)
 
@@ -63,7 +63,7 @@ def other_protocol(first: bytes) -> Refusal | None:
 
 
 def of_parser(error: Exception) -> Refusal:
-    """The refusal that a parser's error stands for. It repeats no header's value, which may be a token."""
+    """The refusal for a parser's error. It repeats no header's value, which may be a token."""
     text = _sentence(error)
     match error:
         case errors.LimitRequestLine():

@@ -1,7 +1,7 @@
-"""A server process: its main thread reads requests of all connections, and threads answer those that are whole.
+"""A server process: its main thread reads requests of all connections, and threads respond to complete ones.
 
-Nothing that a client does or leaves undone holds a thread before its request has come whole with a good token. Claims,
-which wait, long bodies, and requests without a good token have lanes of their own.
+No client can occupy a thread before its request is complete and has a valid token. Claims, which wait, long bodies, and
+requests without a valid token have lanes of their own.
 """
 
 import errno
@@ -33,15 +33,15 @@ log = logging.getLogger("banyan.server")
 KEEPALIVE_SECONDS = 75.0
 LINGER_SECONDS = 2.0
 BYTES_PER_SECOND = 1000.0
-"""A body may take as long as a head, and a second more for so many bytes of it."""
+"""The rate at which a body extends its deadline: one more second for so many bytes."""
 SMALL_BYTES = 16 * 1024
-"""A body without a good token is read only if it is no longer."""
+"""The longest body that is read without a valid token."""
 STRANGERS_PER_SECOND = 200.0
 REQUEST_THREADS = 128
 CHECK_THREADS = 4
 HEAVY_THREADS = 8
 HEAVY_BUDGET_BYTES = 128 << 20
-"""What all long bodies that are parsed at once may take; one that takes more is parsed alone."""
+"""The memory for all long bodies that are parsed at once; a body that takes more is parsed alone."""
 ACCEPTED_AT_ONCE = 64
 
 _TICK_SECONDS = 1.0
@@ -51,14 +51,15 @@ _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class EventLoopWorker(Worker):
-    """A gunicorn worker. Its application offers `request_seconds`, `max_body_bytes`, `threads`, `contexts`, and
-    `is_known(header)`, which looks a token up.
+    """A gunicorn worker. Its application offers `request_seconds`, `max_body_bytes`, `threads` and `contexts`.
+
+    It also offers `is_known(header)`, which looks a token up.
     """
 
     graceful_seconds = 8.0
 
     def init_process(self) -> None:
-        """Make what a process has of its own, after the fork."""
+        """Create the process's own objects, after the fork."""
         app: Any = self.app
         self._seconds: float = app.request_seconds
         self._contexts: tls.Contexts | None = app.contexts
@@ -86,7 +87,7 @@ class EventLoopWorker(Worker):
     # The loop
 
     def run(self) -> None:
-        """Serve until SIGTERM, or until the main process has gone."""
+        """Serve until SIGTERM, or until the main process has ended."""
         self._epoll.register(self._wake, select.EPOLLIN)
         self._epoll.register(self.PIPE[0], select.EPOLLIN)
         self._accept_again()
@@ -117,16 +118,16 @@ class EventLoopWorker(Worker):
         self._serve_strangers()
 
     def call(self, function: Callable[[], None]) -> None:
-        """Let the loop call it; for other threads."""
+        """Run a function in the loop; for other threads."""
         self._calls.put(function)
         os.eventfd_write(self._wake, 1)
 
     def is_parent_alive(self) -> bool:
-        """Whether the main process is there; when it is not, this one stops too."""
+        """Return whether the main process exists; when it does not, this one stops too."""
         return self.ppid == os.getppid()
 
     def _tick(self, now: float) -> None:
-        """Close or refuse what has taken too long."""
+        """Close or refuse connections that are past their deadline."""
         for connection in self._crowd.late(now):
             match connection.phase:
                 case Phase.HEAD:
@@ -139,7 +140,7 @@ class EventLoopWorker(Worker):
             self._accept_again()
 
     def _finish(self) -> None:
-        """Answer what has come, and take nothing new."""
+        """Respond to received requests, and accept nothing new."""
         for fd in self._listeners:
             self._epoll.unregister(fd)
         self._listeners.clear()
@@ -169,7 +170,7 @@ class EventLoopWorker(Worker):
             self._epoll.register(listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
 
     def _accept_later(self) -> None:
-        """There is no descriptor left for a connection."""
+        """Stop accepting for a while: no descriptor is free for a connection."""
         for fd in self._listeners:
             self._epoll.unregister(fd)
         self._listeners.clear()
@@ -189,7 +190,7 @@ class EventLoopWorker(Worker):
 
     def _enter(self, client: socket.socket, address: Any, local: Any) -> None:
         client.setblocking(False)
-        with suppress(OSError):  # not for sockets of Unix
+        with suppress(OSError):  # not for Unix sockets
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         phase, seconds = Phase.IDLE, self._seconds
         if self._contexts is not None:
@@ -206,7 +207,7 @@ class EventLoopWorker(Worker):
             self._arm(connection)
 
     def _arm(self, connection: Connection, events: int = select.EPOLLIN) -> None:
-        """Hear of the connection once more; after this, another thread must not touch it."""
+        """Wait for one more event of the connection; after this, another thread must not touch it."""
         events |= _ONCE
         if connection.armed:
             self._epoll.modify(connection.fd, events)
@@ -220,7 +221,7 @@ class EventLoopWorker(Worker):
             connection.close()
 
     def _safely(self, connection: Connection, act: Callable[[], None]) -> None:
-        """Do something with a connection, of which an error ends that connection alone."""
+        """Run a function for a connection; its error ends that connection alone."""
         try:
             act()
         except Refusal as refusal:
@@ -236,7 +237,7 @@ class EventLoopWorker(Worker):
         self._linger(connection)
 
     def _linger(self, connection: Connection) -> None:
-        """Let the client take what was sent before it is told to be gone."""
+        """Give the client time to read the last response before the connection is closed."""
         connection.end_sending()
         if connection.incoming is not None:
             connection.incoming.close()
@@ -272,7 +273,7 @@ class EventLoopWorker(Worker):
     # Requests
 
     def _advance(self, connection: Connection) -> None:
-        """Go on with what has come."""
+        """Continue with the received bytes."""
         if connection.phase is Phase.IDLE and connection.buffer:
             connection.phase, connection.deadline = Phase.HEAD, time.monotonic() + self._seconds
             connection.searched = 0
@@ -314,7 +315,7 @@ class EventLoopWorker(Worker):
             self._safely(connection, go_on)
 
     def _begin_body(self, connection: Connection, known: bool) -> None:
-        """Now that it is known whether the token is good, read the body, or refuse to."""
+        """Read the body, or refuse to, once the token is known to be valid or not."""
         incoming = connection.incoming
         if incoming is None:
             return
@@ -326,7 +327,7 @@ class EventLoopWorker(Worker):
             raise refusals.too_large(limit)
         connection.phase, connection.deadline = Phase.BODY, time.monotonic() + self._seconds
         if not known and (incoming.expects_continue or (incoming.length or 0) > limit):
-            self._dispatch(connection)  # it will be refused, so its body need not come
+            self._dispatch(connection)  # it will be refused, so its body is not needed
         elif incoming.expects_continue and not connection.buffer:
             connection.send_at_once(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -340,7 +341,7 @@ class EventLoopWorker(Worker):
         except Refusal:
             if connection.known:
                 raise
-            self._dispatch(connection)  # whatever is wrong with its body, its token is the fault that counts
+            self._dispatch(connection)  # whatever the fault of the body, the missing token counts
             return
         connection.deadline += (incoming.received - before) / BYTES_PER_SECOND
         if incoming.complete:
@@ -363,7 +364,7 @@ class EventLoopWorker(Worker):
             self._requests.submit(lambda: self._answer(connection, incoming))
 
     def _serve_strangers(self) -> None:
-        """Answer those without a good token, each address in its turn, and not too many in a second."""
+        """Respond to requests without a valid token, each address in its turn, and at a limited rate."""
         while (connection := self._queue.take()) is not None:
             incoming = connection.incoming
             if connection.phase is not Phase.QUEUED or incoming is None or connection.is_gone():
@@ -374,7 +375,7 @@ class EventLoopWorker(Worker):
                 self._strangers.submit(lambda c=connection, i=incoming: self._answer(c, i))  # type: ignore[misc]
 
     def _answer(self, connection: Connection, incoming: Incoming) -> None:
-        """Answer a request, in a thread."""
+        """Respond to a request, in a thread."""
         again, large = False, is_heavy(incoming)
         try:
             sent = self._answering.answer(connection, incoming, last=not self.alive or not incoming.complete)
@@ -389,7 +390,7 @@ class EventLoopWorker(Worker):
             give_memory_back()
 
     def _hand_back(self, connection: Connection, *, again: bool) -> None:
-        """Let the loop have the connection after an answer."""
+        """Return the connection to the loop after a response."""
         if again and self.alive and not connection.buffer and not connection.has_decrypted():
             connection.incoming = None
             connection.deadline = time.monotonic() + (KEEPALIVE_SECONDS if connection.proven else self._seconds)
@@ -400,7 +401,7 @@ class EventLoopWorker(Worker):
         self.call(lambda: self._answered(connection, again))
 
     def _answered(self, connection: Connection, again: bool) -> None:
-        """Go on with the next request that has come already, or end the connection."""
+        """Continue with the next request if it was received already, or end the connection."""
         connection.incoming = None
         if not again or not self.alive:
             self._linger(connection)
@@ -411,6 +412,6 @@ class EventLoopWorker(Worker):
     # Signals
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """SIGQUIT or SIGINT: stop at once."""
+        """Handle SIGQUIT or SIGINT: stop at once."""
         self._claims.close()
         super().handle_quit(sig, frame)
