@@ -1,1 +1,1 @@
-"""Models: functions `task(spec, cancel)` that return a Dask computation; how they are found, loaded and run."""
+"""Models: functions `task(spec, cancel)` that return a Dask computation; the search for them, loading and running."""

@@ -1,8 +1,8 @@
 """`cancel`, the second argument of `model.task`: a flag that costs next to nothing to read, wherever the model runs.
 
-The flag lives in a small piece of memory that the host process shares with its supervisor (`cancel_memory`). A process
-on the same machine that gets a pickled `Cancel` maps the same memory through the host's `/proc` entry. Anywhere else it
-reads a number of its own process, which `announce` raises when a message comes.
+The flag is in a small piece of memory that the host process shares with its supervisor (`cancel_memory`). A process on
+the same machine that gets a pickled `Cancel` maps the same memory through the host's `/proc` entry. Any other process
+reads a number of its own, which `announce` raises when a message arrives.
 """
 
 import mmap
@@ -31,21 +31,21 @@ class Cancel:
         self.name = name
 
     def get(self, timeout: float | str | None = None, **_: Any) -> bool:
-        """Whether the task is to stop. Never waits."""
+        """Return whether the task must stop. Never waits."""
         return self._numbers[0] >= self._own
 
     def set(self, value: object, timeout: float | str | None = None, **_: Any) -> None:
-        """Let the other subtasks of this task stop too; ValueError for taking back a cancellation."""
+        """Stop the other subtasks of this task too; ValueError for taking back a cancellation."""
         if value:
             self._numbers[0] = max(self._numbers[0], self._own)
         elif self.get():
             raise ValueError("a cancellation cannot be taken back")
 
     def delete(self) -> None:
-        """Nothing is to be done: the flag goes with its task."""
+        """Keep the flag, which is deleted with its task."""
 
     def announcement(self) -> tuple[bytes, int]:
-        """What `announce` needs, to raise this flag in another process."""
+        """The arguments of `announce` with which another process raises this flag."""
         return self._secret, self._own
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -59,7 +59,7 @@ class Cancel:
 
 
 class Memory:
-    """The host's own mapping of the memory; `descriptor` is shared with whoever raises flags."""
+    """The host's own mapping of the memory; `descriptor` is shared with the processes that raise flags."""
 
     def __init__(self, descriptor: int) -> None:
         self._place = f"/proc/{os.getpid()}/fd/{descriptor}"
@@ -67,7 +67,7 @@ class Memory:
         self._numbers, self._secret = _map(descriptor)
 
     def asked(self, number: int) -> bool:
-        """Tell if the task with this number was asked to stop, and did not just raise its flag itself."""
+        """Return whether the task with this number was requested to stop, apart from a flag that it raised itself."""
         return asked(self._descriptor) >= number
 
     def flag(self, number: int, name: str) -> Cancel:
@@ -76,7 +76,7 @@ class Memory:
 
 
 def attach(place: str, secret: bytes, own: int, name: str) -> Cancel:
-    """The flag in another process: the same memory where it can be reached, else what messages have told."""
+    """The flag in another process: the same memory where it can be mapped, else the number that messages have set."""
     numbers = _mapped.get(secret)
     if numbers is None:
         numbers = _mapped[secret] = _reach(place, secret) or _announced.setdefault(secret, [0])
@@ -84,7 +84,7 @@ def attach(place: str, secret: bytes, own: int, name: str) -> Cancel:
 
 
 def announce(secret: bytes, number: int) -> None:
-    """Raise a flag in this process, which cannot reach the memory; for `distributed.Client.run`."""
+    """Raise a flag in this process, which cannot map the memory; for `distributed.Client.run`."""
     numbers = _announced.setdefault(secret, [0])
     numbers[0] = max(numbers[0], number)
 
@@ -94,7 +94,7 @@ _announced: dict[bytes, MutableSequence[int]] = {}
 
 
 def _reach(place: str, secret: bytes) -> Numbers | None:
-    """The memory behind a path, if it is there and is the right one: another machine may have such a path too."""
+    """The memory behind a path, if it exists and is the right one: another machine may have such a path too."""
     if not secret:
         return None
     try:
@@ -104,7 +104,7 @@ def _reach(place: str, secret: bytes) -> Numbers | None:
     try:
         numbers, found = _map(descriptor)
     except (OSError, ValueError):
-        return None  # something else, too small to be it
+        return None  # another file, too small to be the memory
     finally:
         os.close(descriptor)
     return numbers if found == secret else None

@@ -21,12 +21,12 @@ from banyan.models.finding import Source
 
 _END_SECONDS = 5.0
 _MAX_CHARACTERS = 2000
-_NONSENSE = "the process that called its task answered nonsense"
+_NONSENSE = "the process that called its task sent an invalid response"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What a model is asked about: the inputs as JSON, the task's id, whether it is to have a directory."""
+    """One check by a model: the inputs as JSON, the task's id, whether the task gets a directory."""
 
     inputs: bytes
     jobid: str
@@ -34,9 +34,9 @@ class Job:
 
 
 class Refused(Exception):
-    """The process could not be used, or is of no use any more; the text says why a task is refused.
+    """The process could not be used, or cannot be used any more; the text is the reason why a task is refused.
 
-    `before` has what was said against the tasks that it was asked about before that one, None for nothing.
+    `before` has the faults of the tasks that it checked before that one, None for a task without a fault.
     """
 
     def __init__(self, text: str) -> None:
@@ -47,11 +47,11 @@ class Refused(Exception):
 class CheckHost:
     """A process for one model as it is now; not to be used by two threads at once.
 
-    It must be made in a thread that lives as long as it shall: Linux kills it when that thread ends.
+    It must be created in a thread that lives as long as the process is needed: Linux kills it when that thread ends.
     """
 
     def __init__(self, source: Source, version: str, dask: Mapping[str, Any]) -> None:
-        """Start it; OSError if that cannot be done."""
+        """Start the process; OSError if that is impossible."""
         self.source = source
         self.version = version
         self.checks = 0
@@ -85,17 +85,17 @@ class CheckHost:
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs."""
+        """Return whether the process still runs."""
         if self._process.returncode is not None:
             return False
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def check(self, jobs: Sequence[Job], workdir: str | None, start_seconds: float, seconds: float) -> list[str | None]:
-        """Let the model build its graphs; what it says against each of the jobs, or None.
+        """Make the model build its graphs; return the fault that it finds in each of the jobs, or None.
 
-        Those that are to have a directory get `workdir`, which is empty. The answer may end early, but after one job
-        at the least: where the next one would not find it so, and after a while. Raises `Refused` when the model
-        cannot be loaded, does not come to an end in time or takes the process with it, and then the process is to be
+        Jobs that get a directory get `workdir`, which is empty. The result may cover fewer jobs, but at least one: the
+        process stops early before a job that would find the directory used, and after a while. Raises `Refused` when
+        the model cannot be loaded, is not done in time or takes the process with it, and then the process must be
         closed; `Unavailable` when the machine is to blame.
         """
         if not self._ready:
@@ -110,7 +110,7 @@ class CheckHost:
         return [faults.get(number) for number in range(first, self.checks + 1)]
 
     def _ask(self, first: int, jobs: Sequence[Job], workdir: str | None, seconds: float, faults: dict[int, str]) -> int:
-        """Put what the model says against the jobs, which are numbered from `first` on, into `faults`; the last one."""
+        """Store the model's faults of the jobs, numbered from `first` on, in `faults`; return the last number."""
         asked = time.monotonic()
 
         def deadline() -> float:
@@ -135,7 +135,7 @@ class CheckHost:
             raise self._refused(text) from error
 
     def kill(self) -> None:
-        """Kill the process with all that it has started; whoever waits for its answer learns of it."""
+        """Kill the process and its descendants; a thread that waits for its response learns of it."""
         if self._process.returncode is not None:
             return
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -149,7 +149,7 @@ class CheckHost:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Kill the process and wait until it is gone."""
+        """Kill the process and wait until it has ended."""
         self.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
@@ -170,13 +170,13 @@ class CheckHost:
         self._ready = True
 
     def _say(self, message: tuple[Any, ...], seconds: float) -> None:
-        """Tell it this; a process that is dead is noticed when its answer is waited for."""
+        """Send a message; a dead process is noticed when its response is awaited."""
         self._line.settimeout(seconds)
         with contextlib.suppress(ConnectionError):
             self._line.sendall(frames.pack([message]))
 
     def _answer(self, deadline: Callable[[], float]) -> tuple[Any, ...]:
-        """The next answer; TimeoutError once the deadline, which may move, is over, `Refused` if the process dies."""
+        """The next response; TimeoutError after the deadline, which may move, `Refused` if the process dies."""
         try:
             while not self._heard:
                 left = deadline() - time.monotonic()
@@ -200,8 +200,8 @@ class CheckHost:
         try:
             code = self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            return "stopped answering"
-        self._kill_group()  # what it has left behind
+            return "stopped responding"
+        self._kill_group()  # with its descendants
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended (exit code {code})"
 
     def _refused(self, text: str) -> Refused:
@@ -209,11 +209,11 @@ class CheckHost:
 
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""A check computes nothing, and threads cost time and memory."""
+"""Thread pools of libraries get one thread: a check computes nothing, and threads cost time and memory."""
 
 
 def _is_sound(heard: Sequence[Any]) -> bool:
-    """Whether it is something that a host says; a model can make it say anything."""
+    """Return whether it is a message of a host; a model can make it send anything."""
     kind, *said = heard
     if kind == "fault":
         return len(said) == 2 and isinstance(said[1], dict) and {"exception", "error"} <= said[1].keys()
@@ -221,7 +221,7 @@ def _is_sound(heard: Sequence[Any]) -> bool:
 
 
 def _has_descriptor(stream: Any) -> bool:
-    """Whether what a model prints can go where our own log goes."""
+    """Return whether the output of a model can go to our own log."""
     try:
         return bool(stream.fileno() >= 0)
     except (AttributeError, OSError, ValueError):
@@ -229,7 +229,7 @@ def _has_descriptor(stream: Any) -> bool:
 
 
 def _said(fault: Mapping[str, Any]) -> str:
-    """The exception in one line, with the plain name of its class as exit statuses have it."""
+    """The exception in one line, with the plain name of its class as in exit statuses."""
     name, colon, text = str(fault["error"]).partition(":")
     return f"{fault['exception']}{colon}{text}" if name.endswith(fault["exception"]) else str(fault["error"])
 

@@ -1,6 +1,6 @@
-"""How far a process has come with the tasks that it checks, in memory that it shares with the server.
+"""The progress of a process with the tasks that it checks, in memory that it shares with the server.
 
-A message for each of them would wake the server as often. Once the process hangs or is dead, this tells which task was
+A message for each task would wake the server as often. After the process hangs or is dead, this shows which task was
 its last.
 """
 
@@ -10,18 +10,19 @@ import struct
 import time
 
 _BEGUN = struct.Struct("@dQ")
-"""When the newest task was begun, and its number: in this order, so that nobody sees a number with an older time."""
+"""The start time of the newest task, and its number: in this order, so that no reader sees a number with an older
+time."""
 
 
 def create() -> int:
-    """The descriptor of fresh memory, closed on exec."""
+    """The descriptor of new memory, closed on exec."""
     descriptor = os.memfd_create("banyan-check")
     os.pwrite(descriptor, _BEGUN.pack(0.0, 0), 0)
     return descriptor
 
 
 def read(descriptor: int) -> tuple[float, int]:
-    """When the newest task was begun, on the machine's monotonic clock, and its number; 0 if there was none."""
+    """The start time of the newest task, on the machine's monotonic clock, and its number; 0 if there was none."""
     begun, number = _BEGUN.unpack(os.pread(descriptor, _BEGUN.size, 0))
     return float(begun), int(number)
 
@@ -34,5 +35,5 @@ class Progress:
         os.close(descriptor)
 
     def begin(self, number: int) -> None:
-        """Let it be seen that the task with this number begins now."""
+        """Record that the task with this number begins now."""
         _BEGUN.pack_into(self._memory, 0, time.monotonic(), number)

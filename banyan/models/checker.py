@@ -1,4 +1,4 @@
-"""The posting check: the server calls a model's `task` before it takes a task, in processes that can be killed."""
+"""The posting check: the server calls a model's `task` before it accepts a task, in processes that can be killed."""
 
 import logging
 import queue
@@ -21,16 +21,16 @@ log = logging.getLogger("banyan.models")
 
 MAX_TOGETHER = 100
 MAX_TOGETHER_BYTES = 1 << 20
-"""Of how many tasks, and of how large ones, a model is told at once."""
+"""The limits on the number and the size of tasks in one message to a model."""
 MAX_HOSTS = 4
-"""How many models stay loaded in each server process; the one that was used last goes last."""
+"""The number of models that stay loaded in each server process; the least recently used is unloaded first."""
 
 _STOPPING = "the server is stopping; try again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A task as its model is asked about it; `workdir` tells whether it is to have a directory."""
+    """A task for the check by its model; `workdir` is true if the task gets a directory."""
 
     inputs: Mapping[str, Any]
     jobid: str
@@ -39,7 +39,7 @@ class Question:
 
 @dataclass(eq=False, slots=True)
 class _Slot:
-    """The place of one model's process; `lock` is held while it is used."""
+    """The slot of one model's process; `lock` is held while it is used."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     host: CheckHost | None = None
@@ -47,15 +47,15 @@ class _Slot:
 
 
 class Checker:
-    """Knows the models on this machine and asks them about tasks; safe to be shared by threads.
+    """Finds the models on this machine and checks tasks by them; safe to be shared by threads.
 
-    Processes are started when a model is first asked, and stay warm until they were idle for `host_idle_seconds`.
+    A process is started at the first check of its model, and stays warm until it was idle for `host_idle_seconds`.
     """
 
     def __init__(self, settings: Models | None = None, seconds: float = 10.0) -> None:
         self._settings = settings or Models(path=())
         self._seconds = seconds
-        self._lock = threading.RLock()  # a signal may close what is being closed
+        self._lock = threading.RLock()  # reentrant: a signal handler may close it during `close`
         self._slots: dict[str, _Slot] = {}
         self._told: dict[str, Source] = {}
         self._starts: queue.SimpleQueue[tuple[Source, str, Future[CheckHost]] | None] = queue.SimpleQueue()
@@ -63,7 +63,7 @@ class Checker:
         self._closed = False
 
     def sources(self) -> dict[str, Source]:
-        """All models that are found here now, also those with a `fault`, which the log tells of once."""
+        """All models that are found here now, including those with a `fault`, which is logged once."""
         found = find(self._settings.path)
         faulty = {name: source for name, source in found.items() if source.fault is not None and not source.helper}
         if faulty != self._told:
@@ -72,10 +72,10 @@ class Checker:
         return found
 
     def check(self, source: Source, questions: Sequence[Question]) -> list[str | None]:
-        """What the model says against each of the tasks, in order, None for nothing.
+        """The fault that the model finds in each of the tasks, in order, None for none.
 
-        Once it could not be asked any more (it hangs, dies or cannot be loaded), which is told for that task, the
-        rest is not looked at. Raises `Unavailable` when the machine is to blame.
+        When the model fails during the check (it hangs, dies or cannot be loaded), that is the fault of the current
+        task, and the rest is not checked. Raises `Unavailable` when the machine is to blame.
         """
         version = source.version()
         faults: list[str | None] = []
@@ -87,7 +87,7 @@ class Checker:
         return faults + [None] * (len(questions) - len(faults))
 
     def close(self) -> None:
-        """Kill all processes; checks that are under way end, and no other one begins."""
+        """Kill all processes; checks in progress end, and no other one begins."""
         with self._lock:
             closed, self._closed = self._closed, True
             slots = list(self._slots.values())
@@ -105,7 +105,7 @@ class Checker:
     def _ask(
         self, source: Source, version: str, jobs: Sequence[Job], workdirs: "_Workdirs"
     ) -> tuple[list[str | None], bool]:
-        """What is said against the first of the jobs, at least against one, and whether the model is lost."""
+        """The faults of the first of the jobs, at least of one, and whether the model is lost."""
         slot = self._slot(source.name)
         with slot.lock:
             slot.used = time.monotonic()
@@ -135,7 +135,7 @@ class Checker:
         return slot
 
     def _host(self, slot: _Slot, source: Source, version: str) -> CheckHost:
-        """The slot's process, or a new one for a model that has changed, died, been asked often or left threads."""
+        """The slot's process, or a new one for a model that has changed, died, checked many tasks or left threads."""
         host = slot.host
         worn = host is not None and (0 < self._settings.host_max_tasks <= host.checks or not host.tidy)
         if host is None or worn or not host.alive or (host.source, host.version) != (source, version):
@@ -158,7 +158,7 @@ class Checker:
             raise Unavailable(f"the server cannot start a process to check model {source.name!r}: {error}") from error
 
     def _keep(self) -> None:
-        """Start processes, in this one thread because they die with it, and end those that nobody uses."""
+        """Start processes, in this one thread because they die with it, and end idle ones."""
         idle_seconds = self._settings.host_idle_seconds
         while True:
             try:
@@ -184,7 +184,7 @@ class Checker:
 
 
 def _together(questions: Sequence[Question], start: int) -> list[Job]:
-    """Those of the questions from `start` on that are asked at once."""
+    """The questions from `start` on that are sent in one message."""
     jobs: list[Job] = []
     size = 0
     for question in questions[start : start + MAX_TOGETHER]:
@@ -206,7 +206,7 @@ def _last_used(slot: _Slot) -> float:
 
 
 class _Workdirs:
-    """Empty directories, each for one task, that go at the end with everything in them."""
+    """Empty directories, each for one task, that are removed at the end with everything in them."""
 
     def __init__(self) -> None:
         self._last: str | None = None
@@ -218,7 +218,7 @@ class _Workdirs:
         self._drop()
 
     def empty(self) -> str:
-        """A directory; the one that was given last, if nothing was left in it, as nearly always."""
+        """An empty directory; the previous one, if nothing was left in it, as is nearly always so."""
         if self._last is None or not beneath.is_empty(self._last):
             self._drop()
             self._last = tempfile.mkdtemp(prefix="banyan-check-")

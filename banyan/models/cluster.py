@@ -1,4 +1,4 @@
-"""Running a model's computation on a Dask cluster: one within the host's own process, or one elsewhere."""
+"""The run of a model's computation on a Dask cluster: one within the host's own process, or one elsewhere."""
 
 import hashlib
 import importlib
@@ -13,23 +13,23 @@ from banyan.models.cancel import Cancel, announce
 from banyan.models.packing import Packed
 
 NOTICE_SECONDS = 0.05
-"""How often a host looks whether it is to tell a cluster of a cancellation."""
+"""The interval at which a host checks whether it must report a cancellation to a cluster."""
 REPEAT_SECONDS = 1.0
-"""How often it tells it again, for workers that joined meanwhile."""
+"""The interval at which it repeats the report, for workers that joined meanwhile."""
 
 
 LOOK_SECONDS = 1.0
-"""How often it looks whether its own cluster is still there."""
+"""The interval at which it checks whether its own cluster still exists."""
 
 
 class Unreachable(Exception):
-    """There is no Dask cluster where the settings say."""
+    """No Dask cluster responds at the configured address."""
 
 
 class Distributed:
-    """On a Dask cluster: the one at `address`, or one in this process with its cores as threads.
+    """A scheduler on a Dask cluster: the one at `address`, or one in this process with its cores as threads.
 
-    `model` names the model whose `callback` is to be called in each process of a cluster elsewhere.
+    `model` names the model whose `callback` must be called in each process of a cluster elsewhere.
     """
 
     def __init__(self, address: str, cores: int, model: str, callback: Callable[..., object] | None) -> None:
@@ -61,7 +61,7 @@ class Distributed:
             raise Unreachable(f"the workers of the Dask cluster at {address} need this package: {error}") from error
 
     def compute(self, computation: Any, cancel: Cancel) -> Any:
-        """The result; raises what the computation raises."""
+        """The result; raises the exception of the computation."""
         if self._own is not None and not self._runs():
             raise BrokenExecutor("the Dask cluster within the model's process has stopped before this task")
         self._unsettled = cancel
@@ -83,7 +83,7 @@ class Distributed:
         return result
 
     def _result(self, future: Any) -> Any:
-        """What a future gives; RuntimeError once its cluster within this process has stopped."""
+        """The result of a future; RuntimeError once its cluster within this process has stopped."""
         while self._own is not None and not future.done():
             try:
                 future.exception(timeout=LOOK_SECONDS)
@@ -93,12 +93,12 @@ class Distributed:
         return future.result()
 
     def _runs(self) -> bool:
-        """Whether the cluster within this process can still compute something."""
+        """Return whether the cluster within this process can still compute."""
         running = [worker for worker in self._own.workers.values() if worker.status.name == "running"]
         return bool(running) and bool(self._client.loop.asyncio_loop.is_running())
 
     def settle(self, seconds: float) -> bool:
-        """After a failure let the rest stop, and wait for it here; elsewhere others' computations run too."""
+        """Stop the other subtasks after a failure, and wait for them here; a cluster elsewhere is not only ours."""
         cancel, self._unsettled = self._unsettled, None
         if self._own is not None and not self._runs():
             return False
@@ -115,7 +115,7 @@ class Distributed:
         return True
 
     def _tell(self, cancel: Cancel, over: threading.Event) -> None:
-        """Carry a cancellation to all workers, again and again for those that join later."""
+        """Report a cancellation to all workers, repeatedly for those that join later."""
         told = 0.0
         while not over.wait(NOTICE_SECONDS):
             if cancel.get() and time.monotonic() >= told + REPEAT_SECONDS:
@@ -127,7 +127,7 @@ class Distributed:
 
 
 def _callback_name(model: str, callback: Callable[..., object]) -> str:
-    """A name that all hosts give to the same callback."""
+    """A name that is equal in all hosts for the same callback."""
     try:
         text = pickle.dumps(callback)
     except (pickle.PicklingError, AttributeError, TypeError):
@@ -136,7 +136,7 @@ def _callback_name(model: str, callback: Callable[..., object]) -> str:
 
 
 def _own_cluster(distributed: Any, cores: int) -> Any:
-    """A cluster in this very process: killing the host kills it, and nobody else can reach it."""
+    """A cluster in this very process: killing the host kills it, and no other process can reach it."""
     return distributed.LocalCluster(
         n_workers=1,
         threads_per_worker=cores,
@@ -147,5 +147,5 @@ def _own_cluster(distributed: Any, cores: int) -> Any:
 
 
 def _executing(dask_worker: Any) -> int:
-    """How many subtasks run on a worker of a cluster."""
+    """The number of subtasks that run on a worker of a cluster."""
     return len(dask_worker.state.all_running_tasks)

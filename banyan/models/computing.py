@@ -1,7 +1,7 @@
-"""Running a model's computation on one of Dask's schedulers.
+"""The run of a model's computation on one of Dask's schedulers.
 
-A `Scheduler` computes one thing at a time. When a computation fails, Dask lets its other subtasks run on; `settle`
-waits until they are over, so that nothing of a task is left when its end is told.
+A `Scheduler` computes one thing at a time. When a computation fails, Dask leaves its other subtasks running; `settle`
+waits until they are over, so that nothing of a task is left when its end is reported.
 """
 
 import concurrent.futures
@@ -37,7 +37,7 @@ class BadTask(Exception):
 
 
 def prepare(model: Model, spec: Task_spec, cancel: Cancel) -> Any:
-    """Call `model.task`; the Dask computation that it returned. Raises what it raises, or `BadTask`."""
+    """Call `model.task`; return its Dask computation. Raises the model's exceptions, or `BadTask`."""
     computation = model.task(spec, cancel)
     if not isinstance(computation, Delayed) and not is_dask_collection(computation):
         kind = type(computation).__name__
@@ -49,17 +49,14 @@ class Scheduler(Protocol):
     """One of Dask's ways to compute."""
 
     def compute(self, computation: Any, cancel: Cancel) -> Any:
-        """The result; raises what the computation raises."""
+        """The result; raises the exception of the computation."""
 
     def settle(self, seconds: float) -> bool:
-        """Wait until nothing of the last computation runs any more; False if something does, or no more can follow."""
+        """Wait until nothing of the last computation runs; False if a subtask still runs, or no more can follow."""
 
 
 def scheduler(setup: Mapping[str, Any], callback: Callable[..., object] | None) -> Scheduler:
-    """The scheduler that `setup` names (`name`, `scheduler`, `cores`, `cluster`), ready to work; raises `Unreachable`.
-
-    `callback` is the model's `worker_callback`, to be called once in each process of a cluster elsewhere.
-    """
+    """The scheduler that `setup` selects (`name`, `scheduler`, `cores`, `cluster`), ready; raises `Unreachable`."""
     cores = int(setup["cores"])
     dask.config.set(num_workers=cores)
     if setup["scheduler"] == "threads":
@@ -75,7 +72,7 @@ def scheduler(setup: Mapping[str, Any], callback: Callable[..., object] | None) 
 
 
 def _only_task(computation: Any) -> Task | None:
-    """What most models return has one: a delayed call of one function, with nothing to be done side by side."""
+    """The task of a computation that is one delayed call of one function, as that of most models; None for others."""
     if not isinstance(computation, Delayed) or Callback.active:
         return None
     layers = getattr(computation.__dask_graph__(), "layers", {})
@@ -85,30 +82,30 @@ def _only_task(computation: Any) -> Task | None:
 
 
 class Synchronous:
-    """In the host's main thread."""
+    """The scheduler in the host's main thread."""
 
     def compute(self, computation: Any, cancel: Cancel) -> Any:
-        """The result; raises what the computation raises."""
+        """The result; raises the exception of the computation."""
         task = _only_task(computation)
         return computation.compute(scheduler="synchronous") if task is None else task()
 
     def settle(self, seconds: float) -> bool:
-        """Nothing is left."""
+        """Return True: no subtask is left."""
         return True
 
 
 class Pooled(concurrent.futures.Executor):
-    """In a warm pool; Dask gets this as its pool, so that what it leaves running is known."""
+    """A scheduler in a warm pool; Dask gets this as its pool, so that subtasks left running are known."""
 
     def __init__(self, pool: concurrent.futures.Executor, workers: int, get: Callable[..., Any]) -> None:
-        """Take the pool, its size, and Dask's function for it: by a name it would look for a cluster each time."""
+        """Take the pool, its size, and Dask's function for it: by a name Dask would look for a cluster each time."""
         self._pool = pool
-        self._max_workers = workers  # Dask asks for it
+        self._max_workers = workers  # Dask reads it
         self._get = get
         self._submitted: set[concurrent.futures.Future[Any]] = set()
 
     def compute(self, computation: Any, cancel: Cancel) -> Any:
-        """The result; raises what the computation raises."""
+        """The result; raises the exception of the computation."""
         result = computation.compute(scheduler=self._get, pool=self)
         self._submitted.clear()
         return result
@@ -120,14 +117,14 @@ class Pooled(concurrent.futures.Executor):
         return not concurrent.futures.wait(running, timeout=seconds).not_done
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
-        """Have a batch of subtasks run."""
+        """Submit a batch of subtasks."""
         future = self._pool.submit(fn, *args, **kwargs)
         self._submitted.add(future)
         return future
 
 
 class Threads(Pooled):
-    """In threads of the host."""
+    """The scheduler in threads of the host."""
 
     def __init__(self, cores: int) -> None:
         self._before: set[threading.Thread] = set()
@@ -139,15 +136,15 @@ class Threads(Pooled):
         self._own.add(threading.current_thread())
 
     def compute(self, computation: Any, cancel: Cancel) -> Any:
-        """The result; raises what the computation raises."""
+        """The result; raises the exception of the computation."""
         self._before = set(threading.enumerate())
-        task = _only_task(computation)  # calling it is a third of what a model that does nothing would take else
+        task = _only_task(computation)  # a plain call takes a third of the time for a model that does nothing
         result = super().compute(computation, cancel) if task is None else task()
         self._before = set()
         return result
 
     def settle(self, seconds: float) -> bool:
-        """Wait also for other threads that a task which failed has started, such as those of nested computations."""
+        """Wait also for other threads that a failed task has started, such as those of nested computations."""
         deadline = time.monotonic() + seconds
         before, self._before = self._before, set()
         if not before:
@@ -164,7 +161,7 @@ class Threads(Pooled):
 
 
 class Processes(Pooled):
-    """In processes that have started with the host, each with Dask and the model."""
+    """The scheduler in processes that start with the host, each with Dask and the model."""
 
     def __init__(self, cores: int, module: str) -> None:
         resource_tracker.ensure_running()
@@ -178,11 +175,11 @@ class Processes(Pooled):
         self._broken = False
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
-        """Have a batch of subtasks run, and look for threads that they leave."""
+        """Submit a batch of subtasks that are checked for threads that they leave."""
         return super().submit(_watched, fn, *args, **kwargs)
 
     def compute(self, computation: Any, cancel: Cancel) -> Any:
-        """The result; raises what the computation raises, `BrokenExecutor` if one of the processes has died."""
+        """The result; raises the exception of the computation, `BrokenExecutor` if one of the processes has died."""
         try:
             return super().compute(computation, cancel)
         except concurrent.futures.BrokenExecutor:
@@ -192,7 +189,7 @@ class Processes(Pooled):
             raise packed.unpacked() from None
 
     def settle(self, seconds: float) -> bool:
-        """A pool that has lost a process, or has threads of earlier subtasks, is of no more use."""
+        """Wait for the subtasks; False if the pool has lost a process, or has threads of earlier subtasks."""
         settled = super().settle(seconds)
         if self._untidy.value:
             with suppress(OSError):
@@ -201,7 +198,7 @@ class Processes(Pooled):
 
 
 class _Process:
-    """What a process of the pool knows of itself."""
+    """The state of a process of the pool."""
 
     threads: LeftThreads
     untidy: Any
@@ -209,7 +206,7 @@ class _Process:
 
 def _begin_process(module: str, untidy: Any) -> None:
     dask.multiprocessing.initialize_worker_process()  # type: ignore[no-untyped-call]
-    with suppress(Exception):  # the subtasks will tell
+    with suppress(Exception):  # the subtasks will report the error
         importlib.import_module(module)
     _Process.threads, _Process.untidy = LeftThreads(), untidy
 

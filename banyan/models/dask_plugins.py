@@ -1,7 +1,7 @@
-"""What a Dask cluster's workers are given: an end for subtasks that raise what Dask lets pass, and a model's callback.
+"""Plugins for the workers of a Dask cluster: failures for exceptions that Dask lets pass, and a model's callback.
 
 Dask's workers let `SystemExit` and `KeyboardInterrupt` through, which ends the worker and leaves the computation
-waiting for ever, and its clients do not hear of other exceptions that are no `Exception`. `Guard` packs them all up.
+waiting for ever, and its clients do not receive other exceptions that are no `Exception`. `Guard` packs all of them.
 """
 
 import concurrent.futures
@@ -22,20 +22,20 @@ _OFFLOAD = "offload"
 
 
 class Guard(WorkerPlugin):
-    """Lets a subtask fail that raises `SystemExit`, or anything else that is no `Exception`."""
+    """Makes a subtask fail that raises `SystemExit`, or anything else that is no `Exception`."""
 
     name = "banyan-guard"
     idempotent = True
 
     def setup(self, worker: Any) -> None:
-        """Watch over what the worker's pools run."""
+        """Wrap the functions that submit to the worker's pools."""
         for name, pool in worker.executors.items():
             if name != _OFFLOAD and "submit" not in vars(pool):
                 pool.submit = partial(_submit, pool.submit)
 
 
 class Callback(WorkerPlugin):
-    """Calls a model's `worker_callback` once in each process of the cluster, however many ask for it."""
+    """Calls a model's `worker_callback` once in each process of the cluster, even for several clients."""
 
     idempotent = True
 
@@ -44,7 +44,7 @@ class Callback(WorkerPlugin):
         self._callback = callback
 
     def setup(self, worker: Any) -> Any:
-        """Call it; what it returns may have to be awaited."""
+        """Call it; its return value may have to be awaited."""
         if self.name in _called:
             return None
         _called.add(self.name)
@@ -61,7 +61,7 @@ def _submit(
 
 
 def _guarded(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Run a subtask as Dask does; its answer, in which an exception that is no `Exception` is packed."""
+    """Run a subtask as Dask does; in its result, an exception that is no `Exception` is packed."""
     begun = time.time()
     try:
         answer = fn(*args, **kwargs)
@@ -74,7 +74,7 @@ def _guarded(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
 
 
 def _failed(error: BaseException, begun: float) -> dict[str, Any]:
-    """What Dask's worker answers for a subtask that has failed."""
+    """The result that Dask's worker returns for a failed subtask."""
     try:
         raise packed(error).with_traceback(error.__traceback__)
     except Packed as raised:

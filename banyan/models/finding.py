@@ -1,4 +1,4 @@
-"""Which models there are, found without importing any of them.
+"""The search for models, without importing any of them.
 
 A model is a file or package in one of the directories of `models.path`, or an entry point of the group `banyan.models`.
 """
@@ -30,12 +30,12 @@ _TASK = "function task(spec, cancel)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where a model comes from.
+    """The source of a model.
 
-    `module` is what to import, `directory` an absolute path that goes onto `sys.path` (None for an entry point),
-    `attribute` what an entry point names within the module, `summary` the first line of the module's docstring.
-    One with a `fault` is told of, but not offered. A `helper` does not look like a model: its `fault` is for those who
-    ask for it by name.
+    `module` is the module to import, `directory` an absolute path for `sys.path` (None for an entry point), `attribute`
+    the object that an entry point names within the module, `summary` the first line of the module's docstring. A source
+    with a `fault` is reported, but not offered. A `helper` does not look like a model: its `fault` is for users who
+    request it by name.
     """
 
     name: str
@@ -61,9 +61,9 @@ class Source:
 def find(path: Sequence[str]) -> dict[str, Source]:
     """The models in the directories of `path`, first match first, then those of entry points, by name.
 
-    Files without a top-level `task` (a function, an assignment, an import) are no models; directories that do not
-    exist are empty. What looks like a model and cannot be one is there with its `fault`, and so is what no model has
-    the name of, as a `helper`.
+    Files without a top-level `task` (a function, an assignment, an import) are no models; directories that do not exist
+    are empty. A file that looks like a model and cannot be one is included with its `fault`, and so are files with
+    names of no model, as `helper`.
     """
     found: dict[str, Source] = {}
     helpers: list[Source] = []
@@ -79,7 +79,7 @@ def find(path: Sequence[str]) -> dict[str, Source]:
 
 
 def offered(found: Mapping[str, Source]) -> dict[str, Source]:
-    """Those of them that have no fault; the others are told in the log."""
+    """The models without a fault; the others are logged."""
     for source in found.values():
         if source.fault is not None and not source.helper:
             place = f" in {source.directory}" if source.directory is not None else ""
@@ -88,7 +88,7 @@ def offered(found: Mapping[str, Source]) -> dict[str, Source]:
 
 
 def _in_directory(directory: str) -> Iterator[Source]:
-    """What may be meant as a model there; of the same name a package goes before a file, as it does for Python."""
+    """The possible models in a directory; of the same name a package precedes a file, as it does for Python."""
     try:
         names = sorted(name for name in os.listdir(directory) if not name.startswith((".", "__")))
     except FileNotFoundError:
@@ -121,7 +121,7 @@ def _source(directory: str, name: str, file: str) -> Source:
 
 
 def _bare_directory(directory: str, name: str) -> Iterator[Source]:
-    """A directory that is no package: one with a model in it was meant as one, one with other code is a helper."""
+    """A directory that is no package: with a model in it it was meant as one, with other code it is a helper."""
     shown = _shown(name)
     fault = f"the directory {shown} has no {_INIT} with a {_TASK}"
     try:
@@ -143,7 +143,7 @@ def _bad_name(name: str) -> str | None:
 
 
 def _read(file: str) -> tuple[str, bool, str | None]:
-    """Summary, whether it is a model, and what is wrong with it."""
+    """The summary, whether it is a model, and its fault."""
     try:
         status = os.stat(file)
         return _parse(file, status.st_mtime_ns, status.st_size, status.st_ino)
@@ -153,7 +153,7 @@ def _read(file: str) -> tuple[str, bool, str | None]:
 
 @lru_cache(maxsize=1000)
 def _parse(file: str, *version: int) -> tuple[str, bool, str | None]:
-    """What `_read` answers for a file as it is in this `version` of it."""
+    """The result of `_read` for a file as it is in this `version` of it."""
     with open(file, "rb") as opened:
         text = opened.read()
     name = _shown(file)
@@ -173,7 +173,7 @@ def _shown(file: str) -> str:
 
 
 def _binds(body: Iterable[ast.stmt], name: str) -> bool:
-    """Whether statements of a module give `name` a value, also below `if`, `try` and `with`."""
+    """Return whether statements of a module give `name` a value, even below `if`, `try` and `with`."""
     return any(name in _names(statement) or _binds(_inner(statement), name) for statement in body)
 
 
@@ -203,7 +203,7 @@ def _inner(statement: ast.stmt) -> list[ast.stmt]:
 
 
 def _importable(directory: str, seen: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
-    """Path, size and time of each Python file in a directory and in what may be packages below it."""
+    """Path, size and time of each Python file in a directory and in the possible packages below it."""
     try:
         here = os.stat(directory)
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
@@ -220,7 +220,7 @@ def _importable(directory: str, seen: frozenset[tuple[int, int]] = frozenset()) 
             elif entry.name.isidentifier() and entry.name != "__pycache__" and entry.is_dir():
                 yield from _importable(entry.path, seen)
         except OSError:
-            continue  # it is being replaced, which the next look will see
+            continue  # it is being replaced, which the next call will see
 
 
 def _entry_points() -> Iterator[Source]:
@@ -237,14 +237,14 @@ def _entry_points() -> Iterator[Source]:
 
 @lru_cache(maxsize=10)
 def _points(path: tuple[str, ...]) -> list[EntryPoint]:
-    """The entry points that are installed in `path`, which is `sys.path`; reading them takes many files."""
+    """The entry points that are installed in `path`, which is `sys.path`; the search reads many files."""
     return sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
 
 
 def _module_file(module: str) -> Path | None:
-    """The file of an installed module, found without importing the packages around it, if it has one.
+    """The file of an installed module, if it has one, found without importing the packages around it.
 
-    ImportError if there is not even its outermost package.
+    ImportError if even its outermost package is missing.
     """
     top, *inner = module.split(".")
     try:

@@ -1,4 +1,4 @@
-"""How a host process is started; the program itself is `worker.model_host`."""
+"""The command that starts a host process; the program itself is `worker.model_host`."""
 
 import functools
 import sys
@@ -10,7 +10,7 @@ _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from worker.model_host imp
 def command(*descriptors: int) -> list[str]:
     """The command line of a host process.
 
-    It inherits `descriptors`: its end of a socket on which it is told what to do and, unless it only checks, the memory
+    It inherits `descriptors`: its end of a socket on which it receives requests and, unless it only checks, the memory
     of its cancellations (`banyan.models.cancel.create`).
     """
     return [sys.executable, "-P", "-c", _PROGRAM, _root(), *map(str, descriptors)]

@@ -1,4 +1,4 @@
-"""The threads of a process that runs models: which of them a task has left behind."""
+"""The threads that a task has left in a process that runs models."""
 
 import sys
 import threading
@@ -6,16 +6,16 @@ import time
 from types import FrameType
 
 DAEMON_SECONDS = 0.1
-"""How long threads may take to end that do not keep a process alive."""
+"""The time that daemon threads have to end."""
 LEAVE_SECONDS = 2.0
-"""How long others may take, after a task that is said to have succeeded."""
+"""The time that other threads have to end after a task that reported success."""
 _POOLS = frozenset({("concurrent.futures.thread", "_worker"), ("distributed.threadpoolexecutor", "_worker")})
 _BUSY = ("concurrent.futures.thread", "run")
 _SHOWN = 5
 
 
 class LeftThreads:
-    """The threads that are there when it is made stay, and so do those of pools that have nothing to do."""
+    """The threads that a task leaves; earlier threads may stay, and so may idle threads of pools."""
 
     def __init__(self) -> None:
         self._kept = _threads()
@@ -33,7 +33,7 @@ class LeftThreads:
         return [thread.name if thread is not None else f"thread {ident}" for ident, thread in left.items()]
 
     def _left(self) -> dict[int, threading.Thread | None]:
-        """Those that are neither kept nor idle, by their idents, of which a new thread may have an old one's."""
+        """The threads that are neither kept nor idle, by their idents, which a new thread may reuse."""
         frames = sys._current_frames()
         if len(frames) == 1:
             return {}
@@ -45,20 +45,20 @@ class LeftThreads:
 
 
 def told(left: list[str]) -> str:
-    """What a task's standard error is told of threads that it has left."""
+    """The line for a task's standard error about threads that it has left."""
     more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
     names = ", ".join(left[:_SHOWN]) + more
     return f"banyan: the model has left threads behind ({names}); its process is replaced before the next task\n"
 
 
 def _threads(frames: dict[int, FrameType] | None = None) -> dict[int, threading.Thread | None]:
-    """All that run Python code by their idents; None for one that the module `threading` does not know."""
+    """All threads that run Python code by their idents; None for one that the module `threading` does not know."""
     known = {thread.ident: thread for thread in threading.enumerate() if type(thread) is not threading._DummyThread}
     return {ident: known.get(ident) for ident in frames or sys._current_frames()}
 
 
 def _is_idle(frame: FrameType | None) -> bool:
-    """Whether a thread is one of a pool that waits for work, of which there is none."""
+    """Return whether a thread is one of a pool that waits for work while there is none."""
     waits = False
     while frame is not None:
         place = (frame.f_globals.get("__name__"), frame.f_code.co_name)

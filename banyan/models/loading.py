@@ -1,4 +1,4 @@
-"""Importing a model in a host process, with its Dask configuration in force before its first line runs."""
+"""The import of a model in a host process, with its Dask configuration in force before its first line runs."""
 
 import importlib
 import inspect
@@ -18,7 +18,7 @@ _COMPAT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "compat")
 
 
 class Unfit(Exception):
-    """A model cannot be used; `exception` is the name of the reason, the text says all of it."""
+    """A model cannot be used; `exception` is the name of the reason, the text is the whole reason."""
 
     def __init__(self, exception: str, text: str) -> None:
         super().__init__(text)
@@ -37,9 +37,9 @@ class Model:
 def load(setup: Mapping[str, Any]) -> Model:
     """Import the model that `setup` names (`name`, `module`, `attribute`, `directory`, `dask`); raises `Unfit`."""
     name = setup["name"]
-    sys.dont_write_bytecode = True  # a file that is edited twice in a second would be taken for the earlier one
+    sys.dont_write_bytecode = True  # cached bytecode would hide a second edit within the same second
     for each in [each for each in sys.modules if each == "worker" or each.startswith("worker.")]:
-        del sys.modules[each]  # ours, which has started; a file beside the model may have that name
+        del sys.modules[each]  # our own, which has started; a file beside the model may have that name
     dask.config.update(dask.config.config, setup["dask"], priority="new")
     if setup["directory"] is not None and setup["directory"] not in sys.path:
         sys.path.insert(0, setup["directory"])
@@ -63,7 +63,7 @@ def load(setup: Mapping[str, Any]) -> Model:
 
 
 def callback_arguments(callback: Callable[..., object], worker: Any) -> dict[str, Any]:
-    """What a `worker_callback` is called with: `dask_worker` if it takes that, as with Dask."""
+    """The arguments for a `worker_callback`: `dask_worker` if it takes that, as in Dask."""
     try:
         takes = "dask_worker" in inspect.signature(callback).parameters
     except (TypeError, ValueError):
@@ -72,7 +72,7 @@ def callback_arguments(callback: Callable[..., object], worker: Any) -> dict[str
 
 
 def _refuse_another(name: str, module: ModuleType, directory: str | None) -> None:
-    """A module that was imported before hides a model of the same name."""
+    """Raise `Unfit` if a module that was imported before hides a model of the same name."""
     origin = getattr(module, "__file__", None) or ""
     if directory is not None and os.path.commonpath([os.path.realpath(directory), os.path.realpath(origin)]) != (
         os.path.realpath(directory)

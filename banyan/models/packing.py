@@ -1,4 +1,4 @@
-"""Exceptions of a model on their way between processes: those that Dask does not carry are packed into one it does."""
+"""The transport of a model's exceptions between processes: Dask cannot carry some, and these are packed."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import cloudpickle  # type: ignore[import-untyped]  # Dask needs it, too
 
 
 class Packed(Exception):
-    """Another exception in a form that travels; `error` is None if it does not travel itself."""
+    """Another exception in a form that can be pickled; `error` is None if it cannot be pickled itself."""
 
     def __init__(self, name: str, text: str, error: BaseException | None) -> None:
         super().__init__(name, text, error)
@@ -34,7 +34,7 @@ def packed(error: BaseException) -> Packed:
 
 
 def dumps(value: Any) -> bytes:
-    """What Dask's scheduler with processes sends; of `(exception, traceback)` the exception may have to be packed."""
+    """The pickle for Dask's scheduler with processes; in `(exception, traceback)` the exception may be packed."""
     try:
         return bytes(cloudpickle.dumps(value))
     except Exception:

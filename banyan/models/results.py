@@ -1,7 +1,8 @@
-"""From what a model's computation gave to the JSON that is kept as the task's result.
+"""The conversion of the result of a model's computation to the JSON that is stored as the task's result.
 
-A model may give objects of any class. A subclass of a plain type counts as the plain value that it holds: its own
-methods are not called, for they may do anything (an `IntEnum` makes `value in range(..)` a search of the whole range).
+A model may return objects of any class. A subclass of a plain type counts as the plain value that it holds: its own
+methods are not called, because they may do anything (an `IntEnum` makes `value in range(..)` a search of the whole
+range).
 """
 
 import datetime as dt
@@ -18,7 +19,7 @@ from banyan.wire import MAX_DEPTH, MAX_INTEGER, MAX_RESULT_BYTES, unstorable
 
 FILE = "result.json"
 MAX_VALUES = 10_000_000
-"""How many values a result may hold, each counted as often as it appears; numbers in NumPy's arrays do not count."""
+"""The most values in a result, each counted as often as it appears; numbers in NumPy's arrays do not count."""
 _DOUBLE_BYTES = 8
 _SHOWN_CHARACTERS = 60
 _SHOWN_TYPES = (bool, float, bytes, type(None))
@@ -27,27 +28,27 @@ _SURE_ARRAYS = frozenset("bf")
 
 
 class BadResult(Exception):
-    """The computation's result cannot be kept; the text says where and why."""
+    """The computation's result cannot be stored; the text names the place and the reason."""
 
 
 def encode(result: Any, max_values: int = MAX_VALUES) -> str:
     """The result as JSON, NaN and infinities included; raises `BadResult`.
 
-    A mapping, or something with `keys` and item access, from names to JSON values, NumPy scalars and arrays (nested
-    lists), or such mappings, lists and tuples again; at most `max_values` in all.
+    It must be a mapping, or an object with `keys` and item access, from names to JSON values, NumPy scalars and arrays
+    (nested lists), or such mappings, lists and tuples again; at most `max_values` in all.
     """
     if not _is_mapping(result):
         kind = type(result).__name__
         raise BadResult(f"a model's computation must give a mapping of names to values, such as a dict, not {kind}")
     plain = _Conversion(max_values).plain(result, "result", 0)
     text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
-    if len(text) <= MAX_RESULT_BYTES and (fault := unstorable(plain)):  # a longer one stays in a file
+    if len(text) <= MAX_RESULT_BYTES and (fault := unstorable(plain)):  # a longer result stays in a file
         raise BadResult(f"result: {fault}")
     return text
 
 
 def keep(text: str, workdir: str | None) -> dict[str, str]:
-    """Where the result goes: `{"result": json}`, or `{"result_file": name}` when it is large; raises `BadResult`."""
+    """The place of the result: `{"result": json}`, or `{"result_file": name}` when it is large; raises `BadResult`."""
     size = len(text.encode())
     if size <= MAX_RESULT_BYTES:
         return {"result": text}
@@ -61,7 +62,7 @@ def keep(text: str, workdir: str | None) -> dict[str, str]:
 
 
 def _is(value: Any, kind: type) -> bool:
-    """Whether it really is of this type: `isinstance` also believes an object that says so of itself."""
+    """Return whether it really is of this type: `isinstance` also believes an object's claim about itself."""
     return issubclass(type(value), kind)
 
 
@@ -74,12 +75,12 @@ def _is_mapping(value: Any) -> bool:
 
 
 def _is_array(value: Any) -> bool:
-    """NumPy's arrays and scalars, and what is like them."""
+    """Return whether it is a NumPy array or scalar, or similar."""
     return hasattr(value, "tolist") and hasattr(value, "dtype") and not _is(value, type)
 
 
 class _Conversion:
-    """One result on its way to plain values; knows how much there was, and in which containers it is."""
+    """The conversion of one result to plain values; counts them, and tracks the containers around the current one."""
 
     def __init__(self, max_values: int) -> None:
         self._most = self._left = max_values
@@ -140,7 +141,7 @@ class _Conversion:
 
 
 def _items(value: Any, place: str, most: int) -> Iterable[tuple[Any, Any]]:
-    """Names and values of a mapping; of a dict what it holds, unless its class has its own way to look things up."""
+    """Names and values of a mapping; the items of a dict, unless its class has lookups of its own."""
     kind = type(value)
     if _is(value, dict) and kind.keys is dict.keys and kind.__getitem__ is dict.__getitem__:
         return list(dict.items(value))
@@ -184,7 +185,7 @@ def _name(name: Any, place: str) -> str:
 
 
 def _shown(name: Any, before: str = "") -> str:
-    """A name in a message, however long it is; nothing of an object that would have to be asked itself."""
+    """A name in a message, cut to a limit; empty for an object whose own methods would have to be called."""
     if type(name) is int:
         text = repr(name) if name.bit_length() < _SHOWN_CHARACTERS else f"(an integer of {name.bit_length()} bits)"
     elif type(name) is str or type(name) in _SHOWN_TYPES:
@@ -195,7 +196,7 @@ def _shown(name: Any, before: str = "") -> str:
 
 
 def _hint(value: Any) -> str:
-    """What the model can give instead."""
+    """The value that the model can return instead."""
     if is_dataclass(value) and not _is(value, type):
         return "; give dataclasses.asdict(..) of it"
     return next((f"; give {instead}" for kind, instead in _INSTEAD.items() if _is(value, kind)), "")

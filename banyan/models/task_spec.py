@@ -1,4 +1,4 @@
-"""What a model is told of its task."""
+"""The first argument of a model's `task`: the description of its task."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tracebacks as the author of a model wants to read them: what Dask and the host did in between is left out."""
+"""Tracebacks for the author of a model: without the frames of Dask and of the host."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ def name_of(error: BaseException) -> str:
 
 
 def text_of(error: BaseException, note: str = "") -> str:
-    """The traceback with the frames of the model and of what it called; `note` goes before it."""
+    """The traceback with the frames of the model and of its calls; `note` goes before it."""
     trace = traceback.TracebackException.from_exception(error, compact=True)
     _clean(trace, 0)
     text = shortened("".join(trace.format()).rstrip("\n"))
@@ -33,7 +33,7 @@ def shortened(text: str) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """What the error says, in one line: `ValueError: x is missing`."""
+    """The error in one line: `ValueError: x is missing`."""
     return " ".join("".join(traceback.format_exception_only(error)).split())
 
 
