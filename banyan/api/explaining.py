@@ -37,7 +37,7 @@ def explain_all() -> Document:
     summary="The first reason of each of many waiting tasks",
 )
 def explain_many() -> Document:
-    """`_id`, `reason` and `message` of those that wait; others, and those that one may not read, are left out."""
+    """`_id`, `reason` and `message` of tasks that wait; other tasks, and unreadable ones, are left out."""
     texts = request.args.get("ids", "").split(",")
     if len(texts) > MOST_IDS or not all(ObjectId.is_valid(text) and len(text) == ID_DIGITS for text in texts):
         raise BadRequest(f"write ?ids=ID,ID,.. with at most {MOST_IDS} ids of 24 hexadecimal digits")

@@ -102,7 +102,7 @@ def dates(task: Document, now: datetime) -> Iterable[Document]:
 
 
 def in_queue(context: Context, task: Document) -> Iterable[Document]:
-    """What keeps back all tasks of its queue."""
+    """The reasons that keep back all tasks of its queue."""
     name = task["queue"]
     queue = context.storage.queues.all().get(name)
     if queue is None:

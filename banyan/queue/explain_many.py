@@ -19,7 +19,7 @@ NEEDED = (
 
 
 class FirstReasons:
-    """Why tasks wait; what many of them share is looked up once."""
+    """The first reasons of waiting tasks; facts that many of them share are read once."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -53,7 +53,7 @@ class FirstReasons:
         return self._of_queue[name]
 
     def _worker(self, task: Document) -> Document:
-        """What keeps the workers from it; the same for all tasks of a class that no worker has failed."""
+        """The reason why workers do not take it; the same for all tasks of a class that no worker has failed."""
         key = task.get("class_key")
         if key is None or task.get("avoid"):
             return self._why(task)
