@@ -3,6 +3,7 @@
 import re
 import select
 import threading
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,11 +39,12 @@ def address_of(url: str) -> Address | None:
 
 
 class PlainHttp:
-    """A network of connections to one server."""
+    """A network of connections to one server, which are closed at the latest when nobody has it any more."""
 
     def __init__(self) -> None:
         self._idle: list[HTTPConnection] = []
         self._lock = threading.Lock()
+        weakref.finalize(self, _close, self._idle)
 
     def send(self, request: Request) -> Answer:
         """Return the answer; see `Network`."""
@@ -61,9 +63,7 @@ class PlainHttp:
     def close(self) -> None:
         """Close what is pooled."""
         with self._lock:
-            idle, self._idle = self._idle, []
-        for each in idle:
-            each.close()
+            _close(self._idle)
 
     def _connected(self, address: Address) -> HTTPConnection:
         while (connection := self._pooled()) is not None:
@@ -88,6 +88,11 @@ class PlainHttp:
                     self._idle.append(connection)
                     return
             connection.close()
+
+
+def _close(connections: list[HTTPConnection]) -> None:
+    while connections:
+        connections.pop().close()
 
 
 def _asked(connection: HTTPConnection, address: Address, request: Request) -> Answer:

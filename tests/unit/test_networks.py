@@ -1,5 +1,6 @@
 """The two networks below a client: each gives the same answers, and tells the same faults in the same way."""
 
+import gc
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -227,3 +228,20 @@ def test_a_proxy_in_the_environment_is_seen() -> None:
     assert names_proxy({"http_proxy": "http://p:3128"})
     assert names_proxy({"ALL_PROXY": "http://p:3128"})
     assert not names_proxy({"https_proxy": "http://p:3128"})
+
+
+def test_connections_end_with_the_network_that_nobody_has_any_more(make: Callable[[str], Network]) -> None:
+    ended = threading.Event()
+
+    def until_it_ends(line: socket.socket) -> None:
+        received(line)
+        line.sendall(OK)
+        if line.recv(1) == b"":
+            ended.set()
+
+    with serving(until_it_ends) as url:
+        network = make(url)
+        assert network.send(request(url)).body == b"{}"
+        del network
+        gc.collect()  # an unclosed socket would be a warning, and so an error
+        assert ended.wait(60)
