@@ -53,19 +53,19 @@ def workers(incomplete: str) -> Items:
 def queues() -> Items:
     """Names of queues."""
     for queue in _glance("queues", {}):
-        yield str(queue["name"]), "paused" if queue.get("paused") else "open"
+        yield from _word(queue["name"], "paused" if queue.get("paused") else "open")
 
 
 def models() -> Items:
     """Names of models."""
     for model in _glance("models", None):
-        yield str(model["name"]), str(model.get("summary") or model.get("fault") or "")
+        yield from _word(model["name"], model.get("summary") or model.get("fault"))
 
 
 def users() -> Items:
     """Names of users, for administrators."""
     for user in _glance("users", {}, admin=True):
-        yield str(user["name"]), str(user["role"])
+        yield from _word(user["name"], user["role"])
 
 
 def states() -> Items:
@@ -95,7 +95,16 @@ def _ids(resource: str, where: Mapping[str, Any], beginning: str, fields: tuple[
         return
     for document in _glance(resource, {**where, "_id": beginning_with(beginning)}, fields):
         stands = document.get("exit_status") or document.get("state") or ""
-        yield str(document["_id"]), f"{title(document)} {stands}".rstrip()
+        yield from _word(document["_id"], f"{title(document)} {stands}")
+
+
+def _word(word: object, about: object) -> Items:
+    """A word for the shell, if it is plain; what is said about it is made plain.
+
+    Other users have chosen names, and shells evaluate what they are given here (zsh twice).
+    """
+    if re.fullmatch(r"[\w.:+/@-]+", str(word)):
+        yield str(word), " ".join(re.sub(r"[^\w.,+/@=-]+", " ", str(about or "")).split())
 
 
 def _glance(

@@ -154,6 +154,19 @@ def test_the_shell_completes_ids_queues_models_workers_and_states(up: Up, client
     assert completed("banyan", "show", "nonsense") == []
 
 
+def test_what_others_have_named_is_plain_when_a_shell_gets_it(up: Up, client: Client) -> None:
+    names = ["\\$(touch x)", "`touch x`", "'; touch x; '", 'a":"b))', "[red]\n\t*"]
+    ids = [client.submit({"name": name, "hold": True, "command": "true"})["_id"] for name in names]
+    for shell in ("zsh", "fish", "bash"):
+        for words, wanted in (("banyan cancel ", ids), ("banyan submit --queue ", ["default"])):
+            env = {"_TYPER_COMPLETE_ARGS": words, "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()))}
+            env |= {"_BANYAN_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+            told = up.run(env=env).stdout
+            assert all(word in told for word in wanted)
+            told = told.removeprefix("_arguments '*: :((").removesuffix("\n").removesuffix("))'")
+            assert not set("$`'();*\\[") & set(told)
+
+
 def test_completion_is_silent_where_no_server_answers(up: Up) -> None:
     env = {"_BANYAN_COMPLETE": "complete_bash", "COMP_WORDS": "banyan show ", "COMP_CWORD": "2"}
     done = up.run(env={**env, "BANYAN_URL": "http://127.0.0.1:1", "BANYAN_TOKEN": "x"})
