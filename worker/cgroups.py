@@ -1,14 +1,16 @@
 """Control groups: the kernel itself holds a task to the memory that it asked for, measures it, and lists its processes.
 
 The setting `tasks.cgroup` names a group (version 1 or 2) that this worker may use, for example one that systemd
-delegates to it; each command gets a group of its own there. None is ever made elsewhere: even where the worker could
-write, groups that nobody gave to it belong to those who manage the machine.
+delegates to it; below it the worker makes one for itself, and in that one for each command. None is ever made
+elsewhere: even where the worker could write, groups that nobody gave to it belong to those who manage the machine.
 """
 
 import contextlib
+import fcntl
 import os
 import signal
 import time
+import uuid
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +18,7 @@ from banyan.errors import SetupError
 
 _ENTER = 'echo $$ > "$0" && exec "$@"'
 """What a shell runs to be in a group before the task's program starts in its place."""
-
-
+_PREFIX = "banyan-worker-"
 KILL_SECONDS = 2.0
 """How long processes that are left in a group may take to go when they are killed."""
 
@@ -30,20 +31,49 @@ class Left(NamedTuple):
 
 
 class ControlGroups:
-    """Groups below `parent`, one for each attempt of a command; SetupError if none can be made there."""
+    """Groups below `parent`, one for each attempt of a command; SetupError if none can be made there.
+
+    What a worker that was killed has left there is removed. A worker holds a lock on its own group, which the kernel
+    takes back with its life, so it is known whose groups those are.
+    """
 
     def __init__(self, parent: Path) -> None:
-        self._parent = parent
         self._unified = (parent / "cgroup.controllers").exists()
+        self._own = parent / f"{_PREFIX}{uuid.uuid4().hex}"
         try:
-            if self._unified and "memory" not in (parent / "cgroup.subtree_control").read_text().split():
-                (parent / "cgroup.subtree_control").write_text("+memory")
-            trial = parent / f"banyan-trial-{os.getpid()}"
+            self._pass_memory_on(parent)
+            self._lock = self._made()
+            self._pass_memory_on(self._own)
+            trial = self._own / "trial"
             trial.mkdir()
             trial.rmdir()
         except OSError as error:
             hint = "correct tasks.cgroup, or leave it empty to limit memory by sampling"
             raise SetupError(f"cannot make control groups in {parent} ({error}); {hint}") from error
+        for group in parent.glob(f"{_PREFIX}*"):
+            if group != self._own:
+                _remove_if_left(group)
+
+    def _pass_memory_on(self, group: Path) -> None:
+        if self._unified:
+            control = group / "cgroup.subtree_control"
+            if not control.exists() or "memory" not in control.read_text().split():
+                control.write_text("+memory")
+
+    def _made(self) -> int:
+        """Make the worker's group; the descriptor that holds the lock. OSError."""
+        while True:
+            self._own.mkdir()
+            lock = os.open(self._own, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another worker that starts may have it for a moment
+            if self._own.exists():
+                return lock
+            os.close(lock)  # and has removed the group, which looked left
+
+    def close(self) -> None:
+        """Remove what is left, and the worker's group."""
+        _remove(self._own)
+        os.close(self._lock)
 
     def enter(self, execution: str, limit_bytes: int | None, argv: list[str]) -> list[str]:
         """Make the group of an attempt; what to run so that `argv` runs inside. OSError if it cannot be made."""
@@ -51,7 +81,7 @@ class ControlGroups:
 
     def make(self, execution: str, limit_bytes: int | None) -> str:
         """Make the group of an attempt; its `cgroup.procs`, which whoever enters writes to. OSError if that fails."""
-        group = self._group(execution)
+        group = self._own / execution
         group.mkdir()
         if limit_bytes is None:
             pass
@@ -66,7 +96,7 @@ class ControlGroups:
 
     def leave(self, execution: str) -> Left:
         """The attempt is over: kill what is left in its group, and remove that; this may take a moment."""
-        group = self._group(execution)
+        group = self._own / execution
         events = group / ("memory.events" if self._unified else "memory.oom_control")
         try:
             counts = dict(line.split()[:2] for line in events.read_text().splitlines())
@@ -79,9 +109,6 @@ class ControlGroups:
         with contextlib.suppress(OSError):
             group.rmdir()
         return Left(int(counts.get("oom_kill", 0)) > 0, peak)
-
-    def _group(self, execution: str) -> Path:
-        return self._parent / f"banyan-{execution}"
 
     def _set(self, group: Path, name: str, value: int, *, needed: bool = True) -> None:
         try:
@@ -118,3 +145,41 @@ def _is_inside(pid: int, group: Path) -> bool:
     except OSError:
         return False
     return any(f"{line}/".find(f"/{group.name}/") >= 0 for line in lines)
+
+
+def _remove_if_left(group: Path) -> None:
+    """Remove a worker's group unless that worker lives."""
+    try:
+        lock = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return  # it is gone, or not ours to look at
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove(group)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(lock)
+
+
+def _remove(group: Path) -> None:
+    """Remove a worker's group and those of its tasks, having killed what runs in them."""
+    deadline = time.monotonic() + KILL_SECONDS
+    with contextlib.suppress(OSError):
+        tasks = [each for each in group.iterdir() if each.is_dir()]
+        while tasks and time.monotonic() < deadline:
+            tasks = [each for each in tasks if not _gone(each)]
+            time.sleep(0.01 if tasks else 0.0)
+        group.rmdir()
+
+
+def _gone(group: Path) -> bool:
+    """Kill what runs in a task's group, and remove it; report if that is done."""
+    _kill(group)
+    try:
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True

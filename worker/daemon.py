@@ -69,7 +69,7 @@ class Daemon:
         self._account = account_of(settings)
         if self._account is not None:
             check_root(root, self._account)
-        groups = ControlGroups(Path(settings.tasks.cgroup)) if settings.tasks.cgroup else None
+        groups = self._groups = ControlGroups(Path(settings.tasks.cgroup)) if settings.tasks.cgroup else None
         self._spool = Spool(root)
         self._spawner: Spawner | None = self._new_spawner()
         self._spawners: queue.SimpleQueue[Spawner] = queue.SimpleQueue()
@@ -292,6 +292,8 @@ class Daemon:
         self._uploads.close()
         self._link.close(self._core.worker, self._core.outstanding)
         self._hands.close()
+        if self._groups is not None:
+            self._groups.close()
         self._journal.close()
         self._spool.close()
         with contextlib.suppress(OSError):

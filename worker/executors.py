@@ -74,6 +74,9 @@ class Executor(Protocol):
     def refused(self, grant: Grant, stage: str, number: int, text: str) -> CannotStart:
         """Who is to blame when the job could not be spawned (`errno` and text, and at which stage)."""
 
+    def release(self, grant: Grant) -> None:
+        """Give up what was made for a task that did not run."""
+
     def collect(self, grant: Grant, outcome: Document | None = None) -> Document:
         """What the ended task left, as fields of its report, and marks (`worker.outcome.MARKS`).
 
@@ -234,6 +237,11 @@ class ShellExecutor:
             file.write(f"banyan: {reason}\n")
         return fault or CannotStart(reason, code)
 
+    def release(self, grant: Grant) -> None:
+        """Remove its control group."""
+        if self._groups is not None:
+            self._groups.leave(grant.execution)
+
     def collect(self, grant: Grant, outcome: Document | None = None) -> Document:
         """What every task leaves, the result that it wrote, and whether the kernel enforced its memory."""
         left = self._place.collect(grant)
@@ -268,3 +276,9 @@ class Executors:
             if executor.runs(grant):
                 return executor
         raise CannotStart("this worker cannot run such a task")
+
+    def release(self, grant: Grant) -> None:
+        """Give up what was made for a task that did not run."""
+        for executor in self._executors:
+            if executor.runs(grant):
+                executor.release(grant)

@@ -233,6 +233,7 @@ class Hands:
 
     def _remove(self, grant: Grant) -> None:
         """In the thread `disk`."""
+        self._executors.release(grant)
         self._layout.clear(grant)
         self.empty_trash()
 
@@ -324,6 +325,8 @@ class Hands:
         collected: Document = {}
         if error.exit_code is not None or error.exit_status is not None:
             collected = {k: v for k, v in self._executors.of(grant).collect(grant).items() if k not in MARKS}
+        else:
+            self._executors.release(grant)
         return NotStarted(
             execution=grant.execution,
             time_terminated=datetime.now(UTC),

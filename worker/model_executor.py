@@ -102,6 +102,9 @@ class ModelExecutor:
         """The machine is to blame, but for an environment that is too long."""
         return CannotStart.too_long(number) or CannotStart(f"{'model host' if stage == 'host' else stage}: {text}")
 
+    def release(self, grant: Grant) -> None:
+        """Do nothing: hosts stay."""
+
     def collect(self, grant: Grant, outcome: Document | None = None) -> Document:
         """What every task leaves, the result or the error that the host told, and how it ended as marks."""
         left = self._place.collect(grant)

@@ -403,7 +403,8 @@ def test_a_version_2_group_limits_memory_and_tells_of_its_kills(tmp_path: Path) 
     groups = ControlGroups(tmp_path)
     assert (tmp_path / "cgroup.subtree_control").read_text() == "+memory"
     argv = groups.enter("e1", GIB, ["prog", "arg"])
-    group = tmp_path / "banyan-e1"
+    (group,) = tmp_path.glob("banyan-worker-*/e1")
+    assert (group.parent / "cgroup.subtree_control").read_text() == "+memory"
     assert (group / "memory.max").read_text() == str(GIB)
     assert argv[-3:] == [f"{group}/cgroup.procs", "prog", "arg"]
     assert groups.leave("e1") == Left()
@@ -411,17 +412,32 @@ def test_a_version_2_group_limits_memory_and_tells_of_its_kills(tmp_path: Path) 
     (group / "memory.peak").write_text("4096\n")
     assert groups.leave("e1") == Left(True, 4096)
     groups.make("e2", None)
-    assert list((tmp_path / "banyan-e2").iterdir()) == []
+    assert list((group.parent / "e2").iterdir()) == []
 
 
 def test_a_version_1_group_limits_memory_and_tells_of_its_kills(tmp_path: Path) -> None:
     groups = ControlGroups(tmp_path)
     groups.enter("e1", GIB, ["prog"])
-    assert (tmp_path / "banyan-e1/memory.limit_in_bytes").read_text() == str(GIB)
-    (tmp_path / "banyan-e1/memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
-    (tmp_path / "banyan-e1/memory.max_usage_in_bytes").write_text("8192\n")
-    (tmp_path / "banyan-e1/cgroup.procs").write_text(f"{os.getpid()}\n")  # of a process that is elsewhere by now
+    (group,) = tmp_path.glob("banyan-worker-*/e1")
+    assert (group / "memory.limit_in_bytes").read_text() == str(GIB)
+    (group / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
+    (group / "memory.max_usage_in_bytes").write_text("8192\n")
+    (group / "cgroup.procs").write_text(f"{os.getpid()}\n")  # of a process that is elsewhere by now
     assert groups.leave("e1") == Left(True, 8192)
+
+
+def test_groups_of_workers_that_live_stay_and_those_of_killed_ones_go(tmp_path: Path) -> None:
+    (tmp_path / "banyan-worker-killed/e1").mkdir(parents=True)
+    (tmp_path / "of-others").mkdir()
+    first = ControlGroups(tmp_path)
+    (own,) = tmp_path.glob("banyan-worker-*")
+    (own / "e1").mkdir()
+    second = ControlGroups(tmp_path)
+    assert (own / "e1").is_dir()
+    second.close()
+    assert sorted(tmp_path.iterdir()) == [own, tmp_path / "of-others"]
+    first.close()
+    assert list(tmp_path.iterdir()) == [tmp_path / "of-others"]
 
 
 def test_a_control_group_that_cannot_be_used_is_explained(tmp_path: Path) -> None:
