@@ -68,7 +68,7 @@ def retry_task(task_id: ObjectId) -> Document:
 
 @route("POST", "/tasks/cancel", roles=STEERS, body=WHICH, summary="Cancel many tasks, by ids or by a filter")
 def cancel_many(body: Document) -> Document:
-    """The numbers of tasks that matched and were cancelled, or must end; for `ids` an item for each."""
+    """The numbers of tasks that matched and were cancelled, or requested to end; for `ids` an item for each."""
 
     def act(ids: Sequence[ObjectId]) -> set[ObjectId]:
         going_on = {id for id, task in context().storage.tasks.load(ids).items() if _can_be_cancelled(task.state)}

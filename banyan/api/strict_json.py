@@ -23,7 +23,7 @@ _WORDS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def read_wish(answers_json: bool) -> None:
-    """Read whether the request wants strict JSON, and remove the parameter. BadRequest for contradictory values.
+    """Read whether the request wants strict JSON, and remove the parameter. BadRequest for any unclear value.
 
     A route with another media type than JSON has no such parameter.
     """

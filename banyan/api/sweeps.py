@@ -42,7 +42,7 @@ def add_sweep(body: Document) -> Document:
 
 @route("POST", "/sweeps/<objectid:sweep_id>/cancel", roles=STEERS, summary="Cancel a sweep with its barrier")
 def cancel_sweep(sweep_id: ObjectId) -> Document:
-    """The number of points that were cancelled, or must end; those that have ended stay as they are."""
+    """The number of points that were cancelled, or requested to end; those that have ended stay as they are."""
     sweep = _owned(sweep_id)
     cancelled = cancel(context(), sweep, {"user": actor().name})
     return {"_status": "OK", "_id": sweep_id, "cancelled": cancelled, "progress": _progress(sweep_id)}

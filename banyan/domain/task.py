@@ -44,7 +44,7 @@ CANCELLED = "cancelled"
 WORKER_UNREACHABLE = "abandoned (worker unreachable)"
 SERVER_UNREACHABLE = "abandoned (server unreachable)"
 HOST_DIED = "failure (worker: model host died)"
-"""The process that ran a model died; neither the machine nor, for certain, the model is to blame."""
+"""The exit status after the death of a model's process; neither the machine nor, for certain, the model is to blame."""
 DISK_FILLED = "failure (worker: disk filled by this task)"
 """The task took the last room on its worker's disk: the machine is sound, and another one may have more room."""
 
@@ -104,7 +104,7 @@ class Task:
     unsettled: bool = False
     pending: int = 0
     leaving: bool = False
-    """It is being deleted, and no other transition is possible."""
+    """True while it is being deleted: no other transition is possible."""
     priority: float = 0
     recalled: str | None = None
     """The reason why the queue recalls it from a worker that has not begun it, if it does: an edit, or other work."""

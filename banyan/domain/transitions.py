@@ -117,7 +117,7 @@ class End:
     execution: ObjectId
     exit_status: str
     elsewhere: bool = False
-    """Another worker may have the directory that this one lacks."""
+    """True if another worker may have the directory that this one lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +145,11 @@ class Change:
     state: State
     fields: Mapping[str, Any] = field(default_factory=dict)
     claimable: bool = False
-    """Workers may take it now."""
+    """True if workers may take it now."""
     wake_at: datetime | None = None
     """The time at which it becomes claimable, if not now and not at its `not_before`."""
     ended: bool = False
-    """It has just ended: its continuations must be settled."""
+    """True if it has just ended: its continuations must be settled."""
 
 
 def decide(task: Task, event: Event, now: datetime) -> Change | None:

@@ -67,7 +67,7 @@ class Memory:
         self._numbers, self._secret = _map(descriptor)
 
     def asked(self, number: int) -> bool:
-        """Return whether the task with this number was requested to stop, apart from a flag that it raised itself."""
+        """Return whether the task with this number was requested to stop from outside, not by itself alone."""
         return asked(self._descriptor) >= number
 
     def flag(self, number: int, name: str) -> Cancel:

@@ -163,7 +163,7 @@ def _faults(
 
 
 def _refuse_ids(context: Context, given: Mapping[ObjectId, int], actor: Actor, faults: Faults) -> None:
-    """Refuse ids of existing tasks, and of deleted ones that edges still name: a new task of that id would differ."""
+    """Refuse ids of existing tasks, and of deleted tasks that edges still name."""
     taken = context.storage.parts.promised(given)  # in this order: a promised id becomes a task,
     taken |= context.storage.tasks.load(given).keys()  # and a task that is deleted meanwhile is named by its edges
     reasons = {
