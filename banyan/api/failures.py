@@ -119,5 +119,5 @@ def _other_error(error: Exception) -> Response:
 def _internal(error: BaseException) -> Response:
     number = uuid.uuid4().hex
     log.error("request %s: %s %r failed", number, request.method, request.path, exc_info=error)
-    text = f"internal error; the server's log has more about request {number}"
+    text = f"internal error; the server's log has the details about request {number}"
     return answer({"_status": "ERR", "_error": {"code": _INTERNAL, "message": text}}, _INTERNAL)

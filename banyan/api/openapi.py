@@ -56,7 +56,7 @@ _PARAMETERS = {
     "projection": 'fields to show, {"name": 1}, or to leave out, {"metadata": 0}',
     "sort": "fields to sort by, such as -priority,name",
     "max_results": "documents on a page; more than the server's limit is cut to it",
-    "page": "which page, from 1 on",
+    "page": "the page, from 1 on",
     "embedded": 'references to show as documents, such as {"task": 1}',
 }
 _STRICT: Document = {"$ref": "#/components/parameters/strict_json"}
@@ -73,7 +73,7 @@ _ERRORS = {
     "416": "the range lies behind the end",
     "422": "a value is wrong, or not allowed now; `_issues` names the fields",
     "429": "a quota is used up",
-    "500": "a defect of the server; its log has more",
+    "500": "a defect of the server; its log has the details",
     "503": "MongoDB is away; try again after `Retry-After` seconds; with `Banyan-Begun: no` nothing was done",
 }
 

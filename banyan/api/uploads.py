@@ -14,7 +14,7 @@ from banyan.storage.files import Quota
 
 TOKEN_HEADER = "Banyan-Attempt-Token"
 _MAX_PATH = 1000
-_QUERY = {"offset": "where the bytes belong; 0 begins the file anew"}
+_QUERY = {"offset": "the position of the bytes; 0 begins the file anew"}
 _ROLES = (WORKER, ADMIN)
 
 

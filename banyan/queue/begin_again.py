@@ -211,7 +211,7 @@ class _Beginning:
             return IllegalTransition({"downstream": f"{text}; {how}"})
         if self._options.may_rerun(child.owner) and child.state in LIVE:
             text = f"{child.id}, which comes after task {parent}, is {child.state}"
-            how = "wait for its end or cancel it, or say 'keep'"
+            how = "wait for its end or cancel it, or send 'keep'"
             return IllegalTransition({"downstream": f"{text}; {how}"})
         return None
 

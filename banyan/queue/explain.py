@@ -74,7 +74,7 @@ def _running(context: Context, workers: Workers, task: Document) -> Document:
         lost = format_date(worker["last_seen"] + timedelta(seconds=context.settings.leases.lost_after))
         text += f"{quiet}; if it stays silent, it is lost at {lost} and the task goes back to the queue"
     elif worker:
-        text += f", which has not begun it (last heard of at {format_date(worker['last_seen'])})"
+        text += f", which has not begun it (last sign of life at {format_date(worker['last_seen'])})"
     return reason("assigned", text, **details)
 
 
@@ -140,7 +140,7 @@ def _before(
     text = f"{tasks} before it in queue {task['queue']!r}, and "
     if room:
         asked = format_date(room[0]["last_seen"])
-        text += f"worker {worker_name(room[0])} had room for it when it asked last, at {asked}"
+        text += f"worker {worker_name(room[0])} had room for it at its last claim, at {asked}"
     else:
         text += "the worker that fits is busy" if len(heard) == 1 else f"the {len(heard)} workers that fit are busy"
     if len(able) > len(heard):

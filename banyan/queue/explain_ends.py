@@ -53,7 +53,7 @@ def _remedy(task: Mapping[str, Any]) -> str:
     memory = (task.get("requested_resources") or {}).get("memory")
     if task.get("exit_status") == _OUT_OF_MEMORY and memory is not None:
         more = f"{again} --set requested_resources.memory='{format_size(2 * memory)}'"
-        return f"it asked for {format_size(memory)} of memory; `{more}` runs it again with more"
+        return f"it requested {format_size(memory)} of memory; `{more}` runs it again with more"
     if is_no_directory(str(task.get("exit_status"))):
         return _another_directory(task, again)
     if task.get("exit_status") == _TIMED_OUT and task.get("timeout") is not None:
@@ -141,7 +141,7 @@ def _root_text(root: Document, asking: Actor | None) -> str:
     if root.get("missing"):
         return f"task {root['_id']}, which has been deleted, did not end as it needs"
     if not readable(root, asking):
-        return f"task {root['_id']}, which belongs to somebody else, did not end as it needs"
+        return f"task {root['_id']}, which belongs to another user, did not end as it needs"
     if root["state"] == State.CANCELLED and "task" in (root.get("cancelled_by") or {}):
         return f"{name_of(root)} was cancelled, and {MAX_CHAIN} tasks or more before it"
     if root["state"] == State.CANCELLED:

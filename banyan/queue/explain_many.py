@@ -70,5 +70,5 @@ class FirstReasons:
         if not heard:
             return silent(self._workers, able, self._context.settings.leases.lost_after)
         if room:
-            return reason("waiting", "a worker that fits had room when it asked last; its turn comes")
+            return reason("waiting", "a worker that fits had room at its last claim; its turn comes")
         return reason("busy", "the workers that fit are busy")

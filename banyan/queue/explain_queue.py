@@ -170,10 +170,10 @@ def _verdict(context: Context, workers: Workers, task: Document) -> Verdict:
         return (first["reason"], first.get("closest"), *sorted(first.get("missing", ()))), {**first, "message": text}
     _, heard, room = takers(workers, {**task, "avoid": ()})  # tasks with avoided workers are counted separately
     if not heard:
-        text = "the workers that fit have not been heard of for longer than a heartbeat"
+        text = "the workers that fit have been silent for longer than a heartbeat"
         return ("silent",), reason("silent", text, help="look after these workers, or start others")
     if room:
-        text = "a worker had room for them when it asked last, and takes them as it asks again"
+        text = "a worker had room for them at its last claim, and takes them with its next one"
         return ("next",), reason("next", text)
     more = "more workers would run more of them at once"
     return ("waiting",), reason("waiting", "all workers that fit are busy", help=more)
@@ -201,7 +201,9 @@ _HELD: Verdict = (("held",), reason("held", "they are held", help="`banyan relea
 _INACTIVE: Verdict = (
     ("inactive",),
     reason(
-        "inactive", "they are inactive, and wait for nobody", help="set their state to available when they are complete"
+        "inactive",
+        "they are inactive, and wait for no parent",
+        help="set their state to available when they are complete",
     ),
 )
 _DEPENDENCIES: Verdict = (

@@ -128,7 +128,7 @@ def _remedy(
     change: Document = {}
     for name, (want, has) in missing.items():
         if name in _REQUESTED or name.startswith("custom."):
-            asks.append(f"ask for at most {amount(name, has)}{_unit(name)}")
+            asks.append(f"request at most {amount(name, has)}{_unit(name)}")
             _set(change.setdefault("requested_resources", {}), name, has)
             starts.append(f"with {amount(name, want)}{_unit(name)}")
         elif name == "queue":
@@ -234,7 +234,7 @@ def silent(workers: Workers, able: Sequence[Document], lost_after: float) -> Doc
         text = f"the only worker that fits, {worker_name(last)}, {last_heard(last)}"
     else:
         names = joined([worker_name(each) for each in able])
-        text = f"none of the {len(able)} workers that fit ({names}) has been heard of since "
+        text = f"none of the {len(able)} workers that fit ({names}) has sent a sign of life since "
         text += format_date(last["last_seen"])
     text += f"; one that stays silent is lost at {lost}; look after it, or start another worker"
     return reason("silent", text, workers=[worker["_id"] for worker in able], last_seen=last["last_seen"])

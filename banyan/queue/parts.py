@@ -240,5 +240,5 @@ def part_of(
 
 
 def _marked(task: Document) -> Document:
-    """A task with parents is marked, because these may have ended meanwhile."""
+    """The task, marked if it has parents, because these may have ended meanwhile."""
     return {**task, "unpromoted": True} if task["pending_dependency_count"] else task

@@ -46,7 +46,7 @@ def worker_name(worker: Mapping[str, Any]) -> str:
 
 def last_heard(worker: Mapping[str, Any]) -> str:
     """The time of a worker's last sign of life, in words."""
-    return f"has not been heard of since {format_date(worker['last_seen'])}"
+    return f"has been silent since {format_date(worker['last_seen'])}"
 
 
 def full(queue: str, limit: int) -> str:

@@ -106,7 +106,7 @@ def owned_worker(context: Context, worker_id: ObjectId, actor: Actor) -> Documen
 def change_state(context: Context, worker_id: ObjectId, state: str) -> None:
     """Drain a worker, or make it active again, also after a quarantine; raises `Conflict` if it is lost or gone."""
     if state not in (ACTIVE, DRAINING, QUARANTINED):
-        raise Invalid({"state": f"{state!r} cannot be asked for; use 'draining' or 'active'"})
+        raise Invalid({"state": f"{state!r} cannot be requested; use 'draining' or 'active'"})
     worker = context.storage.workers.load(worker_id)
     if worker is None:
         raise NotFound(f"there is no worker {worker_id}")

@@ -107,7 +107,7 @@ def _wait_again(context: Context, sweep: Document, options: RetryOptions, sessio
 def _withdraw(context: Context, barrier: Task, session: Session) -> Retried:
     """Take back a barrier that has not begun."""
     if has_begun(barrier):
-        how = "cancel it, or wait for its end, then retry, or say 'keep' for 'downstream'"
+        how = "cancel it, or wait for its end, then retry, or send 'keep' for 'downstream'"
         raise IllegalTransition({"barrier": f"the barrier {barrier.id} is {barrier.state} already; {how}"})
     change = decide(barrier, Revive(), context.now())
     changes = [] if change is None else [(barrier, change)]

@@ -269,8 +269,8 @@ def _decide(context: Context, task: Task, wanted: Update, session: Session | Non
 
 _WORKERS_OWN = {
     State.RUNNING: "it is claimed with update_execution_data {'worker': id}",
-    State.TERMINATED: "its worker says so with update_execution_data {'token': .., 'exit_status': ..}",
-    State.PENDING_CANCELLATION: "ask for 'cancelled', and it is that until its worker has stopped it",
+    State.TERMINATED: "its worker reports it with update_execution_data {'token': .., 'exit_status': ..}",
+    State.PENDING_CANCELLATION: "set 'cancelled', and it is that until its worker has stopped it",
 }
 """States that a provider cannot set, and the right way for each."""
 

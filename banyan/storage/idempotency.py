@@ -73,7 +73,7 @@ class IdempotencyStore:
             return FirstAnswer(status=known["status"], body=None if body is None else bytes(body))
         if now - known["begun"] >= timedelta(seconds=ABANDONED_SECONDS) and self._take(known, fresh):
             return key
-        raise StillRunning("the first request with this Idempotency-Key is still running; ask again in a moment")
+        raise StillRunning("the first request with this Idempotency-Key is still running; send it again in a moment")
 
     def _take(self, known: Document, fresh: Document) -> bool:
         """Begin a request anew, unless it was completed, or begun anew by another server, since it was read."""
@@ -89,7 +89,7 @@ class IdempotencyStore:
         mine = {"_id": key.id, "holder": key.holder}
         answer = {"$set": {"status": status, "body": body}}
         if not self._requests.update_one(mine, answer, session=session).matched_count:
-            raise StillRunning("another server has taken this request over; ask again for its answer")
+            raise StillRunning("another server has taken this request over; send it again for its response")
 
     def release(self, key: Key) -> None:
         """Remove a request that failed, so that it can be sent again with the same key."""

@@ -47,7 +47,7 @@ def _fault(binary: Path) -> str | None:
         return (answer.stderr or answer.stdout).strip()[:300] or f"exit code {answer.returncode}"
     version = re.search(r"db version v(\d+)\.(\d+)", answer.stdout)
     if version is None:
-        return "it does not tell its version"
+        return "it prints no version"
     if (int(version[1]), int(version[2])) < OLDEST_VERSION:
         return f"version {version[1]}.{version[2]} is older than {OLDEST_VERSION[0]}.{OLDEST_VERSION[1]}"
     return None

@@ -126,8 +126,8 @@ def _pages(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 STEPS = (
     Step(version=2, what="notes of what workers may remove are dated", act=_to_2),
-    Step(version=3, what="the index of what workers hold tells more", act=_to_3),
-    Step(version=4, what="a retry's delay has a date of its own, and an index tells what is recalled", act=_to_4),
+    Step(version=3, what="the index of held tasks has more fields", act=_to_3),
+    Step(version=4, what="a retry's delay has a date of its own, and an index covers recalls", act=_to_4),
     Step(version=5, what="compute capabilities are compared by number", act=_to_5),
     Step(version=6, what="workers that were avoided for a task may be tried again", act=_to_6),
     Step(version=7, what="cancelled tasks keep what they know of deleted parents", act=_to_7),

@@ -225,22 +225,22 @@ def test_a_task_whose_time_has_just_come_is_explained_too(context: Context) -> N
     [
         (
             {"requested_resources": {"cores": 99}},
-            "ask for at most 4 cores, or start a worker with 99 cores",
+            "request at most 4 cores, or start a worker with 99 cores",
             {"requested_resources": {"cores": 4}},
         ),
         (
             {"requested_resources": {"cores": 1, "memory": 2**40}},
-            "ask for at most 1.00 GiB of memory, or start a worker with 1.00 TiB of memory",
+            "request at most 1.00 GiB of memory, or start a worker with 1.00 TiB of memory",
             {"requested_resources": {"memory": 2**30}},
         ),
         (
             {"requested_resources": {"cores": 1, "custom": {"licence": 2}}},
-            "ask for at most 0 of licence, or start a worker with 2 of licence",
+            "request at most 0 of licence, or start a worker with 2 of licence",
             {"requested_resources": {"custom": {"licence": 0}}},
         ),
         (
             {"requested_resources": {"cores": 1, "gpus": 1, "gpu_compute_capability": "10.0"}},
-            "ask for at most 9.0 of gpu compute capability, or start a worker with 10.0 of gpu compute capability",
+            "request at most 9.0 of gpu compute capability, or start a worker with 10.0 of gpu compute capability",
             {"requested_resources": {"gpu_compute_capability": "9.0"}},
         ),
         ({"requires": {"disk": "ssd"}}, "do not require label disk, or start a worker with label disk=ssd", {}),
@@ -296,16 +296,16 @@ def test_an_unbegun_task_is_assigned_and_a_silent_worker_is_said_to_be_silent(co
     where = f"worker {name(context, worker)} on test"
     reason = first(context, id)
     assert (reason["reason"], reason["worker"]) == ("assigned", worker.id)
-    assert reason["message"] == f"it is assigned to {where}, which has not begun it (last heard of at {heard})"
+    assert reason["message"] == f"it is assigned to {where}, which has not begun it (last sign of life at {heard})"
     clock.seconds += 26
-    assert f"it is assigned to {where}, which has not been heard of since {heard}" in first(context, id)["message"]
+    assert f"it is assigned to {where}, which has been silent since {heard}" in first(context, id)["message"]
     reason = first(context, waiting)
     assert (reason["reason"], reason["workers"]) == ("silent", [worker.id])
-    assert f"{name(context, worker)} on test, has not been heard of since {heard}" in reason["message"]
+    assert f"{name(context, worker)} on test, has been silent since {heard}" in reason["message"]
     report(context, [Report(execution=next(iter(worker.held)), fields={"time_started": context.now()})])
     reason = first(context, id)
     assert reason["reason"] == "running"
-    assert reason["message"].endswith(f"; the worker has not been heard of since {heard}")
+    assert reason["message"].endswith(f"; the worker has been silent since {heard}")
 
 
 def test_no_worker_names_the_one_that_was_heard_of_last(context: Context) -> None:
@@ -313,9 +313,7 @@ def test_no_worker_names_the_one_that_was_heard_of_last(context: Context) -> Non
     assert first(context, id)["message"] == "no worker is active; start one with 'banyan worker'"
     worker = SimulatedWorker(context)
     context.storage.workers.move(worker.id, "lost", context.now())
-    assert (
-        f"({name(context, worker)} on test, which is lost, has not been heard of since" in first(context, id)["message"]
-    )
+    assert f"({name(context, worker)} on test, which is lost, has been silent since" in first(context, id)["message"]
 
 
 # Tasks before it
@@ -389,7 +387,8 @@ def test_the_whole_queue_is_counted_by_reason_and_what_helps_is_said(context: Co
     assert [reason["reason"] for reason in answer["reasons"]][:2] == ["inactive", "queue_paused"]
     assert (answer["waiting"], answer["running"], answer["assigned"]) == (43, 0, 2)
     said = (
-        "43 tasks wait, nothing runs, 2 more are assigned to workers; 7 of them: they are inactive, and wait for nobody"
+        "43 tasks wait, nothing runs, 2 more are assigned to workers; "
+        "7 of them: they are inactive, and wait for no parent"
     )
     assert answer["summary"] == said
     reasons = {reason["reason"]: reason for reason in answer["reasons"]}

@@ -330,11 +330,11 @@ def test_explain_without_an_id_shows_reasons_what_helps_and_the_workers(
 def test_submit_warns_when_no_worker_could_ever_take_it(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     reasons = [
         {"reason": "dependencies", "message": "it waits for a parent"},
-        {"reason": "no_fit", "message": "no active worker can run it; ask for at most 2 cores"},
+        {"reason": "no_fit", "message": "no active worker can run it; request at most 2 cores"},
     ]
     app = serve(POSTED, Said(200, {"summary": "it waits", "reasons": reasons}))
     assert run(["submit", "--cores", "99", "--", "true"]) == 0
-    told = "banyan: warning: no active worker can run it; ask for at most 2 cores; until then the task waits\n"
+    told = "banyan: warning: no active worker can run it; request at most 2 cores; until then the task waits\n"
     assert capsys.readouterr() == (f"{TASK}\n", told)
     assert app.asked[1].path == f"/tasks/{TASK}/explain"
     serve(POSTED, Said(503, {"_status": "ERR"}))

@@ -25,7 +25,7 @@ _SHARED: dict[str, Rules] = {name: rules for name, rules in GIVEN.items() if nam
         GIVEN["command"], "a template: {name} stands for the value of an input, {index} for the number"
     ),
     "inputs": described(optional(free()), "inputs that all points have, below their own"),
-    "state": described(_BEGINNINGS, "how the tasks begin"),
+    "state": described(_BEGINNINGS, "the first state of the tasks"),
 }
 """The fields that all tasks of a sweep share, by the rules for tasks."""
 
@@ -76,7 +76,7 @@ _KEPT: dict[str, Rules] = _SHARED | {
     "grid": _GRID,
     "samples": _SAMPLES,
     "owner": text(),
-    "count": described(whole(), "how many points it was made with"),
+    "count": described(whole(), "the number of points that it was made with"),
     "barrier": described(reference("tasks"), "the task that starts when all points have ended"),
     "input_names": {"type": "list", "meta": {"items": {"type": "string"}}},
 }

@@ -74,7 +74,7 @@ PEAK_SOURCE: Rules = described(
 
 DOWNSTREAM: Rules = described(
     {"type": "string", "allowed": ["refuse", "rerun", "keep"], "default": "refuse"},
-    "what becomes of descendants that have begun: 'refuse' the retry, let them 'rerun' after it, or 'keep' them",
+    "descendants that have begun: 'refuse' the retry, let them 'rerun' after it, or 'keep' them",
 )
 
 GIVEN: dict[str, Rules] = {
@@ -122,7 +122,7 @@ _SHOWN: dict[str, Rules] = {
     "retry_count": whole(),
     "abandoned_count": whole(),
     "pending_dependency_count": whole(),
-    "retry_at": described(date(), "until when the delay after its last failure lasts"),
+    "retry_at": described(date(), "the end of the delay after its last failure"),
     "exit_status": text(),
     "execution": described(reference("execution_history"), "the current attempt"),
     "progress": PROGRESS,
@@ -151,7 +151,7 @@ CONTINUATION: dict[str, Rules] = {
     "outdated": described(shown(flag()), "its parent was retried since, and the child kept as it was"),
     "parent_deleted": described(
         virtual(shown(flag()), "filter by 'parent', and look which of these are among /tasks"),
-        "its parent was deleted; the edge still tells how that ended",
+        "its parent was deleted; the edge still records how it ended",
     ),
     "owner": shown(text()),
 }

@@ -96,7 +96,7 @@ WORKER: dict[str, Rules] = {name: shown({**rules, "required": False}) for name, 
     "owner": shown(text()),
     "replaces": shown(identifier()),
     "last_seen": shown(date()),
-    "free": described(shown(RESOURCES), "what it had free when it asked last"),
+    "free": described(shown(RESOURCES), "its free resources at its last claim"),
     "time_left": shown(date()),
     "quarantine": shown(mapping(reason=text(), since=date(), until=date())),
 }
@@ -111,7 +111,7 @@ QUEUE: dict[str, Rules] = {
 USER: dict[str, Rules] = {
     "name": text(64, required=True, regex=r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*"),
     "role": {"type": "string", "allowed": ["provider", "worker", "admin"], "required": True},
-    "expires": described(shown(date()), "when the token ends; null if it does not"),
+    "expires": described(shown(date()), "the end of the token; null if it has none"),
 }
 
 _EXPIRY = described(optional({"coerce": "expiry"}), "a duration such as '30d', a date, or null for a token without end")

@@ -93,7 +93,7 @@ class Answering:
             log.exception("%s %s could not be answered", request.method, request.path)
             if response.has_begun:
                 return _sent(response, reusable=False)
-            failure = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the server's log has more")
+            failure = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the server's log has the details")
             connection.send_at_once(failure.response())
             return Sent(status=500, size=0, reusable=False)
         return _sent(response, reusable=not response.should_close())

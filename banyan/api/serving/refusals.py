@@ -91,9 +91,9 @@ _SENTENCES: tuple[tuple[type[Exception], str], ...] = (
     (errors.InvalidRequestLine, "the request line is malformed"),
     (errors.InvalidHeaderName, "the name of a header is malformed, or may not stand there"),
     (errors.ObsoleteFolding, "a header goes on in a second line, which is obsolete"),
-    (errors.InvalidChunkSize, "the body is not chunked as HTTP says: a chunk's size is malformed"),
-    (errors.ChunkMissingTerminator, "the body is not chunked as HTTP says: a chunk does not end where it should"),
-    (errors.InvalidChunkExtension, "the body is not chunked as HTTP says: a chunk's extension is malformed"),
+    (errors.InvalidChunkSize, "the body is malformed: the size of a chunk is wrong"),
+    (errors.ChunkMissingTerminator, "the body is malformed: a chunk does not end where it should"),
+    (errors.InvalidChunkExtension, "the body is malformed: the extension of a chunk is wrong"),
 )
 
 
@@ -102,4 +102,4 @@ def _sentence(error: Exception) -> str:
         name = str(error.hdr).partition(":")[0]
         named = _TOKEN.fullmatch(name) and len(name) < 100
         return f"the header {name} is malformed, or appears twice" if named else "a header is malformed"
-    return next((text for kind, text in _SENTENCES if isinstance(error, kind)), "the request is not sent as HTTP says")
+    return next((text for kind, text in _SENTENCES if isinstance(error, kind)), "the request breaks the rules of HTTP")

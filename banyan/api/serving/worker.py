@@ -341,7 +341,7 @@ class EventLoopWorker(Worker):
         except Refusal:
             if connection.known:
                 raise
-            self._dispatch(connection)  # whatever the fault of the body, the missing token counts
+            self._dispatch(connection)  # whatever the fault of the body, the invalid token counts
             return
         connection.deadline += (incoming.received - before) / BYTES_PER_SECOND
         if incoming.complete:
