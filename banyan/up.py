@@ -5,8 +5,8 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 import psutil
 
 from banyan import child
-from banyan.adoption import adopting
+from banyan.adoption import Orphans, adopting
 from banyan.api.credentials import tokens_at
 from banyan.client import Client
+from banyan.config import WorkerSettings
 from banyan.errors import SetupError
 from banyan.storage.mongod_lock import DirectoryLock
 from banyan.trust import POINTED, Trust
@@ -33,6 +34,7 @@ from banyan.up_parts import (
     wait_for,
     work_directory,
 )
+from banyan.up_room import Room
 from worker.account import Account, account_of, check_root
 
 __all__ = ["Plan", "Running", "announced", "running"]
@@ -57,6 +59,8 @@ class Running:
     own_authority: bool = False
     """Whether the authority that vouches for the server is ours."""
     upkeep: Callable[[], object] = lambda: None
+    room: Room | None = None
+    """The room that our own MongoDB needs."""
 
     def pids(self) -> dict[str, Any]:
         """The processes: `mongod` (None where it is not ours), `server` (all of them), `worker`."""
@@ -78,7 +82,7 @@ class Running:
                 due += _RENEW_SECONDS
                 self.upkeep()
 
-        Mender(self.parts, report).watch(meanwhile)
+        Mender(self.parts, report, self.room).watch(meanwhile)
 
 
 @contextmanager
@@ -89,36 +93,56 @@ def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Itera
     """
     told = plan.worker_settings()
     account = account_of(told)
+    room = None if plan.settings.mongo.uri else Room(plan.data)
+    if room is not None:
+        room.require(new=not os.path.exists(plan.data / "mongo" / "db" / "journal"))
     # The server is older than MongoDB, and ends before it.
     with adopting() as orphans, child.none_left(), ExitStack() as last, ExitStack() as first:
-        lock = DirectoryLock.acquire(plan.data)
-        last.callback(lock.release)
-        if account is not None:
-            _let_pass(plan.data, account)
-        tokens = tokens_at(credentials_file(plan))
-        say("Starting MongoDB")
-        files = plan.keep_certificate() if plan.own_tls else None
-        trust = trust_in(told, plan.settings.tls, str(files.authority) if files else "")
-        server, url, tell = start_server(plan, first, files)
-        parts, uri = start_mongodb(plan, last)
-        tell(uri)
-        say("Starting server and worker")
-        worker = start_worker(plan, url, trust.ca_file, orphans, first)
-        with Client(url, tokens["admin"], trust=trust) as admin:
-            wait_for([*parts, server], lambda: bool(admin.health()))
-            registered = wait_for([*parts, server, worker], lambda: _registered(admin, worker.process.pid))
-        yield Running(
-            url=url,
-            admin_token=tokens["admin"],
-            provider_token=tokens["user"],
-            mongo_uri=uri,
-            parts=(*parts, server, worker),
-            worker=registered,
-            credentials=credentials_file(plan).absolute(),
-            trust=trust,
-            own_authority=files is not None,
-            upkeep=partial(_renew, plan),
-        )
+        with room.blamed() if room is not None else nullcontext():
+            ready = _start(plan, told, account, say, orphans, first, last)
+        if room is not None:
+            room.keep_reserve()
+        yield replace(ready, room=room)
+
+
+def _start(
+    plan: Plan,
+    told: WorkerSettings,
+    account: Account | None,
+    say: Callable[[str], None],
+    orphans: Orphans,
+    first: ExitStack,
+    last: ExitStack,
+) -> Running:
+    """Start the parts; those on the stack `first` are to be stopped before those on `last`."""
+    lock = DirectoryLock.acquire(plan.data)
+    last.callback(lock.release)
+    if account is not None:
+        _let_pass(plan.data, account)
+    tokens = tokens_at(credentials_file(plan))
+    say("Starting MongoDB")
+    files = plan.keep_certificate() if plan.own_tls else None
+    trust = trust_in(told, plan.settings.tls, str(files.authority) if files else "")
+    server, url, tell = start_server(plan, first, files)
+    parts, uri = start_mongodb(plan, last)
+    tell(uri)
+    say("Starting server and worker")
+    worker = start_worker(plan, url, trust.ca_file, orphans, first)
+    with Client(url, tokens["admin"], trust=trust) as admin:
+        wait_for([*parts, server], lambda: bool(admin.health()))
+        registered = wait_for([*parts, server, worker], lambda: _registered(admin, worker.process.pid))
+    return Running(
+        url=url,
+        admin_token=tokens["admin"],
+        provider_token=tokens["user"],
+        mongo_uri=uri,
+        parts=(*parts, server, worker),
+        worker=registered,
+        credentials=credentials_file(plan).absolute(),
+        trust=trust,
+        own_authority=files is not None,
+        upkeep=partial(_renew, plan),
+    )
 
 
 def _renew(plan: Plan) -> None:

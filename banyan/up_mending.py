@@ -1,4 +1,4 @@
-"""Starting a part of `banyan up` again when it has died, until it dies too often."""
+"""Starting a part of `banyan up` again when it has died, until it dies too often; waiting while its disk is full."""
 
 import subprocess
 import sys
@@ -18,6 +18,8 @@ WINDOW_SECONDS = 60.0
 _PAUSES_SECONDS = (0.0, 0.25, 0.5, 1.0)
 """How long the first, second, .. death within the window keeps a part down."""
 _LOOK_SECONDS = 0.1
+IN_ORDER_SECONDS = 15.0
+"""How long MongoDB may take to write down what it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,25 @@ class Restartable(Protocol):
 
     def start_again(self) -> None: ...
 
+    def stop(self, seconds: float | None = None) -> None: ...
+
     def last_words(self) -> str: ...
+
+
+class DataRoom(Protocol):
+    """The room that the parts need on the disk of their data."""
+
+    def shortage(self, now: float) -> str | None: ...
+
+    def was_short(self, now: float) -> bool: ...
+
+    def complaint(self) -> str: ...
+
+    def ample(self) -> bool: ...
+
+    def keep_reserve(self) -> None: ...
+
+    def give_reserve(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -61,27 +81,59 @@ class Mender:
     """Looks after parts: each that has died is started again, and the reason said in one line.
 
     A worker that has left with exit code 0, because its settings or an administrator said so, is followed by another
-    one, and that is no death. Unavailable when a part has died too often.
+    one, and that is no death. Unavailable when a part has died too often. While there is no `room`, the one part that
+    aborts without any is stopped in order, and nothing is started again: that is no death, either.
     """
 
-    def __init__(self, parts: Iterable[Restartable], tell: Callable[[str], None]) -> None:
+    def __init__(self, parts: Iterable[Restartable], tell: Callable[[str], None], room: DataRoom | None = None) -> None:
         self._parts = tuple(parts)
         self._tell = tell
+        self._room = room
+        self._waiting = False
         self._deaths = {part.name: Deaths() for part in self._parts}
         self._due: dict[str, float] = {}
 
     def watch(self, meanwhile: Callable[[], object]) -> NoReturn:
         """Look after them for ever; `meanwhile` is called between two looks."""
         while True:
+            self.look_at_room(time.monotonic())
             for part in self._parts:
                 self.look(part, time.monotonic())
             meanwhile()
             time.sleep(_LOOK_SECONDS)
 
+    def look_at_room(self, now: float) -> None:
+        """Stop MongoDB in order while there is too little room for it; start what is not there once there is enough."""
+        room = self._room
+        if room is None:
+            return
+        if not self._waiting:
+            shortage = room.shortage(now)
+            if shortage is not None:
+                self._wait_for_room(shortage)
+        elif room.ample():
+            self._waiting = False
+            self._tell("there is room on the disk again: everything goes on")
+            room.keep_reserve()
+            self._due = {part.name: now for part in self._parts if part.death() is not None}
+
+    def _wait_for_room(self, shortage: str) -> None:
+        self._waiting = True
+        if self._room is not None:
+            self._room.give_reserve()
+        self._tell(shortage)
+        for part in self._parts:
+            if part.name == "mongod" and part.death() is None:
+                part.stop(IN_ORDER_SECONDS)
+
     def look(self, part: Restartable, now: float) -> None:
         """Start the part again if it is dead and that is due."""
+        if self._waiting:
+            return
         if part.name not in self._due:
             if (death := part.death()) is None:
+                return
+            if self._lacked_room(now):
                 return
             self._schedule(part, death, now)
         if now < self._due[part.name]:
@@ -89,9 +141,18 @@ class Mender:
         try:
             part.start_again()
         except (OSError, subprocess.SubprocessError) as error:
+            if self._lacked_room(now):
+                return
             self._schedule(part, Death(code=1, reason=f"it could not be started: {error}"), now)
         else:
             del self._due[part.name]
+
+    def _lacked_room(self, now: float) -> bool:
+        """Whether that may be what ended a part or keeps it from starting: then all that is dead waits for room."""
+        lacked = self._room is not None and self._room.was_short(now) and not self._room.ample()
+        if lacked and self._room is not None:
+            self._wait_for_room(self._room.complaint())
+        return lacked
 
     def _schedule(self, part: Restartable, death: Death, now: float) -> None:
         """Say how the part ended, and when it is started again."""

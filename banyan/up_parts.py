@@ -92,9 +92,12 @@ class Part:
         with child.undisturbed():
             self.process = self._start()
 
-    def stop(self) -> None:
-        """Stop the process, if it runs."""
-        self._stop(self.process)
+    def stop(self, seconds: float | None = None) -> None:
+        """Stop the process, if it runs; it is killed when that takes longer than usual, or than these seconds."""
+        if seconds is None:
+            self._stop(self.process)
+        else:
+            child.stop(self.process, seconds=seconds)
 
     def death(self) -> Death | None:
         """How the process ended, with what was its alone; None while it runs."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from banyan.errors import SetupError
+from worker.disk import disk_of
 
 Document = dict[str, Any]
 
@@ -29,23 +30,20 @@ class Spool:
     """
 
     def __init__(self, root: Path) -> None:
-        self._lock = os.open(root / ".banyan-lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            raise SetupError(f"another worker uses {root}; give this one a work directory of its own") from error
+        self._lock = _locked(root)
         self._turn = threading.Lock()
+        self._place = uuid.uuid4().hex
         path = root / ".banyan-spool"
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.executescript(_TABLES)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             os.close(self._lock)
-            raise SetupError(f"cannot use {path} ({error}); move it away if its results do not matter") from error
+            hint = f"cannot use {path} ({error}); move it away if its results do not matter"
+            raise SetupError(_full(root) or hint) from error
 
     def add(self, ends: Iterable[Document], acknowledged: Sequence[str] = ()) -> None:
         """Keep these reports, durably; in passing, let go of those that the server has acknowledged."""
@@ -78,12 +76,36 @@ class Spool:
     def place(self) -> str:
         """What names this work directory, whoever works in it and whenever."""
         with self._turn:
-            self._database.execute("INSERT OR IGNORE INTO life VALUES ('place', ?)", (uuid.uuid4().hex,))
+            with contextlib.suppress(sqlite3.Error):  # a full disk: it is named anew in the next life
+                self._database.execute("INSERT OR IGNORE INTO life VALUES ('place', ?)", (self._place,))
             row = self._database.execute("SELECT value FROM life WHERE name = 'place'").fetchone()
-        return str(row[0])
+        return str(row[0]) if row else self._place
 
     def close(self) -> None:
         """Let another worker have it."""
         with contextlib.suppress(sqlite3.Error):
             self._database.close()
         os.close(self._lock)
+
+
+def _locked(root: Path) -> int:
+    """A descriptor that keeps other workers out of this work directory; SetupError."""
+    try:
+        descriptor = os.open(root / ".banyan-lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        hint = f"cannot use the work directory {root}: {error.strerror}; choose another one with --workdir"
+        raise SetupError(_full(root) or hint) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise SetupError(f"another worker uses {root}; give this one a work directory of its own") from error
+    return descriptor
+
+
+def _full(root: Path) -> str | None:
+    """The sentence for a disk that is full, if this is what is wrong."""
+    disk = disk_of(root)
+    if disk is None or not disk.full:
+        return None
+    return f"the disk of the work directory {root} is full: make room there, or choose another directory with --workdir"

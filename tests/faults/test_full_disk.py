@@ -5,6 +5,7 @@ Each worker runs in a mount namespace of its own, in which its work directory is
 
 import os
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -175,6 +176,38 @@ def test_nobody_is_stopped_for_what_others_have_put_on_the_disk(site: Site) -> N
     ended = site.client.wait([neighbour, victim], timeout=60)
     assert [each["exit_status"] for each in ended] == ["success", "success"]
     assert site.ends(neighbour) == ["success"]
+
+
+@pytest.mark.parametrize("fill", ["head -c 70M /dev/zero > $0/filled", "touch $0/{1..2000}"])
+def test_a_worker_without_room_says_why_it_does_not_start(tmp_path: Path, fill: str) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    (tmp_path / "token").write_text("token")
+    worker = [sys.executable, "-m", "banyan", "worker", "--url", "http://127.0.0.1:1", "--workdir", str(place)]
+    command = [
+        *OWN_MOUNTS,
+        "sh",
+        "-c",
+        SMALL_DISK,
+        str(place),
+        "bash",
+        "-c",
+        f'{fill} 2> /dev/null; exec "$@"',
+        str(place),
+    ]
+    done = subprocess.run(
+        [*command, *worker, "--token-file", str(tmp_path / "token")],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"banyan: the disk of the work directory {place} is full: make room there, or choose another directory with "
+        "--workdir"
+    )
 
 
 def test_scratch_space_is_enforced(site: Site) -> None:
