@@ -66,6 +66,7 @@ def _facts(sweep: Document) -> Table:
     facts: dict[str, Any] = {
         "id": sweep["_id"],
         "command": template(sweep) if sweep.get("model") is None else None,
+        "directory": sweep.get("directory"),
         "model": sweep.get("model"),
         "points": _points(sweep),
         "inputs": output.one_line(sweep["inputs"]) if sweep.get("inputs") else None,

@@ -547,6 +547,20 @@ def test_a_file_of_tasks_is_run_without_a_server(tmp_path: Path) -> None:
     assert "2 succeeded, 1 failed" in err
 
 
+def test_a_task_of_a_file_whose_directory_is_not_there_is_not_tried_again(tmp_path: Path) -> None:
+    lacking = {"command": "true", "directory": f"{tmp_path}/gone", "max_retry_count": 5}
+    there = {"command": "pwd", "directory": str(tmp_path)}
+    worker = run_file(tasks_file(tmp_path / "tasks", lacking, there), tmp_path / "root")
+    out, _ = worker.communicate(timeout=60)
+    assert worker.returncode == 1
+    shown = {each["_id"]: each for each in map(json.loads, out.splitlines())}
+    assert (shown["000001"]["exit_status"], shown["000001"]["attempts"]) == (
+        f"failure (no directory: {tmp_path}/gone)",
+        1,
+    )
+    assert shown["000002"]["stdout_tail"] == f"{tmp_path}\n"
+
+
 def test_a_file_of_tasks_may_have_long_lines_for_the_shell(tmp_path: Path) -> None:
     path = tasks_file(tmp_path / "tasks", {"command": f"long={'x' * 200_000}; echo $0 ${{#long}}"})
     out, _ = run_file(path, tmp_path / "root").communicate(timeout=60)
