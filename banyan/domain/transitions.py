@@ -56,7 +56,7 @@ from banyan.domain.task import (
 from banyan.errors import IllegalTransition, StaleAttempt
 
 MAX_LOSSES = 5
-"""The number of lost workers after which a task fails."""
+"""The number of losses after which a task fails: lost workers, and failures of machines."""
 
 EDIT_TIME = timedelta(seconds=5)
 """The time for which no worker gets a task that was recalled for an edit; the edit itself ends it."""

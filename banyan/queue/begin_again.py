@@ -216,7 +216,7 @@ class _Beginning:
         return None
 
     def _go_down(self, parents: Sequence[ObjectId]) -> list[ObjectId]:
-        """Make the edges of tasks that begin again wait for them; return the children that begin again as parents."""
+        """Make the edges of restarted tasks wait for them; return the restarted children that are parents."""
         out = self._storage.edges.of_parents(parents, self._session)
         children = self._there(out)
         new = [(children[e.child], e.parent) for e in out if e.child in children and e.child not in self._again]

@@ -115,7 +115,7 @@ class Hub:
             self._of_worker.setdefault(waiter.worker, []).append(waiter)
 
     def leave(self, waiter: Waiter) -> None:
-        """Stop to wake `waiter`, and pass its unused wake-ups on to another one."""
+        """Stop waking `waiter`, and pass its unused wake-ups on to another one."""
         with self._lock:
             if waiter in self._waiters:
                 del self._waiters[waiter]

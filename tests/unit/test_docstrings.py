@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("domain", "storage", "queue", "api", "models")
 QUESTION = r"(?:What|Who|Whom|Whose|Whether|Where|How|When|Why|Which|Those|That which)\b"
-PARTICIPLE = r"(?!(?:At|Matching|String)\b)[A-Z][a-z]+ing\b"
+PARTICIPLE = r"(?!(?:Matching|Nothing|Setting|String|Warning)\b)[A-Z][a-z]+ing\b"
 
 
 def docstrings(file: Path) -> Iterator[tuple[int, str]]:
