@@ -5,12 +5,14 @@ speaks with the server and knows when to leave.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from banyan.domain.resources import MILLI
 from worker import asking
 from worker.actions import Action, Ask, Forget, Keep, Leave, Note, Register, Send
+from worker.allocation import offered, share
 from worker.asking import Offer
 from worker.claims import RETURN_SECONDS, Claims
 from worker.events import (
@@ -154,7 +156,8 @@ class Core:
     def _advance(self) -> None:
         if self._measured and self.worker is None and not self._registering and not self.left:
             self._registering = True
-            resources = self._tasks.lanes.allocator.capacity
+            capacity = self._tasks.lanes.allocator.capacity
+            resources = offered(capacity, capacity)
             finished = [*self._outbox.unacknowledged, *self._tasks.collecting]
             finished += [report["execution"] for report in self._tasks.unsent]
             self._turn.do(Register(resources=resources, replaces=self._replaces, finished=finished))
@@ -204,10 +207,10 @@ class Core:
         return [*ending, *(each for each in self._outbox.unacknowledged if each not in ending)]
 
     def _offer(self) -> Offer:
-        lanes = self._tasks.lanes
+        lanes, capacity = self._tasks.lanes, self._tasks.lanes.allocator.capacity
         return asking.offer(
-            lanes.free,
-            lanes.soon,
+            offered(lanes.free, capacity),
+            offered(lanes.soon, capacity),
             lanes.waiting,
             self._tasks.experience,
             here=len(self._tasks.attempts),
@@ -230,7 +233,11 @@ class Core:
 
     def _on_measured(self, event: Measured) -> None:
         self._measured = True
-        self._tasks.lanes.allocator.resize(event.capacity, event.gpu_indexes)
+        allocator, cores = self._tasks.lanes.allocator, event.capacity.millicores
+        if 0 < cores < MILLI and cores != allocator.capacity.millicores:
+            text = "tasks that ask for one, or for nothing, run one at a time and get all of that"
+            self._turn.do(Note(f"there are {cores / MILLI:g} cores, less than one: {text}"))
+        allocator.resize(event.capacity, event.gpu_indexes)
 
     def _on_registered(self, event: Registered) -> None:
         self.worker = event.worker
@@ -260,7 +267,10 @@ class Core:
 
     def _accept(self, grants: Iterable[Grant]) -> None:
         accepted: list[Grant] = []
-        for grant in grants:
+        capacity = self._tasks.lanes.allocator.capacity
+        for asked in grants:
+            resources = share(asked.resources, capacity)
+            grant = asked if resources is asked.resources else replace(asked, resources=resources)
             too_many = self._room is not None and len(accepted) >= self._room
             if self._draining or too_many or not self._fits_our_life(grant):
                 self._claims.pause(self._turn.now + UNFIT_PAUSE_SECONDS)

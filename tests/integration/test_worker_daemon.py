@@ -706,3 +706,17 @@ def test_a_worker_whose_log_nobody_reads_still_hears_that_it_is_to_end(tmp_path:
         worker.wait()
         os.close(writing)
         os.close(reading)
+
+
+def test_half_a_core_runs_tasks_that_ask_for_nothing_one_at_a_time(tmp_path: Path) -> None:
+    alone = f"mkdir {tmp_path}/lock && sleep 0.2 && rmdir {tmp_path}/lock"
+    tasks = tmp_path / "tasks"
+    lines = [{"command": alone}, {"command": alone}, {"command": alone, "requested_resources": {"cores": 0.5}}]
+    lines.append({"command": "true", "requested_resources": {"cores": 2}})
+    tasks.write_text("\n".join(json.dumps(line) for line in lines))
+    command = [PYTHON, "-m", "banyan", "worker", "--tasks", str(tasks), "--cores", "0.5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path)
+    statuses = {each["_id"]: each["exit_status"] for each in map(json.loads, done.stdout.splitlines())}
+    assert [statuses[f"{number:06}"] for number in (1, 2, 3)] == ["success"] * 3
+    assert statuses["000004"].startswith("failure (worker: it needs more than this machine has: cores 2 of 1")
+    assert "there are 0.5 cores, less than one" in done.stderr

@@ -1053,3 +1053,44 @@ def test_a_task_that_waits_for_another_supervisor_is_not_lost_with_the_one_that_
     driver.start("b")
     driver.exit("b")
     assert driver.end_of("b")["exit_status"] == "success"
+
+
+# Less than one core
+
+
+def test_half_a_core_is_offered_as_one_and_given_to_one_task_at_a_time() -> None:
+    driver = CoreDriver(cores=0.5)
+    (register,) = driver.all(Register)
+    assert register.resources.millicores == 1000
+    (note,) = [note.text for note in driver.all(Note) if "less than one" in note.text]
+    assert note.startswith("there are 0.5 cores")
+    assert driver.asked().body["resources"]["cores"] == 1
+    driver.grant(grant("a"), grant("b"))
+    assert driver.running() == ["a"]
+    driver.start("a")
+    driver.exit("a")
+    assert driver.end_of("a")["granted_resources"]["cores"] == 0.5
+    assert driver.running() == ["a", "b"]
+    driver.start("b")
+    driver.exit("b")
+    assert driver.asked().body["resources"]["cores"] == 1
+
+
+def test_parts_of_half_a_core_are_counted_as_what_they_are() -> None:
+    driver = CoreDriver(cores=0.5)
+    quarter = {"requested_resources": {"cores": 0.25}}
+    driver.grant(grant("a", **quarter))
+    driver.wait(1.0)
+    assert driver.asked().body["resources"]["cores"] == 0.25
+    driver.grant(grant("b", **quarter), grant("c", **quarter))
+    assert driver.running() == ["a", "b"]
+
+
+def test_a_worker_that_gets_a_whole_core_says_nothing_of_parts() -> None:
+    driver = CoreDriver(cores=1)
+    assert not driver.all(Note)
+    driver.say(Measured(Resources(millicores=250, memory_bytes=1 << 30)))
+    driver.say(Measured(Resources(millicores=250, memory_bytes=1 << 30)))
+    assert ["there are 0.25 cores" in note.text for note in driver.all(Note)] == [True]
+    driver.grant(grant("a"))
+    assert driver.running() == ["a"]
