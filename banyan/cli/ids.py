@@ -1,5 +1,6 @@
 """Ids on the command line: whole ones, unique beginnings of them, and those that standard input has."""
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -110,11 +111,26 @@ def _check(kind: Kind, word: str, option: str | None) -> None:
 
 
 def _from_input(kind: Kind, option: str | None) -> list[str]:
-    """The words on standard input, without the quotes and commas of lists."""
-    words = [word for word in re.split(r"[\s,\"'\[\]]+", sys.stdin.read()) if word]
+    """The ids on standard input: words, without quotes and commas between them, or what a command printed as JSON."""
+    text = sys.stdin.read()
+    words = _in_json(text)
+    if words is None:
+        words = [word for word in re.split(r"[\s,\"']+", text) if word]
     if not words:
         raise typer.BadParameter(f"standard input has no id of a {kind}", param_hint=option)
     return words
+
+
+def _in_json(text: str) -> list[str] | None:
+    """The ids in a JSON list of ids or documents, in an answer with such a list, or in a document; None elsewhere."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(value, dict):
+        value = value.get("_items", [value])
+    ids = [each.get("_id") if isinstance(each, dict) else each for each in value] if isinstance(value, list) else [None]
+    return [str(id) for id in ids] if all(isinstance(id, str) for id in ids) else None
 
 
 def _completed(kind: Kind, client: "Client", beginning: str) -> str:

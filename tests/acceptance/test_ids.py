@@ -86,13 +86,25 @@ def test_ids_come_from_standard_input_however_they_are_written(up: Up, client: C
     assert {client.task(id)["state"] for id in (first, second, third)} == {"cancelled"}
     shown = up.run("show", "-", "--json", stdin=f'"{first}"\n"{third}"\n')
     assert [task["_id"] for task in json.loads(shown.stdout)] == [first, third]
+    listed = up.run("list", "--json", "--where", json.dumps({"_id": {"$in": [first, second]}}))
+    assert up.run("cancel", "-", stdin=listed.stdout).stdout.splitlines() == [
+        f"{second} cancelled",
+        f"{first} cancelled",
+    ]
+    one = up.run("show", "--json", third)
+    assert up.run("cancel", "-", stdin=one.stdout).stdout == f"{third} cancelled\n"
 
 
 def test_standard_input_without_ids_is_a_mistake(banyan: Banyan, client: Client) -> None:
     for words in (("cancel",), ("logs",), ("sweep", "show")):
-        status, output, error = banyan(*words, "-", stdin=" \n")
+        for stdin in (" \n", "[]", '{"_items": []}'):
+            status, output, error = banyan(*words, "-", stdin=stdin)
+            assert (status, output) == (2, "")
+            assert "standard input has no id" in error
+    for stdin in ("[1]", '{"a": 1}', "[null]", "nonsense", '[{"_id": 5}]'):
+        status, output, error = banyan("cancel", "-", stdin=stdin)
         assert (status, output) == (2, "")
-        assert "standard input has no id" in error
+        assert "there is no task" in error
     status, output, error = banyan("logs", "-", stdin=f"{UNKNOWN} {UNKNOWN}")
     assert (status, output) == (2, "")
     assert "standard input has 2 ids, and one is wanted" in error
