@@ -8,10 +8,13 @@ import pytest
 from hypothesis import settings
 from pymongo import MongoClient
 
+from tests.support.background import heed_in_children
 from tests.support.mongod import shared_mongod
 
 settings.register_profile("no clock", deadline=None)
 settings.load_profile("no clock")
+
+heed_in_children()
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,9 @@
 
 import json
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from banyan.cli import late_typer as typer
 from banyan.cli import retrying
@@ -104,9 +103,18 @@ def wait_for(client: "Client", ids: list[str], timeout: float | None = None, as_
 
 def waited(client: "Client", ids: list[str], timeout: float | None = None) -> "list[Document]":
     """The tasks once they have ended, which a progress bar waits for; Ctrl-C stops the waiting alone (exit 130)."""
-    try:
+    with stops_waiting_alone(ids):
         return _watched(client, ids, timeout)
+
+
+@contextmanager
+def stops_waiting_alone(ids: Sequence[str], *, waits: bool = True) -> Iterator[None]:
+    """Say that the tasks go on when Ctrl-C ends the block, and exit with 130; only where it `waits`."""
+    try:
+        yield
     except KeyboardInterrupt:
+        if not waits:
+            raise
         goes_on = "the task goes on" if len(ids) == 1 else "the tasks go on"
         print(f"banyan: stopped waiting; {goes_on} (`banyan cancel ID` ends one)", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -126,6 +134,8 @@ def read_filter(text: str | None) -> dict[str, Any] | None:
 
 
 def _watched(client: "Client", ids: list[str], timeout: float | None) -> "list[Document]":
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     console = screen(stderr=True)
     columns = (
         SpinnerColumn(),

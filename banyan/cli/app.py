@@ -78,9 +78,11 @@ def _do(arguments: list[str]) -> Any:
 
         print(overview.overview(overview.columns()))
         return 0 if arguments else EXIT_USAGE
-    from banyan.cli.commands import COMMANDS, declared
+    from banyan.cli.commands import COMMANDS, banyan, declared
     from banyan.cli.reading import read
 
+    if arguments == ["--version"]:
+        return banyan(version=True)
     if arguments[0] not in COMMANDS:
         return _with_typer(arguments, None)
     commands = declared(arguments[:1])

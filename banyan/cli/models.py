@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from banyan.cli import completion, options, output
 from banyan.cli import late_typer as typer
-from banyan.cli.act import AsJson, waited
+from banyan.cli.act import AsJson, stops_waiting_alone, waited
 from banyan.cli.connection import connect
 from banyan.cli.explain import warn_if_unfit
 from banyan.cli.ids import Kind, resolve_one
@@ -71,9 +71,10 @@ def run(
             print(answer["_id"], flush=True)
         warn_if_unfit(client, answer["_id"])
         return
-    print(answer["_id"], file=sys.stderr, flush=True)
-    warn_if_unfit(client, answer["_id"])
-    _print_result(client, answer["_id"])
+    with stops_waiting_alone([answer["_id"]]):
+        print(answer["_id"], file=sys.stderr, flush=True)
+        warn_if_unfit(client, answer["_id"])
+        _print_result(client, answer["_id"])
 
 
 def parse_inputs(texts: Sequence[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from banyan.cli import late_typer as typer
 from banyan.cli import options
-from banyan.cli.act import wait_for
+from banyan.cli.act import stops_waiting_alone, wait_for
 from banyan.cli.connection import connect
 from banyan.cli.explain import warn_if_unfit
 from banyan.cli.output import print_json
@@ -59,13 +59,14 @@ def submit(
         fields["directory"] = task.submission_directory()
     client = connect()
     answer = client.submit(options.given(fields))
-    if as_json:
-        print_json(answer)
-    else:
-        print(answer["_id"], flush=True)
-    warn_if_unfit(client, answer["_id"])
-    if wait:
-        wait_for(client, [answer["_id"]])
+    with stops_waiting_alone([answer["_id"]], waits=wait):
+        if as_json:
+            print_json(answer)
+        else:
+            print(answer["_id"], flush=True)
+        warn_if_unfit(client, answer["_id"])
+        if wait:
+            wait_for(client, [answer["_id"]])
 
 
 def _submit_file(path: str, shared: dict[str, Any], wait: bool, as_json: bool) -> None:
@@ -74,11 +75,12 @@ def _submit_file(path: str, shared: dict[str, Any], wait: bool, as_json: bool) -
     client = connect()
     answers = submit_entries(client, entries, shared)
     ids = [answer["_id"] for answer in answers]
-    if as_json:
-        print_json(answers)
-    else:
-        print("\n".join(ids), flush=True)
-    for id in of_each_kind(entries, answers):
-        warn_if_unfit(client, id)
-    if wait:
-        wait_for(client, ids)
+    with stops_waiting_alone(ids, waits=wait):
+        if as_json:
+            print_json(answers)
+        else:
+            print("\n".join(ids), flush=True)
+        for id in of_each_kind(entries, answers):
+            warn_if_unfit(client, id)
+        if wait:
+            wait_for(client, ids)

@@ -10,7 +10,7 @@ from banyan.cli.explain import warn_if_unfit
 from banyan.cli.models import parse_inputs
 from banyan.cli.output import print_json
 from banyan.cli.points import points
-from banyan.cli.sweep_wait import wait_for
+from banyan.cli.sweep_wait import stops_waiting_alone, wait_for
 
 if TYPE_CHECKING:
     from banyan.client import Client
@@ -90,14 +90,15 @@ def submit(
         sweep["barrier"] = options.given({"command": barrier, "directory": directory}) if barrier.strip() else {}
     client = connect()
     answer = client.submit_sweep(sweep)
-    if as_json:
-        print_json(answer)
-    else:
-        print(answer["_id"], flush=True)
-        print(_told(answer), file=sys.stderr)
-    _warn_of_the_first(client, answer["_id"])
-    if wait:
-        wait_for(client, answer["_id"])
+    with stops_waiting_alone(answer["_id"], waits=wait):
+        if as_json:
+            print_json(answer)
+        else:
+            print(answer["_id"], flush=True)
+            print(_told(answer), file=sys.stderr)
+        _warn_of_the_first(client, answer["_id"])
+        if wait:
+            wait_for(client, answer["_id"])
 
 
 def _warn_of_the_first(client: "Client", sweep: str) -> None:

@@ -1,11 +1,9 @@
 """Waiting for a sweep with a progress bar."""
 
 import sys
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from banyan.cli import late_typer as typer
 from banyan.cli import output, sweep_view
@@ -20,11 +18,8 @@ _NAMED = 5
 
 def wait_for(client: "Client", sweep_id: str, timeout: float | None = None, as_json: bool = False) -> None:
     """Wait with a progress bar and say on stderr how it ended; exit 1 unless every task succeeded."""
-    try:
+    with stops_waiting_alone(sweep_id):
         sweep = _watched(client, sweep_id, timeout)
-    except KeyboardInterrupt:
-        print(f"banyan: stopped waiting; the sweep goes on (`banyan sweep cancel {sweep_id}` ends it)", file=sys.stderr)
-        raise typer.Exit(130) from None
     if as_json:
         output.print_json(sweep)
     for task in failed(client, sweep):
@@ -36,6 +31,18 @@ def wait_for(client: "Client", sweep_id: str, timeout: float | None = None, as_j
         print(f"barrier {sweep['barrier']}: {barrier}", file=sys.stderr)
     if progress["failed"] or progress["cancelled"] or barrier not in (None, "success"):
         raise typer.Exit(1)
+
+
+@contextmanager
+def stops_waiting_alone(sweep_id: str, *, waits: bool = True) -> Iterator[None]:
+    """Say that the sweep goes on when Ctrl-C ends the block, and exit with 130; only where it `waits`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not waits:
+            raise
+        print(f"banyan: stopped waiting; the sweep goes on (`banyan sweep cancel {sweep_id}` ends it)", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def failed(client: "Client", sweep: Mapping[str, Any]) -> "list[Document]":
@@ -54,6 +61,8 @@ def _end_of_barrier(client: "Client", sweep: Mapping[str, Any]) -> str | None:
 
 
 def _watched(client: "Client", sweep_id: str, timeout: float | None) -> "Document":
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     console = output.screen(stderr=True)
     columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     notice = TextColumn("{task.fields[notice]}", style="yellow")

@@ -304,15 +304,37 @@ def test_ctrl_c_stops_the_waiting_and_not_the_task(up: Up, client: Client) -> No
     with subprocess.Popen(
         command, env=up.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as waiting:
-        if waiting.stdout is None:
-            raise AssertionError("it was started with a pipe")
-        task = waiting.stdout.readline().strip()
-        eventually(lambda: client.task(task)["state"], lambda state: state == "running")
-        waiting.send_signal(signal.SIGINT)
-        _, said = waiting.communicate(timeout=30)
+        try:
+            task = first_line(waiting)
+            eventually(lambda: client.task(task)["state"], lambda state: state == "running")
+            waiting.send_signal(signal.SIGINT)
+            _, said = waiting.communicate(timeout=30)
+        finally:
+            waiting.kill()
     assert (waiting.returncode, said) == (
         130,
         "banyan: stopped waiting; the task goes on (`banyan cancel ID` ends one)\n",
     )
     assert client.cancel(task)["state"] == "pending_cancellation"
     client.wait([task], timeout=30)
+
+
+def test_waiting_in_the_background_does_not_end_by_a_ctrl_c_for_others(up: Up, client: Client) -> None:
+    command = ["bash", "-c", 'trap "" INT; exec "$@"', "bash", sys.executable, "-m", "banyan"]
+    submit = ["submit", "--wait", "--", f"until [ -e {up.home}/go ]; do sleep 0.05; done"]
+    with subprocess.Popen([*command, *submit], env=up.environment, stdout=subprocess.PIPE, text=True) as waiting:
+        try:
+            task = first_line(waiting)
+            eventually(lambda: client.task(task)["state"], lambda state: state == "running")
+            waiting.send_signal(signal.SIGINT)
+            (up.home / "go").touch()
+            assert waiting.wait(timeout=60) == 0
+        finally:
+            waiting.kill()
+
+
+def first_line(process: "subprocess.Popen[str]") -> str:
+    """The first line of its output, once it is there."""
+    if process.stdout is None:
+        raise AssertionError("it was started with a pipe")
+    return process.stdout.readline().strip()
