@@ -81,7 +81,7 @@ def title(document: Mapping[str, Any]) -> str:
     command = document.get("command")
     text = document.get("name") or (" ".join(command) if isinstance(command, list) else command)
     text = text or document.get("model") or "group"
-    line = " ".join(str(text).split())
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     return line if len(line) <= _TITLE else line[: _TITLE - 1] + "…"
 
 
