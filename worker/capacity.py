@@ -27,7 +27,7 @@ def machine(
 
     `gpus` were looked for elsewhere.
     """
-    groups = _control_groups(root)
+    groups = control_groups(root)
     cores = float(len(os.sched_getaffinity(os.getpid())))  # of the main thread, whichever this is
     quotas = [quota for quota in map(_cpu_quota, groups) if quota is not None]
     limits = [limit for limit in map(_memory_limit, groups) if limit is not None]
@@ -83,7 +83,7 @@ def _memory(root: Path) -> int:
     return 0
 
 
-def _control_groups(root: Path) -> list[Path]:
+def control_groups(root: Path) -> list[Path]:
     """The directories of our control groups and all those above them, version 1 and 2.
 
     Inside a container the path that `/proc` names may not exist: its own group is then the mount point.

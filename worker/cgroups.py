@@ -1,11 +1,13 @@
 """Control groups: the kernel itself holds a task to the memory that it asked for, measures it, and lists its processes.
 
-The setting `tasks.cgroup` names a group (version 1 or 2) that this worker may use, for example one that systemd
-delegates to it; below it the worker makes one for itself, and in that one for each command. None is ever made
-elsewhere: even where the worker could write, groups that nobody gave to it belong to those who manage the machine.
+The setting `tasks.cgroup` names a group (version 1 or 2) that this worker may use, or says that it may use its own, for
+example one that systemd delegates to it; below it the worker makes one for its tasks, and in that one for each command.
+None is ever made elsewhere: even where the worker could write, groups that nobody gave to it belong to those who manage
+the machine.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -15,10 +17,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from banyan.errors import SetupError
+from worker.capacity import control_groups
 
 _ENTER = 'echo $$ > "$0" && exec "$@"'
 """What a shell runs to be in a group before the task's program starts in its place."""
 _PREFIX = "banyan-worker-"
+_LEAF = "banyan-processes"
+OWN = "own"
+"""The value of `tasks.cgroup` that means the group in which the worker is started."""
 KILL_SECONDS = 2.0
 """How long processes that are left in a group may take to go when they are killed."""
 
@@ -36,6 +42,13 @@ class ControlGroups:
     What a worker that was killed has left there is removed. A worker holds a lock on its own group, which the kernel
     takes back with its life, so it is known whose groups those are.
     """
+
+    @classmethod
+    def named(cls, setting: str) -> "ControlGroups | None":
+        """The groups that the setting `tasks.cgroup` means: none, those below a directory, or below our own group."""
+        if not setting:
+            return None
+        return cls(own_group(Path("/")) if setting == OWN else Path(setting))
 
     def __init__(self, parent: Path) -> None:
         self._unified = (parent / "cgroup.controllers").exists()
@@ -55,10 +68,18 @@ class ControlGroups:
                 _remove_if_left(group)
 
     def _pass_memory_on(self, group: Path) -> None:
-        if self._unified:
-            control = group / "cgroup.subtree_control"
-            if not control.exists() or "memory" not in control.read_text().split():
-                control.write_text("+memory")
+        if not self._unified:
+            return
+        control = group / "cgroup.subtree_control"
+        if control.exists() and "memory" in control.read_text().split():
+            return
+        try:
+            control.write_text("+memory")
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            _vacate(group)
+            control.write_text("+memory")
 
     def _made(self) -> int:
         """Make the worker's group; the descriptor that holds the lock. OSError."""
@@ -106,8 +127,7 @@ class ControlGroups:
         deadline = time.monotonic() + KILL_SECONDS
         while _kill(group) and time.monotonic() < deadline:
             time.sleep(0.005)
-        with contextlib.suppress(OSError):
-            group.rmdir()
+        _take_apart(group)
         return Left(int(counts.get("oom_kill", 0)) > 0, peak)
 
     def _set(self, group: Path, name: str, value: int, *, needed: bool = True) -> None:
@@ -125,13 +145,50 @@ def _number(path: Path) -> int | None:
         return None  # version 2 has it since Linux 5.19
 
 
-def _kill(group: Path) -> bool:
-    """Kill the processes of a group; report if there were any."""
+def own_group(root: Path) -> Path:
+    """The group of this process that has to do with memory; SetupError if there is none. `root` is `/`."""
+    for group in control_groups(root):
+        controllers = group / "cgroup.controllers"
+        limited = (group / "memory.limit_in_bytes").exists()
+        if limited or (controllers.exists() and "memory" in controllers.read_text().split()):
+            return group.parent if group.name == _LEAF else group
+    raise SetupError("this worker is in no control group for memory: name one as tasks.cgroup, or leave it empty")
+
+
+def _vacate(group: Path) -> None:
+    """Move the processes of a group into one below it: a group of version 2 has processes or passes controllers on."""
+    leaf = group / _LEAF
+    leaf.mkdir(exist_ok=True)
+    for pid in _processes(group):
+        with contextlib.suppress(ProcessLookupError):
+            (leaf / "cgroup.procs").write_text(str(pid))
+
+
+def _processes(group: Path) -> list[int]:
     try:
-        pids = [int(line) for line in (group / "cgroup.procs").read_text().split()]
+        return [int(line) for line in (group / "cgroup.procs").read_text().split()]
     except (OSError, ValueError):
+        return []
+
+
+def _all(group: Path) -> list[Path]:
+    """A group and those below it, which a task may have made; the deepest first."""
+    return [Path(each) for each, _, _ in os.walk(group, topdown=False)]
+
+
+def _take_apart(group: Path) -> bool:
+    """Remove a group and those below it; report if that was possible."""
+    try:
+        for each in _all(group):
+            each.rmdir()
+    except OSError:
         return False
-    inside = [pid for pid in pids if _is_inside(pid, group)]
+    return True
+
+
+def _kill(group: Path) -> bool:
+    """Kill the processes of a group and of those below it; report if there were any."""
+    inside = [pid for each in _all(group) for pid in _processes(each) if _is_inside(pid, group)]
     for pid in inside:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
@@ -176,10 +233,4 @@ def _remove(group: Path) -> None:
 def _gone(group: Path) -> bool:
     """Kill what runs in a task's group, and remove it; report if that is done."""
     _kill(group)
-    try:
-        group.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
+    return _take_apart(group) or not group.exists()

@@ -69,7 +69,7 @@ class Daemon:
         self._account = account_of(settings)
         if self._account is not None:
             check_root(root, self._account)
-        groups = self._groups = ControlGroups(Path(settings.tasks.cgroup)) if settings.tasks.cgroup else None
+        groups = self._groups = ControlGroups.named(settings.tasks.cgroup)
         self._spool = Spool(root)
         self._spawner: Spawner | None = self._new_spawner()
         self._spawners: queue.SimpleQueue[Spawner] = queue.SimpleQueue()

@@ -85,3 +85,20 @@ def test_a_limit_is_the_kernels_to_enforce(tmp_path: Path, group: Path) -> None:
     killed, lives = ends(tmp_path, group, {"command": f"{fill}; true"} | limited, {"command": "true"} | limited)
     assert killed["exit_status"] == "out of memory"
     assert lives["exit_status"] == "success"
+
+
+def test_groups_that_a_task_makes_in_its_own_go_with_it(tmp_path: Path, group: Path, mark: str) -> None:
+    inside = "own=$(dirname $0); mkdir $own/deeper; sleep 60 & echo $! > $own/deeper/cgroup.procs; : " + mark
+    command = ["sh", "-c", f"set -- {group}/banyan-worker-*/e1; sh -c '{inside}' $1/x; sleep 0.1"]
+    (end,) = ends(tmp_path, group, {"command": command})
+    assert (end["exit_status"], end["stderr_tail"]) == ("success", "")
+    assert processes_with(mark) == []
+
+
+def test_a_worker_can_use_the_group_in_which_it_is_started(tmp_path: Path) -> None:
+    server = FakeServer([{"command": "cat /proc/self/cgroup"}])
+    assert work(tmp_path, server, tasks={"cgroup": "own"}) == 0
+    (mine,) = [line for line in Path("/proc/self/cgroup").read_text().splitlines() if ":memory:" in line]
+    (its,) = [line for line in server.ends["e1"]["stdout_tail"].splitlines() if ":memory:" in line]
+    assert its.startswith(f"{mine.rstrip('/')}/banyan-worker-")
+    assert its.endswith("/e1")

@@ -18,7 +18,7 @@ from banyan.domain.resources import Resources
 from banyan.errors import SetupError
 from tests.support.worker import grant
 from worker.capacity import Machine, capacity, machine
-from worker.cgroups import ControlGroups, Left
+from worker.cgroups import ControlGroups, Left, own_group
 from worker.collect import Malformed, progress, result, tail
 from worker.gpus import Gpu
 from worker.layout import Layout
@@ -438,6 +438,31 @@ def test_groups_of_workers_that_live_stay_and_those_of_killed_ones_go(tmp_path: 
     assert sorted(tmp_path.iterdir()) == [own, tmp_path / "of-others"]
     first.close()
     assert list(tmp_path.iterdir()) == [tmp_path / "of-others"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "found"),
+    [
+        ("0::/unit\n", {"unit/cgroup.controllers": "cpu memory"}, "unit"),
+        ("0::/unit/banyan-processes\n", {"unit/banyan-processes/cgroup.controllers": "memory"}, "unit"),
+        ("5:cpu:/c\n4:memory:/m\n0::/\n", {"cpu/c/cpu.shares": "", "memory/m/memory.limit_in_bytes": ""}, "memory/m"),
+        ("4:memory:/host/path\n", {"memory/memory.limit_in_bytes": ""}, "memory"),
+        ("0::/unit\n", {"unit/cgroup.controllers": "cpu"}, None),
+        ("", {}, None),
+    ],
+    ids=["version 2", "moved by us before", "version 1", "in a container", "no memory", "no groups"],
+)
+def test_the_workers_own_group_is_found(tmp_path: Path, lines: str, files: dict[str, str], found: str | None) -> None:
+    fake_root(tmp_path, lines)
+    for name, text in files.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    if found is None:
+        with pytest.raises(SetupError, match=r"name one as tasks\.cgroup"):
+            own_group(tmp_path)
+    else:
+        assert own_group(tmp_path) == tmp_path / "sys/fs/cgroup" / found
 
 
 def test_a_control_group_that_cannot_be_used_is_explained(tmp_path: Path) -> None:
