@@ -1,4 +1,4 @@
-"""What signals mean to programs that stay, and that nothing of it depends on how, or by whom, they were started."""
+"""Signals of programs that stay: their meaning, whatever was ignored or blocked when the program was started."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ _UNTOUCHED = {
     *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS),
     *(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGURG, signal.SIGWINCH),
 }
-"""What stops and continues, what tells of a fault in the program, and what Python ignores or Linux does."""
+"""Signals that stop and continue, that tell of a fault in the program, and that Python or Linux ignores."""
 _CHANGEABLE = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 

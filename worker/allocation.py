@@ -7,13 +7,13 @@ from worker.events import Allocation
 
 
 def offered(amounts: Resources, capacity: Resources) -> Resources:
-    """What the server is told of `amounts`: a worker with less than one core has one, as long as all of it is free."""
+    """The amounts that the server is told: a worker with less than one core has one, as long as all of it is free."""
     whole = 0 < capacity.millicores < MILLI and amounts.millicores == capacity.millicores
     return replace(amounts, millicores=MILLI) if whole else amounts
 
 
 def share(wanted: Resources, capacity: Resources) -> Resources:
-    """What a task gets: all that there is of a core where that is less than the one it wants."""
+    """The resources that a task gets: all that there is of a core where that is less than the one it wants."""
     too_small = 0 < capacity.millicores < wanted.millicores <= MILLI
     return replace(wanted, millicores=capacity.millicores) if too_small else wanted
 

@@ -50,7 +50,7 @@ class Attempt:
     """Its supervisor was told to drop it, if it had not started."""
     start_reported: bool = False
     exited: Exited | None = None
-    """How its processes ended, once they have."""
+    """The end of its processes, once they have ended."""
     report: Document | None = None
     """Its end, kept while it is SYNCING."""
 
@@ -66,5 +66,5 @@ class Attempt:
 
     @property
     def over(self) -> bool:
-        """Whether its processes have ended: what is asked of it now comes too late."""
+        """True once its processes have ended: what is asked of it now comes too late."""
         return self.phase in (Phase.COLLECTING, Phase.SYNCING)

@@ -11,11 +11,11 @@ from worker.events import Event
 Work = Callable[[], None]
 
 WAKE_SECONDS = 0.005
-"""How long results wait for company while there is more to do."""
+"""The time for which results wait for company while there is more to do."""
 LOOK_SECONDS = 0.02
-"""How often the loop looks after threads that have work waiting."""
+"""The pause between two looks of the loop at threads that have work waiting."""
 MOST_THREADS = 32
-"""So many may be held up, each by another piece of work, before the rest has to wait."""
+"""The number of threads that may be held up, each by another piece of work, before the rest has to wait."""
 REST_SECONDS = 10.0
 """An additional thread ends after so long without work."""
 
@@ -43,12 +43,12 @@ class Crew:
 
     @property
     def waiting(self) -> int:
-        """How many pieces of work nobody has begun."""
+        """The number of pieces of work that nobody has begun."""
         return self._work.qsize()
 
     @property
     def busy(self) -> bool:
-        """Whether work waits, or something was done that nobody was woken for."""
+        """True while work waits, or something was done that nobody was woken for."""
         return self._unseen or not self._work.empty()
 
     def do(self, work: Work) -> None:

@@ -26,7 +26,7 @@ _LEAF = "banyan-processes"
 OWN = "own"
 """The value of `tasks.cgroup` that means the group in which the worker is started."""
 KILL_SECONDS = 2.0
-"""How long processes that are left in a group may take to go when they are killed."""
+"""The time that killed processes have to leave a group."""
 
 
 class Left(NamedTuple):

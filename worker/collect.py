@@ -11,7 +11,7 @@ from worker.events import Document
 
 MAX_PROGRESS_BYTES = 16 * 1024
 COUNT_SECONDS = 60.0
-"""How long the files of a task are counted, so that its end is told in time."""
+"""The time for which the files of a task are counted, so that its end is told soon."""
 
 
 class Malformed(ValueError):

@@ -51,7 +51,7 @@ from worker.variables import passing
 MEASURE_SECONDS = 30.0
 """How often the capacity is measured anew."""
 BACKLOG_SECONDS = 0.005
-"""How often a pipe is tried again that has no room for a command."""
+"""The pause before a pipe is tried again that has no room for a command."""
 PROBE = ".banyan-probe"
 
 

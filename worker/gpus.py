@@ -14,9 +14,9 @@ from worker.background import Crew
 from worker.events import Event
 
 LOOK_SECONDS = 5.0
-"""How long the driver may take to say what GPUs there are."""
+"""The time that the driver has to say what GPUs there are."""
 SAMPLE_SECONDS = 1.0
-"""How long it may take to say what memory processes hold."""
+"""The time that it has to say what memory processes hold."""
 FAULTS = (pynvml.NVMLError, OSError, ValueError, TypeError, AttributeError, ctypes.ArgumentError)
 """Every way in which NVML, or a version of it that lacks a function, does not answer."""
 
@@ -197,7 +197,7 @@ def _parts(handle: Any) -> Iterator[Any]:
 
 
 def _has_name(handle: Any, name: str) -> bool:
-    """Whether its UUID begins so: CUDA takes as much of it as is unique."""
+    """Tell if its UUID begins so: CUDA takes as much of it as is unique."""
     try:
         uuid = pynvml.nvmlDeviceGetUUID(handle)
     except FAULTS:

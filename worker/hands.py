@@ -131,7 +131,7 @@ class Hands:
 
     @property
     def busy(self) -> bool:
-        """Whether the threads have more to do than they have begun: `happened` is to be called soon."""
+        """True while the threads have more to do than they have begun: `happened` is to be called soon."""
         return self._disk.busy or self._readers.busy
 
     def happened(self) -> list[Event]:
@@ -197,7 +197,7 @@ class Hands:
             self._done.put(partial(self._prepared, grant, action.lane, job))
 
     def _still_wanted(self, grant: Grant) -> bool:
-        """Whether the attempt was not withdrawn while its directories were made."""
+        """Tell if the attempt was not withdrawn while its directories were made."""
         wanted = grant.execution in self._preparing
         self._preparing.discard(grant.execution)
         return wanted

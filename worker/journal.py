@@ -12,7 +12,7 @@ from worker.background import Crew
 from worker.events import Event
 
 MOST_WAITING = 10_000
-"""So many lines wait for a reader; what comes while they do is lost."""
+"""The number of lines that wait for a reader; what comes while they do is lost."""
 CLOSE_SECONDS = 1.0
 
 

@@ -37,7 +37,7 @@ OVERHEAD_SECONDS = 0.05
 CHECK_SECONDS = 0.25
 """How often tasks that run are looked at, at least, while it is not known whether they run for long."""
 COLLECT_SECONDS = 300.0
-"""How long reading what a task has left may take, until the disk is taken for broken."""
+"""The time for reading what a task has left, until the disk is taken for broken."""
 MOST_COLLECTING = 500
 """While what so many tasks have left is still to be read, no more of them are taken."""
 _NOT_COLLECTED = f"what the task left could not be read within {COLLECT_SECONDS:g} s"
@@ -104,7 +104,7 @@ class Tasks:
 
     @property
     def choked(self) -> bool:
-        """Whether the disk does not keep up with what tasks leave."""
+        """True while the disk does not keep up with what tasks leave."""
         return self._collecting >= MOST_COLLECTING
 
     @property

@@ -5,6 +5,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from banyan.beneath import directory, open_file, regular_files
@@ -13,12 +14,16 @@ from banyan.wire import shown_path
 from banyan.worker_calls import Stream
 from worker import threads
 from worker.actions import Note
+from worker.background import LOOK_SECONDS, Crew
 from worker.events import Event, Grant, Synced
 from worker.layout import Layout
 
 CHUNK_BYTES = 4 << 20
 CHECK_BYTES = 4096
 """So many bytes before the end of what was sent tell whether a file was appended to or written anew."""
+MOST_THREADS = 4
+"""The number of attempts whose files are read and sent at the same time, at most."""
+CLOSE_SECONDS = 2.0
 _AWAY = (Unavailable, TooManyRequests)
 _GONE = (Conflict, Forbidden, NotFound, Unauthorized)
 
@@ -56,6 +61,8 @@ class Sending:
     excess: dict[str, int] = field(default_factory=dict)
     ended: bool = False
     gone: bool = False
+    busy: bool = False
+    """A thread is at it."""
 
 
 class Uploads:
@@ -85,7 +92,9 @@ class Uploads:
         self._changed = threading.Condition()
         self._sending: dict[str, Sending] = {}
         self._urgent = False
-        self._closed = False
+        self._looked_at = clock()
+        self._closed = threading.Event()
+        self._crew = Crew("send", tell, lambda: None, most=MOST_THREADS)
         self._thread = threads.start("uploads", self._run, tell)
 
     def begin(self, grant: Grant) -> None:
@@ -109,26 +118,51 @@ class Uploads:
 
     def close(self) -> None:
         """Stop sending."""
+        self._closed.set()
         with self._changed:
-            self._closed = True
             self._changed.notify()
-        self._thread.join(timeout=2.0)
+        self._thread.join(timeout=CLOSE_SECONDS)
+        self._crew.close(CLOSE_SECONDS)
 
     def _run(self) -> None:
-        while True:
+        """Hand out what is to be sent; a directory that takes long to be read holds up its own task alone."""
+        while not self._closed.is_set():
             with self._changed:
-                while not self._sending and not self._closed:
+                while not self._sending and not self._closed.is_set():
                     self._changed.wait()
-                if not self._urgent and not self._closed:
-                    self._changed.wait(self._interval)
-                if self._closed:
-                    return
-                self._urgent = False
-                ended = [each for each in self._sending.values() if each.ended]
-                old = self._clock() - self._interval * 0.99
-                growing = [each for each in self._sending.values() if not each.ended and each.since <= old]
-            for sending in (*ended, *growing):
-                self._sync(sending)
+                if not self._urgent and not self._closed.is_set():
+                    self._changed.wait(min(self._interval, LOOK_SECONDS) if self._crew.busy else self._interval)
+                due = self._due()
+                for sending in due:
+                    sending.busy = True
+            self._crew.relieve()
+            for sending in due:
+                self._crew.do(partial(self._attend, sending))
+
+    def _due(self) -> list[Sending]:
+        """The attempts that are to be looked at now, first those that have ended; all of these when it was urgent."""
+        idle = [each for each in self._sending.values() if not each.busy]
+        now = self._clock()
+        late = now - self._looked_at >= self._interval * 0.99
+        if not (self._urgent or late):
+            return []
+        self._urgent = False
+        ended = [each for each in idle if each.ended]
+        if not late:
+            return ended
+        self._looked_at = now
+        old = now - self._interval * 0.99
+        return [*ended, *(each for each in idle if not each.ended and each.since <= old)]
+
+    def _attend(self, sending: Sending) -> None:
+        """In one of the threads `send`."""
+        if not self._closed.is_set():
+            self._sync(sending)
+        with self._changed:
+            sending.busy = False
+            if sending.ended and sending.grant.execution in self._sending:
+                self._urgent = True
+                self._changed.notify()
 
     def _sync(self, sending: Sending) -> None:
         """Send what grew; after the end of the task until nothing is left, or the server wants no more."""
@@ -140,8 +174,7 @@ class Uploads:
         except BanyanError as error:
             if sending.ended:
                 self._note(Note(f"cannot send the files of task {sending.grant.task} now: {error}", warning=True))
-                with self._changed:
-                    self._changed.wait(self._interval)
+                self._closed.wait(self._interval)
             return  # it is tried again
         if sending.ended:
             self.drop(sending.grant.execution)

@@ -23,8 +23,9 @@ LOST_AFTER = 4.0
 LEASES = {"BANYAN_LEASES__LOST_AFTER": f"{LOST_AFTER}", "BANYAN_LEASES__HEARTBEAT": "1"}
 FILES = "for n in $(seq 200); do echo > file-$BANYAN_TASK_ID-$n; done"
 
-FILES_ARE_SLOW = pytest.mark.parametrize("site", ["file-"], indirect=True, ids=["files"])
-ALL_IS_SLOW = pytest.mark.parametrize("site", [""], indirect=True, ids=["all"])
+FILES_ARE_SLOW = pytest.mark.parametrize("site", [("file-", "true")], indirect=True, ids=["files"])
+FILES_ARE_SENT = pytest.mark.parametrize("site", [("file-", "false")], indirect=True, ids=["sent"])
+ALL_IS_SLOW = pytest.mark.parametrize("site", [("", "true")], indirect=True, ids=["all"])
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Site:
             self.succeeds(self.submit(f"sleep {LOST_AFTER / 2}"))
 
     def files(self) -> list[Path]:
-        """What the slow task wrote and is still there, wherever."""
+        """The files of the slow task that are still there, wherever."""
         return list((self.directory / "worker").rglob(f"file-{self.slow}-*"))
 
 
@@ -83,11 +84,14 @@ def server(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def site(server: ServerProgram, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
-    """The parameter names what is slow: the files of the slow task, or all that has its id in its path."""
-    slow = uuid.uuid4().hex[:24]
-    disk = slow_disk(tmp_path, f"{request.param}{slow}")
+    """The parameter names what is slow, the files of the slow task or all that has its id in its path.
+
+    It also says if the server may share the worker's disk.
+    """
+    slow, (name, shared) = uuid.uuid4().hex[:24], request.param
+    disk = slow_disk(tmp_path, f"{name}{slow}")
     worker = processes.worker(tmp_path, "worker", server.url, server.token("worker"))
-    worker.settings = {"BANYAN_MODELS__PATH": "[]", **disk.variables}
+    worker.settings = {"BANYAN_MODELS__PATH": "[]", "BANYAN_FILES__SHARED": shared, **disk.variables}
     with ExitStack() as stack:
         client = stack.enter_context(server.client("user"))
         worker.start()
@@ -120,6 +124,17 @@ def test_what_cannot_be_removed_now_holds_up_nobody(site: Site) -> None:
     assert len(site.files()) == 200
     site.disk.go_on()
     eventually(lambda: not site.files(), seconds=60, show=site.worker.tail)
+
+
+@FILES_ARE_SENT
+def test_what_cannot_be_sent_now_holds_up_its_own_task_alone(site: Site) -> None:
+    site.submit(f"{FILES}; until test -e {site.directory}/end; do sleep 0.1; done", _id=site.slow)
+    eventually(lambda: len(site.files()) == 200, seconds=60, show=site.worker.tail)
+    site.disk.stop()
+    site.outlive_a_lease()
+    site.disk.go_on()
+    site.is_unharmed(site.slow)
+    assert len(site.client.files(site.slow)) == 200
 
 
 @ALL_IS_SLOW

@@ -134,7 +134,7 @@ def looker(nvml: Nvml) -> Iterator["subprocess.Popen[str]"]:
 
 
 def look(program: "subprocess.Popen[str]") -> list[str]:
-    """What it says while it looks."""
+    """Its lines while it looks."""
     assert program.stdin is not None
     assert program.stdout is not None
     program.stdin.write("look\n")

@@ -1,4 +1,4 @@
-"""What signals do to a worker, and what it lets its tasks inherit of those that it was started with."""
+"""Signals to a worker, and those that it was started with, of which its tasks inherit none."""
 
 import json
 import os
@@ -36,11 +36,11 @@ class Worker:
     directory: Path
 
     def log(self) -> str:
-        """What it has said so far."""
+        """Its log so far."""
         return (self.directory / "log").read_text()
 
     def has_said(self, text: str) -> bool:
-        """Whether this is in its log."""
+        """Tell if this is in its log."""
         return text in self.log()
 
     def ends_well(self) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ class Nvml:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What a program that is to find it has in its environment."""
+        """The environment of a program that is to find it."""
         return {"LD_LIBRARY_PATH": str(self._directory), "NVML_FILE": str(self._directory / "nvml.txt")}
 
     def answers(self, *devices: Device, init: int = 0, count: int = 0, hang: bool = False) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class SlowDisk:
-    """What holds up the programs that run with its `variables`, as far as a path has `name` in it."""
+    """Holds up the programs that run with its `variables`, as far as a path has `name` in it."""
 
     library: Path
     gate: Path
@@ -16,7 +16,7 @@ class SlowDisk:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What such a program finds in its environment."""
+        """The environment of such a program."""
         return {
             "LD_PRELOAD": str(self.library),
             "SLOW_NAME": self.name,
