@@ -3,13 +3,15 @@
 import json
 import os
 import time
-from typing import Any
+from typing import Any, BinaryIO
 
 from banyan import beneath
 from banyan.wire import MAX_MESSAGE, MAX_RESULT_BYTES, dumps, unstorable
 from worker.events import Document
 
 MAX_PROGRESS_BYTES = 16 * 1024
+_STEP = 1 << 16
+"""So many bytes of a stream are looked at at once."""
 COUNT_SECONDS = 60.0
 """The time for which the files of a task are counted, so that its end is told soon."""
 
@@ -93,6 +95,51 @@ def result(path: str, work: str | None) -> Document:
         return {"result_file": "result.json"}
     text = _read(path, MAX_RESULT_BYTES)
     return {"result": _parsed(text, "result")} if text.strip() else {}
+
+
+def printed_result(stdout: str, work: str | None, spare: str) -> Document:
+    """The last line of a stream that is not blank, as a result; `spare` is a file that a long one is copied to.
+
+    Malformed if it is not JSON that can be kept.
+    """
+    try:
+        descriptor = beneath.open_at(stdout)
+    except OSError:
+        return {}
+    with open(descriptor, "rb") as file:
+        start, end = _last_line(file, os.fstat(descriptor).st_size)
+        file.seek(start)
+        if end - start > MAX_RESULT_BYTES:
+            _copy(file, end - start, spare)
+            return result(spare, work)
+        text = file.read(end - start).decode(errors="replace")
+    return {"result": _parsed(text, "result, the last line of stdout")} if text else {}
+
+
+def _last_line(file: BinaryIO, size: int) -> tuple[int, int]:
+    """Where the last line that is not blank begins and ends."""
+    end = start = size
+    found = False
+    while start > 0:
+        step = min(start, _STEP)
+        start -= step
+        file.seek(start)
+        part = file.read(step)
+        if not found:
+            kept = part.rstrip()
+            end, found = start + len(kept), bool(kept)
+            part = kept
+        if found and (line_end := part.rfind(b"\n")) >= 0:
+            return start + line_end + 1, end
+    return 0, end if found else 0
+
+
+def _copy(file: BinaryIO, count: int, path: str) -> None:
+    """Copy so many bytes to a new file."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as target:
+        while count and (part := file.read(min(count, _STEP))):
+            target.write(part)
+            count -= len(part)
 
 
 def _read(path: str, limit: int) -> str:

@@ -18,7 +18,7 @@ from banyan.domain.matching import SHELL
 from banyan.domain.programs import TOO_LONG, too_long
 from worker.account import Account
 from worker.cgroups import ControlGroups
-from worker.collect import Malformed, progress, result, tail, total_bytes
+from worker.collect import Malformed, printed_result, progress, result, tail, total_bytes
 from worker.disk_guard import DiskGuard
 from worker.events import Allocation, Document, Grant
 from worker.layout import Layout
@@ -245,8 +245,11 @@ class ShellExecutor:
     def collect(self, grant: Grant, outcome: Document | None = None) -> Document:
         """What every task leaves, the result that it wrote, and whether the kernel enforced its memory."""
         left = self._place.collect(grant)
+        logs, work = self._place.layout.logs(grant), self._place.layout.work(grant)
         try:
-            left |= result(f"{self._place.layout.told(grant)}/result.json", self._place.layout.work(grant))
+            left |= result(f"{self._place.layout.told(grant)}/result.json", work)
+            if grant.document.get("result_from") == "stdout" and not left.keys() & {"result", "result_file"}:
+                left |= _printed(f"{logs}/stdout", work, f"{logs}/printed.json")
         except (Malformed, OSError) as error:
             left["error"] = "; ".join([left["error"], str(error)] if "error" in left else [str(error)])
         if self._groups is not None:
@@ -254,6 +257,14 @@ class ShellExecutor:
             left |= {"out_of_memory": True} if group.out_of_memory else {}
             left |= {"group_peak_bytes": group.peak_bytes} if group.peak_bytes is not None else {}
         return left
+
+
+def _printed(stdout: str, work: str | None, spare: str) -> Document:
+    """The result that a program printed, or why it is none: what a program prints before it fails is no result."""
+    try:
+        return printed_result(stdout, work, spare)
+    except Malformed as error:
+        return {"no_result": str(error)}
 
 
 _UNFIT = (errno.EACCES, errno.ENOEXEC, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)

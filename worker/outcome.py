@@ -18,12 +18,13 @@ MARKS = (
     "broken",
     "no_directory",
     "group_peak_bytes",
+    "no_result",
 )
 """What an executor notes of an end, beside the fields of its report.
 
 The disk was full; the task filled it, or used more scratch space than it asked for (a sentence); the kernel enforced
 a limit; the model raised this; the machine, for this reason, is to blame; this directory, where the model was to run,
-is not there; its control group held so much memory at most.
+is not there; its control group held so much memory at most; what was printed is no result, for this reason.
 """
 HOST_DIED = "model host died"
 """The reason of a worker failure: the process died in which a model ran, whoever killed it."""
@@ -147,6 +148,8 @@ def of_exit(attempt: Attempt, event: Exited, left: Document, peak: tuple[int, st
         collected["error"] = "; ".join(filter(None, (collected.get("error"), why)))
     elif left.get("disk_full") and status.startswith("failure"):
         status = worker_failure("disk full")
+    elif status == "success" and left.get("no_result"):
+        collected["error"] = "; ".join(filter(None, (collected.get("error"), left["no_result"])))
     return _report(
         attempt,
         exit_status=status,

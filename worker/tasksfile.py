@@ -50,6 +50,7 @@ _KNOWN = {
         "env",
         "directory",
         "stdin",
+        "result_from",
         "workdir",
     ),
     *("timeout", "max_shutdown_time", "estimated_runtime", "requested_resources", "max_retry_count"),

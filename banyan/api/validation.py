@@ -152,6 +152,8 @@ def check_task(task: Mapping[str, Any]) -> Issues:
     issues: Issues = {}
     if task.get("command") is not None and task.get("model") is not None:
         issues["model"] = "a task has either 'command' or 'model', not both"
+    if task.get("result_from") is not None and task.get("command") is None:
+        issues["result_from"] = "it needs a 'command'; a model gives its result itself, and a group has none"
     if task.get("model") is None:
         if task.get("inputs") is not None and task.get("sweep") is None:
             issues["inputs"] = "inputs need a 'model' to go to; a command takes 'stdin' or 'env'"

@@ -10,6 +10,7 @@ from banyan.cli import late_typer as typer
 from banyan.cli import retrying
 from banyan.cli.changes import changes_of, name_entries, settings_of
 from banyan.cli.connection import connect
+from banyan.cli.ends import print_ends
 from banyan.cli.ids import Ids, SomeIds, resolve_parents
 from banyan.cli.output import print_json, screen, task_state
 from banyan.cli.steering import check_choice, each, in_batches, matching
@@ -88,13 +89,13 @@ def wait(
 
 
 def wait_for(client: "Client", ids: list[str], timeout: float | None = None, as_json: bool = False) -> None:
-    """Wait with a progress bar and say on stderr how it ended; exit 1 unless every task succeeded."""
+    """Wait with a progress bar and say on stderr how it ended, and what those wrote last that failed; then exit 1."""
     ended = waited(client, ids, timeout)
     if as_json:
         print_json(ended)
     failed = [task for task in ended if task.get("exit_status") != "success"]
-    for task in failed if len(ended) > 1 else ended:
-        print(f"{task['_id']}: {task.get('exit_status') or task['state']}", file=sys.stderr)
+    told = failed if len(ended) > 1 else ended
+    print_ends(client, told, [f"{task['_id']}: {task.get('exit_status') or task['state']}" for task in told])
     if len(ended) > 1:
         print(f"{len(ended) - len(failed)} of {len(ended)} tasks succeeded", file=sys.stderr)
     if failed:

@@ -9,9 +9,15 @@ from banyan.cli import late_typer as typer
 
 _RESOURCES = frozenset({"cores", "memory", "gpus", "gpu_memory", "gpu_compute_capability", "scratch"})
 """Entries of `requested_resources` that may be named alone, as the options of `banyan submit` are."""
-_OPTIONS = {"max_retries": "max_retry_count", "dir": "directory", "label": "requires", "tag": "tags"}
+_OPTIONS = {
+    "max_retries": "max_retry_count",
+    "result": "result_from",
+    "dir": "directory",
+    "label": "requires",
+    "tag": "tags",
+}
 """Other options of `banyan submit`, and the fields that they set."""
-_TEXTS = frozenset({"name", "queue", "command", "model", "directory", "stdin", "workdir"})
+_TEXTS = frozenset({"name", "queue", "command", "model", "directory", "stdin", "workdir", "result_from"})
 _TABLES_OF_TEXTS = frozenset({"env", "requires"})
 
 

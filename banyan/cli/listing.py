@@ -186,6 +186,7 @@ _BRIEFS: Mapping[str, tuple[str, str, str]] = {
     "draining": ("the worker that fits is draining", "draining", "yellow"),
     "quarantined": ("the worker that fits is quarantined", "quarantine", "red"),
     "avoided": ("the workers that fit failed it; one is tried again", "failed", "yellow"),
+    "no_directory": ("a worker lacks its directory; another is tried", "no dir", "yellow"),
     "silent": ("the workers that fit are silent", "silent", "red"),
     "busy": ("the workers that fit are busy", "busy", "dim"),
     "waiting": ("its turn comes", "next", "dim"),

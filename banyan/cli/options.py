@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -42,6 +43,19 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Run a command in an empty 
 Env = Annotated[list[str] | None, typer.Option(metavar="K=V", help="Set a variable of its environment.")]
 Export = Annotated[bool, typer.Option("--export", help="Send this shell's environment along.")]
 Stdin = Annotated[str | None, typer.Option(metavar="FILE", help="Text for its standard input; - reads ours.")]
+
+
+class ResultFrom(StrEnum):
+    """Where the result of a command comes from."""
+
+    FILE = "file"
+    STDOUT = "stdout"
+
+
+Result = Annotated[
+    ResultFrom | None,
+    typer.Option(help="Take the result from the last line of `stdout`, as JSON; else from the `file` $BANYAN_RESULT."),
+]
 Tag = Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag to find it by; may be repeated.")]
 Label = Annotated[
     list[str] | None, typer.Option(metavar="K=V", help="Only on workers with this label; may be repeated.")
@@ -155,12 +169,14 @@ def command_fields(
     env: Sequence[str] | None,
     export: bool,
     stdin: str | None,
+    result: ResultFrom | None,
 ) -> dict[str, Any]:
     """What these options say of a task that runs a command; one word alone is a line for the shell."""
     return {
         "command": command[0] if command and len(command) == 1 else list(command or ()),
         "env": environment(os.environ if export else {}, env or ()),
         "stdin": text_of(stdin) if stdin else None,
+        "result_from": str(result) if result else None,
     }
 
 

@@ -30,6 +30,7 @@ def submit(
     env: options.Env = None,
     export: options.Export = False,
     stdin: options.Stdin = None,
+    result: options.Result = None,
     file: Annotated[
         str | None,
         typer.Option(
@@ -49,12 +50,14 @@ def submit(
     if file is not None:
         if command:
             raise typer.BadParameter("it takes no command beside it", param_hint="--file")
-        shared = task.fields() | options.command_fields(command=None, env=env, export=export, stdin=stdin)
+        shared = task.fields() | options.command_fields(
+            command=None, env=env, export=export, stdin=stdin, result=result
+        )
         _submit_file(file, options.given(shared), wait, as_json)
         return
     if not command and not task.after and task.name is None:
         raise typer.BadParameter("give a command after `--` (or --name or --after for a group)", param_hint="COMMAND")
-    fields = task.fields() | options.command_fields(command=command, env=env, export=export, stdin=stdin)
+    fields = task.fields() | options.command_fields(command=command, env=env, export=export, stdin=stdin, result=result)
     if command:
         fields["directory"] = task.submission_directory()
     client = connect()

@@ -68,6 +68,7 @@ def submit(
     env: options.Env = None,
     export: options.Export = False,
     stdin: options.Stdin = None,
+    result: options.Result = None,
     wait: options.Wait = False,
     as_json: options.Answer = False,
 ) -> None:
@@ -78,7 +79,7 @@ def submit(
     """
     if bool(command) == (model is not None):
         raise typer.BadParameter("give a command after `--`, or --model", param_hint="COMMAND")
-    sweep = task.fields() | options.command_fields(command=command, env=env, export=export, stdin=stdin)
+    sweep = task.fields() | options.command_fields(command=command, env=env, export=export, stdin=stdin, result=result)
     directory = task.submission_directory() if command or barrier else None
     if command:
         sweep["directory"] = directory

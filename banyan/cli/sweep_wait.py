@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from banyan.cli import late_typer as typer
 from banyan.cli import output, sweep_view
+from banyan.cli.ends import print_ends
 from banyan.cli.waiting import shown_in
 
 if TYPE_CHECKING:
@@ -22,14 +23,14 @@ def wait_for(client: "Client", sweep_id: str, timeout: float | None = None, as_j
         sweep = _watched(client, sweep_id, timeout)
     if as_json:
         output.print_json(sweep)
-    for task in failed(client, sweep):
-        print(f"[{task['index']}] {task['_id']}: {task['exit_status']}", file=sys.stderr)
+    told = failed(client, sweep)
+    print_ends(client, told, [f"[{task['index']}] {task['_id']}: {task['exit_status']}" for task in told])
     progress = sweep["progress"]
     print(sweep_view.outcome(progress), file=sys.stderr)
     barrier = _end_of_barrier(client, sweep)
-    if barrier not in (None, "success"):
-        print(f"barrier {sweep['barrier']}: {barrier}", file=sys.stderr)
-    if progress["failed"] or progress["cancelled"] or barrier not in (None, "success"):
+    if barrier is not None and barrier["exit_status"] != "success":
+        print_ends(client, [barrier], [f"barrier {sweep['barrier']}: {barrier['exit_status']}"])
+    if progress["failed"] or progress["cancelled"] or (barrier and barrier["exit_status"] != "success"):
         raise typer.Exit(1)
 
 
@@ -50,14 +51,14 @@ def failed(client: "Client", sweep: Mapping[str, Any]) -> "list[Document]":
     if not sweep["progress"]["failed"]:
         return []
     where = {"sweep": sweep["_id"], "state": "terminated", "exit_status": {"$ne": "success"}}
-    return client.tasks(where, "index", ["index", "exit_status", "inputs"], _NAMED).items
+    return client.tasks(where, "index", ["index", "exit_status", "execution", "inputs"], _NAMED).items
 
 
-def _end_of_barrier(client: "Client", sweep: Mapping[str, Any]) -> str | None:
-    """The exit status of a barrier; None when there is none any more."""
+def _end_of_barrier(client: "Client", sweep: Mapping[str, Any]) -> "Document | None":
+    """How a barrier ended; None when there is none any more."""
     if sweep["progress"].get("barrier", "deleted") == "deleted":
         return None
-    return str(client.task(sweep["barrier"], ["exit_status"])["exit_status"])
+    return client.task(sweep["barrier"], ["exit_status", "execution"])
 
 
 def _watched(client: "Client", sweep_id: str, timeout: float | None) -> "Document":

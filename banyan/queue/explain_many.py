@@ -13,7 +13,7 @@ Document = dict[str, Any]
 
 NEEDED = (
     "state hold pending_dependency_count queue owner model command requested_resources requires timeout not_before "
-    "retry_at class_key avoid avoid_until"
+    "retry_at class_key avoid avoid_until directory"
 ).split()
 """The fields of a task that its first reason follows from."""
 
@@ -25,7 +25,7 @@ class FirstReasons:
         self._context = context
         self._workers = Workers.of(context)
         self._of_queue: dict[str, list[Document]] = {}
-        self._of_class: dict[str, Document] = {}
+        self._of_class: dict[tuple[str, str | None], Document] = {}
 
     def of(self, tasks: Iterable[Mapping[str, Any]]) -> list[Document]:
         """`_id` and the first reason of each task that waits for something; nothing for one that runs or has ended."""
@@ -53,10 +53,10 @@ class FirstReasons:
         return self._of_queue[name]
 
     def _worker(self, task: Document) -> Document:
-        """The reason why workers do not take it; the same for all tasks of a class that no worker has failed."""
-        key = task.get("class_key")
-        if key is None or task.get("avoid"):
+        """The reason why no worker takes it; the same for all tasks of a class and a directory unless one failed it."""
+        if "class_key" not in task or task.get("avoid"):
             return self._why(task)
+        key = task["class_key"], task.get("directory")
         if key not in self._of_class:
             self._of_class[key] = self._why(task)
         return self._of_class[key]

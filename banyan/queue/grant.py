@@ -22,8 +22,8 @@ Document = dict[str, Any]
 
 GRANTED = (
     "_id state execution attempt_count task_class name queue owner priority order command model inputs input_refs env "
-    "directory stdin workdir timeout max_shutdown_time estimated_runtime requested_resources sweep index host_deaths "
-    "disk_fills time_claimed"
+    "directory stdin result_from workdir timeout max_shutdown_time estimated_runtime requested_resources sweep index "
+    "host_deaths disk_fills time_claimed"
 ).split()
 """The fields of a task in the response to a claim, or from which the response is made."""
 

@@ -221,3 +221,19 @@ def test_where_reads_are_private_others_are_neither_shown_nor_counted(
     assert alice.patch("/tasks?where={}&dry_run=true", {"name": "x"}).get_json()["matched"] == tasks
     edges = alice.get(f"/continuations{embedding('continuations')}").get_json()["_items"]
     assert [e["parent"] for e in edges if not isinstance(e["parent"], dict)] == [None, None]
+
+
+def test_where_a_result_comes_from_is_for_commands_alone(provider: Api) -> None:
+    task = provider.post("/tasks", {"command": "true", "result_from": "stdout"}).get_json()["_id"]
+    assert provider.get(f"/tasks/{task}").get_json()["result_from"] == "stdout"
+    assert provider.patch(f"/tasks/{task}", {"result_from": "file"}).status_code == 200
+    assert provider.patch(f"/tasks/{task}", {"result_from": None}).status_code == 200
+    for body in ({"result_from": "stdout"}, {"result_from": "stdout", "model": "sum"}):
+        refused = provider.post("/tasks", body)
+        assert refused.status_code == 422
+        assert "it needs a 'command'" in refused.get_json()["_issues"]["result_from"]
+    provider.patch(f"/tasks/{task}", {"result_from": "stdout"})
+    assert provider.patch(f"/tasks/{task}", {"command": None}).status_code == 422
+    swept = provider.post("/sweeps", {"command": "echo {x}", "grid": {"x": [1]}, "result_from": "stdout"}).get_json()
+    (made,) = provider.get(f'/tasks?where={{"sweep":"{swept["_id"]}"}}').get_json()["_items"]
+    assert made["result_from"] == "stdout"

@@ -74,6 +74,30 @@ def test_a_directory_that_is_not_there_is_told_in_words_that_name_the_way_out(tm
     assert end["stderr_tail"] == f"banyan: {end['error']}\n"
 
 
+def test_what_a_command_prints_last_is_its_result_where_that_is_asked_for(tmp_path: Path) -> None:
+    def printing(script: str) -> dict[str, Any]:
+        return {"command": script, "result_from": "stdout"}
+
+    wrote = "echo 2; echo 1 > $BANYAN_RESULT"
+    good, written, text, failed, silent, other = ends(
+        tmp_path,
+        printing("echo working; echo '{\"x\": [1, 2]}'"),
+        printing(wrote),
+        printing("echo done"),
+        printing("echo half way; exit 3"),
+        printing("true"),
+        {"command": "echo 5"},
+    )
+    assert good["result"] == {"x": [1, 2]}
+    assert written["result"] == 1
+    assert (text["exit_status"], "result" in text) == ("success", False)
+    assert text["error"].startswith("result, the last line of stdout: Expecting value")
+    assert (failed["exit_status"], failed.get("error")) == ("failure (exit code 3)", None)
+    for end in (failed, silent, other):
+        assert "result" not in end
+    assert "no_result" not in text
+
+
 def test_a_line_that_is_too_long_for_an_argument_is_run_as_a_short_one_is(tmp_path: Path) -> None:
     said = 'echo "$0 $# ${#long}"; cat; pwd; sh -c true; exit 7'
     short, long, wide = ends(

@@ -225,6 +225,48 @@ def test_submit_wait_exits_as_the_task_ends(
     assert capsys.readouterr() == (f"{TASK}\n", f"{TASK}: {exit_status}\n")
 
 
+@pytest.mark.parametrize(
+    ("attempt", "lines"),
+    [
+        ({"stderr_tail": "one\n\x1b[31mtwo\x1b[0m\t3\n"}, ["one", "two 3"]),
+        ({"stderr_tail": "", "error": "a traceback\nof two lines"}, ["a traceback", "of two lines"]),
+        ({"stderr_tail": "said", "error": "result: no JSON"}, ["said", "result: no JSON"]),
+        ({}, []),
+        (
+            {"stderr_tail": "\n".join(f"line {number}" for number in range(30))},
+            [*(f"line {number}" for number in range(20, 30)), f"(all of it: banyan logs --stderr {TASK})"],
+        ),
+    ],
+)
+def test_a_failure_that_is_waited_for_shows_the_last_lines_of_its_stderr(
+    serve: Serve, capsys: pytest.CaptureFixture[str], attempt: dict[str, Any], lines: list[str]
+) -> None:
+    failed = ended("failure (exit code 3)") | {"execution": OTHER}
+    app = serve(POSTED, items(), items(failed), items({"task": TASK, **attempt}))
+    assert run(["submit", "--wait", "true"]) == 1
+    told = [f"{TASK}: failure (exit code 3)", *(f"  {line}" for line in lines)]
+    assert capsys.readouterr() == (f"{TASK}\n", "".join(f"{line}\n" for line in told))
+    assert json.loads(app.asked[-1].query["where"]) == {"_id": {"$in": [OTHER]}}
+
+
+def test_of_several_that_failed_each_shows_a_few_lines(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = [ended("failure (exit code 3)", task) | {"execution": task} for task in (TASK, OTHER)]
+    wrote = [{"task": task, "stderr_tail": "a\nb\nc\nd"} for task in (TASK, OTHER)]
+    serve(items(*failed), items(*wrote))
+    assert run(["wait", TASK, OTHER]) == 1
+    more = "  b\n  c\n  d\n  (all of it: banyan logs --stderr {})\n"
+    each = [f"{task}: failure (exit code 3)\n{more.format(task)}" for task in (TASK, OTHER)]
+    assert capsys.readouterr().err == f"{''.join(each)}0 of 2 tasks succeeded\n"
+
+
+@pytest.mark.parametrize("command", [["submit"], ["sweep", "submit", "--grid", "x=1"]])
+def test_the_result_may_come_from_what_is_printed(serve: Serve, command: list[str]) -> None:
+    app = serve(Said(201, {**POSTED.body, "count": 1}), items())
+    assert run([*command, "--result", "stdout", "--", "echo", "{x}"]) == 0
+    assert app.asked[0].json["result_from"] == "stdout"
+    assert run([*command, "--result", "stderr", "--", "echo", "{x}"]) == 2
+
+
 def test_wait_for_several_names_those_that_failed(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     serve(items(ended("success"), ended("failure (SIGKILL)", OTHER)))
     assert run(["wait", TASK, OTHER]) == 1

@@ -176,6 +176,7 @@ def test_any_name_stands_in_free_fields() -> None:
         ("state", "runing", "did you mean 'running'?"),
         ("state", "queued", "did you mean 'available'?"),
         ("stdin", 5, "a text"),
+        ("result_from", "stdot", "did you mean 'stdout'?"),
     ],
 )
 def test_a_wrong_value_is_named_with_the_reason(field: str, value: object, told: str) -> None:

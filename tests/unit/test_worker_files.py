@@ -19,7 +19,7 @@ from banyan.errors import SetupError
 from tests.support.worker import grant
 from worker.capacity import Machine, capacity, machine
 from worker.cgroups import ControlGroups, Left, own_group
-from worker.collect import Malformed, progress, result, tail
+from worker.collect import Malformed, printed_result, progress, result, tail
 from worker.gpus import Gpu
 from worker.layout import Layout
 from worker.outcome import exit_status, worker_failure
@@ -28,6 +28,7 @@ from worker.tasksfile import TasksFile, read
 from worker.usage import Process, trees
 
 GIB = 2**30
+Document = dict[str, Any]
 SOURCE = Path(__file__).parents[2]
 
 
@@ -170,6 +171,41 @@ def test_odd_results_are_kept(tmp_path: Path) -> None:
     kept = {"result": {"": 1, "a.b": [None, float("inf")], "$x": "é"}}
     assert result(str(tmp_path / "result"), None) == kept
     assert result(str(tmp_path / "nothing"), None) == {}
+
+
+@pytest.mark.parametrize(
+    ("printed", "kept"),
+    [
+        (b'{"x": 1}\n', {"result": {"x": 1}}),
+        (b"working ..\n[1, 2]\n\n  \n", {"result": [1, 2]}),
+        (b"4.5", {"result": 4.5}),
+        (b"a\r\n  null \r\n", {"result": None}),
+        (b"\xff\xfe\n" + '"温度"\n'.encode(), {"result": "温度"}),
+        (b"x" * 200_000 + b"\n7\n" + b"\n" * 200_000, {"result": 7}),
+        (b"", {}),
+        (b"\n \n", {}),
+    ],
+)
+def test_the_last_line_that_is_printed_is_the_result(tmp_path: Path, printed: bytes, kept: Document) -> None:
+    (tmp_path / "stdout").write_bytes(printed)
+    assert printed_result(str(tmp_path / "stdout"), None, str(tmp_path / "spare")) == kept
+
+
+def test_a_long_line_that_is_printed_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    line = json.dumps(list(range(60_000)))
+    (tmp_path / "stdout").write_text(f"first\n{line}\n")
+    found = printed_result(str(tmp_path / "stdout"), str(tmp_path / "work"), str(tmp_path / "spare"))
+    assert found == {"result_file": "result.json"}
+    assert (tmp_path / "work" / "result.json").read_text() == line
+    assert not (tmp_path / "spare").exists()
+
+
+@pytest.mark.parametrize("printed", ["done", "{'x': 1}", "1\nnot json", f"{2**63}"])
+def test_a_last_line_that_is_no_json_is_told(tmp_path: Path, printed: str) -> None:
+    (tmp_path / "stdout").write_text(printed)
+    with pytest.raises(Malformed, match="result, the last line of stdout: "):
+        printed_result(str(tmp_path / "stdout"), None, str(tmp_path / "spare"))
 
 
 def test_a_tail_is_text_whatever_it_is_cut_from(tmp_path: Path) -> None:

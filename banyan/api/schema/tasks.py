@@ -98,6 +98,11 @@ GIVEN: dict[str, Rules] = {
         optional(text(4000, minlength=1, check_with="path")), "run there instead of in the work directory"
     ),
     "stdin": optional({"type": "string", "maxlength": MAX_STDIN}),
+    "result_from": described(
+        optional({"type": "string", "allowed": ["file", "stdout"]}),
+        "where the result of a command comes from: the file that it wrote to $BANYAN_RESULT (if nothing is said), or "
+        "else the last line of its standard output, as JSON",
+    ),
     "workdir": {"type": "string", "allowed": ["attempt", "task", "none"], "default": "attempt"},
     "timeout": described(optional(duration(0.001)), "seconds, or a text such as '2h'"),
     "max_shutdown_time": described(duration(default=30.0), "seconds between SIGTERM and SIGKILL, for all processes"),
