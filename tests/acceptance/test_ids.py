@@ -1,6 +1,7 @@
 """Ids as people type them, through a real `banyan up`: beginnings, standard input, unknown ones, completion."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -76,23 +77,18 @@ def test_an_ambiguous_beginning_says_which_ids_match(banyan: Banyan, client: Cli
     assert client.task(first)["state"] == "inactive"
 
 
-def test_ids_come_from_standard_input_however_they_are_written(up: Up, client: Client) -> None:
+def test_ids_come_from_standard_input_however_they_are_written(up: Up, banyan: Banyan, client: Client) -> None:
     tasks = client.submit([{"command": "sleep 600", "state": "inactive"} for _ in range(3)])
     first, second, third = (task["_id"] for task in tasks)
     done = up.run("cancel", "-", stdin=f"{first}\n\n  {second}\n")
     assert (done.returncode, done.stderr) == (0, "")
-    done = up.run("cancel", third, "-", "--json", stdin=json.dumps([first, second]))
-    assert done.returncode == 0
+    assert banyan("cancel", third, "-", "--json", stdin=json.dumps([first, second]))[0] == 0
     assert {client.task(id)["state"] for id in (first, second, third)} == {"cancelled"}
-    shown = up.run("show", "-", "--json", stdin=f'"{first}"\n"{third}"\n')
-    assert [task["_id"] for task in json.loads(shown.stdout)] == [first, third]
-    listed = up.run("list", "--json", "--where", json.dumps({"_id": {"$in": [first, second]}}))
-    assert up.run("cancel", "-", stdin=listed.stdout).stdout.splitlines() == [
-        f"{second} cancelled",
-        f"{first} cancelled",
-    ]
-    one = up.run("show", "--json", third)
-    assert up.run("cancel", "-", stdin=one.stdout).stdout == f"{third} cancelled\n"
+    shown = banyan("show", "-", "--json", stdin=f'"{first}"\n"{third}"\n')[1]
+    assert [task["_id"] for task in json.loads(shown)] == [first, third]
+    listed = banyan("list", "--json", "--where", json.dumps({"_id": {"$in": [first, second]}}))[1]
+    assert banyan("cancel", "-", stdin=listed)[:2] == (0, f"{second} cancelled\n{first} cancelled\n")
+    assert banyan("cancel", "-", stdin=banyan("show", "--json", third)[1])[:2] == (0, f"{third} cancelled\n")
 
 
 def test_standard_input_without_ids_is_a_mistake(banyan: Banyan, client: Client) -> None:
@@ -142,41 +138,62 @@ def test_a_worker_drains_and_resumes_by_the_beginning_of_its_id(banyan: Banyan, 
     assert f"there is no worker {UNKNOWN}" in unknown.stderr
 
 
-def test_the_shell_completes_ids_queues_models_workers_and_states(up: Up, client: Client) -> None:
-    def completed(*words: str) -> list[str]:
-        env = {"_BANYAN_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
-        done = up.run(env=env)
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout.split()
+Completed = Callable[..., str]
 
+
+@pytest.fixture
+def completed(banyan: Banyan, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Completed:
+    """What a shell gets for the words of a command line, the last of which is incomplete."""
+
+    def complete(*words: str, shell: str = "bash") -> str:
+        line = " ".join(words)
+        env = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), "_TYPER_COMPLETE_ARGS": line}
+        env |= {"_BANYAN_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+        with monkeypatch.context() as patch:
+            for name, value in env.items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as end:
+                banyan()
+        told = capfd.readouterr()
+        assert (end.value.code, told.err) == (0, "")
+        return told.out
+
+    return complete
+
+
+def test_the_shell_completes_ids_queues_models_workers_and_states(completed: Completed, client: Client) -> None:
     held, task = fresh_id(), ended(client, fresh_id())
     client.submit({"_id": held, "command": "true", "hold": True, "state": "available"})
     worker = client.workers({"state": "active"})[0]["_id"]
-    assert completed("banyan", "show", task[:5]) == [task]
-    assert completed("banyan", "retry", task[:8]) == [task]
-    assert completed("banyan", "cancel", task[:8]) == []
+    assert completed("banyan", "show", task[:5]).split() == [task]
+    assert completed("banyan", "retry", task[:8]).split() == [task]
+    assert completed("banyan", "cancel", task[:8]).split() == []
     assert held in completed("banyan", "cancel", "")
-    assert completed("banyan", "submit", "--after", task[:8]) == [task]
-    assert "default" in completed("banyan", "submit", "--queue", "")
-    assert completed("banyan", "list", "--queue", "defa") == ["default"]
-    assert completed("banyan", "run", "slow_") == ["slow_sum"]
-    assert completed("banyan", "list", "--state", "term") == ["terminated"]
-    assert worker in completed("banyan", "workers", "drain", "")
-    assert "user" in completed("banyan", "user", "rotate", "")
-    assert completed("banyan", "show", "nonsense") == []
+    assert completed("banyan", "release", held[:8]).split() == [held]
+    assert completed("banyan", "hold", held[:8]).split() == []
+    assert completed("banyan", "submit", "--after", task[:8]).split() == [task]
+    assert "default" in completed("banyan", "submit", "--queue", "").split()
+    assert completed("banyan", "list", "--queue", "defa").split() == ["default"]
+    assert completed("banyan", "run", "slow_").split() == ["slow_sum"]
+    assert completed("banyan", "list", "--state", "term").split() == ["terminated"]
+    assert worker in completed("banyan", "workers", "drain", "").split()
+    assert completed("banyan", "show", "nonsense").split() == []
 
 
-def test_what_others_have_named_is_plain_when_a_shell_gets_it(up: Up, client: Client) -> None:
+def test_the_shell_completes_users_for_the_administrator_whom_it_knows(up: Up) -> None:
+    env = {"_BANYAN_COMPLETE": "complete_bash", "COMP_WORDS": "banyan user rotate us", "COMP_CWORD": "3"}
+    done = up.run(env=env)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["user"], "")
+
+
+def test_what_others_have_named_is_plain_when_a_shell_gets_it(completed: Completed, client: Client) -> None:
     names = ["\\$(touch x)", "`touch x`", "'; touch x; '", 'a":"b))', "[red]\n\t*"]
     ids = [client.submit({"name": name, "hold": True, "command": "true"})["_id"] for name in names]
     for shell in ("zsh", "fish", "bash"):
-        for words, wanted in (("banyan cancel ", ids), ("banyan submit --queue ", ["default"])):
-            env = {"_TYPER_COMPLETE_ARGS": words, "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()))}
-            env |= {"_BANYAN_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
-            told = up.run(env=env).stdout
-            assert all(word in told for word in wanted)
-            told = told.removeprefix("_arguments '*: :((").removesuffix("\n").removesuffix("))'")
-            assert not set("$`'();*\\[") & set(told)
+        told = completed("banyan", "cancel", "", shell=shell)
+        assert all(word in told for word in ids)
+        told = told.removeprefix("_arguments '*: :((").removesuffix("\n").removesuffix("))'")
+        assert not set("$`'();*\\[") & set(told)
 
 
 def test_completion_is_silent_where_no_server_answers(up: Up) -> None:
