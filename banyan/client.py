@@ -110,7 +110,7 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
 
     def bulk_update(self, changes: Sequence[Mapping[str, Any]]) -> list[Document]:
         """Change many tasks, each named by its `_id`; answers item by item, each with its `_status`."""
-        return list(self._act("PATCH", "tasks", body=changes)["_items"])
+        return list(self._act("PATCH", "tasks", body=changes, read_seconds=300)["_items"])
 
     def update_where(self, where: Where, changes: Mapping[str, Any], dry_run: bool = False) -> Document:
         """Change all tasks that match; `dry_run` counts only."""

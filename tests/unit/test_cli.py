@@ -1,5 +1,6 @@
 """The commands against recorded answers: what they send, print, and exit with."""
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -432,6 +433,23 @@ def test_cancel_goes_on_after_an_unknown_task_and_says_so(serve: Serve, capsys: 
     assert run(["cancel", TASK, OTHER, TASK]) == 2
     assert [(asked.path, asked.json) for asked in app.asked] == [("/tasks/cancel", {"ids": [TASK, OTHER]})]
     assert capsys.readouterr() == (f"{OTHER} cancelled\n", "banyan: there is no such task\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "path"),
+    [(["cancel"], "POST", "/tasks/cancel"), (["retry"], "POST", "/tasks/retry"), (["hold"], "PATCH", "/tasks")],
+)
+def test_many_ids_are_sent_in_batches(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, words: list[str], method: str, path: str
+) -> None:
+    ids = [f"{number:024x}" for number in range(2500)]
+    app = serve(Said(200, {"matched": 0, "cancelled": 0, "retried": 0, "refused": 0, "_items": []}))
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(ids)))
+    assert run([*words, "-"]) == 0
+    assert {(asked.method, asked.path) for asked in app.asked} == {(method, path)}
+    named = [asked.json["ids"] if method == "POST" else [each["_id"] for each in asked.json] for asked in app.asked]
+    assert [len(each) for each in named] == [1000, 1000, 500]
+    assert [id for each in named for id in each] == ids
 
 
 def test_all_that_match_are_cancelled_by_one_request(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
