@@ -3,18 +3,18 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
 from banyan.cli import late_typer as typer
 from banyan.cli import output
 from banyan.cli.act import AsJson
+from banyan.cli.columns import Cell
 from banyan.cli.connection import connect
 from banyan.cli.ids import SomeIds
 from banyan.errors import BanyanError
 
 if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
     from banyan.client import Client, Document
 
 UNFIT = ("no_fit", "no_worker")
@@ -43,8 +43,11 @@ def explain(ids: SomeIds = None, as_json: AsJson = False) -> None:
         output.screen().print(task_view(answer) if ids else queue_view(answer))
 
 
-def task_view(answer: "Document") -> Group:
+def task_view(answer: "Document") -> "Group":
     """The summary and the further reasons, the chain that led to a cancellation, and what the failed task wrote."""
+    from rich.console import Group
+    from rich.text import Text
+
     parts: list[Any] = [Text(answer["summary"])]
     reasons = answer.get("reasons", ())
     parts += [_item(each["message"]) for each in reasons if each["message"] != answer["summary"]]
@@ -63,7 +66,10 @@ def task_view(answer: "Document") -> Group:
     return Group(*parts)
 
 
-def _item(text: str) -> Table:
+def _item(text: str) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
     grid = Table.grid(padding=0)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
@@ -75,14 +81,14 @@ def _name(task: "Document") -> str:
     return f"{task.get('name') or 'task'} {task['_id']}"
 
 
-def _chain(links: "list[Document]") -> Table:
+def _chain(links: "list[Document]") -> "Table":
     """The tasks from the first that failed down to this one."""
-    rows: list[tuple[str | Text, ...]] = []
+    rows: list[tuple[str | Cell, ...]] = []
     shown = links if len(links) <= _LINKS else [*links[: _LINKS // 2], *links[-_LINKS // 2 :]]
     for index, link in enumerate(shown):
         if len(links) > _LINKS and index == _LINKS // 2:
             rows.append(("", f"{len(links) - _LINKS} more", ""))
-        stands: str | Text = "deleted" if link.get("missing") else "somebody else's"
+        stands: str | Cell = "deleted" if link.get("missing") else "somebody else's"
         if link.get("state"):
             stands = output.exit_status(link) if link.get("exit_status") else output.state(link)
         rows.append((link["_id"], output.shortened(str(link.get("name") or ""), 24), stands))
@@ -90,14 +96,19 @@ def _chain(links: "list[Document]") -> Table:
 
 
 def _wrote(failed: "Document", name: str) -> list[Any]:
+    from rich.text import Text
+
     what = "stderr" if name == "stderr_tail" else "error"
     whose = f" of {_name(failed)}" if "_id" in failed else ""
     lines = "\n".join(f"  {line}" for line in str(failed[name]).splitlines())
     return [Text(f"last lines of {what}{whose}", style="bold"), Text(lines)]
 
 
-def queue_view(answer: "Document") -> Group:
+def queue_view(answer: "Document") -> "Group":
     """How many tasks wait for which reason and what helps, and the workers."""
+    from rich.console import Group
+    from rich.text import Text
+
     parts: list[Any] = [Text(answer["summary"].partition("; ")[0], style="bold")]
     if answer.get("reasons"):
         parts += [Text(), _reasons(answer["reasons"])]
@@ -112,7 +123,10 @@ def queue_view(answer: "Document") -> Group:
     return Group(*parts)
 
 
-def _reasons(reasons: "list[Document]") -> Table:
+def _reasons(reasons: "list[Document]") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
     grid = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     grid.add_column("TASKS", justify="right", no_wrap=True)
     grid.add_column("WHY", overflow="fold")
@@ -126,7 +140,9 @@ def _reasons(reasons: "list[Document]") -> Table:
     return grid
 
 
-def _workers(workers: "list[Document]") -> Table:
+def _workers(workers: "list[Document]") -> "Table":
+    from rich.text import Text
+
     rows = []
     for each in workers:
         cores = each["cores"]

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from banyan.cli import columns, completion, output
@@ -107,12 +108,11 @@ def _row(task: "Document", note: Cell) -> tuple[Cell, ...]:
 def _status(task: "Document") -> Cell:
     """The end of a task, or its state, with how far it is."""
     if end := task.get("exit_status"):
-        told = output.exit_status(task)
-        return Cell(str(end), str(told.style), short=_short(str(end)))
+        return replace(output.exit_status(task), short=_short(str(end)))
     told = output.task_state(task)
-    text = str(told).replace("pending_cancellation", "ending")
+    text = told.text.replace("pending_cancellation", "ending")
     percent = _percent(task)
-    return Cell(f"{text} {percent}" if percent else text, str(told.style), short=percent)
+    return Cell(f"{text} {percent}" if percent else text, told.style, short=percent)
 
 
 def _short(end: str) -> str:

@@ -4,11 +4,6 @@ import sys
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Group
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
-
 from banyan.cli import late_typer as typer
 from banyan.cli import output
 from banyan.cli.act import AsJson
@@ -16,6 +11,9 @@ from banyan.cli.connection import connect
 from banyan.cli.ids import Id, Ids
 
 if TYPE_CHECKING:
+    from rich.panel import Panel
+    from rich.table import Table
+
     from banyan.client import Document, Stream
 
 
@@ -39,8 +37,12 @@ def show(ids: Ids, as_json: AsJson = False) -> None:
         output.screen().print(_panel(client.task(task_id), client.attempts(task_id)))
 
 
-def _panel(task: "Document", attempts: "list[Document]") -> Panel:
+def _panel(task: "Document", attempts: "list[Document]") -> "Panel":
     """A task for people."""
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.text import Text
+
     parts: list[Any] = [_facts(task, attempts)]
     if attempts:
         parts += [Text(), attempts_table(attempts)]
@@ -50,12 +52,14 @@ def _panel(task: "Document", attempts: "list[Document]") -> Panel:
         tail = str(last.get("error") or last.get("stderr_tail") or "").rstrip()
         parts += [Text(), Text("stderr", style="bold"), Text("\n".join(tail.splitlines()[-15:]))] if tail else []
     name = output.shortened(task.get("name") or output.command(task), 60)
-    title = Text.assemble((name, "bold"), "  ", output.task_state(task))
+    title = Text.assemble((name, "bold"), "  ", output.styled(output.task_state(task)))
     return Panel(Group(*parts), title=title, title_align="left", expand=False, padding=(1, 2))
 
 
-def attempts_table(attempts: "list[Document]") -> Table:
+def attempts_table(attempts: "list[Document]") -> "Table":
     """One row for each attempt."""
+    from rich.text import Text
+
     rows = [
         (
             str(each.get("attempt", "")),
@@ -97,7 +101,7 @@ def _say_cut() -> None:
     print("banyan: the output was cut; it goes on from its beginning", file=sys.stderr)
 
 
-def _facts(task: "Document", attempts: "list[Document]") -> Table:
+def _facts(task: "Document", attempts: "list[Document]") -> "Table":
     last = attempts[-1] if attempts else {}
     facts: dict[str, object] = {
         "id": task["_id"],

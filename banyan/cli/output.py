@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from textwrap import indent
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from banyan import wire
+from banyan.cli.columns import Cell
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 STATE_STYLES = {
     "inactive": "dim",
@@ -35,8 +37,10 @@ WIDE = 160
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def screen(stderr: bool = False) -> Console:
+def screen(stderr: bool = False) -> "Console":
     """A console on stdout or stderr; wide when no terminal says how wide it is."""
+    from rich.console import Console
+
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, highlight=False, soft_wrap=False, width=None if stream.isatty() else WIDE)
 
@@ -70,8 +74,10 @@ def _knows_all() -> bool:
     return str(getattr(sys.stdout, "encoding", "") or "utf-8").lower().replace("-", "") == "utf8"
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+def table(columns: Sequence[str], rows: "Iterable[Sequence[str | Cell | Text]]") -> "Table":
     """A plain table. Headings with `>` before them are aligned right; those with `~` are cut if space is short."""
+    from rich.table import Table
+
     result = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         result.add_column(
@@ -85,34 +91,48 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table
     return result
 
 
-def facts(labelled: Mapping[str, Any]) -> Table:
+def facts(labelled: Mapping[str, Any]) -> "Table":
     """A line for each fact that there is, its label before it."""
+    from rich.table import Table
+    from rich.text import Text
+
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for label, value in labelled.items():
         if value not in (None, ""):
-            grid.add_row(label, value if isinstance(value, Text) else Text(str(value)))
+            grid.add_row(label, styled(value) if isinstance(value, (Cell, Text)) else Text(str(value)))
     return grid
 
 
-def _cell(content: str | Text) -> Text:
+def _cell(content: "str | Cell | Text") -> "Text":
     """One line, cut at the column's width; text is never read as markup."""
-    style = content.style if isinstance(content, Text) else ""
-    return Text(str(content), style, no_wrap=True, overflow="ellipsis")
+    from rich.text import Text
+
+    shown = styled(content)
+    return Text(str(shown), shown.style, no_wrap=True, overflow="ellipsis")
 
 
-def state(document: Mapping[str, Any]) -> Text:
+def styled(content: "str | Cell | Text") -> "Text":
+    """The same as Rich has it."""
+    from rich.text import Text
+
+    if isinstance(content, Cell):
+        return Text(content.text, content.style)
+    return Text(content) if isinstance(content, str) else content
+
+
+def state(document: Mapping[str, Any]) -> Cell:
     """The state of a task or worker in its colour; a task that ended badly is red."""
     name = str(document.get("state", ""))
     bad = name == "terminated" and document.get("exit_status") != "success"
-    return Text(name, style="red" if bad else STATE_STYLES.get(name, ""))
+    return Cell(name, "red" if bad else STATE_STYLES.get(name, ""))
 
 
-def task_state(task: Mapping[str, Any]) -> Text:
+def task_state(task: Mapping[str, Any]) -> Cell:
     """The same for a task that was read with `time_started`: one that its worker has not begun is called assigned."""
     if task.get("state") == "running" and not task.get("time_started"):
-        return Text("assigned", style=STATE_STYLES["assigned"])
+        return Cell("assigned", STATE_STYLES["assigned"])
     return state(task)
 
 
@@ -125,11 +145,11 @@ def split(states: Mapping[str, int], assigned: int) -> dict[str, int]:
     return {name: parts[name] for name in STATE_STYLES if parts.get(name)}
 
 
-def exit_status(document: Mapping[str, Any]) -> Text:
+def exit_status(document: Mapping[str, Any]) -> Cell:
     """How a task or an attempt ended, empty while it has not."""
     text = str(document.get("exit_status") or "")
     style = "green" if text == "success" else "yellow" if text == "cancelled" else "red"
-    return Text(text, style=style)
+    return Cell(text, style)
 
 
 def moment(text: object) -> str:

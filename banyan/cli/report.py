@@ -3,10 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
 from banyan import wire
 from banyan.cli import columns, output
 from banyan.cli import late_typer as typer
@@ -19,6 +15,10 @@ from banyan.cli.names import check_matched
 from banyan.cli.steering import each
 
 if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
     from banyan.client import Client, Document
 
 
@@ -43,6 +43,7 @@ def workers(
     as_json: AsJson = False,
 ) -> None:
     """List the workers, or drain one (administrators)."""
+
     if context.invoked_subcommand is not None:
         return
     found = connect().workers(None if every else {"state": {"$nin": ["lost", "gone"]}})
@@ -52,7 +53,7 @@ def workers(
     print_workers(found)
     for worker in found:
         if reason := (worker.get("quarantine") or {}).get("reason"):
-            output.screen().print(Text(f"{worker['name']} is quarantined: {reason}"))
+            print(columns.one_line(f"{worker['name']} is quarantined: {reason}"))
 
 
 @group.command()
@@ -103,7 +104,7 @@ def _worker_row(worker: "Document") -> tuple[Cell, ...]:
     return (
         Cell(worker["_id"]),
         Cell(str(worker.get("name") or "")),
-        Cell(str(state), str(state.style)),
+        state,
         Cell(_used_and_free(worker, "cores") if there else ""),
         Cell(_used_and_free(worker, "memory") if there else ""),
         Cell(_used_and_free(worker, "gpus") if there else ""),
@@ -180,8 +181,10 @@ PEAKS = {
 """Ways to tell a peak, by its source."""
 
 
-def memory_view(samples: "Sequence[Document]", task: "Document") -> Text:
+def memory_view(samples: "Sequence[Document]", task: "Document") -> "Text":
     """The curve of resident memory, its highest sample and the peak of the task."""
+    from rich.text import Text
+
     if not samples:
         return Text("no samples yet", style="dim")
     values = [sample["resident_memory_bytes"] for sample in samples]
@@ -195,8 +198,11 @@ def memory_view(samples: "Sequence[Document]", task: "Document") -> Text:
     return text
 
 
-def statistics_view(answer: Mapping[str, Any]) -> Group:
+def statistics_view(answer: Mapping[str, Any]) -> "Group":
     """Tables of what `/statistics` answers."""
+    from rich.console import Group
+    from rich.text import Text
+
     parts: list[Any] = [counts(answer), Text()]
     parts += [distributions(answer), Text()]
     if answer.get("exit_statuses"):
@@ -208,7 +214,7 @@ def statistics_view(answer: Mapping[str, Any]) -> Group:
     return Group(*parts)
 
 
-def counts(answer: Mapping[str, Any]) -> Table:
+def counts(answer: Mapping[str, Any]) -> "Table":
     """How many tasks of each queue are in each state; those that no worker has begun apart from those that run."""
     assigned = answer.get("assigned") or {}
     queues = {name: output.split(states, assigned.get(name, 0)) for name, states in answer.get("queues", {}).items()}
@@ -221,7 +227,7 @@ def counts(answer: Mapping[str, Any]) -> Table:
     return output.table(("~QUEUE", *heads, ">TOTAL"), rows)
 
 
-def distributions(answer: Mapping[str, Any]) -> Table:
+def distributions(answer: Mapping[str, Any]) -> "Table":
     """Waits, run times and memory of `/statistics`."""
 
     def cells(values: Mapping[str, Any] | None, form: Any) -> list[str]:

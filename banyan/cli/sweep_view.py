@@ -1,16 +1,16 @@
 """How a sweep looks in a terminal."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from rich.console import Group
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from banyan.cli import columns, output
 from banyan.cli.columns import WHOLE, Cell, Column
 from banyan.cli.report import distributions
+
+if TYPE_CHECKING:
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
 
 Document = Mapping[str, Any]
 
@@ -44,8 +44,12 @@ def listing(sweeps: Sequence[Document]) -> list[str]:
     return columns.lines(_LISTED, rows, columns.width(), colours=columns.coloured())
 
 
-def panel(sweep: Document, statistics: Document, failed: Sequence[Document]) -> Panel:
+def panel(sweep: Document, statistics: Document, failed: Sequence[Document]) -> "Panel":
     """What a sweep is, how far it is, what its tasks took, and which of them failed first."""
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.text import Text
+
     parts: list[Any] = [_facts(sweep), Text(), bar(sweep["progress"])]
     if statistics.get("run_seconds", {}).get("max") is not None:
         parts += [Text(), distributions(statistics)]
@@ -62,7 +66,7 @@ def panel(sweep: Document, statistics: Document, failed: Sequence[Document]) -> 
     return Panel(Group(*parts), title=title, title_align="left", expand=False, padding=(1, 2))
 
 
-def _facts(sweep: Document) -> Table:
+def _facts(sweep: Document) -> "Table":
     facts: dict[str, Any] = {
         "id": sweep["_id"],
         "command": template(sweep) if sweep.get("model") is None else None,
@@ -109,8 +113,10 @@ def _points(sweep: Document) -> str:
     return output.shortened(f"{count} of {', '.join(sweep.get('input_names') or ())}", 200)
 
 
-def bar(progress: Document) -> Text:
+def bar(progress: Document) -> "Text":
     """How the points stand, drawn and in figures."""
+    from rich.text import Text
+
     count = progress["count"]
     text, drawn = Text(), 0
     for name, style in _PARTS:
@@ -158,10 +164,10 @@ def outcome(progress: Document) -> str:
     return ", ".join([f"{progress['succeeded']} of {progress['count']} tasks succeeded", *others])
 
 
-def rows(table: Document, count: int) -> Table:
+def rows(table: Document, count: int) -> "Table":
     """The first rows of the results; exit statuses stand for states where there are any."""
     labels = [label for label in table["columns"] if label not in ("index", "task", "state", "exit_status")]
-    shown: list[tuple[str | Text, ...]] = [
+    shown: list[tuple[str | Cell, ...]] = [
         (
             str(row["index"]),
             output.exit_status(row) if row.get("exit_status") else output.state(row),

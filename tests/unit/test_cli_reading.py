@@ -25,6 +25,7 @@ from banyan.cli.app import run
 from banyan.cli.commands import COMMANDS, declared
 from banyan.cli.overview import overview
 from banyan.cli.reading import read
+from tests.support.recorded import RecordedApp, Said, served
 
 Called = list[tuple[str, dict[str, Any]]]
 
@@ -81,6 +82,15 @@ queues
 workers
 workers drain 555555555555555555555555
 stats
+"""
+
+WITHOUT_RICH = """
+list
+list --json
+submit -- true
+submit --json -- true
+workers
+cancel 555555555555555555555555
 """
 
 HEAVY = {
@@ -252,6 +262,21 @@ def test_a_command_imports_nothing_heavy(line: str) -> None:
     command = [sys.executable, "-c", program, *line.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("line", WITHOUT_RICH.strip().splitlines())
+def test_what_is_printed_without_colours_and_frames_needs_no_rich(line: str) -> None:
+    task = {"_id": "5" * 24, "state": "terminated", "exit_status": "success", "name": "a"}
+    found = Said(200, {"_items": [task], "_meta": {"total": 1, "page": 1}, **task})
+    program = (
+        "import sys; from banyan.cli.app import run; status = run(sys.argv[1:]);"
+        "print(status, 'rich' in sys.modules, file=sys.stderr)"
+    )
+    with served(RecordedApp(*[found] * 4)) as url:
+        env = {"BANYAN_URL": url, "BANYAN_TOKEN": "x"}
+        command = [sys.executable, "-c", program, *line.split()]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    assert done.stderr.splitlines()[-1] == "0 False"
 
 
 def test_mistakes_that_a_command_finds_itself_are_said_as_typer_says_them(capsys: pytest.CaptureFixture[str]) -> None:
