@@ -246,6 +246,8 @@ def with_class(context: Context, document: Document, wanted: Update) -> Document
     if _CLASS_FIELDS & fields.keys():
         is_group = after.get("command") is None and after.get("model") is None
         fields["task_class"] = None if is_group else TaskClass.of(after).key
+    if "directory" in fields and document.get("avoid"):  # a worker may be there for the former directory alone
+        fields |= {"avoid": None, "avoid_until": None}
     return fields
 
 

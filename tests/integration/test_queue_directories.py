@@ -13,8 +13,9 @@ from banyan.queue.register import change_state
 from banyan.queue.report import Report, report
 from banyan.queue.rescue import rescue
 from banyan.queue.retry import retry
+from banyan.queue.update import Update, update
 from tests.support.clock import moved
-from tests.support.queue import SimulatedWorker, context_of, post, states, task
+from tests.support.queue import ALICE, SimulatedWorker, context_of, post, states, task
 
 HERE = "/home/alice/sweep"
 LACKING = f"failure (no directory: {HERE})"
@@ -163,6 +164,19 @@ def test_a_worker_that_failed_it_otherwise_is_tried_again_where_the_other_lacks_
     assert granted(broken) == [id]
     broken.end("success")
     assert counts(context, other)[1] == counts(context, id)[1] == "success"
+
+
+def test_a_task_that_is_sent_to_another_directory_is_offered_to_all_workers_again(
+    context: Context, workers: list[SimulatedWorker]
+) -> None:
+    (id,) = post(context, here())
+    workers[0].claim()
+    workers[0].end(LACKING)
+    assert granted(workers[0]) == []
+    update(context, id, Update(fields={"directory": "/tmp"}), ALICE)
+    assert granted(workers[0]) == [id]
+    workers[0].end("success")
+    assert counts(context, id)[:2] == ("terminated", "success")
 
 
 def test_a_retry_asks_all_workers_anew(context: Context, workers: list[SimulatedWorker]) -> None:
