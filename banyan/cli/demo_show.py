@@ -90,7 +90,7 @@ class Story:
 
             def advance(task: Document) -> None:
                 name = names[task["_id"]]
-                states[name] = task["state"]
+                states[name] = str(output.task_state(task))
                 if name == "endless" and task["state"] == "running":
                     self._client.cancel(task["_id"])
                 done = sum(state in ("terminated", "cancelled") for state in states.values())

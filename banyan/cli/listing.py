@@ -120,7 +120,8 @@ def _short(end: str) -> str:
     kind, _, why = end.removesuffix(")").partition(" (")
     if kind != "failure":
         return {"out of memory": "memory", "abandoned": "abandoned"}.get(kind, end)
-    return why.removeprefix("worker: ").replace("exit code", "exit")
+    told = why.removeprefix("worker: ").partition(":")[0]
+    return told.replace("exit code", "exit").replace("no directory", "no dir")
 
 
 def _percent(task: "Document") -> str:

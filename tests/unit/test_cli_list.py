@@ -175,3 +175,33 @@ def test_workers_fit_eighty_columns(
     assert max(map(len, table)) <= 80
     assert "27.9/100.1" in table[1]
     assert quarantine == "a-worker-with-a-long-name is quarantined: it failed"
+
+
+@pytest.mark.parametrize(
+    ("exit_status", "short"),
+    [
+        ("failure (exit code 137)", "exit 137"),
+        ("failure (SIGKILL)", "SIGKILL"),
+        ("failure (worker: disk full)", "disk full"),
+        ("failure (no directory: /home/ada/runs)", "no dir"),
+        ("abandoned (worker unreachable)", "abandoned"),
+        ("out of memory", "memory"),
+        ("failure (VeryLongNameOfAnError)", "VeryLong…"),
+    ],
+)
+def test_a_narrow_terminal_shows_the_telling_word_of_an_end(
+    serve: Serve,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    exit_status: str,
+    short: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "a-simulation-of-the-north-wing-with-a-long-name"
+    ended = task(TASK, "terminated", name=long, exit_status=exit_status, execution=ATTEMPT)
+    named = {"_id": WORKER, "name": "a-machine-with-a-long-name.example.org"}
+    serve(items(ended), PLACES[0], items(named))
+    assert run(["list"]) == 0
+    line = capsys.readouterr().out.splitlines()[1]
+    assert f"  {short}  " in f"{line}  "
+    assert len(line) <= 80
