@@ -220,6 +220,11 @@ class Hosts:
         self._idle.remove(host)
         host.kill()
 
+    def keep_outputs(self) -> None:
+        """Write what is left of their outputs: all of them are dead."""
+        for host in self._by_pid.values():
+            host.outputs.direct()
+
     # Their ends
 
     def bury(self, pid: int) -> "Job | None":

@@ -365,6 +365,7 @@ class Supervisor:
         for job in self._unreported():
             if job.outputs is not None:
                 job.outputs.close()
+        self._hosts.keep_outputs()
 
 
 def _child_alarm() -> int:

@@ -1,14 +1,17 @@
 """Models that are ended early or do what they should not, in real host processes: host and next task are sound."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from banyan.domain.programs import TOO_LONG
 from tests.support.fake_server import FakeServer
-from tests.support.probe import Document, asked, cancelling, ends, run
+from tests.support.probe import MODELS, Document, asked, cancelling, ends, run
 from tests.support.waiting import eventually, processes_with
 
 # Ending early
@@ -258,6 +261,16 @@ def test_hosts_die_with_their_worker(tmp_path: Path, mark: str) -> None:
     (end,) = run(tmp_path, server)
     assert end["exit_status"] == "failure (worker: its supervisor died)"
     eventually(lambda: not processes_with(mark))
+
+
+def test_what_a_model_wrote_is_kept_when_the_worker_is_killed(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "tasks").write_text(json.dumps(asked("ignore cancel", mark=mark)))
+    command = [sys.executable, "-m", "banyan", "worker", "--tasks", str(tmp_path / "tasks"), "--models", MODELS]
+    with subprocess.Popen([*command, "--workdir", str(tmp_path / "root")], stderr=subprocess.DEVNULL) as worker:
+        eventually((tmp_path / "root/000001/1/work/said").exists, seconds=60)
+        worker.kill()
+    eventually(lambda: not processes_with(mark))
+    eventually(lambda: (tmp_path / "root/000001/1/stdout").read_text() == "last words\n")
 
 
 def _supervisor_of(pid: int) -> int:

@@ -126,6 +126,7 @@ def ignore_cancel(spec, cancel):
     mark = spec.inputs["mark"]
     subprocess.Popen(["sh", "-c", f": {mark}; sleep 600"])
     subprocess.Popen(["setsid", "sh", "-c", f": {mark}; trap '' TERM; sleep 600"])
+    print("last words")
     say(spec, "waiting")
     time.sleep(600)
 
