@@ -1,6 +1,6 @@
 """`banyan workers`, `stats`, `history` and `memory`: who works, how it goes, what was used."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from banyan import wire
@@ -203,7 +203,7 @@ def statistics_view(answer: Mapping[str, Any]) -> "Group":
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[Any] = [counts(answer), Text()]
+    parts: list[Any] = [*_headed(counts(answer)), Text()]
     parts += [distributions(answer), Text()]
     if answer.get("exit_statuses"):
         ends = sorted(answer["exit_statuses"].items(), key=lambda each: -each[1])
@@ -214,17 +214,27 @@ def statistics_view(answer: Mapping[str, Any]) -> "Group":
     return Group(*parts)
 
 
-def counts(answer: Mapping[str, Any]) -> "Table":
-    """How many tasks of each queue are in each state; those that no worker has begun apart from those that run."""
+def _headed(lines: Sequence[str]) -> "Iterator[Text]":
+    from rich.text import Text
+
+    for number, line in enumerate(lines):
+        yield Text(line, "" if number else "bold", no_wrap=True)
+
+
+def counts(answer: Mapping[str, Any]) -> list[str]:
+    """Lines with the tasks of each queue by state, those that no worker has begun apart; they fit the terminal."""
     assigned = answer.get("assigned") or {}
     queues = {name: output.split(states, assigned.get(name, 0)) for name, states in answer.get("queues", {}).items()}
     whole = output.split(answer.get("states", {}), sum(assigned.values()))
     rows = [
-        [queue, *(str(states.get(name, 0)) for name in whole), str(sum(states.values()))]
+        [Cell(queue), *(Cell(str(states.get(name, 0))) for name in whole), Cell(str(sum(states.values())))]
         for queue, states in [*queues.items(), ("all", whole)]
     ]
-    heads = [f">{_HEADS.get(name, name).upper()}" for name in whole]
-    return output.table(("~QUEUE", *heads, ">TOTAL"), rows)
+    heads = [*(_HEADS.get(name, name).upper() for name in whole), "TOTAL"]
+    widest = [max(len(row[place].text) for row in rows) for place in range(1, len(heads) + 1)]
+    numbers = [Column(heading=head, least=wide, right=True) for head, wide in zip(heads, widest, strict=True)]
+    shown = [Column(heading="QUEUE", least=12, most=40, middle=True), *numbers]
+    return columns.lines(shown, rows, min(columns.width(), output.WIDE))
 
 
 def distributions(answer: Mapping[str, Any]) -> "Table":

@@ -205,3 +205,20 @@ def test_a_narrow_terminal_shows_the_telling_word_of_an_end(
     line = capsys.readouterr().out.splitlines()[1]
     assert f"  {short}  " in f"{line}  "
     assert len(line) <= 80
+
+
+def test_statistics_of_all_states_fit_eighty_columns(
+    serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    states = dict.fromkeys(("inactive", "available", "terminated", "cancelled"), 250_000)
+    states |= {"running": 300, "pending_cancellation": 3}
+    queues = {"a-queue-with-a-long-name": states}
+    serve(Said(200, {"total": 1_000_303, "states": states, "queues": queues, "assigned": {next(iter(queues)): 50}}))
+    assert run(["stats"]) == 0
+    head, queue, whole = capsys.readouterr().out.splitlines()[:3]
+    assert max(map(len, (head, queue, whole))) <= 80
+    assert head.split()[-1] == "TOTAL"
+    assert whole.split() == ["all", "250000", "250000", "50", "250", "3", "250000", "250000", "1000303"]
+    assert queue.startswith("a-queue-")
+    assert "…" in queue.split()[0]
