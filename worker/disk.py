@@ -114,17 +114,17 @@ def used(directories: Sequence[str], pids: Iterable[int] = ()) -> Usage:
     return tally.usage
 
 
-def changed_elsewhere(own: Sequence[str], directory: str | None, pids: Sequence[int], since: float) -> Usage:
-    """What changed since then (as of `time.time`) on the disk of a task's own directories, and outside of them.
+def changed_elsewhere(own: Sequence[str], others: Sequence[str], pids: Sequence[int], since: float) -> Usage:
+    """Files that changed since then (as of `time.time`) on the disk of a task's own directories, and outside of them.
 
-    That is what its processes have open for writing, and what lies beneath the directory that it was told to run in
-    and those in which its processes are now.
+    That is what its processes have open for writing, and what lies beneath other directories and those in which
+    its processes are now.
     """
     tally, device = Tally(), device_of(own[0])
     inside = {(status.st_dev, status.st_ino) for each in own for status in beneath.statuses(each)}
     found = [*_open_files(pids)]
     home = os.path.realpath(own[0])
-    places = {directory, *map(_current, pids)}
+    places = {*others, *map(_current, pids)}
     for place in {os.path.realpath(each) for each in places if each is not None}:
         if device_of(place) == device and not _holds(home, place):
             depth = 0 if _holds(place, home) else beneath.MAX_DEPTH  # what is deeper may be that of other tasks

@@ -1,7 +1,7 @@
 """Deciding who took the last room on a disk, and saying so. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from banyan.wire import format_size
@@ -15,10 +15,11 @@ _KINDS: tuple[Literal["bytes", "files"], ...] = ("bytes", "files")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """How much was free at a moment (as of `time.time`) from which on the growth of tasks counts."""
+    """How much was free, and what tasks had, at a moment (as of `time.time`) from which on their growth counts."""
 
     free: Space
     when: float
+    had: Mapping[str, Usage] = field(default_factory=dict)
 
 
 def below(free: Space, floor: Space) -> bool:

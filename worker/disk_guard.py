@@ -41,22 +41,24 @@ _Pids = Mapping[str, Sequence[int]]
 
 @dataclass(slots=True, kw_only=True)
 class _Task:
-    """A running task, what it has taken, and what it had taken at the reference; times as of `time.time`."""
+    """A running task, and what it has taken; times as of `time.time`."""
 
     grant: Grant
     pid: int
     started: float
     usage: Usage = field(default_factory=Usage)
-    base: Usage = field(default_factory=Usage)
-    elsewhere: Space = field(default_factory=Space)
+    found: Usage = field(default_factory=Usage)
+    """What an earlier attempt had left in its work directory."""
+    growth: Space = field(default_factory=Space)
+    """How much more it has than at the reference by which it was judged last."""
     looked_at: float | None = None
     cost_seconds: float = 0.0
     stopped_at: float | None = None
 
-    @property
-    def growth(self) -> Space:
+    def grown(self, reference: Reference, elsewhere: Space = Space()) -> Space:  # noqa: B008 - it is frozen
         """How much more it has than at the reference."""
-        return growth_of(self.usage, self.base, self.elsewhere)
+        self.growth = growth_of(self.usage, reference.had.get(self.grant.execution, self.found), elsewhere)
+        return self.growth
 
     def due(self, now: float, *, low: bool) -> bool:
         """Whether to look at what it has taken."""
@@ -68,6 +70,10 @@ class _Task:
     @property
     def _period(self) -> float:
         return SELDOM_SECONDS if self.grant.scratch_limit_bytes is None else LIMITED_SECONDS
+
+
+def _reference(disk: Disk, now: float, tasks: Mapping[str, _Task]) -> Reference:
+    return Reference(disk.free, now, {execution: task.usage for execution, task in tasks.items()})
 
 
 class DiskGuard:
@@ -92,9 +98,13 @@ class DiskGuard:
         self._purges: list[Grant] = []
         self._closed = False
         self._full_at: float | None = None
-        self._reference: Reference | None = None
+        self._ample: Reference | None = None
+        """When there was ample room, or most of it."""
+        self._scarce: Reference | None = None
+        """When there began to be too little, by nobody's fault."""
         self._low = False
         self._quiet_until = 0.0
+        self._judge_at = 0.0
         self._look()
         self._thread = threads.start("disk guard", self._run, tell)
 
@@ -159,12 +169,13 @@ class DiskGuard:
             if purges:
                 with self._changed:
                     self._purges = [each for each in self._purges if each not in purges]
-                    self._reference = None
 
     def _pause(self, disk: Disk | None) -> float:
         """Seconds until the next look: before anyone can have taken what there is above the floor."""
         if disk is None or not self._tasks:
             return LATEST_SECONDS
+        if self._scarce is not None:
+            return LOW_SECONDS
         floor = floor_of(disk, self._reserve)
         spare = (disk.free.bytes - floor.bytes) / FASTEST_BYTES
         if disk.total.files:
@@ -186,22 +197,18 @@ class DiskGuard:
         pids = self._processes(tasks) if due else {}
         for task in due:
             self._measure(task, pids)
-        nobody = low and self._stop_taker(disk, tasks, pids)
+        nobody = bool(low and due and now >= self._judge_at) and self._stop_taker(disk, tasks, pids)
         begins_low, self._low = low and not self._low, low
-        if not tasks or self._room(disk, floor) or (nobody and begins_low):
-            self._refer(disk, now, tasks)
+        if not tasks or self._room(disk, floor):
+            self._ample, self._scarce = _reference(disk, now, tasks), None
+        elif nobody and begins_low:
+            self._scarce = _reference(disk, now, tasks)
         return disk
 
     def _room(self, disk: Disk, floor: Space) -> bool:
         """Whether there is ample room, or as much as there was."""
         ample = not below(disk.free, Space(2 * floor.bytes, 2 * floor.files))
-        return ample or self._reference is None or not below(disk.free, self._reference.free)
-
-    def _refer(self, disk: Disk, now: float, tasks: Mapping[str, _Task]) -> None:
-        """From now on growth is counted anew."""
-        self._reference = Reference(disk.free, now)
-        for task in tasks.values():
-            task.base, task.elsewhere = task.usage, Space()
+        return ample or self._ample is None or not below(disk.free, self._ample.free)
 
     def _measure(self, task: _Task, pids: _Pids) -> None:
         began, first = time.time(), task.looked_at is None
@@ -209,7 +216,7 @@ class DiskGuard:
         task.looked_at = time.time()
         task.cost_seconds = task.looked_at - began
         if first and task.grant.keeps_work:
-            task.base = task.usage  # an earlier attempt has left it
+            task.found = task.usage
         excess = scratch_excess(task.grant, task.usage)
         if excess is not None and task.stopped_at is None:
             self._stop(task, Cause.SCRATCH, excess)
@@ -221,25 +228,34 @@ class DiskGuard:
         if stopping or self._purges or now < self._quiet_until:
             return False
         left = {execution: task for execution, task in tasks.items() if task.stopped_at is None}
-        execution = self._taker(disk, left, pids or self._processes(left))
+        execution = self._taker(disk, left, pids)
         if execution is not None:
             self._stop(left[execution], Cause.DISK, self._words(disk, left[execution]))
+        self._judge_at = time.time() + REST_FACTOR * (time.time() - now)
         return execution is None
 
     def _taker(self, disk: Disk, tasks: Mapping[str, _Task], pids: _Pids) -> str | None:
         """The one of these tasks that took the last room."""
-        reference, floor = self._reference, floor_of(disk, self._reserve)
-        if reference is None:
-            return None
-        found = taker(disk, floor, reference, {name: task.growth for name, task in tasks.items()})
-        if found is not None:
-            return found
-        lost = reference.free.bytes - disk.free.bytes, reference.free.files - disk.free.files
+        floor = floor_of(disk, self._reserve)
+        for reference in filter(None, (self._ample, self._scarce)):
+            found = taker(disk, floor, reference, {name: task.grown(reference) for name, task in tasks.items()})
+            found = found or taker(disk, floor, reference, self._grown_elsewhere(disk, reference, tasks, pids))
+            if found is not None:
+                return found
+        return None
+
+    def _grown_elsewhere(
+        self, disk: Disk, reference: Reference, tasks: Mapping[str, _Task], pids: _Pids
+    ) -> dict[str, Space]:
+        """How much more tasks have, with what they wrote outside of their own directories."""
+        lost = max(0, reference.free.bytes - disk.free.bytes), max(0, reference.free.files - disk.free.files)
+        grown: dict[str, Space] = {}
         for execution, task in tasks.items():
-            other, since = self._layout.elsewhere(task.grant), max(reference.when, task.started) - CLOCK_SECONDS
-            usage = changed_elsewhere(self._directories(task.grant), other, pids.get(execution, ()), since)
-            task.elsewhere = Space(*map(min, (usage.taken.bytes, usage.taken.files), lost))
-        return taker(disk, floor, reference, {name: task.growth for name, task in tasks.items()})
+            others, since = self._layout.elsewhere(task.grant), max(reference.when, task.started) - CLOCK_SECONDS
+            usage = changed_elsewhere(self._directories(task.grant), others, pids.get(execution, ()), since)
+            elsewhere = Space(*map(min, (usage.taken.bytes, usage.taken.files), lost))
+            grown[execution] = task.grown(reference, elsewhere)
+        return grown
 
     def _stop(self, task: _Task, cause: Cause, error: str) -> None:
         task.stopped_at = time.time()

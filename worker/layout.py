@@ -87,22 +87,23 @@ class Layout:
             file.write(text.encode(errors="surrogatepass"))
         return path
 
-    def elsewhere(self, grant: Grant) -> str | None:
-        """The directory of the user's own that the task runs in, if it does not run in its work directory."""
-        directory = grant.document.get("directory")
-        return os.path.join(self.work(grant) or self.logs(grant), directory) if directory else None
+    def elsewhere(self, grant: Grant) -> list[str]:
+        """Other places of a task: beside its attempts, and the directory of the user's own that it runs in."""
+        directory, beside = grant.document.get("directory"), os.path.dirname(self.logs(grant))
+        return [beside, os.path.join(self.work(grant) or self.logs(grant), directory)] if directory else [beside]
 
     def purge(self, grant: Grant, tail_bytes: int) -> None:
-        """Remove what an ended attempt wrote, but for the last bytes of its streams."""
+        """Remove what an ended attempt wrote, but for the last bytes of its streams, and what is of no attempt."""
         logs, work = self.logs(grant), self.work(grant)
         with contextlib.suppress(OSError):
             for entry in os.scandir(logs):
-                if entry.is_dir(follow_symlinks=False):
-                    beneath.remove(entry.path)
-                elif entry.name in ("stdout", "stderr"):
+                if entry.name in ("stdout", "stderr") and entry.is_file(follow_symlinks=False):
                     beneath.cut(entry.path, tail_bytes)
                 else:
-                    os.unlink(entry.path)
+                    _remove(entry)
+            for entry in os.scandir(os.path.dirname(logs)):
+                if not entry.name.isdecimal() and entry.name != "work":
+                    _remove(entry)
         if work is not None:
             beneath.remove(work)
 
@@ -143,3 +144,10 @@ class Layout:
         with contextlib.suppress(OSError):
             os.rmdir(self.root / task)
         return all(gone)
+
+
+def _remove(entry: os.DirEntry[str]) -> None:
+    if entry.is_dir(follow_symlinks=False):
+        beneath.remove(entry.path)
+    else:
+        os.unlink(entry.path)

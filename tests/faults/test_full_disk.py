@@ -29,6 +29,14 @@ SMALL_DISK = 'mount -t tmpfs -o mode=700,size=64m,nr_inodes=2000 tmpfs "$0" && e
 ALIVE = {"state": {"$nin": ["lost", "gone"]}}
 FILLED = "failure (worker: disk filled by this task)"
 FILL = "head -c 1G /dev/zero > filled; sleep 600"
+MAP = """
+import mmap
+with open("file", "w+b") as file:
+    file.truncate(80 << 20)
+    memory = mmap.mmap(file.fileno(), 0)
+for place in range(0, 80 << 20, 4096):
+    memory[place] = 1
+"""
 NEIGHBOUR = "while ! test -e {done}; do echo alive >> lines; sleep 0.1; done"
 
 
@@ -138,6 +146,8 @@ def test_who_fills_the_disk_is_stopped_and_the_neighbours_live(site: Site) -> No
         pytest.param("cat /dev/zero; sleep 600", id="standard output"),
         pytest.param("exec 3> file; rm file; head -c 1G /dev/zero >&3; sleep 600", id="a removed file"),
         pytest.param("fallocate -l 62M file; sleep 600", id="room without contents"),
+        pytest.param('head -c 1G /dev/zero > "$BANYAN_WORKDIR/../../beside"', id="a file beside the attempts"),
+        pytest.param(f"{sys.executable} -c '{MAP}'", id="a mapped file"),
         pytest.param("seq 3000 | xargs mkdir; sleep 600", id="directories"),
         pytest.param("seq 3000 | xargs touch", id="empty files"),
         pytest.param('cd "$BANYAN_WORKDIR/../../.."; head -c 1G /dev/zero > elsewhere; sleep 600', id="another place"),
@@ -233,3 +243,30 @@ def test_scratch_space_is_enforced(site: Site) -> None:
         assert attempt["error"].startswith("the task used 8.00 MiB of scratch space and had asked for 4.00 MiB: let it")
     assert site.state_of("first") == "active"
     eventually(lambda: free_bytes(first, site.directory / "first") > 50 << 20, show=first.tail)
+
+
+def test_several_that_go_on_filling_the_disk_are_stopped_one_after_the_other(site: Site) -> None:
+    first = site.worker("first")
+    neighbour = site.submit(NEIGHBOUR.format(done=site.directory / "done"))
+    eventually(partial(site.runs, neighbour), show=first.tail)
+    culprits = [site.submit("while :; do cat /dev/zero >> filled; sleep 0.1; done") for _ in range(3)]
+    for each in culprits:
+        eventually(lambda: FILLED in site.ends(each), seconds=60, show=first.tail)  # noqa: B023
+    (site.directory / "done").touch()
+    assert site.client.wait([neighbour], timeout=60)[0]["exit_status"] == "success"
+    assert site.ends(neighbour) == ["success"]
+
+
+def test_what_an_earlier_attempt_has_left_is_not_held_against_a_task(site: Site) -> None:
+    first = site.worker("first")
+    again = "test -e large || { head -c 40M /dev/zero > large; exit 1; }; " + NEIGHBOUR.format(
+        done=site.directory / "done"
+    )
+    keeper = site.submit(again, workdir="task", max_retry_count=1)
+    eventually(lambda: site.ends(keeper) == ["failure (exit code 1)"], seconds=60, show=first.tail)
+    eventually(partial(site.runs, keeper), show=first.tail)
+    culprit = site.submit(FILL)
+    eventually(lambda: FILLED in site.ends(culprit), seconds=60, show=first.tail)
+    (site.directory / "done").touch()
+    assert site.client.wait([keeper], timeout=60)[0]["exit_status"] == "success"
+    assert site.ends(keeper) == ["failure (exit code 1)", "success"]

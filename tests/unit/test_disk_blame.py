@@ -122,16 +122,16 @@ def test_files_elsewhere_count_if_they_changed(place: Path) -> None:
     (place / "other" / "new").write_bytes(b"x" * 8192)
     own, other = [str(place / "own")], str(place / "other")
     changed = os.stat(place / "other" / "new").st_ctime
-    assert changed_elsewhere(own, other, [], changed).size_bytes == 8192
-    assert changed_elsewhere(own, other, [], changed + 1).size_bytes == 0
-    assert changed_elsewhere(own, str(place / "own"), [], changed).size_bytes == 0
-    assert changed_elsewhere(own, str(place), [], changed).size_bytes == 0  # what is deeper may be that of others
+    assert changed_elsewhere(own, [other], [], changed).size_bytes == 8192
+    assert changed_elsewhere(own, [other], [], changed + 1).size_bytes == 0
+    assert changed_elsewhere(own, [str(place / "own")], [], changed).size_bytes == 0
+    assert changed_elsewhere(own, [str(place)], [], changed).size_bytes == 0  # what is deeper may be that of others
     (place / "beside").write_bytes(b"x" * 4096)
-    assert changed_elsewhere(own, str(place), [], changed).size_bytes == 4096
+    assert changed_elsewhere(own, [str(place)], [], changed).size_bytes == 4096
     with (place / "opened").open("wb") as file:
         file.write(b"x" * 4096)
         file.flush()
-        assert changed_elsewhere(own, None, [os.getpid()], changed).size_bytes >= 4096
+        assert changed_elsewhere(own, [], [os.getpid()], changed).size_bytes >= 4096
 
 
 def test_scratch_is_what_was_asked_for_and_not_a_byte_more() -> None:
