@@ -3,6 +3,7 @@
 from banyan.errors import NotFound
 from bench import (
     claim_latency,
+    commands,
     contention,
     echo,
     idle_server,
@@ -34,6 +35,7 @@ QUESTIONS: tuple[Question, ...] = (
     where.QUESTION,
     servers.QUESTION,
     model_latency.QUESTION,
+    commands.QUESTION,
 )
 
 
