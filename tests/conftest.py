@@ -1,5 +1,6 @@
 """Fixtures that every level of the tests shares."""
 
+import os
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from pymongo import MongoClient
 
 from tests.support.background import heed_in_children
 from tests.support.mongod import shared_mongod
+from tests.support.slow import is_slow
 
 settings.register_profile("no clock", deadline=None)
 settings.load_profile("no clock")
@@ -35,11 +37,26 @@ def database_name(mongo_uri: str) -> Iterator[str]:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """With `-n auto`, use more processes than cores: most of the time tests wait for other programs."""
+    cores = len(os.sched_getaffinity(0))
+    return cores + (cores + 1) // 2
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With `-n`, keep those tests together that share much."""
     from tests.support.scheduling import Scheduling
 
     return Scheduling(config, log) if config.getvalue("dist") == "load" else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow tests."""
+    for item in items:
+        if is_slow(item.nodeid):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
