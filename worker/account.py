@@ -1,4 +1,4 @@
-"""Another user, as whom a worker that is root runs its tasks."""
+"""The other user as whom a worker that is root runs its tasks."""
 
 import grp
 import os
@@ -14,7 +14,7 @@ from banyan.errors import SetupError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """A user with the groups that his processes have."""
+    """A user with the groups of its processes."""
 
     name: str
     home: str
@@ -24,12 +24,12 @@ class Account:
 
     @property
     def ids(self) -> tuple[int, int, list[int]]:
-        """As the supervisor is told."""
+        """Return the user, the group and all groups, as the supervisor receives them."""
         return self.uid, self.gid, list(self.groups)
 
 
 def account_of(settings: WorkerSettings) -> Account | None:
-    """Whom `run_as` names, None if it names nobody; SetupError where that cannot be."""
+    """Return the user that `run_as` names, None if it is empty; SetupError if it cannot be used."""
     if not settings.run_as:
         if settings.run_as_group:
             raise SetupError("run_as_group is of no use without run_as; name the user too")
@@ -46,7 +46,7 @@ def account_of(settings: WorkerSettings) -> Account | None:
 
 
 def check_root(root: Path, account: Account) -> None:
-    """Raise SetupError unless he can reach the work directory and only we can exchange what is in it."""
+    """Raise SetupError unless the user can reach the work directory and only root can exchange its contents."""
     for path in (root, *root.parents):
         status = path.stat()
         others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not (path != root and status.st_mode & stat.S_ISVTX)
@@ -68,5 +68,5 @@ def check_root(root: Path, account: Account) -> None:
     if looked.returncode != 0:
         raise SetupError(
             f"run_as = {account.name}: this user cannot reach the work directory {root}; choose another with "
-            "--workdir, such as /var/lib/banyan, or let him pass through the directories above it"
+            "--workdir, such as /var/lib/banyan, or let this user pass through the directories above it"
         )

@@ -1,4 +1,4 @@
-"""What the core of the worker wants done; plain values, no behaviour. What it hears is in `events`."""
+"""The actions that the core of the worker returns; plain values without behaviour. Its input is in `events`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from worker.events import Allocation, Document, Grant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Register:
-    """Make us known; `replaces` is the id we had, `finished` the attempts that ended under it."""
+    """Register the worker; `replaces` is its previous id, `finished` the attempts that ended under it."""
 
     resources: Resources
     replaces: str | None
@@ -18,7 +18,7 @@ class Register:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """Send this claim; an earlier one that is still open is thereby over."""
+    """Send this claim, which ends an earlier one that is still open."""
 
     worker: str
     body: Document
@@ -66,21 +66,21 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """Remove what an ended task wrote: the disk needs the room."""
+    """Remove the files of an ended task: the disk needs the room."""
 
     execution: str
 
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Send what an ended task wrote, then say `Synced`."""
+    """Send the files of an ended task, then return `Synced`."""
 
     execution: str
 
 
 @dataclass(frozen=True, slots=True)
 class Clear:
-    """An attempt is over. Its `files` go too if it never started, or if the server has them."""
+    """End an attempt. Its `files` are removed too if it never started, or if the server has them."""
 
     execution: str
     files: bool
@@ -88,21 +88,21 @@ class Clear:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """From now on send what this running task writes."""
+    """Send the files of this running task from now on."""
 
     execution: str
 
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Directories may go: of whole tasks (`TASK`), or of their attempts up to one (`TASK/ATTEMPT`)."""
+    """Remove directories: of whole tasks (`TASK`), or of their attempts up to one (`TASK/ATTEMPT`)."""
 
     names: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Say goodbye (if we are registered) and end the program."""
+    """Sign off (if the worker is registered) and end the program."""
 
     worker: str | None
 

@@ -1,4 +1,4 @@
-"""Concrete resources: who has which cores, bytes and GPUs now. All or nothing."""
+"""Concrete resources: the cores, bytes and GPUs that each task holds. A task gets all that it asks for, or nothing."""
 
 from dataclasses import replace
 
@@ -7,19 +7,19 @@ from worker.events import Allocation
 
 
 def offered(amounts: Resources, capacity: Resources) -> Resources:
-    """The amounts that the server is told: a worker with less than one core has one, as long as all of it is free."""
+    """Return the amounts to report: a worker with less than one core offers one, as long as all of it is free."""
     whole = 0 < capacity.millicores < MILLI and amounts.millicores == capacity.millicores
     return replace(amounts, millicores=MILLI) if whole else amounts
 
 
 def share(wanted: Resources, capacity: Resources) -> Resources:
-    """The resources that a task gets: all that there is of a core where that is less than the one it wants."""
+    """Return a task's resources: the whole capacity of cores where that is less than the one core that it wants."""
     too_small = 0 < capacity.millicores < wanted.millicores <= MILLI
     return replace(wanted, millicores=capacity.millicores) if too_small else wanted
 
 
 class Allocator:
-    """Hands out parts of a capacity, which may change underneath."""
+    """Parts of a capacity, which may change meanwhile, held by tasks."""
 
     def __init__(self, capacity: Resources, gpu_indexes: tuple[int, ...] = ()) -> None:
         self.capacity = capacity
@@ -28,7 +28,7 @@ class Allocator:
         self._gpus = tuple(gpu_indexes)
 
     def take(self, wanted: Resources) -> Allocation | None:
-        """Give all that is wanted, or None if it does not fit now."""
+        """Allocate all that is wanted, or return None if it does not fit now."""
         if not wanted.fits(self.free) or wanted.gpus > len(self._free_gpus):
             return None
         self.free = self.free.minus(wanted)
@@ -43,7 +43,7 @@ class Allocator:
         self._free_gpus = [index for index in self._gpus if index in back]
 
     def resize(self, capacity: Resources, gpu_indexes: tuple[int, ...]) -> bool:
-        """Go on with another capacity; whether anything has changed. What is handed out stays so."""
+        """Continue with another capacity; return whether it differs. Allocations stay as they are."""
         if capacity == self.capacity and gpu_indexes == self._gpus:
             return False
         taken = {index for index in self._gpus if index not in self._free_gpus}
@@ -55,7 +55,7 @@ class Allocator:
         return True
 
     def slots(self, wanted: Resources, within: Resources | None = None) -> int:
-        """How many tasks that want this much fit side by side into the whole capacity, or into a part of it."""
+        """Return how many such tasks fit side by side into the whole capacity, or into a part of it."""
         whole = self.capacity if within is None else within
         if not wanted.fits(whole):
             return 0

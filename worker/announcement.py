@@ -1,4 +1,4 @@
-"""The line in which a worker says at its start what it offers."""
+"""The line in which a worker shows at its start what it offers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from banyan.wire import format_size
 from worker.events import Document
 
 MOST_NAMED = 10
-"""So many models are named."""
+"""The most models that the line names."""
 
 
 def offer_text(registration: Document) -> str:

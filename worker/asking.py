@@ -1,4 +1,4 @@
-"""When and for how much the worker asks, so that it never idles and never hoards. Part of the core: pure."""
+"""The content of a claim: enough that the worker never idles, and no more than it soon runs. Part of the core: pure."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,38 +10,38 @@ from worker.events import Document, Grant
 from worker.fair_queue import FairQueue
 
 AT_ONCE = 256
-"""How many tasks are asked for to start at once, at most."""
+"""The most tasks that a claim asks for to start at once."""
 AHEAD = 2_000
-"""How many tasks are asked for ahead, at most."""
+"""The most tasks that a claim asks for ahead."""
 FIRST = 128
-"""How many of them while next to nothing is here, at most: a short answer comes soon."""
+"""The most tasks ahead while the worker has next to nothing: a short response arrives soon."""
 GROWTH = 2
-"""For how many times what is here the next answer may be, so that it comes before that has run out."""
+"""The largest ratio of the next response to the tasks at hand, so that it arrives before they run out."""
 TRUST = 8
-"""How many tasks may be asked ahead for on the word of each that has ended."""
+"""The most tasks that may be asked for ahead for each task that has ended."""
 RECENT_SECONDS = 5.0
-"""The run time of a class is told while its tasks came or ended within this time."""
+"""The run time of a class is reported while its tasks arrived or ended within this time."""
 PAUSE_SECONDS = 0.02
-"""How long a claim stays open before a better one replaces it, unless the worker is idle."""
+"""The time for which a claim stays open before a better one replaces it, unless the worker is idle."""
 AHEAD_PAUSE_SECONDS = 0.25
-"""The same when the better one differs only in what may wait here, and the open one may be answered at any moment."""
+"""The same when the better one differs only in the tasks that may wait here: the open one may soon be answered."""
 EXCESS = 1.25
-"""For how many times the seconds that may wait here what does wait is kept: beyond that it goes back."""
+"""The factor of the allowed waiting seconds up to which waiting tasks are kept; the rest is returned."""
 MAX_CLASSES = 500
-"""Of so many classes the run times are told."""
+"""The most classes whose run times are reported."""
 MAX_PRIORITIES = 100
-"""So many priorities of a queue are told apart."""
+"""The most priorities of a queue that are reported separately."""
 KNOWN_CLASSES = 2_000
-"""So many classes are remembered."""
+"""The most classes that are remembered."""
 _SMOOTHING = 0.2
 _SLOW_SMOOTHING = 0.05
 _ENOUGH = 10
-"""So many tasks must have ended before their run time is expected of other classes, too."""
+"""The number of ended tasks from which on their run time is expected of other classes, too."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ClassKnowledge:
-    """What is known of a class of tasks: how long they take (None: unknown), and how many said so."""
+    """The knowledge of a class of tasks: their run time (None: unknown), and the number of tasks that it rests on."""
 
     resources: Resources
     mean_seconds: float | None
@@ -50,38 +50,38 @@ class ClassKnowledge:
 
 
 class Experience:
-    """How long tasks take, by class and in all."""
+    """Run times of tasks, by class and overall."""
 
     def __init__(self) -> None:
         self.count = 0
-        """How many tasks have ended."""
+        """The number of tasks that have ended."""
         self._known: dict[str, ClassKnowledge] = {}
-        """The one that was seen last is the last."""
+        """The classes, with the one that was seen last at the end."""
         self._overall: float | None = None
         self._estimated = False
 
     @property
     def informed(self) -> bool:
-        """Whether anything is known of how long tasks take."""
+        """Return whether any run time is known."""
         return bool(self.count or self._estimated)
 
     @property
     def overall_seconds(self) -> float | None:
-        """How long tasks of any class took lately, None if too few have ended."""
+        """Return the recent run time of tasks of any class, None if too few have ended."""
         return self._overall if self.count >= _ENOUGH else None
 
     def mean_seconds(self, task_class: str) -> float | None:
-        """The smoothed run time of the class, else its tasks' own estimate, else None."""
+        """Return the smoothed run time of the class, else its tasks' own estimate, else None."""
         known = self._known.get(task_class)
         return known.mean_seconds if known else None
 
     def expected_seconds(self, task_class: str) -> float | None:
-        """The same, for a class of which nothing is known that of the others."""
+        """Return the same, for an unknown class the run time of the others."""
         mean = self.mean_seconds(task_class)
         return self.overall_seconds if mean is None else mean
 
     def saw(self, grant: Grant, now: float) -> None:
-        """A task of the class came."""
+        """Record that a task of the class arrived."""
         known = self._known.pop(grant.task_class, None)
         if known is None:
             known = ClassKnowledge(resources=grant.resources, mean_seconds=None, count=0, last_seen=now)
@@ -94,7 +94,7 @@ class Experience:
         self._known[grant.task_class] = known
 
     def learned(self, task_class: str, seconds: float, now: float) -> None:
-        """A task of the class took this long."""
+        """Record the run time of a task of the class."""
         self.count += 1
         self._overall = _smoothed(self._overall, seconds, max(_SLOW_SMOOTHING, 1 / self.count))
         known = self._known.pop(task_class, None)
@@ -107,10 +107,10 @@ class Experience:
         self._known[task_class] = known
 
     def told(self, now: float, long_seconds: float) -> dict[str, tuple[float, Resources]]:
-        """The run times that the server is to know, and what tasks of the class want, the latest first.
+        """Return the run times that the server needs, with the resources that tasks of the class want, latest first.
 
-        Those of classes whose tasks came or ended lately, and of all that take `long_seconds`, so that none of them is
-        taken for one that nobody knows.
+        They are those of classes whose tasks arrived or ended lately, and of all that take `long_seconds`, so that the
+        server takes none of these for an unknown one.
         """
         told: dict[str, tuple[float, Resources]] = {}
         for key, known in reversed(self._known.items()):
@@ -128,10 +128,10 @@ def _smoothed(before: float | None, seconds: float, weight: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """What a claim offers: resources for up to `max_tasks` at once, and up to `most` that may wait here.
+    """The offer of a claim: resources for up to `max_tasks` at once, and up to `most` that may wait here.
 
-    `full`: enough waits here, and more is welcome only if it starts before what is here. `soon` is free, or held by
-    tasks that are expected to end soon.
+    `full`: enough tasks wait here, and a further one is welcome only if it starts before these. `soon` is free, or held
+    by tasks that are expected to end soon.
     """
 
     resources: Resources
@@ -141,17 +141,18 @@ class Offer:
     soon: Resources = field(default_factory=Resources)
 
     def better_than(self, other: "Offer") -> bool:
-        """Whether a server that had nothing for `other` might have something for this."""
+        """Return whether a server that had nothing for `other` might have a task for this offer."""
         return self._starts_more_than(other) or (self.most > 0 and (other.most == 0 or (other.full and not self.full)))
 
     def worse_than(self, other: "Offer") -> bool:
-        """Whether a server might give something for `other` that would have to wait here for long."""
+        """Return whether a server might grant for `other` a task that would have to wait here for long."""
         return other.most > 0 and (self.most == 0 or not other.soon.fits(self.soon))
 
     def patience(self, other: "Offer") -> float:
-        """How many seconds an open claim with `other` is left alone before this replaces it.
+        """Return the seconds for which an open claim with `other` stays before this one replaces it.
 
-        One that can be answered at any moment gets longer when this differs only in what may wait here.
+        A claim that may be answered at any moment stays longer when this one differs only in the tasks that may wait
+        here.
         """
         answerable = bool(other.max_tasks or (other.most and not other.full))
         return AHEAD_PAUSE_SECONDS if answerable and not self._starts_more_than(other) else PAUSE_SECONDS
@@ -161,7 +162,7 @@ class Offer:
         return self.max_tasks > 0 and at_once
 
     def to_document(self) -> Document:
-        """As keys of a claim's body."""
+        """Return it as keys of a claim's body."""
         return {"resources": self.resources.to_document(), "max_tasks": self.max_tasks}
 
 
@@ -178,11 +179,11 @@ def offer(
     ahead_seconds: float,
     room: int | None,
 ) -> Offer:
-    """What to ask for now.
+    """Return the offer to make now.
 
-    `free` could start at once, `soon` (with that) soon; `here` counts all tasks that have not ended, `room` is how many
-    may be taken at all (None: any number). Nothing waits here where nothing is to be free soon, or nobody
-    knows.
+    `free` could start at once, `soon` (which includes it) soon; `here` counts all tasks that have not ended, `room` is
+    the number that may still be taken (None: any number). No task may wait here unless resources are expected to be
+    free soon.
     """
     limit = AT_ONCE if room is None else min(AT_ONCE, room)
     at_once = limit if free.millicores > 0 else 0
@@ -198,7 +199,7 @@ def offer(
 
 
 def not_negative(resources: Resources) -> Resources:
-    """Zero for amounts of which more was handed out than there is now."""
+    """Return zero for amounts of which more is allocated than exists now."""
     amounts = (resources.millicores, resources.memory_bytes, resources.gpus, resources.scratch_bytes)
     if min(*amounts, *resources.custom.values()) >= 0:
         return resources
@@ -216,9 +217,9 @@ _Slots = Callable[[Resources, Resources], int]
 
 
 def cost_of(soon: Resources, experience: Experience, slots: _Slots, ahead_seconds: float) -> Callable[[Attempt], float]:
-    """A function that tells how much of the worker's time a task takes that waits here.
+    """Return a function that estimates how much of the worker's time a waiting task takes.
 
-    What is long, or unknown, counts as `ahead_seconds` of a core: the other cores go on.
+    A task that is long, or of unknown length, counts as `ahead_seconds` of a core: the other cores go on.
     """
     known: dict[str, float] = {}
 
@@ -236,10 +237,10 @@ def cost_of(soon: Resources, experience: Experience, slots: _Slots, ahead_second
 def ahead_document(
     offer: Offer, waiting: FairQueue, experience: Experience, slots: _Slots, ahead_seconds: float, now: float
 ) -> Document:
-    """As keys of a claim's body: what may wait here, and what does, in which order.
+    """Return as keys of a claim's body which tasks may wait here, and which do, in which order.
 
-    `slots` tells how many tasks fit side by side into a part of the worker. Where enough waits here, no more `seconds`
-    are offered than wait, so that the server adds nothing behind it.
+    `slots` returns how many tasks fit side by side into a part of the worker. Where enough tasks wait here, the offer
+    has no more `seconds` than these take, so that the server adds nothing behind them.
     """
     if not offer.most:
         return {}
@@ -264,7 +265,7 @@ def ahead_document(
 
 
 def _waiting_document(tag: float, attempts: Sequence[Attempt]) -> Document:
-    """What waits of one queue: how many tasks of which priority, and the order of the last of them."""
+    """Describe the waiting tasks of one queue: their number by priority, and the order of the last of them."""
     seconds = sum(attempt.cost_seconds for attempt in attempts) / len(attempts)
     groups: list[tuple[float, int, str]] = []
     for attempt in attempts:
@@ -280,7 +281,7 @@ def _waiting_document(tag: float, attempts: Sequence[Attempt]) -> Document:
 
 
 def excess(waiting: FairQueue, ahead_seconds: float) -> list[Attempt]:
-    """Those that would start last, as far as more work waits before them than may wait here."""
+    """Return the tasks that would start last, as far as more work waits before them than may wait here."""
     most = EXCESS * ahead_seconds
     if waiting.seconds <= most:
         return []

@@ -8,17 +8,17 @@ from worker.events import Allocation, Cause, Document, Exited, Grant
 
 
 class Phase(Enum):
-    """How far an attempt has come on this worker."""
+    """The progress of an attempt on this worker."""
 
     QUEUED = auto()
-    """Waits here for resources."""
+    """It waits here for resources."""
     SENT = auto()
-    """Has its place in a lane; its process may not run yet."""
+    """It has a place in a lane; its process may not run yet."""
     RUNNING = auto()
     COLLECTING = auto()
-    """Has ended; what it left is being read."""
+    """It has ended; its output is being read."""
     SYNCING = auto()
-    """Has ended; what it wrote is being sent."""
+    """It has ended; its files are being sent."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,25 +29,25 @@ class Attempt:
     received: float
     phase: Phase = Phase.QUEUED
     cost_seconds: float = 0.0
-    """How much of the whole worker's time it is expected to take, while it is QUEUED."""
+    """The part of the whole worker's time that it is expected to take, while it is QUEUED."""
     expected_seconds: float | None = None
-    """How long it was expected to run when it got its place in a lane; None: unknown."""
+    """Its expected run time when it got its place in a lane; None: unknown."""
     passed_over_at: float | None = None
-    """When it was its turn first and it did not fit, on the monotonic clock."""
+    """The time at which it was next for the first time and did not fit, on the monotonic clock."""
     lane: int = 0
     allocation: Allocation | None = None
     pid: int | None = None
     time_started: datetime | None = None
     cause: Cause | None = None
     error: str | None = None
-    """The sentence that goes with the cause, if there is one."""
+    """The sentence that belongs to the cause, if there is one."""
     took_disk: bool = False
-    """It was killed because it took too much of the disk, whatever else it was being ended for."""
+    """It was killed because it took too much of the disk, for whatever other cause it was being ended."""
     term_sent: bool = False
     progress: Document | None = None
     sampled_peak: int = 0
     withdrawn: bool = False
-    """Its supervisor was told to drop it, if it had not started."""
+    """Its supervisor has the command to drop it if it had not started."""
     start_reported: bool = False
     exited: Exited | None = None
     """The end of its processes, once they have ended."""
@@ -56,15 +56,15 @@ class Attempt:
 
     @property
     def silent(self) -> bool:
-        """Whether nothing is told of its end."""
+        """Return whether its end is not reported."""
         return self.cause is not None and self.cause.silent
 
     @property
     def live(self) -> bool:
-        """Whether its process runs, or may run at any moment."""
+        """Return whether its process runs, or may run at any moment."""
         return self.phase in (Phase.SENT, Phase.RUNNING)
 
     @property
     def over(self) -> bool:
-        """True once its processes have ended: what is asked of it now comes too late."""
+        """Return whether its processes have ended, so that further commands come too late."""
         return self.phase in (Phase.COLLECTING, Phase.SYNCING)

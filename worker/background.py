@@ -1,4 +1,4 @@
-"""Threads for everything that may take long, so that the worker's loop waits for no disk and no driver."""
+"""Threads for work that may take long, so that the worker's loop waits for no disk and no driver."""
 
 import queue
 import threading
@@ -11,20 +11,20 @@ from worker.events import Event
 Work = Callable[[], None]
 
 WAKE_SECONDS = 0.005
-"""The time for which results wait for company while there is more to do."""
+"""The time for which results are batched while there is more to do."""
 LOOK_SECONDS = 0.02
-"""The pause between two looks of the loop at threads that have work waiting."""
+"""The pause between two checks of threads that have waiting work."""
 MOST_THREADS = 32
-"""The number of threads that may be held up, each by another piece of work, before the rest has to wait."""
+"""The number of threads that may be blocked, each by another piece of work, before further work has to wait."""
 REST_SECONDS = 10.0
-"""An additional thread ends after so long without work."""
+"""The time without work after which an additional thread ends."""
 
 
 class Crew:
-    """Threads that share a queue of work: one, and more while all of them are held up, at most `most`.
+    """Threads that share a queue of work: one, and more while all of them are blocked, at most `most`.
 
-    With `most` 1 the work is done in the order in which it was given. `wake` is called when something is done; the
-    owner of the crew calls `relieve` now and then while it is `busy`.
+    With `most` 1 the work is done in the order in which it was added. `wake` is called when a piece is done; the owner
+    of the crew calls `relieve` now and then while it is `busy`.
     """
 
     def __init__(
@@ -43,20 +43,20 @@ class Crew:
 
     @property
     def waiting(self) -> int:
-        """The number of pieces of work that nobody has begun."""
+        """Return the number of pieces of work that no thread has begun."""
         return self._work.qsize()
 
     @property
     def busy(self) -> bool:
-        """True while work waits, or something was done that nobody was woken for."""
+        """Return whether work waits, or was done without a wake-up."""
         return self._unseen or not self._work.empty()
 
     def do(self, work: Work) -> None:
-        """Have this done soon."""
+        """Add a piece of work."""
         self._work.put(work)
 
     def relieve(self) -> None:
-        """Add a thread if work waits and nobody takes it. What was done before is taken for seen."""
+        """Add a thread if work waits and no thread takes it. Earlier results count as seen."""
         self._unseen = False
         held_up = not self._work.empty() and time.monotonic() - self._taken_at > LOOK_SECONDS
         with self._lock:
@@ -66,7 +66,7 @@ class Crew:
         threads.start(f"{self._name} {self._helpers + 1}", self._help, self._tell)
 
     def close(self, seconds: float) -> None:
-        """Do what is left, for so long at most; an unfinished rest ends with the program."""
+        """Finish the remaining work, within this time; an unfinished rest ends with the program."""
         self._work.put(None)
         self._first.join(timeout=seconds)
 
@@ -78,7 +78,7 @@ class Crew:
         try:
             while (work := self._work.get(timeout=REST_SECONDS)) is not None:
                 self._perform(work)
-            self._work.put(None)  # the first one is to end, too
+            self._work.put(None)  # the first thread ends, too
         except queue.Empty:
             return
         finally:

@@ -1,4 +1,4 @@
-"""What this machine can give: what the kernel lets us use, less what the settings reserve for others."""
+"""The capacity of this machine: the kernel's limits, less the amounts that the settings reserve for others."""
 
 import os
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from worker.gpus import Gpu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What the kernel lets this process use now; `scratch_bytes` is the room on the disk of the work directory."""
+    """The amounts that the kernel allows this process now; `scratch_bytes` is the room on the work directory's disk."""
 
     cores: float
     memory_bytes: int
@@ -23,12 +23,12 @@ class Machine:
 def machine(
     workdir: Path, root: Path = Path("/"), reserve: Reserve | None = None, gpus: tuple[Gpu, ...] = ()
 ) -> Machine:
-    """Look at this machine; `root` is where `/proc` and `/sys` are found, `reserve` what stays free on the disk.
+    """Measure this machine; `root` is the directory of `/proc` and `/sys`, `reserve` stays free on the disk.
 
-    `gpus` were looked for elsewhere.
+    `gpus` were measured elsewhere.
     """
     groups = control_groups(root)
-    cores = float(len(os.sched_getaffinity(os.getpid())))  # of the main thread, whichever this is
+    cores = float(len(os.sched_getaffinity(os.getpid())))  # of the main thread, whichever thread runs this
     quotas = [quota for quota in map(_cpu_quota, groups) if quota is not None]
     limits = [limit for limit in map(_memory_limit, groups) if limit is not None]
     return Machine(
@@ -40,15 +40,16 @@ def machine(
 
 
 def spare_bytes(directory: Path, reserve: Reserve) -> int:
-    """What tasks may take of the file system of a directory; 0 if the directory is gone, or cannot be looked at."""
+    """Return the room for tasks on the file system of a directory; 0 if it is gone or cannot be read."""
     disk = disk_of(directory)
     return 0 if disk is None else max(0, disk.free.bytes - floor_of(disk, reserve).bytes)
 
 
 def capacity(there: Machine, settings: WorkerSettings) -> tuple[Resources, tuple[int, ...]]:
-    """What tasks may use, and the indexes of the GPUs among it.
+    """Return the resources for tasks, and the indexes of the GPUs among them.
 
-    Amounts that the settings name replace what was found (`gpus` cannot exceed it); the reserves come off that.
+    Amounts that the settings name replace the measured ones (`gpus` cannot exceed it); the reserves are subtracted from
+    that.
     """
     reserve = settings.reserve
     cores = (settings.cores or there.cores) - reserve.cores
@@ -70,7 +71,7 @@ def capacity(there: Machine, settings: WorkerSettings) -> tuple[Resources, tuple
 
 
 def _rounded(size: int) -> int:
-    """Free disk space changes all the time; whole GiB (below ten: 100 MiB) change seldom."""
+    """Round free disk space, which changes all the time; whole GiB (below ten: 100 MiB) change seldom."""
     step = 2**30 if size > 10 * 2**30 else 100 * 2**20
     return size - size % step
 
@@ -84,7 +85,7 @@ def _memory(root: Path) -> int:
 
 
 def control_groups(root: Path) -> list[Path]:
-    """The directories of our control groups and all those above them, version 1 and 2.
+    """Return the directories of our control groups and all those above them, version 1 and 2.
 
     Inside a container the path that `/proc` names may not exist: its own group is then the mount point.
     """
@@ -114,7 +115,7 @@ def _mounts(root: Path, controllers: str) -> list[Path]:
 
 
 def _cpu_quota(group: Path) -> float | None:
-    """The cores that a control group allows; None if it does not say."""
+    """Return the cores that a control group allows; None if it sets no limit."""
     words = _words(group / "cpu.max")
     if len(words) == 2 and words[0].isdecimal():
         return int(words[0]) / int(words[1])
@@ -125,7 +126,7 @@ def _cpu_quota(group: Path) -> float | None:
 
 
 def _memory_limit(group: Path) -> int | None:
-    """The bytes that a control group allows; None if it does not say."""
+    """Return the bytes that a control group allows; None if it sets no limit."""
     for name in ("memory.max", "memory.limit_in_bytes"):
         words = _words(group / name)
         if words and words[0].isdecimal():

@@ -1,9 +1,8 @@
-"""Control groups: the kernel itself holds a task to the memory that it asked for, measures it, and lists its processes.
+"""Control groups: the kernel limits a task to the memory that it asked for, measures it, and lists its processes.
 
-The setting `tasks.cgroup` names a group (version 1 or 2) that this worker may use, or says that it may use its own, for
-example one that systemd delegates to it; below it the worker makes one for its tasks, and in that one for each command.
-None is ever made elsewhere: even where the worker could write, groups that nobody gave to it belong to those who manage
-the machine.
+The setting `tasks.cgroup` names a group (version 1 or 2) that this worker may use, or allows its own, for example one
+that systemd delegates to it; below it the worker makes one for its tasks, and in that one for each command. The worker
+never makes a group elsewhere, even where it could: other groups belong to the machine's administrators.
 """
 
 import contextlib
@@ -20,7 +19,7 @@ from banyan.errors import SetupError
 from worker.capacity import control_groups
 
 _ENTER = 'echo $$ > "$0" && exec "$@"'
-"""What a shell runs to be in a group before the task's program starts in its place."""
+"""The shell command that enters a group and then starts the task's program in its own place."""
 _PREFIX = "banyan-worker-"
 _LEAF = "banyan-processes"
 OWN = "own"
@@ -30,7 +29,7 @@ KILL_SECONDS = 2.0
 
 
 class Left(NamedTuple):
-    """What a group tells when its attempt is over: if the kernel killed for want of memory, and the peak in bytes."""
+    """The result of a group at the end of its attempt: if the kernel killed for lack of memory, the peak in bytes."""
 
     out_of_memory: bool = False
     peak_bytes: int | None = None
@@ -39,13 +38,13 @@ class Left(NamedTuple):
 class ControlGroups:
     """Groups below `parent`, one for each attempt of a command; SetupError if none can be made there.
 
-    What a worker that was killed has left there is removed. A worker holds a lock on its own group, which the kernel
-    takes back with its life, so it is known whose groups those are.
+    Groups of a killed worker are removed. A worker holds a lock on its own group, which the kernel releases when the
+    worker dies, so the owner of each group is known.
     """
 
     @classmethod
     def named(cls, setting: str) -> "ControlGroups | None":
-        """The groups that the setting `tasks.cgroup` means: none, those below a directory, or below our own group."""
+        """Return the groups that the setting `tasks.cgroup` means: none, those below a directory, or below our own."""
         if not setting:
             return None
         return cls(own_group(Path("/")) if setting == OWN else Path(setting))
@@ -82,26 +81,26 @@ class ControlGroups:
             control.write_text("+memory")
 
     def _made(self) -> int:
-        """Make the worker's group; the descriptor that holds the lock. OSError."""
+        """Make the worker's group; return the descriptor that holds the lock. OSError."""
         while True:
             self._own.mkdir()
             lock = os.open(self._own, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another worker that starts may have it for a moment
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another worker that starts may hold it for a moment
             if self._own.exists():
                 return lock
-            os.close(lock)  # and has removed the group, which looked left
+            os.close(lock)  # and has removed the group, which looked abandoned
 
     def close(self) -> None:
-        """Remove what is left, and the worker's group."""
+        """Remove the remaining groups, and the worker's group."""
         _remove(self._own)
         os.close(self._lock)
 
     def enter(self, execution: str, limit_bytes: int | None, argv: list[str]) -> list[str]:
-        """Make the group of an attempt; what to run so that `argv` runs inside. OSError if it cannot be made."""
+        """Make the group of an attempt; return the command that runs `argv` inside. OSError if it cannot be made."""
         return ["/bin/sh", "-c", _ENTER, self.make(execution, limit_bytes), *argv]
 
     def make(self, execution: str, limit_bytes: int | None) -> str:
-        """Make the group of an attempt; its `cgroup.procs`, which whoever enters writes to. OSError if that fails."""
+        """Make the group of an attempt; return its `cgroup.procs`, to which an entering process writes. OSError."""
         group = self._own / execution
         group.mkdir()
         if limit_bytes is None:
@@ -116,7 +115,7 @@ class ControlGroups:
         return f"{group}/cgroup.procs"
 
     def leave(self, execution: str) -> Left:
-        """The attempt is over: kill what is left in its group, and remove that; this may take a moment."""
+        """End an attempt: kill the remaining processes of its group, and remove it; this may take a moment."""
         group = self._own / execution
         events = group / ("memory.events" if self._unified else "memory.oom_control")
         try:
@@ -146,7 +145,7 @@ def _number(path: Path) -> int | None:
 
 
 def own_group(root: Path) -> Path:
-    """The group of this process that has to do with memory; SetupError if there is none. `root` is `/`."""
+    """Return the group of this process that controls memory; SetupError if there is none. `root` is `/`."""
     for group in control_groups(root):
         controllers = group / "cgroup.controllers"
         limited = (group / "memory.limit_in_bytes").exists()
@@ -172,12 +171,12 @@ def _processes(group: Path) -> list[int]:
 
 
 def _all(group: Path) -> list[Path]:
-    """A group and those below it, which a task may have made; the deepest first."""
+    """Return a group and those below it, which a task may have made; the deepest first."""
     return [Path(each) for each, _, _ in os.walk(group, topdown=False)]
 
 
 def _take_apart(group: Path) -> bool:
-    """Remove a group and those below it; report if that was possible."""
+    """Remove a group and those below it; return whether that succeeded."""
     try:
         for each in _all(group):
             each.rmdir()
@@ -187,7 +186,7 @@ def _take_apart(group: Path) -> bool:
 
 
 def _kill(group: Path) -> bool:
-    """Kill the processes of a group and of those below it; report if there were any."""
+    """Kill the processes of a group and of those below it; return whether there were any."""
     inside = [pid for each in _all(group) for pid in _processes(each) if _is_inside(pid, group)]
     for pid in inside:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -196,7 +195,7 @@ def _kill(group: Path) -> bool:
 
 
 def _is_inside(pid: int, group: Path) -> bool:
-    """Tell if a process is in the group: it may have ended, and its number may be another one's by now."""
+    """Return whether the process is in the group: it may have ended, and its id may be another process's by now."""
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     except OSError:
@@ -205,11 +204,11 @@ def _is_inside(pid: int, group: Path) -> bool:
 
 
 def _remove_if_left(group: Path) -> None:
-    """Remove a worker's group unless that worker lives."""
+    """Remove a worker's group unless that worker is alive."""
     try:
         lock = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
-        return  # it is gone, or not ours to look at
+        return  # it is gone, or not readable for us
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _remove(group)
@@ -220,7 +219,7 @@ def _remove_if_left(group: Path) -> None:
 
 
 def _remove(group: Path) -> None:
-    """Remove a worker's group and those of its tasks, having killed what runs in them."""
+    """Kill the processes in a worker's group and its tasks' groups, and remove them."""
     deadline = time.monotonic() + KILL_SECONDS
     with contextlib.suppress(OSError):
         tasks = [each for each in group.iterdir() if each.is_dir()]
@@ -231,6 +230,6 @@ def _remove(group: Path) -> None:
 
 
 def _gone(group: Path) -> bool:
-    """Kill what runs in a task's group, and remove it; report if that is done."""
+    """Kill the processes of a task's group, and remove it; return whether that is done."""
     _kill(group)
     return _take_apart(group) or not group.exists()

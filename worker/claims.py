@@ -1,30 +1,30 @@
-"""Which claim is open, when a better one replaces it, and whose answers still count. Part of the core: pure."""
+"""The open claim, its replacement by a better one, and the responses that still count. Part of the core: pure."""
 
 from collections.abc import Callable
 
 from worker.asking import NOTHING, Offer
 
 RETURN_SECONDS = 0.1
-"""For so long the next claim waits for the report of what the server has asked to have back, at most."""
+"""The longest time for which the next claim waits for the report of attempts that the server has asked to return."""
 MAX_OVERTAKEN = 100
-"""Of how many earlier claims the answers are still waited for."""
+"""The number of replaced claims whose responses are still expected."""
 
 
 class Claims:
-    """One claim is open at a time; one that is overtaken by a newer one may still be answered.
+    """The claims of a worker: one is open at a time; one that a newer one has replaced may still be answered.
 
     `ids` makes a fresh text for each claim. Times are on the core's monotonic clock.
     """
 
     def __init__(self, ids: Callable[[], str]) -> None:
         self.overtaken: list[str] = []
-        """Earlier claims whose answers may still be on their way."""
+        """Replaced claims whose responses may still arrive."""
         self.number = 0
-        """How many claims there have been."""
+        """The number of claims so far."""
         self._ids = ids
         self._open: tuple[str, Offer] | None = None
         self._reduced = False
-        """The server has taken from the open claim's offer what an earlier one was granted, which is here now."""
+        """True if the server has reduced the open claim's offer by the grants of an earlier one, which are here now."""
         self._asked_at: float | None = None
         self._again_at: float | None = None
         self._pause_until: float | None = None
@@ -32,30 +32,30 @@ class Claims:
 
     @property
     def ever_asked(self) -> bool:
-        """Whether there has been any claim."""
+        """Return whether there has been any claim."""
         return self._asked_at is not None
 
     @property
     def deadlines(self) -> list[float | None]:
-        """When to ask again at the latest."""
+        """Return the latest times for the next claim."""
         return [self._again_at, self._pause_until, self._returning_until]
 
     def pause(self, until: float) -> None:
-        """Ask for nothing until then."""
+        """Send no claim until then."""
         self._pause_until = until
 
     def paused(self, now: float) -> bool:
-        """Whether nothing is to be asked for now."""
+        """Return whether claims are paused now."""
         if self._pause_until is not None and self._pause_until <= now:
             self._pause_until = None
         return self._pause_until is not None
 
     def wait_for_returns(self, until: float) -> None:
-        """The next claim would be answered at once with the same question for what is to be given back; it can wait."""
+        """Delay the next claim, which would only bring the same request for attempts that are about to be returned."""
         self._returning_until = until
 
     def returned(self) -> None:
-        """The server has heard what there was to report."""
+        """End the delay: the server has received all reports."""
         self._returning_until = None
 
     def _returning(self, now: float) -> bool:
@@ -64,10 +64,10 @@ class Claims:
         return self._returning_until is not None
 
     def ask(self, offer: Offer, now: float, *, idle: bool, take_back: bool) -> str | None:
-        """Open a claim with this offer, unless the open one will do; its name, or None.
+        """Open a claim with this offer, unless the open one suffices; return its name, or None.
 
         The open one is replaced by a better one, at once if the worker is `idle`; by one that offers less where the
-        server might give something that would wait here for long; with `take_back` at once if it offers anything.
+        server might grant a task that would have to wait here for long; with `take_back` at once if it offers anything.
         """
         self._again_at = None
         returning = self._returning(now)
@@ -91,7 +91,7 @@ class Claims:
         return self._open[0]
 
     def answered(self, request: str, *, granted: bool) -> bool:
-        """Whether the answer to this claim counts; if not, the server takes back what it has `granted` in it."""
+        """Return whether the response to this claim counts; if not, the server takes back the tasks `granted` in it."""
         if self._open is not None and self._open[0] == request:
             self._open = None
             return True
@@ -101,10 +101,10 @@ class Claims:
         return counts
 
     def give_up(self, request: str) -> None:
-        """An overtaken claim will not be answered."""
+        """Stop expecting the response to a replaced claim."""
         if request in self.overtaken:
             self.overtaken.remove(request)
 
     def clear(self) -> None:
-        """No claim is open any more."""
+        """Forget the open claim."""
         self._open, self.overtaken, self._returning_until = None, [], None

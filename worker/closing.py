@@ -1,4 +1,4 @@
-"""Jobs that were asked to end and whose first process has ended, while others of their processes use their grace.
+"""Jobs that got SIGTERM and whose first process has ended, while other processes of theirs use their grace.
 
 Imported by the supervisor, which must stay small.
 """
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from worker.job import Job
 
 LOOK_SECONDS = 0.05
-"""How often to look for processes whose end the kernel tells to another process than the supervisor."""
+"""The interval for checking processes whose end the kernel reports to another process than the supervisor."""
 
 
 class Closing:
-    """The jobs that are not over because of what their first process has left."""
+    """The jobs that go on because of processes that their first one has left."""
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
@@ -26,19 +26,19 @@ class Closing:
 
     @property
     def next_look(self) -> "float | None":
-        """When to `look` again, on the monotonic clock."""
+        """Return the time of the next `look`, on the monotonic clock."""
         return self._look_at if self.jobs else None
 
     def add(self, job: "Job") -> None:
-        """Wait for the rest of this job."""
+        """Wait for the remaining processes of this job."""
         self.jobs.append(job)
         self._look_at = 0.0
 
     def look(self, orphans: "Mapping[int, str | None]") -> "list[Job]":
-        """Let go of the jobs of which nothing is left; `orphans` are the supervisor's, with the job of each.
+        """Return, and forget, the jobs without processes; `orphans` are the supervisor's, with the job of each.
 
         SIGTERM went to a job's process group. An orphan outside of it gets its own once that group has ended: until
-        then the one that started it may pass the signal on, and many programs take a second one for "at once".
+        then its parent may pass the signal on, and many programs take a second one for "at once".
         """
         self._look_at = time.monotonic() + LOOK_SECONDS
         over = [job for job in self.jobs if not _left(job, [pid for pid, key in orphans.items() if key == job.key])]
@@ -47,7 +47,7 @@ class Closing:
 
 
 def _left(job: "Job", orphans: "list[int]") -> bool:
-    """Report if a process of the job is left, having asked those that nobody has asked yet."""
+    """Return whether a process of the job is left, after SIGTERM to those without one."""
     if signal_group(job.pid, 0):
         return True
     for pid in orphans:

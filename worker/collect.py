@@ -1,4 +1,4 @@
-"""Reading what a task left: the tails of its streams, its progress, its result."""
+"""The output of an ended task: the tails of its streams, its progress, its result."""
 
 import json
 import os
@@ -11,17 +11,17 @@ from worker.events import Document
 
 MAX_PROGRESS_BYTES = 16 * 1024
 _STEP = 1 << 16
-"""So many bytes of a stream are looked at at once."""
+"""The bytes of a stream that are read at once."""
 COUNT_SECONDS = 60.0
-"""The time for which the files of a task are counted, so that its end is told soon."""
+"""The time limit for counting the files of a task, so that its end is reported soon."""
 
 
 class Malformed(ValueError):
-    """What a task wrote for us cannot be used; the text says why."""
+    """A file or line that a task wrote for the worker and that cannot be used; the text says why."""
 
 
 def tail(path: str, limit: int) -> tuple[str, int]:
-    """The last `limit` bytes of a stream as text, and the size of all of it; nothing if there is no such file."""
+    """Return the last `limit` bytes of a stream as text, and its whole size; nothing if there is no such file."""
     try:
         if os.lstat(path).st_size == 0:
             return "", 0  # as most of them are
@@ -36,7 +36,7 @@ def tail(path: str, limit: int) -> tuple[str, int]:
 
 
 def total_bytes(work: str) -> int | None:
-    """The size of all regular files in a work directory; None where counting them takes too long."""
+    """Return the size of all regular files in a work directory; None where counting them takes too long."""
     try:
         if not os.listdir(work):
             return 0  # as most of them are
@@ -51,7 +51,7 @@ def total_bytes(work: str) -> int | None:
 
 
 def progress(path: str) -> Document | None:
-    """What a task says of its progress: `fraction` (0 to 1), `message`, both optional; None if it says nothing.
+    """Read a task's progress: `fraction` (0 to 1), `message`, both optional; None if there is none.
 
     Malformed if it is anything else.
     """
@@ -74,9 +74,9 @@ def progress(path: str) -> Document | None:
 
 
 def result(path: str, work: str | None) -> Document:
-    """What a task gave as its result: `{"result": value}`, or `{"result_file": path}` when it is large, or nothing.
+    """Read a task's result: `{"result": value}`, or `{"result_file": path}` when it is large, or `{}`.
 
-    A large one is moved into the work directory as `result.json`. Malformed if it is not JSON that can be kept.
+    A large one is moved into the work directory as `result.json`. Malformed unless it is JSON that can be stored.
     """
     if not os.path.lexists(path):
         return {}
@@ -98,9 +98,9 @@ def result(path: str, work: str | None) -> Document:
 
 
 def printed_result(stdout: str, work: str | None, spare: str) -> Document:
-    """The last line of a stream that is not blank, as a result; `spare` is a file that a long one is copied to.
+    """Read the last non-blank line of a stream as a result; `spare` is a file that a long one is copied to.
 
-    Malformed if it is not JSON that can be kept.
+    Malformed unless it is JSON that can be stored.
     """
     try:
         descriptor = beneath.open_at(stdout)
@@ -117,7 +117,7 @@ def printed_result(stdout: str, work: str | None, spare: str) -> Document:
 
 
 def _last_line(file: BinaryIO, size: int) -> tuple[int, int]:
-    """Where the last line that is not blank begins and ends."""
+    """Return the begin and the end of the last non-blank line."""
     end = start = size
     found = False
     while start > 0:

@@ -1,7 +1,7 @@
-"""The worker's mind: events go in, actions come out. It reads no clock and touches nothing.
+"""The worker's state machine: events go in, actions come out. It reads no clock and does no I/O.
 
-`Tasks` has the attempts, `Lanes` decides what starts, `asking` what is asked for, `Outbox` what is told; this module
-speaks with the server and knows when to leave.
+`Tasks` has the attempts, `Lanes` decides which task starts, `asking` makes the offers of claims, `Outbox` has the
+reports; this module handles the server's responses and decides when the worker leaves.
 """
 
 from collections.abc import Callable, Iterable
@@ -47,18 +47,18 @@ from worker.tasks import Tasks
 from worker.turn import Turn
 
 UNFIT_PAUSE_SECONDS = 1.0
-"""How long to wait after a task that does not fit the worker's own life."""
+"""The pause after a task that does not fit the worker's remaining lifetime."""
 LAST_WORDS_SECONDS = 5.0
-"""How long before the end of its time a worker begins to leave."""
+"""The time before the end of its lifetime at which a worker begins to leave."""
 PARTING_SECONDS = 60.0
-"""How long a worker that leaves tries to tell its last results and to send their files; its spool has the results."""
+"""The time for which a leaving worker tries to send its last results and their files; its spool has the results."""
 STOP_SECONDS = 3.0
-"""How long a worker that stops waits for its last reports, and for tasks that it has killed."""
+"""The time for which a stopping worker waits for its last reports, and for tasks that it has killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the core was told. Seconds and numbers: 0 means no limit."""
+    """The limits that the settings give to the core. Seconds and numbers: 0 means no limit."""
 
     max_tasks: int = 0
     ask_ahead_seconds: float = 2.0
@@ -68,9 +68,9 @@ class Limits:
 
 
 class Core:
-    """All that the worker knows. `ids` makes a fresh text for each claim.
+    """The worker's state. `ids` makes a fresh text for each claim.
 
-    `replaces` is the id of the worker's earlier life, `ends` are the reports that it left in the spool.
+    `replaces` is the id of the worker's previous life, `ends` are the reports that it left in the spool.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Core:
         self._registering = False
         self._wait_seconds = 20.0
         self._claims = Claims(ids)
-        self._forgotten: dict[str, str | None] = {}  # which directories are gone, and the last claim that told it
+        self._forgotten: dict[str, str | None] = {}  # removed directories, and the last claim that reported each
         self._reached_at = self._busy_at = now
         self._away = False
         self._server_lost = False
@@ -108,17 +108,17 @@ class Core:
 
     @property
     def outstanding(self) -> list[Document]:
-        """The reports of ends that the server has not acknowledged."""
+        """Return the reports of ends that the server has not acknowledged."""
         return [*self._outbox.ends, *self._tasks.unsent]
 
     @property
     def held(self) -> list[str]:
-        """The attempts that we have, and whose end is not acknowledged."""
+        """Return the attempts that the worker has, and whose end is not acknowledged."""
         attempts = self._tasks.attempts
         return [*attempts, *(each for each in self._outbox.unacknowledged if each not in attempts)]
 
     def handle(self, events: Iterable[Event], now: float, date: datetime) -> list[Action]:
-        """Take in what happened, and answer with what is to be done. `now` is monotonic, `date` the UTC time."""
+        """Process these events, and return the actions that follow. `now` is monotonic, `date` the UTC time."""
         self._turn.begin(now, date)
         for event in events:
             _HANDLERS[type(event)](self, event)
@@ -136,7 +136,7 @@ class Core:
         return self._turn.end()
 
     def next_deadline(self) -> float | None:
-        """When to call `handle` at the latest, on the monotonic clock, if nothing happens before."""
+        """Return the latest time of the next `handle`, on the monotonic clock, if no event happens before."""
         if self.left:
             return None
         told = self._outbox.due(self._busy) if self.worker else None
@@ -146,11 +146,11 @@ class Core:
         due.append(idle if may_idle else None)
         return min((when for when in due if when is not None), default=None)
 
-    # What follows from any event
+    # The consequences of any event
 
     @property
     def _busy(self) -> bool:
-        """Whether there is more to do here, so that telling can wait a moment."""
+        """Return whether there is more to do here, so that reports can wait a moment."""
         return self._tasks.lanes.backlog
 
     def _advance(self) -> None:
@@ -202,7 +202,7 @@ class Core:
 
     @property
     def _ending(self) -> list[str]:
-        """The attempts that need not be cancelled: they are being ended, or have ended."""
+        """Return the attempts that need no cancellation: they are being ended, or have ended."""
         ending = [each for each, attempt in self._tasks.attempts.items() if attempt.cause or attempt.over]
         return [*ending, *(each for each in self._outbox.unacknowledged if each not in ending)]
 
@@ -226,7 +226,7 @@ class Core:
 
     @property
     def _room(self) -> int | None:
-        """How many tasks may still be taken in this life; None: any number."""
+        """Return how many tasks may still be taken in this life; None: any number."""
         return max(0, self._limits.max_tasks - self._tasks.taken) if self._limits.max_tasks else None
 
     # The server
@@ -259,7 +259,7 @@ class Core:
         if counts:
             self._accept(grant for grant in event.grants if grant.execution not in self._tasks.attempts)
         if event.drain and counts:
-            self._turn.do(Note("the server gives this worker nothing more: it finishes what runs"))
+            self._turn.do(Note("the server gives this worker no more tasks; running ones are finished"))
             self._tasks.give_back_queued()
 
     def _on_unanswered(self, event: Unanswered) -> None:
@@ -302,7 +302,7 @@ class Core:
     def _on_refused(self, event: Refused) -> None:
         if event.worker != self.worker:
             return
-        text = "the server has given up this worker: what it holds is stopped, and it registers anew"
+        text = "the server has given up this worker: its tasks are stopped, and it registers anew"
         self._turn.do(Note(text, warning=True))
         self._on_reached(Reached())
         self._tasks.abandon()
@@ -317,7 +317,7 @@ class Core:
             self._turn.do(Note("the server answers again"))
 
     def _on_turned_away(self, event: TurnedAway) -> None:
-        if self._claims.ever_asked:  # it was let in before: that may be mended, and tasks of ours may run
+        if self._claims.ever_asked:  # it was admitted before: that may be mended, and tasks of ours may run
             self._on_unreached(Unreached(event.reason))
             return
         self._turn.do(Note(event.reason, warning=True))
@@ -331,7 +331,7 @@ class Core:
         silence = self._turn.now - self._reached_at
         if not self._server_lost and silence >= self._limits.server_lost_seconds:
             self._server_lost = True
-            text = f"no word from the server for {silence:.0f} s: the tasks are given up"
+            text = f"no response from the server for {silence:.0f} s: the tasks are given up"
             self._turn.do(Note(text, warning=True))
             self._tasks.lose_server()
 
@@ -354,20 +354,20 @@ class Core:
         self._tasks.give_back_queued()
 
     def _on_stop(self, event: Stop) -> None:
-        """Ask the tasks to end, within their grace; asked again, kill them."""
+        """Ask the tasks to end, within their grace; a second time, kill them."""
         if self._stopping:
             return self._kill()
         if self._draining and self._tasks.attempts:
-            self._turn.do(Note("it is to stop: running tasks are asked to end, and go back to the queue"))
-        self._drain(Drain("it was told to stop"))
+            self._turn.do(Note("stopping: running tasks are asked to end, and go back to the queue"))
+        self._drain(Drain("it has to stop"))
         self._stopping = True
         self._leave_by = self._turn.now + self._tasks.stop() + STOP_SECONDS
         return None
 
     def _kill(self) -> None:
         if self._draining and self._tasks.attempts:
-            self._turn.do(Note("it is to stop now: running tasks are killed and go back to the queue"))
-        self._drain(Drain("it was told to stop now"))
+            self._turn.do(Note("stopping now: running tasks are killed and go back to the queue"))
+        self._drain(Drain("it has to stop now"))
         self._tasks.abandon()
         self._leave_by = self._turn.now + STOP_SECONDS
 

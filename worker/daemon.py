@@ -1,4 +1,4 @@
-"""The worker's only loop: it gathers what happens, asks the core, and does what the core wants."""
+"""The worker's only loop: it collects events, passes them to the core, and carries out the core's actions."""
 
 import contextlib
 import os
@@ -49,14 +49,14 @@ from worker.usage import Watcher
 from worker.variables import passing
 
 MEASURE_SECONDS = 30.0
-"""How often the capacity is measured anew."""
+"""The interval between two measurements of the capacity."""
 BACKLOG_SECONDS = 0.005
-"""The pause before a pipe is tried again that has no room for a command."""
+"""The pause before the next write to a pipe that has no room for a command."""
 PROBE = ".banyan-probe"
 
 
 class Remote(Server, FileStore, Protocol):
-    """Everything that the worker asks of a server."""
+    """All calls that the worker makes to a server."""
 
 
 class Daemon:
@@ -73,7 +73,7 @@ class Daemon:
         self._spool = Spool(root)
         self._spawner: Spawner | None = self._new_spawner()
         self._spawners: queue.SimpleQueue[Spawner] = queue.SimpleQueue()
-        """Replacements of those that died."""
+        """Replacements of dead supervisors."""
         self._ear, self._mouth = socket.socketpair()
         self._ear.setblocking(False)
         self._mouth.setblocking(False)
@@ -137,17 +137,17 @@ class Daemon:
         return spawner
 
     def tell(self, event: Event) -> None:
-        """Have the core hear of this; from any thread."""
+        """Pass this event to the core; from any thread."""
         self._events.put(event)
         self._wake()
 
     def _wake(self) -> None:
-        """Have the loop turn once more; from any thread."""
+        """Make the loop turn once more; from any thread."""
         with contextlib.suppress(BlockingIOError, OSError):
             self._mouth.send(b".")
 
     def run(self) -> int:
-        """Work until it is time to leave; answers with the exit code."""
+        """Work until it is time to leave; return the exit code."""
         with selectors.DefaultSelector() as selector, self._listening_to_signals():
             selector.register(self._ear, selectors.EVENT_READ)
             if self._spawner is not None:
@@ -161,7 +161,7 @@ class Daemon:
         return 3 if self._core.turned_away else 0
 
     def _turn(self, selector: selectors.BaseSelector) -> None:
-        """One turn: what happened, to the core; what the core wants, done."""
+        """Do one turn: pass the events to the core, and carry out its actions."""
         self._perhaps_use_another(selector)
         spawner = self._spawner
         try:
@@ -175,7 +175,7 @@ class Daemon:
                 self._replace(spawner, selector)
 
     def _replace(self, dead: Spawner, selector: selectors.BaseSelector) -> None:
-        """In a thread, end what the dead one had, and start another one; meanwhile the loop goes on."""
+        """Kill the tasks of the dead supervisors and start new ones, in a thread; meanwhile the loop goes on."""
         selector.unregister(dead)
         self._spawner = None
         groups, lost = self._hands.lose_spawner()
@@ -198,12 +198,12 @@ class Daemon:
             self._hands.use(spawner)
 
     def _reapers(self) -> list[int]:
-        """The processes that inherit the orphans of tasks."""
+        """Return the processes that inherit the orphans of tasks."""
         spawner = self._spawner
         return spawner.pids if spawner is not None else []
 
     def _measure(self) -> None:
-        """In a thread of its own: some drivers, and disks, take their time to answer."""
+        """Measure the capacity in a thread of its own: some drivers, and disks, respond slowly."""
         while not self._closed.is_set():
             there = machine(self._root, reserve=self._settings.reserve, gpus=self._gpus.look())
             self.tell(Measured(*capacity(there, self._settings)))
@@ -216,7 +216,7 @@ class Daemon:
                 yield self._events.get_nowait()
 
     def _patience(self) -> float | None:
-        """Seconds until something is due; None: until something happens."""
+        """Return the seconds until the next deadline; None: until an event happens."""
         if self._hands.restless:
             return 0.0
         now = time.monotonic()
@@ -229,7 +229,7 @@ class Daemon:
         return max(0.0, min(due) - now) if due else None
 
     def _registration(self, register: Register) -> Document:
-        """What `POST /workers` says of us."""
+        """Return the body of `POST /workers`."""
         settings = self._settings
         document: Document = {
             "name": settings.name or socket.gethostname(),
@@ -255,7 +255,7 @@ class Daemon:
         return document
 
     def _probe(self) -> str | None:
-        """A secret that a server can read from our work directory only if it shares the disk; None if that is full."""
+        """Write a secret that a server can read only if it shares our work directory; None if its disk is full."""
         probe = secrets.token_hex(16)
         path = self._root / PROBE
         try:
@@ -269,9 +269,9 @@ class Daemon:
 
     @contextlib.contextmanager
     def _listening_to_signals(self) -> Iterator[None]:
-        """A signal that asks to end drains; the second SIGTERM, SIGINT or SIGQUIT stops now.
+        """Handle signals: one that asks to end drains; the second SIGTERM, SIGINT or SIGQUIT stops now.
 
-        The others may come again and again: a closed terminal sends SIGHUP twice, and the kernel SIGXCPU each second.
+        The others may repeat: a closed terminal sends SIGHUP twice, and the kernel SIGXCPU each second.
         """
         count = 0
 
@@ -303,10 +303,10 @@ class Daemon:
 
 
 def main(settings: WorkerSettings, tasks_file: Path | None = None) -> int:
-    """Run a worker until it leaves; answers with the exit code: 0, or 3 if the server does not let it in.
+    """Run a worker until it leaves; return the exit code: 0, or 3 if the server does not admit it.
 
-    With `tasks_file` it runs the tasks of that file without a server and answers with 1 if one has failed. SetupError
-    if the settings do not say enough, UnicodeEncodeError if the server cannot be told what they say.
+    With `tasks_file` it runs the tasks of that file without a server and returns 1 if one has failed. SetupError if the
+    settings are incomplete, UnicodeEncodeError if they cannot be sent to a server.
     """
     if tasks_file is not None:
         from worker.tasksfile import run_file
@@ -316,7 +316,7 @@ def main(settings: WorkerSettings, tasks_file: Path | None = None) -> int:
 
     if not settings.url:
         raise SetupError("a worker needs the address of its server: --url, or BANYAN_URL")
-    wire.dumps([settings.name, settings.labels, settings.queues, settings.capabilities])  # they can be told
+    wire.dumps([settings.name, settings.labels, settings.queues, settings.capabilities])  # they can be sent
     os.umask(settings.tasks.umask)
     root = work_root(settings)
     trust = Trust(**{field.name: getattr(settings, field.name) for field in fields(Trust)})
@@ -326,7 +326,7 @@ def main(settings: WorkerSettings, tasks_file: Path | None = None) -> int:
 
 
 def work_root(settings: WorkerSettings) -> Path:
-    """The directory in which tasks run, made if need be; SetupError if it cannot be."""
+    """Return the directory in which tasks run, and make it if need be; SetupError if that fails."""
     data = Path(settings.workdir) if settings.workdir else _default_root()
     root = data.expanduser().absolute()
     try:
@@ -341,7 +341,7 @@ def _default_root() -> Path:
 
 
 def own_version() -> str:
-    """The version of the installed distribution."""
+    """Return the version of the installed distribution."""
     try:
         return version("banyan-queue")
     except PackageNotFoundError:

@@ -1,8 +1,8 @@
-"""Descent: whose processes they are, whatever they do to be nobody's.
+"""Descent: the job of a process, whatever the process does to hide it.
 
-Linux forgets the parent of an orphan. Sessions (`setsid`), environments and names are a program's own to change;
-limits on resources are inherited by all that a process starts, and nobody changes the one on file locks, which Linux
-has not enforced since 2003. So each job has a number there that follows from its key.
+Linux forgets the parent of an orphan. Sessions (`setsid`), environments and names are a program's own to change; limits
+on resources are inherited by all that a process starts, and nobody changes the one on file locks, which Linux has not
+enforced since 2003. So each job has a number there that follows from its key.
 
 Imported by the supervisor, which must stay small.
 """
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 COOKIE = b"BANYAN_EXECUTION_ID="
 _RLIMIT_LOCKS = 10
-"""As Linux numbers it on all machines; `resource` has no name for it."""
+"""Its number in Linux on all machines; `resource` has no name for it."""
 _LIMIT_NAME = b"Max file locks"
 _OURS = 0xBA9A << 40
-"""How all our numbers begin: 56 bits, of which 40 are the key's."""
+"""The upper bits of all our numbers: 56 bits, of which 40 are the key's."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 _TICK_SLACK_SECONDS = 0.02
 
 
 def mark_of(key: str) -> int:
-    """The number that the processes of a job have."""
+    """Return the number of a job's processes."""
     return _OURS | int.from_bytes(blake2b(key.encode(), digest_size=5).digest(), "little")
 
 
 def mark_next(key: str) -> None:
-    """Give the number of a job to whatever this process starts from now on."""
+    """Give the number of a job to all processes that this one starts from now on."""
     hard = resource.getrlimit(_RLIMIT_LOCKS)[1]
     mark = mark_of(key)
     if hard == resource.RLIM_INFINITY or mark <= hard:
@@ -40,14 +40,14 @@ def mark_next(key: str) -> None:
 
 
 def marks_of(keys: "Iterable[str]") -> "dict[int, str]":
-    """The keys of jobs by their numbers."""
+    """Return the keys of jobs by their numbers."""
     return {mark_of(key): key for key in keys}
 
 
 def owner(pid: int, sessions: "Mapping[int, str]", marks: "Mapping[int, str]") -> str | None:
-    """The job that a process belongs to: by its session, its mark, or what its environment says; None: unknown.
+    """Return the job of a process: by its session, its mark, or its environment; None: unknown.
 
-    A process with a mark of a job that is not among `marks` belongs to none of these: then the answer is no job's key.
+    A process with a mark of a job that is not among `marks` belongs to none of these: then the result is no job's key.
     """
     try:
         session = os.getsid(pid)
@@ -61,7 +61,7 @@ def owner(pid: int, sessions: "Mapping[int, str]", marks: "Mapping[int, str]") -
                 if pair.startswith(COOKIE):
                     return pair[len(COOKIE) :].decode(errors="replace")
     except OSError:
-        return None  # it died, or does not let us look
+        return None  # it died, or is not readable for us
     return f"of mark {mark}" if mark >> 40 == _OURS >> 40 else None
 
 
@@ -75,7 +75,7 @@ def _mark(pid: int) -> int:
 
 
 def latest_start(pid: int) -> float:
-    """The latest time, in seconds since the epoch, at which a process can have started; now if it is gone."""
+    """Return the latest time, in seconds since the epoch, at which a process can have started; now if it is gone."""
     now = time.time()
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:

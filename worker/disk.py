@@ -1,4 +1,4 @@
-"""Room on the disk of the work directory, and what directories and open files take of it."""
+"""Room on the disk of the work directory, and its use by directories and open files."""
 
 import contextlib
 import os
@@ -10,11 +10,11 @@ from banyan import beneath
 from banyan.config import Reserve
 
 FULL_BYTES = 1 << 20
-"""With less room than this a disk counts as full."""
+"""The room below which a disk counts as full."""
 FULL_FILES = 16
-"""A disk on which fewer files than this can be made counts as full."""
+"""The number of files that can still be made below which a disk counts as full."""
 MAX_OUTSIDE = 20_000
-"""So many entries are looked at in a directory of the user's own."""
+"""The most entries that are read in a directory of the user's own."""
 
 _FLOOR_BYTES = 1 << 30
 _FLOOR_FILES = 10_000
@@ -23,7 +23,7 @@ _FLOOR_PART = 10
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Bytes, and files (inodes): free ones, all, or how many are to stay free."""
+    """Bytes, and files (inodes): the free ones, all, or those that stay free."""
 
     bytes: int = 0
     files: int = 0
@@ -38,12 +38,12 @@ class Disk:
 
     @property
     def full(self) -> bool:
-        """Whether a program that writes there fails."""
+        """Return whether a program that writes there fails."""
         return self.free.bytes < FULL_BYTES or (self.total.files > 0 and self.free.files < FULL_FILES)
 
 
 def disk_of(directory: str | os.PathLike[str]) -> Disk | None:
-    """The file system of a directory; None if it is gone, or cannot be looked at."""
+    """Return the file system of a directory; None if it is gone or cannot be read."""
     try:
         found = os.statvfs(directory)
     except OSError:
@@ -54,7 +54,7 @@ def disk_of(directory: str | os.PathLike[str]) -> Disk | None:
 
 
 def floor_of(disk: Disk, reserve: Reserve) -> Space:
-    """How much of this disk tasks are to leave free."""
+    """Return the room on this disk that tasks must leave free."""
     usual = Space(
         min(_FLOOR_BYTES, disk.total.bytes // _FLOOR_PART), min(_FLOOR_FILES, disk.total.files // _FLOOR_PART)
     )
@@ -64,19 +64,19 @@ def floor_of(disk: Disk, reserve: Reserve) -> Space:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What files take: `size_bytes` of contents (the holes of sparse files do not count), and of the disk."""
+    """The size of files: `size_bytes` of contents (the holes of sparse files do not count), and of the disk."""
 
     size_bytes: int = 0
     taken: Space = Space()
 
     def plus(self, other: "Usage") -> "Usage":
-        """Both together."""
+        """Return the sum."""
         taken = Space(self.taken.bytes + other.taken.bytes, self.taken.files + other.taken.files)
         return Usage(size_bytes=self.size_bytes + other.size_bytes, taken=taken)
 
 
 class Tally:
-    """Adds up files, each once, however many names and openers it has."""
+    """A sum of files, each counted once, however many names and openers it has."""
 
     def __init__(self) -> None:
         self._size = self._bytes = self._files = 0
@@ -97,12 +97,12 @@ class Tally:
 
     @property
     def usage(self) -> Usage:
-        """All that was added."""
+        """Return the sum of all added files."""
         return Usage(size_bytes=self._size, taken=Space(self._bytes, self._files))
 
 
 def used(directories: Sequence[str], pids: Iterable[int] = ()) -> Usage:
-    """What there is beneath directories, and in removed files of the same disk that these processes have open."""
+    """Return the size of files beneath directories, and of removed ones of that disk that these processes hold open."""
     tally = Tally()
     device = device_of(directories[0])
     for status in _open_files(pids):
@@ -115,9 +115,9 @@ def used(directories: Sequence[str], pids: Iterable[int] = ()) -> Usage:
 
 
 def changed_elsewhere(own: Sequence[str], others: Sequence[str], pids: Sequence[int], since: float) -> Usage:
-    """Files that changed since then (as of `time.time`) on the disk of a task's own directories, and outside of them.
+    """Return the files outside of a task's own directories, on the same disk, that changed since then (`time.time`).
 
-    That is what its processes have open for writing, and what lies beneath other directories and those in which
+    These are the files that its processes have open for writing, and those beneath other directories and those in which
     its processes are now.
     """
     tally, device = Tally(), device_of(own[0])
@@ -127,7 +127,7 @@ def changed_elsewhere(own: Sequence[str], others: Sequence[str], pids: Sequence[
     places = {*others, *map(_current, pids)}
     for place in {os.path.realpath(each) for each in places if each is not None}:
         if device_of(place) == device and not _holds(home, place):
-            depth = 0 if _holds(place, home) else beneath.MAX_DEPTH  # what is deeper may be that of other tasks
+            depth = 0 if _holds(place, home) else beneath.MAX_DEPTH  # deeper files may be those of other tasks
             found += beneath.statuses(place, MAX_OUTSIDE, depth)
     for status in found:
         here = status.st_dev == device and (status.st_dev, status.st_ino) not in inside
@@ -141,7 +141,7 @@ def _holds(directory: str, path: str) -> bool:
 
 
 def _current(pid: int) -> str | None:
-    """The directory in which a process is; None if it has ended."""
+    """Return the directory in which a process is; None if it has ended."""
     try:
         return os.readlink(f"/proc/{pid}/cwd")
     except OSError:
@@ -149,7 +149,7 @@ def _current(pid: int) -> str | None:
 
 
 def device_of(path: str) -> int | None:
-    """The number of the file system of a path; None if there is no such thing."""
+    """Return the number of the file system of a path; None if the path does not exist."""
     try:
         return os.stat(path).st_dev
     except OSError:
@@ -157,7 +157,7 @@ def device_of(path: str) -> int | None:
 
 
 def _open_files(pids: Iterable[int]) -> Iterator[os.stat_result]:
-    """The regular files that processes have open for writing, as far as we may look."""
+    """Yield the regular files that processes have open for writing, as far as we may read that."""
     for pid in pids:
         try:
             with os.scandir(f"/proc/{pid}/fd") as entries:

@@ -1,4 +1,4 @@
-"""Deciding who took the last room on a disk, and saying so. Pure."""
+"""The decision which task took the last room on a disk, and the sentence about it. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ from worker.disk import Disk, Space, Usage
 from worker.events import Grant
 
 PART = 10
-"""Nobody is stopped for less than this part of the floor."""
+"""No task is stopped for less than this part of the floor."""
 _KINDS: tuple[Literal["bytes", "files"], ...] = ("bytes", "files")
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """How much was free, and what tasks had, at a moment (as of `time.time`) from which on their growth counts."""
+    """The free room, and the use by tasks, at a moment (as of `time.time`) from which on their growth counts."""
 
     free: Space
     when: float
@@ -23,12 +23,12 @@ class Reference:
 
 
 def below(free: Space, floor: Space) -> bool:
-    """Whether there is too little of anything."""
+    """Return whether there is too little room, in bytes or in files."""
     return free.bytes < floor.bytes or free.files < floor.files
 
 
 def taker(disk: Disk, floor: Space, reference: Reference, growth: Mapping[str, Space]) -> str | None:
-    """The task that took most of what is missing, if tasks took at least half of it; None if others did."""
+    """Return the task that took most of the missing room, if tasks took at least half of it; None if others did."""
     for kind in _KINDS:
         free, least = getattr(disk.free, kind), getattr(floor, kind)
         lost = getattr(reference.free, kind) - free
@@ -42,14 +42,14 @@ def taker(disk: Disk, floor: Space, reference: Reference, growth: Mapping[str, S
 
 
 def growth_of(usage: Usage, base: Usage, elsewhere: Space = Space()) -> Space:  # noqa: B008 - it is frozen
-    """How much more a task has than before."""
+    """Return by how much a task has grown."""
     return Space(
         usage.taken.bytes - base.taken.bytes + elsewhere.bytes, usage.taken.files - base.taken.files + elsewhere.files
     )
 
 
 def filled_words(disk: Disk, floor: Space, grown: Space, place: str, fills: int) -> str:
-    """The sentence for a task that took the last room; `fills` counts the disks that it had filled before."""
+    """Return the sentence for a task that took the last room; `fills` counts the disks that it had filled before."""
     again = "it filled the disk of its worker again, which counts as its own failure: " if fills else ""
     if disk.free.bytes < floor.bytes:
         took, kept = format_size(max(0, grown.bytes)), format_size(floor.bytes)
@@ -62,7 +62,7 @@ def filled_words(disk: Disk, floor: Space, grown: Space, place: str, fills: int)
 
 
 def scratch_excess(grant: Grant, usage: Usage) -> str | None:
-    """The sentence for a task that took more scratch space than it asked for; None if it has not."""
+    """Return the sentence for a task that took more scratch space than it asked for; None if it has not."""
     limit = grant.scratch_limit_bytes
     if limit is None or usage.size_bytes <= limit:
         return None

@@ -1,9 +1,9 @@
-"""Keeping room on the disk of the work directory: the task that takes the last of it is found, and stopped.
+"""A guard for the disk of the work directory: it finds and stops the task that takes the last room.
 
-The guard looks in a thread of its own, for directories may be large and disks slow. How much is free it looks at as
-often as a fast program could fill it up; how much each task has taken, seldom while there is ample room. When there
-is less than the floor, the task that has taken most since there was ample room is stopped, as long as tasks have
-taken it at all: for what others have put on the disk nobody is stopped. `disk_blame` decides that.
+The guard has a thread of its own, for directories may be large and disks slow. It checks the free room as often as a
+fast program could fill it up, and the room of each task seldom while there is ample room. When there is less than the
+floor, it stops the task that has taken most since there was ample room, as long as tasks have taken it at all: no task
+is stopped for the files of others. `disk_blame` decides that.
 """
 
 import threading
@@ -20,48 +20,48 @@ from worker.layout import Layout
 from worker.usage import process_table, trees
 
 FASTEST_BYTES, FASTEST_FILES = 4e9, 1e5
-"""So much a program may take within a second."""
+"""The most that a program may write within a second."""
 SOONEST_SECONDS, LATEST_SECONDS = 0.05, 1.0
-"""How often the free space is looked at, at most and at least."""
+"""The shortest and the longest interval between two checks of the free room."""
 LIMITED_SECONDS, SELDOM_SECONDS, LOW_SECONDS = 1.0, 10.0, 0.2
-"""How often a task is looked at that has a limit, that has none, and while there is too little room."""
+"""The intervals between two checks of a task: with a limit, without one, and while there is too little room."""
 REST_FACTOR = 10
-"""Looking at a directory that took so long is not repeated before so many times as long."""
+"""A directory is read again only after this many times the time that reading it took."""
 DYING_SECONDS = 10.0
-"""So long a task that was stopped has to end before another one is looked for."""
+"""The time that a stopped task has to end before another one is chosen."""
 SETTLING_SECONDS = 1.0
-"""So long after the end of a task that filled the disk nobody else is looked for: what it left is being removed."""
+"""The pause after the end of a task that filled the disk, while its files are being removed."""
 FULL_SECONDS = 60.0
-"""A task that fails so soon after the disk was full may have failed for that."""
+"""A task that fails within this time after the disk was full may have failed for that."""
 CLOCK_SECONDS = 0.1
-"""The times of files may be so much behind the clock."""
+"""The largest delay of the times of files behind the clock."""
 
 _Pids = Mapping[str, Sequence[int]]
 
 
 @dataclass(slots=True, kw_only=True)
 class _Task:
-    """A running task, and what it has taken; times as of `time.time`."""
+    """A running task, and the room that it has taken; times as of `time.time`."""
 
     grant: Grant
     pid: int
     started: float
     usage: Usage = field(default_factory=Usage)
     found: Usage = field(default_factory=Usage)
-    """What an earlier attempt had left in its work directory."""
+    """The files that an earlier attempt had left in its work directory."""
     growth: Space = field(default_factory=Space)
-    """How much more it has than at the reference by which it was judged last."""
+    """Its growth since the reference by which it was judged last."""
     looked_at: float | None = None
     cost_seconds: float = 0.0
     stopped_at: float | None = None
 
     def grown(self, reference: Reference, elsewhere: Space = Space()) -> Space:  # noqa: B008 - it is frozen
-        """How much more it has than at the reference."""
+        """Return its growth since the reference."""
         self.growth = growth_of(self.usage, reference.had.get(self.grant.execution, self.found), elsewhere)
         return self.growth
 
     def due(self, now: float, *, low: bool) -> bool:
-        """Whether to look at what it has taken."""
+        """Return whether its room is to be measured now."""
         if self.looked_at is None:
             usual = 0.0 if low or self.grant.keeps_work else SELDOM_SECONDS
             return now - self.started >= min(usual, self._period)
@@ -77,7 +77,7 @@ def _reference(disk: Disk, now: float, tasks: Mapping[str, _Task]) -> Reference:
 
 
 class DiskGuard:
-    """Watches the disk and the running tasks; `tell` hears of a task that is to be stopped."""
+    """The guard of the disk and the running tasks; `tell` receives a task that must be stopped."""
 
     def __init__(
         self,
@@ -99,9 +99,9 @@ class DiskGuard:
         self._closed = False
         self._full_at: float | None = None
         self._ample: Reference | None = None
-        """When there was ample room, or most of it."""
+        """The last time at which there was ample room, or most of it."""
         self._scarce: Reference | None = None
-        """When there began to be too little, by nobody's fault."""
+        """The time at which there began to be too little, without a task's fault."""
         self._low = False
         self._quiet_until = 0.0
         self._judge_at = 0.0
@@ -109,32 +109,32 @@ class DiskGuard:
         self._thread = threads.start("disk guard", self._run, tell)
 
     def watch(self, grant: Grant, pid: int) -> None:
-        """Look after this task from now on."""
+        """Watch this task from now on."""
         with self._changed:
             self._tasks[grant.execution] = _Task(grant=grant, pid=pid, started=time.time())
             if len(self._tasks) == 1:
                 self._changed.notify()
 
     def leave(self, execution: str) -> None:
-        """It is not there any more."""
+        """Stop watching this task."""
         with self._changed:
             self._tasks.pop(execution, None)
 
     def purge(self, grant: Grant) -> None:
-        """Remove what this ended task wrote, but for the ends of its streams."""
+        """Remove the files of this ended task, except the ends of its streams."""
         with self._changed:
             self._purges.append(grant)
             self._changed.notify()
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop watching."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._thread.join(timeout=5.0)
 
     def ended(self, grant: Grant) -> Document:
-        """Marks of a task that has ended: it exceeded its scratch space, the disk is full, and who filled it."""
+        """Return an ended task's marks: if it exceeded its scratch space, if the disk is full, and who filled it."""
         now, disk = time.time(), disk_of(self._layout.root)
         with self._changed:
             task = self._tasks.pop(grant.execution, None) or _Task(grant=grant, pid=0, started=now - FULL_SECONDS)
@@ -171,7 +171,7 @@ class DiskGuard:
                     self._purges = [each for each in self._purges if each not in purges]
 
     def _pause(self, disk: Disk | None) -> float:
-        """Seconds until the next look: before anyone can have taken what there is above the floor."""
+        """Return the seconds until the next check: before any task can have taken the room above the floor."""
         if disk is None or not self._tasks:
             return LATEST_SECONDS
         if self._scarce is not None:
@@ -183,7 +183,7 @@ class DiskGuard:
         return min(LATEST_SECONDS, max(SOONEST_SECONDS, spare))
 
     def _look(self) -> Disk | None:
-        """Look at the disk, and at the tasks whose turn it is."""
+        """Check the disk, and the tasks that are due."""
         now, disk = time.time(), disk_of(self._layout.root)
         if disk is None:
             return None
@@ -206,7 +206,7 @@ class DiskGuard:
         return disk
 
     def _room(self, disk: Disk, floor: Space) -> bool:
-        """Whether there is ample room, or as much as there was."""
+        """Return whether there is ample room, or as much as there was."""
         ample = not below(disk.free, Space(2 * floor.bytes, 2 * floor.files))
         return ample or self._ample is None or not below(disk.free, self._ample.free)
 
@@ -222,7 +222,7 @@ class DiskGuard:
             self._stop(task, Cause.SCRATCH, excess)
 
     def _stop_taker(self, disk: Disk, tasks: Mapping[str, _Task], pids: _Pids) -> bool:
-        """Stop the task that took the last room; whether there is none, though nobody else is being stopped."""
+        """Stop the task that took the last room; return True if there is none, while no other task is being stopped."""
         now = time.time()
         stopping = any(each.stopped_at is not None and now - each.stopped_at < DYING_SECONDS for each in tasks.values())
         if stopping or self._purges or now < self._quiet_until:
@@ -235,7 +235,7 @@ class DiskGuard:
         return execution is None
 
     def _taker(self, disk: Disk, tasks: Mapping[str, _Task], pids: _Pids) -> str | None:
-        """The one of these tasks that took the last room."""
+        """Return the one of these tasks that took the last room."""
         floor = floor_of(disk, self._reserve)
         for reference in filter(None, (self._ample, self._scarce)):
             found = taker(disk, floor, reference, {name: task.grown(reference) for name, task in tasks.items()})
@@ -247,7 +247,7 @@ class DiskGuard:
     def _grown_elsewhere(
         self, disk: Disk, reference: Reference, tasks: Mapping[str, _Task], pids: _Pids
     ) -> dict[str, Space]:
-        """How much more tasks have, with what they wrote outside of their own directories."""
+        """Return the growth of tasks, with their files outside of their own directories."""
         lost = max(0, reference.free.bytes - disk.free.bytes), max(0, reference.free.files - disk.free.files)
         grown: dict[str, Space] = {}
         for execution, task in tasks.items():
@@ -266,7 +266,7 @@ class DiskGuard:
         return filled_words(disk, floor, task.growth, place, task.grant.disk_fills)
 
     def _directories(self, grant: Grant) -> list[str]:
-        """What a task's own files are beneath."""
+        """Return the directories of a task's own files."""
         logs, work = self._layout.logs(grant), self._layout.work(grant)
         return [logs, work] if work is not None and grant.keeps_work else [logs]
 

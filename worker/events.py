@@ -1,4 +1,4 @@
-"""What the core of the worker hears; plain values, no behaviour. What it wants done is in `actions`.
+"""The events that the core of the worker receives; plain values without behaviour. Its output is in `actions`.
 
 `now` in the core is a monotonic clock; `time_*` fields are UTC dates for people and the server.
 """
@@ -15,7 +15,7 @@ Document = dict[str, Any]
 
 
 class Cause(StrEnum):
-    """Why the worker ended a task before it did so itself."""
+    """The reason for which the worker ended a task before it ended by itself."""
 
     CANCEL = "cancel"
     TIMEOUT = "timeout"
@@ -24,19 +24,19 @@ class Cause(StrEnum):
     DISK = "disk"
     SERVER_LOST = "server lost"
     STOP = "stop"
-    """The worker stops, and says nothing of the end: the server counts the attempt as lost."""
+    """The worker stops, and does not report the end: the server counts the attempt as lost."""
     ABANDON = "abandon"
-    """The same at once, without grace: the attempt may be another worker's by now."""
+    """The same at once, without grace: another worker may have the task by now."""
 
     @property
     def silent(self) -> bool:
-        """Whether nothing is told of the end."""
+        """Return whether the end is not reported."""
         return self in (Cause.STOP, Cause.ABANDON)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """A task that the server gave us, with the token of the attempt."""
+    """A task that the server granted, with the token of the attempt."""
 
     execution: str
     task: str
@@ -52,26 +52,26 @@ class Grant:
     weight: float = 1.0
     """The share of its queue."""
     memory_limit_bytes: int | None = None
-    """What was asked for explicitly, and is therefore enforced."""
+    """The explicit memory request, which is therefore enforced."""
     scratch_limit_bytes: int | None = None
     timeout_seconds: float | None = None
     grace_seconds: float = 30.0
     estimated_seconds: float | None = None
     host_deaths: int = 0
-    """How often the host process of a model has died while it ran this task."""
+    """The number of times that the host process of a model died while it ran this task."""
     disk_fills: int = 0
-    """How often it has filled the disk of a worker."""
+    """The number of times that it filled the disk of a worker."""
     directory: Mapping[str, str | None] = field(default_factory=dict)
-    """Where its `logs` and its `work` directory are (None: it has none), relative to the worker's root."""
+    """Its `logs` and its `work` directory (None: it has none), relative to the worker's root."""
 
     @property
     def keeps_work(self) -> bool:
-        """Whether its work directory survives retries."""
+        """Return whether its work directory survives retries."""
         return self.document.get("workdir") == "task"
 
     @classmethod
     def from_document(cls, document: Document) -> "Grant":
-        """Read a grant as the server sends it."""
+        """Return a grant from the document that the server sends."""
         wanted = document.get("requested_resources") or {}
         attempt = int(document.get("attempt") or 1)
         logs = f"{document['_id']}/{attempt}"
@@ -101,18 +101,18 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """What a running task was given."""
+    """The resources that a running task holds."""
 
     resources: Resources
     gpu_indexes: tuple[int, ...] = ()
 
     @property
     def threads(self) -> int:
-        """How many threads may compute at once: whole cores, at least one."""
+        """Return how many threads may compute at once: whole cores, at least one."""
         return max(1, self.resources.millicores // 1000)
 
     def to_document(self) -> Document:
-        """As `granted_resources` in the attempt's record."""
+        """Return it as `granted_resources` in the attempt's record."""
         return self.resources.to_document() | ({"gpu_indexes": list(self.gpu_indexes)} if self.gpu_indexes else {})
 
 
@@ -121,45 +121,45 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """The server knows us now, under a fresh id."""
+    """The server has registered the worker, under a fresh id."""
 
     worker: str
     wait_seconds: float
-    """How long a claim may stay open."""
+    """The time for which a claim may stay open."""
     uploads: bool
-    """The server does not see our disk."""
+    """True if the server does not see our disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """The answer to a claim."""
+    """The response to a claim."""
 
     request: str
     grants: Sequence[Grant] = ()
     cancel: Sequence[str] = ()
     take_back: Sequence[str] = ()
-    """What the queue wants back if it has not begun."""
+    """The attempts that the queue wants back if they have not begun."""
     drain: bool = False
     forget: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forgotten:
-    """Directories are gone that the server wanted to be forgotten."""
+    """Directories that the server wanted removed are gone."""
 
     names: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unanswered:
-    """A claim that a newer one overtook was given up without an answer."""
+    """A claim that a newer one replaced was given up without a response."""
 
     request: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
-    """The answer to a batch of reports."""
+    """The response to a batch of reports."""
 
     accepted: Sequence[str] = ()
     stale: Sequence[str] = ()
@@ -170,26 +170,26 @@ class Reported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """The server takes us for lost or gone (`worker` is the id it was said to)."""
+    """The server counts the worker as lost or closed (`worker` is the id in that request)."""
 
     worker: str
 
 
 @dataclass(frozen=True, slots=True)
 class TurnedAway:
-    """The server does not let us register, or we do not trust it."""
+    """The server does not admit the worker, or the worker does not trust it."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """The server answered."""
+    """The server has responded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreached:
-    """The server did not answer."""
+    """The server has not responded."""
 
     reason: str
 
@@ -222,7 +222,7 @@ class Exited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """What an ended task left has been read: tails, sizes, result, marks."""
+    """The output of an ended task has been read: tails, sizes, result, marks."""
 
     execution: str
     collected: Document = field(default_factory=dict)
@@ -232,7 +232,7 @@ class Collected:
 class NotStarted:
     """A task could not be started: the machine's fault (`reason`), or its own (`exit_code`).
 
-    `exit_status` is given where that does not tell all.
+    `exit_status` is given where these do not suffice.
     """
 
     execution: str
@@ -252,7 +252,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What a task's processes use together."""
+    """The memory and CPU of all processes of a task."""
 
     execution: str
     time: datetime
@@ -261,12 +261,12 @@ class Sample:
     cpu_percent: float
     gpu_memory_bytes: int | None = None
     kept: bool = True
-    """False: only watched for its limit, not to be reported."""
+    """False: measured only for its limit, and not reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exceeded:
-    """A task takes more of the disk than it may: than it asked for (SCRATCH), or than is there (DISK)."""
+    """A task takes more of the disk than it may: than it asked for (SCRATCH), or than there is (DISK)."""
 
     execution: str
     cause: Cause
@@ -283,7 +283,7 @@ class Progressed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synced:
-    """What an ended task wrote is on the server, except `excess` (bytes not kept, by stream or path)."""
+    """The files of an ended task are on the server, except `excess` (bytes not kept, by stream or path)."""
 
     execution: str
     excess: Mapping[str, int] = field(default_factory=dict)
@@ -291,7 +291,7 @@ class Synced:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What this machine can give now, and the indexes of its GPUs."""
+    """The capacity of this machine now, and the indexes of its GPUs."""
 
     capacity: Resources
     gpu_indexes: tuple[int, ...] = ()
@@ -306,7 +306,7 @@ class SupervisorLost:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Take nothing more, finish what runs, then leave."""
+    """Take no more tasks, finish the running ones, then leave."""
 
     reason: str
 

@@ -1,6 +1,6 @@
-"""How tasks are run: an executor turns a grant into a job for the supervisor, and reads what the task left.
+"""The execution of tasks: an executor turns a grant into a job for the supervisor, and reads the task's output.
 
-`ShellExecutor` runs commands, `worker.model_executor` models; `Executors.of` chooses. `Workplace` is what they share.
+`ShellExecutor` runs commands, `worker.model_executor` models; `Executors.of` chooses. `Workplace` is common to them.
 """
 
 import errno
@@ -36,7 +36,7 @@ _SHELL = "/bin/sh"
 class CannotStart(Exception):
     """A task cannot be started: the program's own fault if there is an `exit_code`, else the machine's.
 
-    `exit_status` is given where that does not tell all.
+    `exit_status` is given where these do not suffice.
     """
 
     def __init__(self, reason: str, exit_code: int | None = None, exit_status: str | None = None) -> None:
@@ -47,45 +47,45 @@ class CannotStart(Exception):
 
     @classmethod
     def too_long(cls, number: int) -> "CannotStart | None":
-        """The fault of a task whose arguments and variables the kernel does not take, if this `errno` says so."""
+        """Return the fault of a task with arguments and variables too long for the kernel, if `errno` means that."""
         text = "the command and its environment are longer than the kernel of this worker takes"
         return cls(text, NOT_EXECUTABLE, TOO_LONG) if number == errno.E2BIG else None
 
     @classmethod
     def no_directory(cls, path: str, why: str) -> "CannotStart":
-        """The task is to run in a directory that this machine lacks; another one may have it."""
+        """Return the fault of a task whose directory this machine lacks; another one may have it."""
         text = f"no directory {path} on {socket.gethostname()} ({why}); {NO_DIRECTORY_HINT}"
         return cls(text, exit_status=no_directory(path))
 
 
 class Executor(Protocol):
-    """Knows one kind of task."""
+    """The executor of one kind of task."""
 
     @property
     def capabilities(self) -> Sequence[str]:
-        """What the worker says it can do with this."""
+        """Return the capabilities that the worker offers with it."""
 
     def runs(self, grant: Grant) -> bool:
-        """Whether this is such a task."""
+        """Return whether this is such a task."""
 
     def prepare(self, grant: Grant, allocation: Allocation) -> Job:
-        """Make the directories and say what to spawn; CannotStart."""
+        """Make the directories and return the job to spawn; CannotStart."""
 
     def refused(self, grant: Grant, stage: str, number: int, text: str) -> CannotStart:
-        """Who is to blame when the job could not be spawned (`errno` and text, and at which stage)."""
+        """Return the fault of a job that could not be spawned, by `errno` and text, and the stage of the failure."""
 
     def release(self, grant: Grant) -> None:
-        """Give up what was made for a task that did not run."""
+        """Remove the surroundings of a task that did not run."""
 
     def collect(self, grant: Grant, outcome: Document | None = None) -> Document:
-        """What the ended task left, as fields of its report, and marks (`worker.outcome.MARKS`).
+        """Return an ended task's output, as fields of its report, and marks (`worker.outcome.MARKS`).
 
-        `outcome` is what a host said of it.
+        `outcome` is the report of a host.
         """
 
 
 class Workplace:
-    """What tasks of every kind find and leave: their directories, their environment, their logs."""
+    """The surroundings of tasks of every kind: their directories, their environment, their logs."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Workplace:
         self._environment = default_environment((account.name, account.home) if account else None) | dict(variables)
 
     def make(self, grant: Grant) -> str | None:
-        """Make the directories of an attempt; the file of its standard input, if it has any. CannotStart."""
+        """Make the directories of an attempt; return the file of its standard input, if it has any. CannotStart."""
         try:
             self.layout.make(grant)
             if not grant.document.get("stdin"):
@@ -114,29 +114,29 @@ class Workplace:
             raise CannotStart(f"no work directory: {error}") from error
 
     def line_from_file(self, grant: Grant, line: str) -> str:
-        """A line for the shell that does what one does that is too long for an argument; CannotStart."""
+        """Return a line for the shell that runs this `line`, which is too long for an argument; CannotStart."""
         try:
             return f". {shlex.quote(self.layout.put(grant, 'command', line))}"
         except OSError as error:
             raise CannotStart(f"no work directory: {error}") from error
 
     def cwd(self, grant: Grant) -> str:
-        """Where the task runs."""
+        """Return the directory in which the task runs."""
         work, directory = self.layout.work(grant) or tempfile.gettempdir(), grant.document.get("directory")
         return os.path.join(work, directory) if directory else work
 
     def environment(self, grant: Grant, allocation: Allocation) -> dict[str, str]:
-        """The variables that do not name this very attempt."""
+        """Return the variables that do not name this very attempt."""
         return {
             **self._environment,
             "OMP_NUM_THREADS": str(allocation.threads),
-            **({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if allocation.gpu_indexes else {}),  # as NVML numbers them
+            **({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if allocation.gpu_indexes else {}),  # by NVML's numbers
             "CUDA_VISIBLE_DEVICES": ",".join(map(self._gpu_name, allocation.gpu_indexes)),
             **(grant.document.get("env") or {}),
         }
 
     def names(self, grant: Grant) -> dict[str, str]:
-        """The variables that name this attempt and where it may tell something."""
+        """Return the variables that name this attempt and the files for its progress and result."""
         told, work = self.layout.told(grant), self.layout.work(grant)
         names = {
             "BANYAN_TASK_ID": grant.task,
@@ -150,7 +150,7 @@ class Workplace:
         return names if work is None else names | {"BANYAN_WORKDIR": work}
 
     def collect(self, grant: Grant) -> Document:
-        """The tails and sizes of the streams, the size of the files, the progress; faults of these as `error`."""
+        """Return tails and sizes of the streams, the size of the files, the progress; faults of these as `error`."""
         logs, work = self.layout.logs(grant), self.layout.work(grant)
         left: Document = {}
         for stream in ("stdout", "stderr"):
@@ -166,7 +166,7 @@ class Workplace:
 
 
 class ShellExecutor:
-    """Runs commands: a text by `/bin/sh -c`, a list as it is."""
+    """The executor of commands: a text by `/bin/sh -c`, a list as it is."""
 
     capabilities = (SHELL,)
 
@@ -175,11 +175,11 @@ class ShellExecutor:
         self._groups = groups
 
     def runs(self, grant: Grant) -> bool:
-        """Whether the task has a command."""
+        """Return whether the task has a command."""
         return grant.document.get("command") is not None
 
     def prepare(self, grant: Grant, allocation: Allocation) -> Job:
-        """Make the directories and say what to spawn; CannotStart."""
+        """Make the directories and return the job to spawn; CannotStart."""
         stdin = self._place.make(grant)
         logs = self._place.layout.logs(grant)
         variables = self._place.environment(grant, allocation) | self._place.names(grant)
@@ -195,7 +195,7 @@ class ShellExecutor:
         )
 
     def _argv(self, grant: Grant) -> tuple[list[str], str | None]:
-        """What to run, and which control group the supervisor has to put it into, where the task may not do that."""
+        """Return the command, and the control group that the supervisor must enter where the task may not do that."""
         command = grant.document["command"]
         if isinstance(command, str):
             line = self._place.line_from_file(grant, command) if too_long(command) else command
@@ -212,7 +212,7 @@ class ShellExecutor:
             raise CannotStart(f"no control group: {error}") from error
 
     def refused(self, grant: Grant, stage: str, number: int, text: str) -> CannotStart:
-        """The fault: the task's for a missing program, the machine's for the rest, nobody's for a missing directory."""
+        """Return the fault: the task's for a missing program, neither's for a missing directory, else the machine's."""
         if self._groups is not None:
             self._groups.leave(grant.execution)
         document = grant.document
@@ -243,7 +243,7 @@ class ShellExecutor:
             self._groups.leave(grant.execution)
 
     def collect(self, grant: Grant, outcome: Document | None = None) -> Document:
-        """What every task leaves, the result that it wrote, and whether the kernel enforced its memory."""
+        """Return the output of every task, the result that it wrote, and whether the kernel enforced its memory."""
         left = self._place.collect(grant)
         logs, work = self._place.layout.logs(grant), self._place.layout.work(grant)
         try:
@@ -260,7 +260,7 @@ class ShellExecutor:
 
 
 def _printed(stdout: str, work: str | None, spare: str) -> Document:
-    """The result that a program printed, or why it is none: what a program prints before it fails is no result."""
+    """Read the result that a program printed, or the fault in it; the output of a failed program is no result."""
     try:
         return printed_result(stdout, work, spare)
     except Malformed as error:
@@ -278,18 +278,18 @@ class Executors:
 
     @property
     def capabilities(self) -> list[str]:
-        """What the worker says it can do."""
+        """Return the capabilities that the worker offers."""
         return [name for executor in self._executors for name in executor.capabilities]
 
     def of(self, grant: Grant) -> Executor:
-        """Who runs this task; CannotStart if nobody does."""
+        """Return the executor of this task; CannotStart if there is none."""
         for executor in self._executors:
             if executor.runs(grant):
                 return executor
         raise CannotStart("this worker cannot run such a task")
 
     def release(self, grant: Grant) -> None:
-        """Give up what was made for a task that did not run."""
+        """Remove the surroundings of a task that did not run."""
         for executor in self._executors:
             if executor.runs(grant):
                 executor.release(grant)

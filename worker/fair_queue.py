@@ -8,12 +8,12 @@ from itertools import count
 from worker.attempts import Attempt
 
 MAX_FINISHED = 1_000
-"""So many queues are remembered although nothing of them waits."""
+"""The most queues that are remembered although none of their tasks waits."""
 MIN_REMOVED = 64
 """Removed tasks stay in the heaps until there are so many of them, and more than tasks that wait."""
 
 _Rank = tuple[float, str, int]
-"""Higher priority first, then the smaller order, then the one that came first."""
+"""The order: higher priority first, then the smaller `order`, then the earlier arrival."""
 
 
 class FairQueue:
@@ -21,26 +21,26 @@ class FairQueue:
 
     Virtual time (`turn`) is the start tag of the task that started last. The tag of a queue is the virtual time, or
     1/weight after the tag of its own last start where that is later; the queue with the smallest tag is next, by name
-    where tags are equal. So starts are shared by weight, and a queue that had nothing here gains no credit.
+    where tags are equal. So starts are shared by weight, and a queue that had no task here gains no credit.
 
-    One round of starting: `best`, then `start` or `pass_over`, as long as something may start; then `end_round`.
+    One round of starts: `best`, then `start` or `pass_over`, as long as a task may start; then `end_round`.
     """
 
     def __init__(self) -> None:
         self.turn = 0.0
         self.seconds = 0.0
-        """The expected work of all that waits: the sum of their `cost_seconds`."""
+        """The expected work of all waiting tasks: the sum of their `cost_seconds`."""
         self._next_tags: dict[str, float] = {}
-        """When a queue that has started something may start the next one."""
+        """The tags of queues that have started a task: the virtual time of their next start."""
         self._queues: dict[str, _Queue] = {}
         self._ready: list[str] = []
         """Queues whose tag is the virtual time: a heap by name."""
         self._later: list[tuple[float, str]] = []
         """Queues whose tag is later: a heap by tag and name."""
         self._passed_over: dict[str, _Queue] = {}
-        """Queues of which something was passed over in this round."""
+        """Queues with a class that was passed over in this round."""
         self._resting: list[str] = []
-        """Those of them that have nothing else."""
+        """The passed-over queues without any other class."""
         self._waiting: dict[str, Attempt] = {}
         self._millicores: Counter[int] = Counter()
         self._removed = 0
@@ -50,25 +50,25 @@ class FairQueue:
         return len(self._waiting)
 
     def __iter__(self) -> Iterator[Attempt]:
-        """Those that wait, in the order in which they came."""
+        """Yield the waiting tasks, in the order in which they arrived."""
         return iter(self._waiting.values())
 
     @property
     def least_millicores(self) -> int:
-        """What the narrowest of those that wait wants."""
+        """Return the smallest number of cores that a waiting task wants."""
         return min(self._millicores, default=0)
 
     @property
     def next_tags(self) -> dict[str, float]:
-        """The tags of queues that are beyond the virtual time."""
+        """Return the tags of queues that are beyond the virtual time."""
         return {name: tag for name, tag in self._next_tags.items() if tag > self.turn}
 
     def tag(self, name: str) -> float:
-        """The start tag of a queue's next task."""
+        """Return the start tag of a queue's next task."""
         return max(self.turn, self._next_tags.get(name, 0.0))
 
     def add(self, attempt: Attempt) -> None:
-        """Let a task wait."""
+        """Add a task that waits."""
         self._waiting[attempt.grant.execution] = attempt
         self._millicores[attempt.grant.resources.millicores] += 1
         self.seconds += attempt.cost_seconds
@@ -82,7 +82,7 @@ class FairQueue:
         self._queues[name].add(attempt, next(self._arrivals))
 
     def remove(self, attempt: Attempt) -> None:
-        """Let a task go that did not start."""
+        """Remove a task that did not start."""
         self._leave(attempt)
         self._removed += 1
         if self._removed > max(MIN_REMOVED, len(self._waiting)):
@@ -97,7 +97,7 @@ class FairQueue:
         self.seconds = self.seconds - attempt.cost_seconds if self._waiting else 0.0
 
     def _rebuild(self) -> None:
-        """Throw out what was removed."""
+        """Build the heaps anew without the removed tasks."""
         self._removed = 0
         self._queues, self._ready, self._later = {}, [], []
         for attempt in self._waiting.values():
@@ -112,7 +112,7 @@ class FairQueue:
     # A round
 
     def best(self) -> Attempt | None:
-        """The task that is next, of those that this round has not passed over."""
+        """Return the next task among those that this round has not passed over."""
         while (name := self._first()) is not None:
             queue = self._queues[name]
             attempt = queue.best()
@@ -126,7 +126,7 @@ class FairQueue:
         return None
 
     def start(self, attempt: Attempt) -> None:
-        """The task that is next has started."""
+        """Remove the next task, which has started."""
         self.turn = self.tag(attempt.grant.queue)
         name = self._pop()
         self._next_tags[name] = self.turn + 1.0 / max(attempt.grant.weight, 1e-6)
@@ -136,13 +136,13 @@ class FairQueue:
             self._next_tags = self.next_tags
 
     def pass_over(self, attempt: Attempt) -> None:
-        """The task that is next cannot start now; leave out its class for the rest of this round."""
+        """Leave out the class of the next task, which cannot start now, for the rest of this round."""
         name = attempt.grant.queue
         self._passed_over[name] = self._queues[name]
         self._queues[name].pass_over()
 
     def end_round(self) -> None:
-        """What was passed over is next again."""
+        """Add the passed-over classes again."""
         for queue in self._passed_over.values():
             queue.end_round()
         for name in self._resting:
@@ -167,10 +167,10 @@ class FairQueue:
         else:
             heapq.heappush(self._later, (tag, name))
 
-    # The whole order
+    # The complete order
 
     def in_order(self) -> list[Attempt]:
-        """All that wait in the order in which they would start if each of them had room in its turn."""
+        """Return all waiting tasks in the order in which they would start if each of them had room in its turn."""
         places: list[tuple[float, str, int, Attempt]] = []
         for name, attempts in self.by_queue().items():
             tag = self.tag(name)
@@ -181,7 +181,7 @@ class FairQueue:
         return [attempt for *_, attempt in places]
 
     def by_queue(self) -> dict[str, list[Attempt]]:
-        """What waits of each queue, best first."""
+        """Return the waiting tasks of each queue, best first."""
         queues: dict[str, list[Attempt]] = {}
         for attempt in self._waiting.values():
             queues.setdefault(attempt.grant.queue, []).append(attempt)
@@ -218,7 +218,7 @@ class _Queue:
         heapq.heappush(self._heads, (rank, key))
 
     def best(self) -> Attempt | None:
-        """The best task of the classes that were not passed over."""
+        """Return the best task of the classes that were not passed over."""
         while self._heads:
             rank, key = self._heads[0]
             if key in self._aside or self._ranks.get(key) != rank:
@@ -236,7 +236,7 @@ class _Queue:
         return None
 
     def _first(self, key: str) -> tuple[_Rank, Attempt] | None:
-        """The best task of a class that waits; those before it have started or were removed."""
+        """Return the best waiting task of a class, without those that have started or were removed."""
         tasks = self._classes[key]
         while tasks and self._waiting.get(tasks[0][1].grant.execution) is not tasks[0][1]:
             heapq.heappop(tasks)

@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, by NVML. No driver, no GPUs: that is normal. What does not answer is left out."""
+"""The NVIDIA GPUs of this machine, by NVML; none without a driver, which is normal. Silent GPUs are left out."""
 
 import ctypes
 import queue
@@ -14,11 +14,11 @@ from worker.background import Crew
 from worker.events import Event
 
 LOOK_SECONDS = 5.0
-"""The time that the driver has to say what GPUs there are."""
+"""The time that the driver has to list the GPUs."""
 SAMPLE_SECONDS = 1.0
-"""The time that it has to say what memory processes hold."""
+"""The time that it has to report the memory of processes."""
 FAULTS = (pynvml.NVMLError, OSError, ValueError, TypeError, AttributeError, ctypes.ArgumentError)
-"""Every way in which NVML, or a version of it that lacks a function, does not answer."""
+"""The errors of NVML, and of versions of it that lack a function."""
 
 _NO_DRIVER = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
 
@@ -29,7 +29,7 @@ class NoSuchGpu(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One GPU, or a part of one (MIG). `name` is how `CUDA_VISIBLE_DEVICES` names it, `index` is ours alone."""
+    """One GPU, or a part of one (MIG). `name` is its name in `CUDA_VISIBLE_DEVICES`, `index` is ours alone."""
 
     index: int
     memory_bytes: int
@@ -39,14 +39,14 @@ class Gpu:
 
 @dataclass(slots=True)
 class Survey:
-    """The GPUs that answer, and why others are left out, by how they are called."""
+    """The GPUs that answer, and the faults of the others, by name."""
 
     gpus: list[Gpu] = field(default_factory=list)
     faults: dict[str, str] = field(default_factory=dict)
 
 
 class Gpus:
-    """The GPUs that this worker may hand out; a driver that hangs holds up nobody who asks.
+    """The GPUs that this worker may allocate; a driver that hangs blocks no caller.
 
     `visible` is the worker's own CUDA_VISIBLE_DEVICES (None: not set), `note` takes lines for the log.
     """
@@ -59,7 +59,7 @@ class Gpus:
         self._names: dict[int, str] = {}
 
     def look(self) -> tuple[Gpu, ...]:
-        """Ask for all of them, in the order of the list that the worker was given, else of their indexes."""
+        """Return all of them, in the order of CUDA_VISIBLE_DEVICES, else of their indexes."""
         found = self._ask(partial(survey, self._visible), LOOK_SECONDS)
         if found is None:
             found = Survey(faults={"the GPUs": f"the driver does not answer within {LOOK_SECONDS:g} s"})
@@ -68,17 +68,17 @@ class Gpus:
         return tuple(found.gpus)
 
     def name(self, index: int) -> str:
-        """The GPU in the words of CUDA_VISIBLE_DEVICES."""
+        """Return the GPU's name for CUDA_VISIBLE_DEVICES."""
         return self._names.get(index, str(index))
 
     def memory(self, pids: Set[int]) -> int | None:
-        """The GPU memory that these processes hold, in bytes; None where the driver does not tell."""
+        """Return the GPU memory that these processes hold, in bytes; None where the driver does not report it."""
         held: int | None = self._ask(partial(gpu_memory, pids), SAMPLE_SECONDS)
         return held
 
     def _ask(self, question: Callable[[], Any], seconds: float) -> Any:
         if self._driver.waiting:
-            return None  # it has not answered the one before
+            return None  # the previous call has not returned
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._driver.do(lambda: answers.put(question()))
         try:
@@ -114,7 +114,7 @@ def survey(visible: str | None) -> Survey:
             index, handle = _device(name, count, place)
             memory = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
             gpu = Gpu(index=index, memory_bytes=memory, compute_capability=_capability(handle), name=name)
-        except NoSuchGpu as error:  # as CUDA does: what follows such a name does not count
+        except NoSuchGpu as error:  # CUDA, too, ignores all that follows such a name
             if name != "-1":
                 found.faults[which] = f"{error}; neither can what follows it in CUDA_VISIBLE_DEVICES"
             break
@@ -127,7 +127,7 @@ def survey(visible: str | None) -> Survey:
 
 
 def gpu_memory(pids: Set[int]) -> int | None:
-    """The GPU memory that these processes hold, in bytes; None where NVML does not tell."""
+    """Return the GPU memory that these processes hold, in bytes; None where NVML does not report it."""
     try:
         handles = [*_handles(pynvml.nvmlDeviceGetCount())]
     except FAULTS:
@@ -145,7 +145,7 @@ def _held(handle: Any, pids: Set[int]) -> int | None:
 
 
 def _handles(count: int) -> Iterator[tuple[int, Any]]:
-    """The GPUs that there are, by index, without those that are lost."""
+    """Yield the GPUs by index, without lost ones."""
     for index in range(count):
         try:
             yield index, pynvml.nvmlDeviceGetHandleByIndex(index)
@@ -154,7 +154,7 @@ def _handles(count: int) -> Iterator[tuple[int, Any]]:
 
 
 def _device(name: str, count: int, place: int) -> tuple[int, Any]:
-    """The index and the handle of what CUDA calls so; NoSuchGpu if nothing can be called so, or one of FAULTS.
+    """Return the index and the handle of the GPU with this CUDA name; NoSuchGpu if none can have it, or one of FAULTS.
 
     A part of a GPU (MIG) gets an index beyond those of the GPUs: `place` is its place in the list.
     """
@@ -173,7 +173,7 @@ def _device(name: str, count: int, place: int) -> tuple[int, Any]:
 
 
 def _part(name: str, count: int) -> Any:
-    """The handle of a part of a GPU; ValueError if there is none."""
+    """Return the handle of a part of a GPU; ValueError if there is none."""
     try:
         return pynvml.nvmlDeviceGetHandleByUUID(name)
     except FAULTS:
@@ -197,7 +197,7 @@ def _parts(handle: Any) -> Iterator[Any]:
 
 
 def _has_name(handle: Any, name: str) -> bool:
-    """Tell if its UUID begins so: CUDA takes as much of it as is unique."""
+    """Return whether its UUID begins with this name: CUDA accepts any unique beginning."""
     try:
         uuid = pynvml.nvmlDeviceGetUUID(handle)
     except FAULTS:
@@ -207,7 +207,7 @@ def _has_name(handle: Any, name: str) -> bool:
 
 
 def _capability(handle: Any) -> tuple[int, int]:
-    """The compute capability, for a part of a GPU that of the GPU where it has none of its own."""
+    """Return the compute capability, for a part of a GPU that of the GPU where it has none of its own."""
     try:
         major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
     except FAULTS:

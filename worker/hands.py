@@ -1,7 +1,7 @@
-"""Doing what the core wants, and telling it in its own words what the supervisor says.
+"""The executor of the core's actions, and the translation of the supervisors' answers into events.
 
-What touches a disk is done in threads: `_disk` makes and removes directories in the order in which that was wanted,
-`_readers` read what ended tasks have left, `_trash` removes what was thrown away.
+Threads do all work on disks: `_disk` makes and removes directories in the order of the actions, `_readers` read the
+output of ended tasks, `_trash` removes discarded directories.
 """
 
 import queue
@@ -44,10 +44,10 @@ CLOSE_SECONDS = 2.0
 
 
 class Hands:
-    """Carries out actions; knows the grants of the tasks at hand, and their processes.
+    """The executor of actions; it knows the grants of the tasks at hand, and their processes.
 
-    `spawner` is None while a supervisor that died is being replaced. `tell` has the core hear of something, `wake` has
-    the loop come back; both from any thread.
+    `spawner` is None while a supervisor that died is being replaced. `tell` passes an event to the core, `wake` makes
+    the loop turn; both from any thread.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Hands:
         self._held_back: dict[str, tuple[int, Job]] = {}
         """Jobs that wait for a supervisor."""
         self._spawned: set[str] = set()
-        """Attempts that a supervisor has and has not told the end of."""
+        """Attempts that a supervisor has, and whose end it has not reported."""
         self._pids: dict[str, int] = {}
         self._happened: list[Event] = []
         self._does: dict[type, Callable[[Any], None]] = {
@@ -111,11 +111,11 @@ class Hands:
         self.empty_trash()
 
     def do(self, action: Action) -> None:
-        """Do this."""
+        """Carry out an action."""
         self._does[type(action)](action)
 
     def hear(self, answers: Sequence[tuple[Any, ...]]) -> Iterator[Event]:
-        """What the supervisor's answers mean. The start of a task whose end is among them is not worth telling."""
+        """Yield the events that follow from the supervisors' answers. A start is left out if the end is among them."""
         ended = {key for kind, key, *_ in answers if kind == "exited"}
         for kind, key, *rest in answers:
             if kind == "started" and key in ended:
@@ -126,16 +126,16 @@ class Hands:
 
     @property
     def restless(self) -> bool:
-        """Whether something has happened that the core does not know yet."""
+        """Return whether there are events that the core has not received."""
         return bool(self._happened)
 
     @property
     def busy(self) -> bool:
-        """True while the threads have more to do than they have begun: `happened` is to be called soon."""
+        """Return whether the threads have waiting work: `happened` must be called soon."""
         return self._disk.busy or self._readers.busy
 
     def happened(self) -> list[Event]:
-        """What happened while actions were done."""
+        """Return the events that occurred since."""
         self._disk.relieve()
         self._readers.relieve()
         while True:
@@ -149,12 +149,12 @@ class Hands:
         return happened
 
     def empty_trash(self) -> None:
-        """Have removed what was thrown away, also in an earlier life."""
+        """Remove discarded directories, also those of an earlier life."""
         if not self._trash.waiting:
             self._trash.do(self._layout.trash.empty)
 
     def lose_spawner(self) -> tuple[list[int], frozenset[str]]:
-        """A supervisor has died: the process groups of the tasks that ran, and all attempts that are lost with it."""
+        """Record a supervisor's death; return the process groups of running tasks, and all lost attempts."""
         groups, lost = list(self._pids.values()), frozenset(self._spawned)
         self.spawner = None
         self._spawned.clear()
@@ -164,14 +164,14 @@ class Hands:
         return groups, lost
 
     def use(self, spawner: Spawner) -> None:
-        """Another supervisor is there."""
+        """Use another supervisor."""
         self.spawner = spawner
         held_back, self._held_back = self._held_back, {}
         for execution, (lane, job) in held_back.items():
             self._spawn(execution, lane, job)
 
     def close(self) -> None:
-        """Do what is left to be done on the disk, for a moment at most."""
+        """Finish the work on the disk, for a moment at most."""
         self._disk.close(CLOSE_SECONDS)
         self._readers.close(0.0)
         self._trash.close(0.0)
@@ -184,10 +184,10 @@ class Hands:
         self._disk.do(partial(self._prepare, action))
 
     def _prepare(self, action: Run) -> None:
-        """In the thread `disk`."""
+        """Make the directories, in the thread `disk`."""
         grant = action.grant
         if grant.execution not in self._preparing:
-            return  # it was withdrawn
+            return  # the attempt was withdrawn
         try:
             job = self._executors.of(grant).prepare(grant, action.allocation)
         except CannotStart as error:
@@ -197,7 +197,7 @@ class Hands:
             self._done.put(partial(self._prepared, grant, action.lane, job))
 
     def _still_wanted(self, grant: Grant) -> bool:
-        """Tell if the attempt was not withdrawn while its directories were made."""
+        """Return whether the attempt was not withdrawn while its directories were made."""
         wanted = grant.execution in self._preparing
         self._preparing.discard(grant.execution)
         return wanted
@@ -232,7 +232,7 @@ class Hands:
             self._disk.do(partial(self._remove, grant))
 
     def _remove(self, grant: Grant) -> None:
-        """In the thread `disk`."""
+        """Remove the directories, in the thread `disk`."""
         self._executors.release(grant)
         self._layout.clear(grant)
         self.empty_trash()
@@ -242,13 +242,13 @@ class Hands:
         self._disk.do(partial(self._throw_away, action.names, busy))
 
     def _throw_away(self, names: Sequence[str], busy: set[str]) -> None:
-        """In the thread `disk`."""
+        """Remove forgotten directories, in the thread `disk`."""
         gone = self._layout.forget(names, busy)
         if gone:
             self._done.put(lambda: Forgotten(names=gone))
             self.empty_trash()
 
-    # What the supervisor says
+    # The supervisors' answers
 
     def _started(self, execution: str, pid: int, when: float) -> Event | None:
         grant = self._grants.get(execution)
@@ -302,7 +302,7 @@ class Hands:
         )
 
     def _collect(self, grant: Grant, outcome: Document | None) -> None:
-        """In one of the threads `collect`."""
+        """Read the output, in one of the threads `collect`."""
         event = Collected(execution=grant.execution, collected=self._executors.of(grant).collect(grant, outcome))
         self._done.put(lambda: event)
 
@@ -313,7 +313,7 @@ class Hands:
             self._readers.do(partial(self._explain, grant, stage, number, text))
 
     def _explain(self, grant: Grant, stage: str, number: int, text: str) -> None:
-        """In one of the threads `collect`."""
+        """Find the fault, in one of the threads `collect`."""
         event = self._not_started(grant, self._executors.of(grant).refused(grant, stage, number, text))
         self._done.put(lambda: event)
 

@@ -1,4 +1,4 @@
-"""A host process made a task's own, and nobody's again: its streams, its directory, its variables, its children."""
+"""The surroundings of a host process while it runs a task: streams, directory, variables, child processes."""
 
 import os
 import signal
@@ -12,13 +12,13 @@ from typing import Any
 from worker.offspring import SIGCONT, SIGTERM, descendants, group_of, kill, own_children, signal_process
 
 END_SECONDS = 2.0
-"""How long killed processes may take to go."""
+"""The time that killed processes have to end."""
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Place:
-    """Surroundings of a task. Processes that are there when it is made stay; those that a task leaves are killed."""
+    """Surroundings of a task. Processes that exist when it is made stay; those that a task leaves are killed."""
 
     def __init__(self, outputs: tuple[int, int]) -> None:
         self._outputs = outputs
@@ -26,7 +26,7 @@ class Place:
         self._variables: list[str] = []
 
     def enter(self, what: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Be the task's; the outcome of the task where that fails."""
+        """Enter the task's surroundings; return the outcome of the task where that fails."""
         os.environ.update(what["env"])
         self._variables = list(what["env"])
         try:
@@ -46,14 +46,14 @@ class Place:
         return None
 
     def leave(self, grace_seconds: float) -> bool:
-        """Be nobody's; whether nothing of the task is left.
+        """Leave the surroundings; return whether nothing of the task is left.
 
-        Processes that it has left are killed; those of a task that was asked to stop have `grace_seconds` before that.
+        Processes that it has left are killed; those of a task that got SIGTERM have `grace_seconds` before that.
         """
         for stream in (sys.stdout, sys.stderr):
             with suppress(
                 OSError, ValueError, AttributeError
-            ):  # the disk is full, which is seen later, or it is closed
+            ):  # the disk is full, which is noticed later, or it is closed
                 stream.flush()
         _redirect(os.devnull, os.O_RDWR, 0)
         for number in (1, 2):
@@ -69,11 +69,11 @@ class Place:
         return self._end_children()
 
     def _left(self) -> set[int]:
-        """The processes of the task."""
+        """Return the processes of the task."""
         return descendants(os.getpid()) - self.kept - _helpers() if _has_children() else set()
 
     def _ask_children(self, deadline: float) -> None:
-        """Ask the processes that a task has left to end, as a command's are (`worker.closing`), and wait for them."""
+        """Send SIGTERM to the processes that a task has left, like a command's (`worker.closing`); wait for them."""
         group = os.getpgrp()
         asked = {pid for pid in self._left() if group_of(pid) == group}
         for pid in asked:
@@ -87,7 +87,7 @@ class Place:
             time.sleep(0.01)
 
     def _end_children(self) -> bool:
-        """Kill the processes that a task has left; whether they are gone."""
+        """Kill the processes that a task has left; return whether they are gone."""
         deadline = time.monotonic() + END_SECONDS
         while left := self._left():
             for pid in left:
@@ -106,24 +106,24 @@ def _ask(pid: int) -> None:
 
 def _reap(pids: set[int]) -> None:
     for pid in pids:
-        with suppress(ChildProcessError):  # a grandchild: it comes to us once its parent is gone
+        with suppress(ChildProcessError):  # a grandchild: it becomes our child once its parent is gone
             os.waitpid(pid, os.WNOHANG)
 
 
 def ignore_signals() -> None:
-    """A host is ended by SIGKILL alone. Handlers that do nothing, for what is ignored stays ignored in programs."""
+    """Install handlers that do nothing, since only SIGKILL ends a host: programs would inherit an ignored signal."""
     for number in _IGNORED:
         set_handler(number, _nothing)
 
 
 def end_copies(pid: int) -> None:
-    """A process that a model has forked and let go on does not become a second host: `pid` is that of the host."""
+    """End a process that a model has forked and that runs on, so that it is no second host: `pid` is the host's."""
     if os.getpid() != pid:
         os._exit(1)
 
 
 def let_forks_be_ordinary() -> None:
-    """Let processes that a model forks heed signals, also one that comes the moment they are there."""
+    """Let processes that a model forks receive signals, also one that arrives at their very beginning."""
     os.register_at_fork(
         before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED),
         after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED),
@@ -138,7 +138,7 @@ def _heed_signals() -> None:
 
 
 def _nothing(*_: object) -> None:
-    """Let a system call that was interrupted go on."""
+    """Let an interrupted system call continue."""
 
 
 def _redirect(path: str, flags: int, number: int) -> None:
@@ -159,7 +159,7 @@ def _has_children() -> bool:
 
 
 def _helpers() -> set[int]:
-    """The processes that Python's `multiprocessing` started once for all that follows, and has no public names for."""
+    """Return the processes that Python's `multiprocessing` starts once for a program, and has no public names for."""
     tracker = sys.modules.get("multiprocessing.resource_tracker")
     server = sys.modules.get("multiprocessing.forkserver")
     pids = (

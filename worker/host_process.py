@@ -1,4 +1,4 @@
-"""One host process as the supervisor sees it: its end of the socket, its memory for `cancel`, the job that it has.
+"""One host process, as the supervisor sees it: its end of the socket, its memory for `cancel`, its job.
 
 Imported by the supervisor, which must stay small.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from worker.outputs import Outputs
 
 READABLE, WRITABLE = 1, 4
-"""As `select.poll` calls them."""
+"""The events of `select.poll`."""
 
 
 SAYS: "dict[str, tuple[Any, ...]]" = {
@@ -28,27 +28,27 @@ SAYS: "dict[str, tuple[Any, ...]]" = {
     "broken": (str,),
     "ended": (int, dict, int, bool, (int, float), bool),
 }
-"""What a host may say, and of which types."""
+"""The messages of a host, with the types of their values."""
 
 
 def _sound(said: "Any") -> "Any":
-    """What it said, if it is something that a host may say; else Nonsense."""
+    """Return the message if a host may send it; else Nonsense."""
     kind, *values = said
     types = SAYS.get(kind) if isinstance(kind, str) else None
     if types is None or len(values) != len(types):
-        raise frames.Nonsense("a host does not say that")
+        raise frames.Nonsense("no message of a host")
     for value, wanted in zip(values, types, strict=True):
         if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
-            raise frames.Nonsense("a host does not say it so")
+            raise frames.Nonsense("a message with values of other types")
         if isinstance(value, (int, float)) and not abs(value) < 1 << 62:
-            raise frames.Nonsense("no number that can be")
+            raise frames.Nonsense("a number out of range")
     if kind == "ended" and not all(isinstance(text, str) for name, text in values[1].items() if name != "died"):
-        raise frames.Nonsense("an outcome holds texts")
+        raise frames.Nonsense("an outcome with values other than texts")
     return said
 
 
 class Host:
-    """One process. `job` is what it runs, or will run once it is ready; `number` counts what it has been given."""
+    """One process. `job` is the one that it runs, or will run once it is ready; `number` counts its tasks."""
 
     __slots__ = (
         *(
@@ -75,7 +75,7 @@ class Host:
         self.job: Job | None = None
         self.number = 0
         self.ready = False
-        self.since = time.monotonic()  # when it was started, or has become idle
+        self.since = time.monotonic()  # its start, or the time at which it became idle
         self.cpu_seconds = 0.0  # until it was ready, and of the tasks that have ended
         self.fresh_bytes = 0  # its resident size when it was ready
         self.doomed = False  # it is being killed, or is dead
@@ -87,12 +87,12 @@ class Host:
         poll.register(line, READABLE)
 
     def send(self, *message: "Any") -> None:
-        """Tell it something; what its socket does not take now follows when it does."""
+        """Send it a message; the bytes that its socket does not accept now follow later."""
         self._unsent += frames.pack([message])
         self.push()
 
     def push(self) -> None:
-        """Send what is left to send."""
+        """Send the rest."""
         if self._heard_out:
             return
         try:
@@ -106,7 +106,7 @@ class Host:
         self._poll.modify(self.line, READABLE)
 
     def hear(self) -> "list[tuple[Any, ...]]":
-        """What it has said since. One that speaks nonsense, as its model can make it, or nothing any more is killed."""
+        """Return its new messages. A host that sends nonsense, which its model may cause, or hangs up is killed."""
         found: list[tuple[Any, ...]] = []
         try:
             while not self._heard_out:
@@ -127,19 +127,19 @@ class Host:
         cancel_memory.raise_flag(self._memory, self.number)
 
     def kill(self) -> None:
-        """Kill it with all that it has started."""
+        """Kill it with all processes that it has started."""
         self.doomed = True
-        signal_group(self.pid, SIGSTOP)  # so that nothing is started meanwhile
+        signal_group(self.pid, SIGSTOP)  # so that it starts nothing meanwhile
         for pid in descendants(self.pid):
             kill(pid)
         signal_group(self.pid, SIGKILL)
 
     def grown(self) -> int:
-        """By how many bytes it is larger than when it was ready."""
+        """Return by how many bytes it is larger than when it was ready."""
         return resident_bytes(self.pid) - self.fresh_bytes
 
     def close(self) -> None:
-        """It is gone."""
+        """Close the descriptors of a dead host."""
         if not self._heard_out:
             self._poll.unregister(self.line)
         os.close(self.line)

@@ -1,4 +1,4 @@
-"""What one task uses in a host process that runs many."""
+"""The memory and CPU of one task in a host process that runs many."""
 
 import os
 import resource
@@ -18,9 +18,9 @@ class Usage:
         self._own, self._children, self._ticks = self._used()
 
     def end(self) -> tuple[int, bool, float]:
-        """The peak of memory in bytes, whether it is exact, and the seconds of CPU.
+        """Return the peak of memory in bytes, whether it is exact, and the seconds of CPU.
 
-        It is not exact once children have ended: the kernel tells the largest of all that this process has ever had.
+        It is not exact once children have ended: the kernel reports the largest that this process has ever had.
         """
         own, children, ticks = self._used()
         peak = peak_bytes("self") + sum(peak_bytes(pid) for pid in self._others)
@@ -31,13 +31,13 @@ class Usage:
         return peak, self._exact and not ended, max(0.0, seconds)
 
     def _used(self) -> tuple[resource.struct_rusage, resource.struct_rusage, int]:
-        """By this process, by its children that have ended, by the others in ticks."""
+        """Return the use by this process, by its children that have ended, and by the others in ticks."""
         own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
         return own, children, sum(cpu_ticks(pid) for pid in self._others)
 
 
 def cpu_seconds() -> float:
-    """The CPU time of this process so far, and of its children that have ended."""
+    """Return the CPU time of this process so far, and of its children that have ended."""
     return _seconds(resource.getrusage(resource.RUSAGE_SELF)) + _seconds(resource.getrusage(resource.RUSAGE_CHILDREN))
 
 

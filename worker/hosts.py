@@ -1,6 +1,6 @@
 """The supervisor's host processes: each has one model loaded and runs one task at a time; idle ones stay warm.
 
-Hosts of a pool are alike: they have the same model, cores and environment. `model_host` says what they are told.
+Hosts of a pool are alike: they have the same model, cores and environment. `model_host` defines their messages.
 Imported by the supervisor, which must stay small.
 """
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from worker.outputs import Outputs
 
 MOST_LEFT = 0.25
-"""Of a task's memory limit, the part that its host may have grown before."""
+"""The part of a task's memory limit by which its host may have grown before."""
 
 
 class Hosts:
-    """All host processes. `spawn` starts one; `begun`, `ended` and `failed` hear what becomes of the jobs."""
+    """All host processes. `spawn` starts one; `begun`, `ended` and `failed` receive the news of the jobs."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Hosts:
         self.configure(1, 0, 300.0, 120.0)
 
     def configure(self, max_idle: int, max_tasks: int, idle_seconds: float, start_seconds: float) -> None:
-        """How many may be idle and for how long, how many tasks each may run (0: any number), how long it may start."""
+        """Set how many may be idle and for how long, how many tasks each may run (0: any number), the time to start."""
         self._max_idle = max_idle
         self._max_tasks = max_tasks
         self._idle_seconds = idle_seconds
@@ -58,19 +58,19 @@ class Hosts:
 
     @property
     def processes(self) -> "Collection[int]":
-        """Their process ids."""
+        """Return their process ids."""
         return self._by_pid.keys()
 
     def keys(self) -> "dict[int, str]":
-        """What their processes are marked with, by process id."""
+        """Return the keys with which their processes are marked, by process id."""
         return self._keys
 
-    # What is wanted of them
+    # Commands
 
     def give(
         self, lane: int, key: str, hosted: "Any", paths: "tuple[str, str]", owner: "tuple[int, int] | None"
     ) -> bool:
-        """Give a task to an idle host of its pool; report if there is one. OSError.
+        """Give a task to an idle host of its pool; return whether there is one. OSError.
 
         Its outputs go to files with these paths, which belong to `owner` (user, group), if that is not us.
         """
@@ -94,14 +94,14 @@ class Hosts:
         streams: tuple[int, int, int],
         outputs: "Outputs",
     ) -> None:
-        """Start a host with `streams`, which begins the task once it is ready; OSError. `outputs` are its own then."""
+        """Start a host with `streams`, which begins the task once it is ready; OSError. It then owns `outputs`."""
         pool, setup, what = hosted
         host = self._spawn(pool, argv, env, streams, outputs)
         host.send("setup", setup)
         host.job = Job(key, lane, host.pid, 0.0, hosted=what)
 
     def _fitting(self, pool: str, memory_limit_bytes: int | None) -> "Host | None":
-        """An idle host of the pool, but none that would take much of the task's memory for what others have left."""
+        """Return an idle host of the pool, unless earlier tasks have left it too large for the task's memory."""
         for host in [each for each in reversed(self._idle) if each.pool == pool]:
             if memory_limit_bytes is None or host.grown() <= memory_limit_bytes * MOST_LEFT:
                 return host
@@ -141,16 +141,16 @@ class Hosts:
         return None
 
     def signal(self, pid: int, number: int) -> None:
-        """SIGTERM raises the flag of the task that a host runs, SIGKILL kills it with all that it has started."""
+        """Signal a host: SIGTERM raises the flag of its task, SIGKILL kills it with all that it has started."""
         if number == SIGTERM:
             self._by_pid[pid].cancel()
         elif number == SIGKILL:
             self._by_pid[pid].kill()
 
-    # What they say
+    # Answers
 
     def serve(self, ready: dict[int, int]) -> None:
-        """Hear and tell those whose lines are among `ready` (descriptors to events)."""
+        """Receive from, and send to, the hosts whose sockets are among `ready` (descriptors to events)."""
         for line, events in ready.items():
             host = self._by_line.get(line)
             if host is not None:
@@ -173,7 +173,7 @@ class Hosts:
             elif kind == "broken":
                 self._fail(host, said[0])
             else:
-                host.kill()  # nobody asked for that: something else speaks in its place
+                host.kill()  # an answer without a request: something else speaks in its place
 
     def _begin(self, host: Host, job: Job) -> None:
         job.started = time.time()
@@ -185,7 +185,7 @@ class Hosts:
     def _end(
         self, host: Host, job: Job, outcome: "Any", peak: int, exact: bool, cpu_seconds: float, leaving: bool
     ) -> None:
-        """The task has ended; the host is free for another one unless it leaves."""
+        """End the task; the host is free for another one unless it leaves."""
         host.cpu_seconds += cpu_seconds
         host.outputs.direct()
         job.ended, job.outcome = time.time(), outcome
@@ -198,14 +198,14 @@ class Hosts:
         self._ended(job)
 
     def _fail(self, host: Host, reason: str) -> None:
-        """The task that waits for this host cannot be begun."""
+        """Fail the task that waits for this host."""
         job, host.job = host.job, None
         host.outputs.direct()
         if job is not None:
             self._failed(job, reason)
 
     def _release(self, host: Host) -> None:
-        """It has nothing to do: it stays warm, unless it has run its number of tasks or too many are idle."""
+        """Make a host idle: it stays warm, unless it has run its number of tasks or too many are idle."""
         host.job = None
         if host.doomed:
             return
@@ -221,16 +221,17 @@ class Hosts:
         host.kill()
 
     def keep_outputs(self) -> None:
-        """Write what is left of their outputs: all of them are dead."""
+        """Write the rest of their outputs, when all of them are dead."""
         for host in self._by_pid.values():
             host.outputs.direct()
 
-    # Their ends
+    # The ends of hosts
 
     def bury(self, pid: int) -> "Job | None":
-        """A host has died and is still in the process table; the job that died with it is for the caller to end.
+        """Take back the job of a dead host, which is still in the process table; the caller ends that job.
 
-        What the host said last counts. One that was not ready yet fails the task that waited for it, and is reaped.
+        The host's last messages count. If it was not ready yet, the task that waited for it fails, and the host is
+        reaped.
         """
         host = self._by_pid[pid]
         host.doomed = True
@@ -242,7 +243,7 @@ class Hosts:
         if host.ready and host.job is not None:
             host.job.outputs = host.outputs
             host.job.outcome = {}
-            host.job.cpu_seconds = -host.cpu_seconds  # the process's time, which is added, counts them again
+            host.job.cpu_seconds = -host.cpu_seconds  # the process's time, which is added, includes them
             return host.job
         signal_group(pid, SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -252,7 +253,7 @@ class Hosts:
         return None
 
     def look(self, now: float) -> None:
-        """End those that have been idle for too long, and those that take too long to become ready."""
+        """End the hosts that have been idle for too long, and those that take too long to become ready."""
         while self._idle and now >= self._idle[0].since + self._idle_seconds:
             self._retire(self._idle[0])
         for host in self._starting():
@@ -262,7 +263,7 @@ class Hosts:
 
     @property
     def next_look(self) -> "float | None":
-        """When to `look` again, on the monotonic clock."""
+        """Return the time of the next `look`, on the monotonic clock."""
         due = [host.since + self._start_seconds for host in self._starting()]
         due += [host.since + self._idle_seconds for host in self._idle[:1]]
         return min(due, default=None)

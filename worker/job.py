@@ -1,4 +1,4 @@
-"""A job from the moment it was given to the supervisor; imported by the supervisor, which must stay small."""
+"""A job of the supervisor, from its arrival on; imported by the supervisor, which must stay small."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -8,13 +8,13 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """`pid` is its process, `hosted` what that is told if it is a host, `floor` our own size in bytes when it began.
+    """`pid` is its process, `hosted` the task if that is a host, `floor` our own size in bytes when it began.
 
-    Times are in seconds since the epoch; `exact` says that `peak` (bytes) is the job's own and not the supervisor's,
-    `alone` that it has been one process, so far as is known: else the peak is that of the largest;
-    `outcome` is what a host says of its task, `{}` if the host died; `closing` says that the job was asked to end and
-    has its grace, `asked` which of its orphans were. `outputs` are its own, and not those of a host;
-    its processes are `marked` with its key, or with that of its host.
+    Times are in seconds since the epoch; `exact` means that `peak` (bytes) is the job's own and not the supervisor's,
+    `alone` that it has been one process, as far as is known: else the peak is that of the largest; `outcome` is a
+    host's report of its task, `{}` if the host died; `closing` means that the job got SIGTERM and has its grace,
+    `asked` are its orphans that got one. `outputs` are its own, and not those of a host; its processes are `marked`
+    with its key, or with that of its host.
     """
 
     __slots__ = (
@@ -44,6 +44,6 @@ class Job:
         self.asked: set[int] = set()
 
     def report(self) -> "tuple[Any, ...]":
-        """The answer that tells its end."""
+        """Return the answer that reports its end."""
         end = (self.started, self.ended, self.status, self.peak, self.exact, self.cpu_seconds, self.outcome, self.alone)
         return ("exited", self.key, self.pid, *end)

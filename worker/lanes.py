@@ -1,7 +1,7 @@
 """The local queue, and the lanes in which tasks run one after another. Part of the core: pure.
 
 A lane is one allocation of resources with the tasks that use it in turn. The supervisor has the whole lane, so that
-very short tasks follow each other without a question in between; longer ones have a lane of their own.
+very short tasks follow each other without a round trip in between; longer ones have a lane of their own.
 """
 
 from collections.abc import Callable
@@ -15,34 +15,34 @@ from worker.events import Allocation, Grant
 from worker.fair_queue import FairQueue
 
 LANE_SECONDS = 0.05
-"""How much expected work a lane may hold, if it is more than one task."""
+"""The expected work that a lane may hold, if it has more than one task."""
 SHORT_SECONDS = LANE_SECONDS / 2
-"""A task that takes no longer may share a lane."""
+"""The longest run time of a task that may share a lane."""
 MAX_LANE = 100
 LONG_SECONDS = 0.5
-"""A task that has run for so long, and for LONG_FACTOR times what was expected, may go on for long."""
+"""A task that has run for so long, and for LONG_FACTOR times its expected time, counts as long."""
 LONG_FACTOR = 5
 RESERVE_SECONDS = 1.0
-"""After so long a task that does not fit is not passed over any more."""
+"""The time after which a task that does not fit is passed over no more."""
 MAX_PASSED_OVER = 100
-"""So many classes are passed over in search of one that fits, at most."""
+"""The most classes that are passed over in search of one that fits."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Lane:
-    """An allocation, and the attempts that have their place in it, by execution (`members`): the first of them runs.
+    """An allocation, and the attempts that have a place in it, by execution (`members`): the first of them runs.
 
     `model` is that of its tasks, None for commands: the supervisor that has a command's lane may not be the one that
-    has the hosts of models. `last_end` is when the latest of those before ended (seconds, any clock).
+    has the hosts of models. `last_end` is the latest end of an earlier member (seconds, any clock).
     """
 
     number: int
     model: str | None
     allocation: Allocation
     scarce: bool
-    """It has more than its part of something, so that only tasks that want as much may join."""
+    """True if it has more than its part of a resource, so that only tasks that want as much may join."""
     long_at: float
-    """When its first member is taken for a long one, on the monotonic clock."""
+    """The time from which on its first member counts as long, on the monotonic clock."""
     long: bool = False
     members: dict[str, Attempt] = field(default_factory=dict)
     seconds: float = 0.0
@@ -51,9 +51,9 @@ class Lane:
 
 
 class Lanes:
-    """Starts tasks in their order, as resources become free; one that does not fit is passed over by those that do.
+    """The lanes: they start tasks in order, as resources become free; a task that does not fit is passed over.
 
-    `expected_seconds` tells how long a task of a class takes, or None. Nothing waits behind tasks that are not expected
+    `expected_seconds` returns how long a task of a class takes, or None. No task waits behind one that is not expected
     to end within `ahead_seconds`.
     """
 
@@ -65,16 +65,16 @@ class Lanes:
         self._lanes: dict[int, Lane] = {}
         self._members = 0
         self._nothing_fits = False
-        """Whether nothing that waits fits what is free, and others may start before it."""
+        """True if no waiting task fits the free resources, and others may start before these."""
 
     @property
     def free(self) -> Resources:
-        """What could start at once, nothing while tasks wait here that are to start before."""
+        """Return the resources for a task that could start at once, none while tasks wait here that start before."""
         return self.allocator.free if not self.waiting or self._nothing_fits else Resources()
 
     @property
     def soon(self) -> Resources:
-        """What is free, or held by tasks that are expected to end soon."""
+        """Return the resources that are free, or held by tasks that are expected to end soon."""
         soon = self.allocator.capacity
         for lane in self._lanes.values():
             if lane.long:
@@ -83,37 +83,37 @@ class Lanes:
 
     @property
     def long_count(self) -> int:
-        """How many lanes have a task that may go on for long."""
+        """Return how many lanes have a long task."""
         return sum(lane.long for lane in self._lanes.values())
 
     @property
     def backlog(self) -> bool:
-        """Whether there is more to run than what runs now."""
+        """Return whether more tasks wait to run."""
         return bool(self.waiting) or self._members > len(self._lanes)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits and nothing runs."""
+        """Return whether no task waits or runs."""
         return not self.waiting and not self._lanes
 
     @property
     def next_long(self) -> float | None:
-        """When to look for long tasks again: when the first of those that run may have become one."""
+        """Return the time of the next search for long tasks: the first at which a running one may have become long."""
         return min((lane.long_at for lane in self._lanes.values() if not lane.long), default=None)
 
     def look_for_long_tasks(self, now: float) -> bool:
-        """Take tasks for long ones that have run for so long; whether there are any that were none before."""
+        """Mark the tasks that have become long; return whether there are any new ones."""
         found = [lane for lane in self._lanes.values() if not lane.long and lane.long_at <= now]
         for lane in found:
             lane.long = True
         return bool(found)
 
     def stuck(self) -> list[Attempt]:
-        """Those that have their place behind a long task."""
+        """Return the tasks that have their place behind a long one."""
         return [attempt for lane in self._lanes.values() if lane.long for attempt in list(lane.members.values())[1:]]
 
     def fill(self, now: float) -> list[Attempt]:
-        """Give waiting tasks their places; those that got one."""
+        """Give waiting tasks their places; return those that got one."""
         placed: list[Attempt] = []
         waiting, passed_over = self.waiting, 0
         while (attempt := waiting.best()) is not None:
@@ -134,7 +134,7 @@ class Lanes:
         return placed
 
     def _may_be_passed_over(self, attempt: Attempt, now: float) -> bool:
-        """Whether another one may start before this one, which does not fit now."""
+        """Return whether another task may start before this one, which does not fit now."""
         if attempt.passed_over_at is None:
             attempt.passed_over_at = now
         free, wants = self.allocator.free, attempt.grant.resources
@@ -143,7 +143,7 @@ class Lanes:
         return may_fit and (lacks_gpus or now - attempt.passed_over_at < RESERVE_SECONDS)
 
     def leave(self, attempt: Attempt, ended: float | None, now: float) -> float | None:
-        """The attempt is out of its lane; answers with the end of the one before it there.
+        """Remove the attempt from its lane; return the end of the one before it there.
 
         An empty lane returns its resources.
         """
@@ -161,11 +161,11 @@ class Lanes:
         return before
 
     def behind(self, attempt: Attempt) -> bool:
-        """Whether it has its place behind another one that has not ended."""
+        """Return whether it has its place behind another one that has not ended."""
         return next(iter(self._lanes[attempt.lane].members)) != attempt.grant.execution
 
     def _open(self, grant: Grant, now: float) -> Lane | None:
-        """A new lane for a task, if it fits."""
+        """Open a lane for a task, if it fits."""
         if grant.resources.millicores > self.allocator.free.millicores:
             return None
         expected = self._expected_seconds(grant.task_class)
@@ -185,7 +185,7 @@ class Lanes:
         return lane
 
     def _begin(self, lane: Lane, grant: Grant, now: float) -> None:
-        """A task is the first of its lane now."""
+        """Make a task the first of its lane."""
         expected = self._expected_seconds(grant.task_class)
         lane.long = expected is not None and expected >= self._ahead_seconds
         lane.long_at = now + _long_after(expected or 0.0, self._ahead_seconds)
@@ -199,7 +199,7 @@ class Lanes:
         self._members += 1
 
     def _joinable(self, grant: Grant) -> Lane | None:
-        """The shortest of the lanes that a very short task may share, if it would not wait long there."""
+        """Return the shortest of the lanes that a very short task may share, if it would not wait long there."""
         expected = self._expected_seconds(grant.task_class)
         if expected is None or expected > SHORT_SECONDS:
             return None
@@ -214,10 +214,10 @@ class Lanes:
         return min(lanes, key=lambda lane: lane.seconds, default=None)
 
     def _room_for_alike(self, wanted: Resources) -> Resources:
-        """What a lane for very short tasks is given, so that tasks that want a little more fit, too.
+        """Return the resources of a lane for very short tasks, so that tasks that want a little more fit, too.
 
-        That is the part of memory and scratch space that goes with the cores; or a little more than is wanted, as long
-        as no fewer of such lanes fit side by side.
+        That is the part of memory and scratch space that goes with the cores; or a little more than the task wants, as
+        long as no fewer of such lanes fit side by side.
         """
         part = self._part(wanted.millicores)
         if wanted.memory_bytes <= part.memory_bytes and wanted.scratch_bytes <= part.scratch_bytes:
@@ -232,7 +232,7 @@ class Lanes:
         return bool(beyond or resources.gpus or any(resources.custom.values()))
 
     def _part(self, millicores: int) -> Resources:
-        """The part of the worker's memory and scratch space that goes with so many of its cores."""
+        """Return the part of the worker's memory and scratch space that goes with so many of its cores."""
         whole = self.allocator.capacity
         return Resources(
             memory_bytes=whole.memory_bytes * millicores // max(whole.millicores, millicores, 1),
@@ -252,12 +252,12 @@ def _is_short(expected_seconds: float | None) -> bool:
 
 
 def _load(attempt: Attempt) -> float:
-    """How much of its lane's LANE_SECONDS a task takes."""
+    """Return how much of its lane's LANE_SECONDS a task takes."""
     expected = attempt.expected_seconds
     return max(expected, 1e-4) if expected is not None and expected <= SHORT_SECONDS else 2 * LANE_SECONDS
 
 
 def _long_after(expected_seconds: float, ahead_seconds: float) -> float:
-    """After how many seconds a task is taken for a long one: others should not wait behind it any more."""
+    """Return the seconds after which a task counts as long: others should not wait behind it any more."""
     much_longer = max(LONG_FACTOR * expected_seconds, LONG_SECONDS)
     return min(much_longer, max(expected_seconds + ahead_seconds, LONG_SECONDS))

@@ -1,16 +1,16 @@
-"""Where things are on the worker's disk.
+"""The layout of the worker's disk.
 
 ::
 
     <root>/<task>/<attempt>/stdout, stderr, stdin
     <root>/<task>/<attempt>/command         a line for the shell that is too long for an argument
-    <root>/<task>/<attempt>/progress.json, result.json: what the task says
+    <root>/<task>/<attempt>/progress.json, result.json: the task's progress and result
     <root>/<task>/<attempt>/work/           the work directory, unless
     <root>/<task>/work/                     it is the task's, and survives retries
 
-Where it runs as another user, what the task says is in `<attempt>/told/` instead: only that and `work` are his, and he
-can exchange nothing outside of them. Directories cost more than all else that a short task costs here, so there are no
-more than are needed.
+Where a task runs as another user, its progress and result are in `<attempt>/told/` instead: only that and `work` are
+the user's, who can exchange nothing outside of them. Making directories is the largest cost of a short task here, so
+there are as few as possible.
 """
 
 import contextlib
@@ -34,15 +34,15 @@ class Layout:
         self.trash = Trash(root)
 
     def logs(self, grant: Grant) -> str:
-        """The directory of one attempt, which holds all but a work directory that belongs to the task."""
+        """Return the directory of one attempt, which holds all except a work directory that belongs to the task."""
         return f"{self.root}/{grant.directory['logs']}"
 
     def told(self, grant: Grant) -> str:
-        """Where the task may say something."""
+        """Return the directory for the task's progress and result."""
         return self.logs(grant) if self._account is None else f"{self.logs(grant)}/told"
 
     def work(self, grant: Grant) -> str | None:
-        """The work directory, if the task has one."""
+        """Return the work directory, if the task has one."""
         work = grant.directory["work"]
         return f"{self.root}/{work}" if work else None
 
@@ -54,11 +54,11 @@ class Layout:
             os.mkdir(task)
         try:
             os.mkdir(logs)
-        except FileExistsError:  # an earlier life of this attempt was never started
+        except FileExistsError:  # an earlier life of this attempt never started
             if not self.trash.take(logs):
                 beneath.remove(logs)
             os.mkdir(logs)
-        except PermissionError:  # an earlier attempt has taken our rights to the task's directory
+        except PermissionError:  # an earlier attempt has removed our rights to the task's directory
             beneath.allow(task)
             os.mkdir(logs)
         if self._account is not None:
@@ -70,16 +70,16 @@ class Layout:
             self._hand_over([task, logs], [self.told(grant), *([work] if work is not None else [])], self._account)
 
     def _hand_over(self, passages: list[str], given: list[str], account: Account) -> None:
-        """Let the user pass through our directories, and own his."""
+        """Let the user pass through our directories, and own the task's."""
         mode = 0o777 & ~self._umask
         for path in passages:
-            os.chmod(path, mode | 0o111)  # noqa: S103 - others may pass through, and no more than the umask says
+            os.chmod(path, mode | 0o111)  # noqa: S103 - others may pass through, with no right beyond the umask
         for path in given:
             os.chmod(path, mode)
             os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
     def put(self, grant: Grant, name: str, text: str) -> str:
-        """Keep a text that the task is to read, such as its standard input; where that is."""
+        """Write a text that the task reads, such as its standard input; return its path."""
         path = f"{self.logs(grant)}/{name}"
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
             if self._account is not None:
@@ -88,12 +88,12 @@ class Layout:
         return path
 
     def elsewhere(self, grant: Grant) -> list[str]:
-        """Other places of a task: beside its attempts, and the directory of the user's own that it runs in."""
+        """Return other places of a task: the parent of its attempts, and the user's directory that it runs in."""
         directory, beside = grant.document.get("directory"), os.path.dirname(self.logs(grant))
         return [beside, os.path.join(self.work(grant) or self.logs(grant), directory)] if directory else [beside]
 
     def purge(self, grant: Grant, tail_bytes: int) -> None:
-        """Remove what an ended attempt wrote, but for the last bytes of its streams, and what is of no attempt."""
+        """Remove the files of an ended attempt, except the last bytes of its streams, and files of no attempt."""
         logs, work = self.logs(grant), self.work(grant)
         with contextlib.suppress(OSError):
             for entry in os.scandir(logs):
@@ -108,16 +108,16 @@ class Layout:
             beneath.remove(work)
 
     def clear(self, grant: Grant) -> None:
-        """Throw away an attempt's own directory, and the task's if nothing else is left in it."""
+        """Discard an attempt's own directory, and the task's if it is empty then."""
         if not self.trash.take(self.logs(grant)):
-            beneath.remove(self.logs(grant))  # as where a full disk has no room for a name more
+            beneath.remove(self.logs(grant))  # for example a full disk has no room for another name
         with contextlib.suppress(OSError):
             os.rmdir(os.path.dirname(self.logs(grant)))
 
     def forget(self, names: Iterable[str], busy: Collection[str] = ()) -> list[str]:
-        """Remove what there is of tasks (`TASK`), or of their attempts up to one (`TASK/ATTEMPT`); the names of those.
+        """Remove directories of tasks (`TASK`), or of their attempts up to one (`TASK/ATTEMPT`); return their names.
 
-        With a task's last attempt its own work directory goes. Nothing goes of tasks that are `busy` here.
+        With a task's last attempt its own work directory is removed. Tasks that are `busy` here stay.
         """
         return [name for name in names if self._forget(name, busy)]
 

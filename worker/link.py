@@ -1,7 +1,7 @@
-"""The threads that speak with the server, so that the worker's loop never waits for it.
+"""The threads that call the server, so that the worker's loop never waits for it.
 
-Claims have up to three connections, because a claim is open nearly always, and a newer one must overtake it.
-Reports have one, and go out one batch at a time, each kept in the spool before it is sent.
+Claims have up to three connections, because a claim is open nearly always, and a newer one must overtake it. Reports
+have one, and go out one batch at a time, each kept in the spool before it is sent.
 """
 
 import queue
@@ -46,12 +46,12 @@ LONGEST_PAUSE_SECONDS = 5.0
 _GONE = (Conflict, NotFound)
 _UNWANTED = (BadRequest, Invalid, TooLarge)
 _BARE = frozenset({"execution", "token", "exit_status", "exit_code", "time_started", "time_terminated", "error"})
-"""What is left of a report that the server did not accept."""
+"""The fields that remain of a report that the server did not accept."""
 _TURNED_AWAY = (Unauthorized, Forbidden, BadRequest, Invalid)
 
 
 class Server(Protocol):
-    """What the worker needs of `banyan.client.Client`."""
+    """The calls of `banyan.client.Client` that the worker makes."""
 
     def register_worker(self, worker: Document, /) -> Document: ...
 
@@ -63,7 +63,7 @@ class Server(Protocol):
 
 
 class Link:
-    """Carries out `Register`, `Ask` and `Send` in threads of its own; `tell` takes the events that follow.
+    """The executor of `Register`, `Ask` and `Send`, in threads of its own; `tell` receives the events that follow.
 
     `clock` gives the UTC time as an ISO text, `note` writes to the log.
     """
@@ -95,7 +95,7 @@ class Link:
         threads.start("register", lambda: self._register(document), self._tell)
 
     def ask(self, ask: Ask) -> None:
-        """Send a claim; it makes all earlier ones worthless."""
+        """Send a claim; it replaces all earlier ones."""
         self._newest = ask.body["request"]
         self._asks.put(ask)
 
@@ -104,7 +104,7 @@ class Link:
         self._sends.put(send)
 
     def close(self, worker: str | None, ends: Sequence[Document]) -> None:
-        """Keep the ends that nobody has acknowledged, and say goodbye."""
+        """Keep the unacknowledged ends, and close the worker on the server."""
         self._closed.set()
         self._newest = None
         self._sends.put(None)
@@ -117,12 +117,12 @@ class Link:
             try:
                 self._server.close_worker(worker, [end["execution"] for end in ends])
             except BanyanError as error:
-                self.note(Note(f"could not say goodbye to the server: {error}", warning=True))
+                self.note(Note(f"could not sign off from the server: {error}", warning=True))
             else:
                 self._remember(worker if ends else None)
 
     def _remember(self, worker: str | None) -> None:
-        """Keep who we are, for the next life."""
+        """Keep the worker's id, for the next life."""
         try:
             self._spool.worker = worker
         except sqlite3.Error as error:
@@ -136,7 +136,7 @@ class Link:
         self._keeper.do(partial(self._keep, ends))
 
     def _keep(self, ends: Sequence[Document], acknowledged: Sequence[str] = ()) -> None:
-        """Keep these ends on disk, and let go of those that are acknowledged."""
+        """Keep these ends on disk, and delete those that are acknowledged."""
         try:
             self._spool.add(ends, acknowledged)
         except sqlite3.Error as error:
@@ -175,7 +175,7 @@ class Link:
         except Invalid as error:
             if "replaces" not in error.issues:
                 raise
-            self.note(Note(f"this server does not know our earlier life ({error}); it is let go", warning=True))
+            self.note(Note(f"this server does not know the worker's previous life ({error}), which ends", warning=True))
             fresh = {name: value for name, value in document.items() if name not in ("replaces", "finished")}
             return self._server.register_worker(fresh)
 
@@ -235,7 +235,7 @@ class Link:
         return None
 
     def _apart(self, send: Send, error: BanyanError) -> Event | None:
-        """The server does not take this batch: find the report that it does not like, and let it be without details."""
+        """Find the report for which the server refuses this batch, and send it without details."""
         if len(send.reports) + len(send.samples) <= 1:
             which = [report["execution"] for report in send.reports]
             self.note(Note(f"the server does not accept a report ({' '.join(which) or 'of memory'}): {error}", True))
@@ -279,13 +279,13 @@ class Link:
 
 
 def _bare(report: Document, error: BanyanError) -> Document:
-    """The same end, without what the task may have put into it; the error says what the server did not like."""
+    """Return the same end, without fields that the task may have filled; the error names the server's reason."""
     kept = {name: value for name, value in report.items() if name in _BARE}
-    return kept | {"error": f"the server did not accept what else was reported of this end: {str(error)[:1000]}"}
+    return kept | {"error": f"the server did not accept the rest of this report: {str(error)[:1000]}"}
 
 
 class _Pauses:
-    """Growing pauses between repeats, cut short when the link closes."""
+    """Pauses of growing length between retries, cut short when the link closes."""
 
     def __init__(self, closed: threading.Event) -> None:
         self.count = 0
@@ -294,4 +294,4 @@ class _Pauses:
     def wait(self) -> None:
         self.count += 1
         longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self.count - 1, 10))
-        self._closed.wait(longest * random.uniform(0.5, 1.0))  # a thousand workers shall not come back in step
+        self._closed.wait(longest * random.uniform(0.5, 1.0))  # a thousand workers must not return in step

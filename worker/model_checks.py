@@ -1,11 +1,11 @@
-"""What a host process does for the posting check: it calls `model.task` alone, for one task after another.
+"""The posting check in a host process: it calls `model.task` alone, for one task after another.
 
-It is told `("check", number, [(inputs, jobid, workdir), ..])`: these tasks have numbers from `number` on, and their
-inputs are JSON. Which one it has begun it tells in memory (`banyan.models.check_progress`), for a message would wake
-the server. It answers `("fault", number, {..})` at once for each at fault, with `exception`, `error` (one line) and
-`traceback`, and `("checked", number, tidy)` with the number of the last one, and whether no threads were left behind;
-if some were, the process is of no more use. It looks at one at least, and goes on as long as their directory stays
-empty and others do not wait for long.
+It receives `("check", number, [(inputs, jobid, workdir), ..])`: these tasks have numbers from `number` on, and their
+inputs are JSON. It writes the number of the task that it begins into memory (`banyan.models.check_progress`), for a
+message would wake the server. It sends `("fault", number, {..})` at once for each at fault, with `exception`, `error`
+(one line) and `traceback`, and `("checked", number, tidy)` with the number of the last one, and whether no threads were
+left behind; if some were, the process is of no more use. It checks at least one task, and goes on as long as their
+directory stays empty and others do not wait for long.
 """
 
 import json
@@ -26,11 +26,11 @@ from banyan.models.traces import last_line, name_of, text_of
 from worker.host_place import end_copies
 
 TURN_SECONDS = 0.1
-"""After so long it looks at no further task, because others may want to ask."""
+"""The time after which it begins no further task, because others may wait."""
 
 
 class Checks:
-    """Asks one model; `answer` tells the server."""
+    """The check of tasks by one model; `answer` sends to the server."""
 
     def __init__(self, answer: Callable[..., None], model: Model, progress: Progress) -> None:
         self._answer = answer
@@ -40,13 +40,13 @@ class Checks:
         self._threads = LeftThreads()
 
     def serve(self, messages: Callable[[], list[tuple[Any, ...]]]) -> None:
-        """Check what is asked about until nobody asks any more."""
+        """Check the tasks of each message, until there are no more messages."""
         while asked := messages():
             for _, number, tasks in asked:
                 self._answer("checked", self._check(number, tasks), not self._threads.left())
 
     def _check(self, first: int, tasks: Sequence[tuple[bytes, str, str | None]]) -> int:
-        """The number of the last one that was looked at; the first one's directory is empty."""
+        """Return the number of the last task that was checked; the first one's directory is empty."""
         until = time.monotonic() + TURN_SECONDS
         for number, (inputs, jobid, workdir) in enumerate(tasks, first):
             fit = workdir is None or is_empty(workdir)

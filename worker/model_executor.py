@@ -16,11 +16,11 @@ from worker.outcome import HOST_DIED
 from worker.spawner import Job
 
 VERSION_SECONDS = 1.0
-"""How long it is believed that a model's files have not changed."""
+"""The time for which the files of a model count as unchanged."""
 
 
 class ModelExecutor:
-    """Runs the models of `sources` in host processes that are set up as `settings` say."""
+    """The executor of the models of `sources`, in host processes with these `settings`."""
 
     def __init__(self, place: Workplace, settings: Models, sources: Mapping[str, Source]) -> None:
         self._place = place
@@ -33,15 +33,15 @@ class ModelExecutor:
 
     @property
     def models(self) -> list[Document]:
-        """What the server is told of the models."""
+        """Return the models as the server receives them."""
         return [{"name": name, "summary": source.summary} for name, source in self._sources.items()]
 
     def runs(self, grant: Grant) -> bool:
-        """Whether the task has a model."""
+        """Return whether the task has a model."""
         return grant.document.get("model") is not None
 
     def prepare(self, grant: Grant, allocation: Allocation) -> Job:
-        """Make the directories and say which host is to run the task; CannotStart."""
+        """Make the directories and return the job with its host; CannotStart."""
         source = self._sources.get(grant.document["model"])
         if source is None:
             raise CannotStart(f"this worker has no model {grant.document['model']!r}")
@@ -71,7 +71,7 @@ class ModelExecutor:
         )
 
     def _pool(self, source: Source, threads: int, environment: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
-        """The name of the pool whose hosts can run such a task, and how they are set up.
+        """Return the name of the pool whose hosts can run such a task, and the setup of these.
 
         A host that was started before a file of the model changed belongs to another pool.
         """
@@ -99,20 +99,20 @@ class ModelExecutor:
         return version
 
     def refused(self, grant: Grant, stage: str, number: int, text: str) -> CannotStart:
-        """The machine is to blame, but for an environment that is too long."""
+        """Return the fault: the machine's, except for an environment that is too long."""
         return CannotStart.too_long(number) or CannotStart(f"{'model host' if stage == 'host' else stage}: {text}")
 
     def release(self, grant: Grant) -> None:
         """Do nothing: hosts stay."""
 
     def collect(self, grant: Grant, outcome: Document | None = None) -> Document:
-        """What every task leaves, the result or the error that the host told, and how it ended as marks."""
+        """Return the output of every task, the result or the error that the host reported, and the end as marks."""
         left = self._place.collect(grant)
         outcome = outcome or {}
         if "result" in outcome:
             try:
                 left["result"] = json.loads(outcome["result"])
-            except (ValueError, RecursionError) as error:  # the model can make its host say anything
+            except (ValueError, RecursionError) as error:  # the model can make its host send anything
                 left |= {"exception": "BadResult", "error": f"the result is not JSON: {error}"}
         elif "result_file" in outcome:
             left["result_file"] = outcome["result_file"]
@@ -128,7 +128,7 @@ class ModelExecutor:
         return left
 
     def _no_directory(self, grant: Grant, why: str) -> Document:
-        """The model could not be run where it was to be: in the task's directory, or in its own work directory."""
+        """Return the fault of a model that has no directory to run in: the task's, or its own work directory."""
         directory = grant.document.get("directory") or ""
         if not os.path.isabs(directory):
             return {"exception": "FileNotFoundError", "error": f"{self._place.cwd(grant)}: {why}"}

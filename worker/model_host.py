@@ -1,7 +1,7 @@
 """The program of a host process: warm, with Dask and one model imported, it runs one task at a time.
 
-It is told what to do over a socket (`banyan.frames`), and leaves when that is closed or when its parent dies. It
-answers in JSON, for whoever hears it must not trust the model that runs here:
+It receives messages over a socket (`banyan.frames`), and ends when that is closed or when its parent dies. It
+answers in JSON, for the receiver must not trust the model that runs here:
 
 - `("setup", {..})`, once: `name`, `module`, `attribute`, `directory` of the model, `dask` (configuration), `scheduler`,
   `cluster`, `cores`. Answers: `("ready", pid, cpu_seconds)`; `("unfit", exception, text)`, the model's fault, and it
@@ -48,17 +48,17 @@ _NOTES = {
     "CancelledError": "the model raised CancelledError, but nobody has cancelled the task: this counts as a failure",
     "TimeoutError": "a model must not raise TimeoutError (the queue limits their time): this counts as a failure",
 }
-"""What is said of exceptions that models are asked not to raise."""
+"""The notes on exceptions that models should not raise."""
 _NO_CLUSTER = "get_worker, get_client and worker_client work with models.scheduler = 'distributed' alone"
 _OF_NO_CLUSTER = ("No worker found", "No global client found", "No clients found")
-"""How the errors begin that Dask raises where there is no cluster."""
+"""The beginnings of the errors that Dask raises where there is no cluster."""
 
 Document = dict[str, Any]
 Answer = Callable[..., None]
 
 
 class Host:
-    """One model and its scheduler; `answer` tells whoever asks."""
+    """One model and its scheduler; `answer` sends to the other end."""
 
     def __init__(
         self, answer: Answer, memory: Memory | None, outputs: tuple[int, int], model: Model, scheduler: Scheduler
@@ -72,19 +72,19 @@ class Host:
         self._pid = os.getpid()
 
     def serve(self, messages: Callable[[], list[tuple[Any, ...]]]) -> None:
-        """Run what is asked until nobody asks any more."""
+        """Run the tasks of each message, until there are no more messages."""
         while asked := messages():
             for _, number, what in asked:
                 if not self._run(number, what):
                     return
 
     def _run(self, number: int, what: Document) -> bool:
-        """Run a task and tell its end; whether the host is as good as new."""
+        """Run a task and report its end; return whether the host is as good as new."""
         usage = Usage(self._place.kept)
         cancel = Cancel([0], number) if self._memory is None else self._memory.flag(number, what["jobid"])
         outcome = self._place.enter(what) or self._outcome(what, cancel)
         end_copies(self._pid)
-        cancel.set(True)  # whoever of this task still runs is to stop
+        cancel.set(True)  # threads of this task that still run must stop
         settled = self._scheduler.settle(what["grace_seconds"])
         if left := self._threads.left():
             with suppress(OSError):
@@ -105,12 +105,12 @@ class Host:
             return {"exception": name_of(error), "error": shortened(str(error))}
         except BrokenExecutor as error:
             return {"died": True, "exception": name_of(error), "error": text_of(error)}
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the end of the task, not ours
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the task and not the host
             return {"exception": name_of(error), "error": text_of(error, "" if cancel.get() else _note(error))}
 
 
 def _note(error: BaseException) -> str:
-    """What is said of the error besides."""
+    """Return the note on the error."""
     if isinstance(error, ValueError) and str(error).startswith(_OF_NO_CLUSTER):
         return _NO_CLUSTER
     return _NOTES.get(name_of(error), "")
@@ -136,7 +136,7 @@ def _set_up(answer: Answer, memory: Memory | None, setup: Mapping[str, Any]) -> 
 
 
 def _call_back(callback: Callable[..., object], worker: Any) -> None:
-    """Call it as Dask's workers do: with the worker if it asks for one, which is None where there is no cluster."""
+    """Call it as Dask's workers do: with the worker if it has a parameter for one, which is None without a cluster."""
     done = callback(**callback_arguments(callback, worker))
     if inspect.isawaitable(done):
         asyncio.run(_awaited(done))
@@ -178,4 +178,4 @@ def main(line: int, memory: int | None = None) -> None:
     if host is not None:
         answer("ready", os.getpid(), cpu_seconds())
         host.serve(messages)
-    os._exit(0)  # threads of the model that do not end must not keep us
+    os._exit(0)  # threads of the model that do not end must not keep the process

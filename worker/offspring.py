@@ -1,4 +1,4 @@
-"""What the supervisor asks of the kernel: starting programs, finding and signalling processes.
+"""The supervisor's calls of the kernel: starts of programs, searches for processes, signals to them.
 
 Imported by the supervisor alone, which must stay small; so this imports next to nothing.
 """
@@ -10,13 +10,13 @@ import sys
 
 PR_SET_CHILD_SUBREAPER = 36
 SIGKILL, SIGTERM, SIGCONT, SIGSTOP = 9, 15, 18, 19
-"""As Linux numbers them on all machines that we run on: the module `signal` brings the large `enum` along."""
+"""Their numbers in Linux on all machines that we run on: the module `signal` brings the large `enum` along."""
 EVERY_SIGNAL = tuple(each for each in range(1, 65) if each not in (SIGKILL, SIGSTOP, 32, 33))
-"""But for those that nobody can change, and two that the C library keeps for itself."""
+"""All except those that no program can change, and two that the C library keeps for itself."""
 _HEEDED = (4, 5, 6, 7, 8, 11, 17, SIGCONT, 20, 21, 22, 31)
-"""What tells of a fault in the program or of a child's end, what stops and continues."""
+"""The signals for faults of the program, for a child's end, and for stops and continuations."""
 IGNORED_SIGNALS = tuple(each for each in EVERY_SIGNAL if each not in _HEEDED)
-"""The supervisor ignores all that would end it; what it starts must not."""
+"""The signals that the supervisor ignores since they would end it; the programs that it starts must not."""
 
 
 def become_subreaper() -> None:
@@ -45,7 +45,7 @@ def spawn(argv: list[str], env: list[str], streams: tuple[int, int, int]) -> int
 
 
 def candidates(name: str, path: str) -> list[str]:
-    """Where a program may be: `name` itself if it is a path, else in each directory of `path`."""
+    """Return the possible paths of a program: `name` itself if it is a path, else one in each directory of `path`."""
     if "/" in name:
         return [name]
     there = [f"{directory or '.'}/{name}" for directory in path.split(":")]
@@ -53,13 +53,13 @@ def candidates(name: str, path: str) -> list[str]:
 
 
 def children() -> list[int]:
-    """The ids of our child processes."""
+    """Return the ids of our child processes."""
     with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
         return [int(pid) for pid in file.read().split()]
 
 
 def session_of(pid: int) -> int:
-    """The session of a process; 0 if it is gone."""
+    """Return the session of a process; 0 if it is gone."""
     try:
         return os.getsid(pid)
     except ProcessLookupError:
@@ -67,7 +67,7 @@ def session_of(pid: int) -> int:
 
 
 def group_of(pid: int) -> int:
-    """The process group of a process; 0 if it is gone."""
+    """Return the process group of a process; 0 if it is gone."""
     try:
         return os.getpgid(pid)
     except ProcessLookupError:
@@ -75,7 +75,7 @@ def group_of(pid: int) -> int:
 
 
 def peak_bytes(process: "int | str") -> int:
-    """The largest resident size of a process (`self` for this one) since it was reset; 0 if it is gone."""
+    """Return the largest resident size of a process (`self` for this one) since its reset; 0 if it is gone."""
     try:
         with open(f"/proc/{process}/status", "rb") as file:
             for line in file:
@@ -87,7 +87,7 @@ def peak_bytes(process: "int | str") -> int:
 
 
 def reset_peak(process: "int | str") -> bool:
-    """Let the kernel begin anew with the largest resident size of a process; whether it does."""
+    """Reset the largest resident size of a process; return whether the kernel does so."""
     try:
         with open(f"/proc/{process}/clear_refs", "w") as file:
             file.write("5")
@@ -97,7 +97,7 @@ def reset_peak(process: "int | str") -> bool:
 
 
 def cpu_ticks(pid: int) -> int:
-    """The CPU time that a process has used so far, in clock ticks; 0 if it is gone."""
+    """Return the CPU time of a process so far, in clock ticks; 0 if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -107,7 +107,7 @@ def cpu_ticks(pid: int) -> int:
 
 
 def had_children(pid: int) -> bool:
-    """Tell if a process, which has ended and is not reaped yet, has waited for another one."""
+    """Return whether a process, which has ended and is not reaped yet, has waited for another one."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -117,7 +117,7 @@ def had_children(pid: int) -> bool:
 
 
 def resident_bytes(pid: int) -> int:
-    """The resident size of a process; 0 if it is gone."""
+    """Return the resident size of a process; 0 if it is gone."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -126,13 +126,13 @@ def resident_bytes(pid: int) -> int:
 
 
 def signal_group(group: int, number: int) -> bool:
-    """Send a signal to a process group; whether there was anyone in it."""
+    """Send a signal to a process group; return whether it has a process."""
     try:
         os.killpg(group, number)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # only processes that became another user's are left
+        return True  # only processes that changed to another user are left
     return True
 
 
@@ -150,12 +150,12 @@ def signal_process(pid: int, number: int) -> None:
 
 
 def own_children() -> set[int]:
-    """The ids of the child processes of this process, of all its threads."""
+    """Return the child processes of this process, of all its threads."""
     return set(_children_of(os.getpid()))
 
 
 def descendants(pid: int) -> set[int]:
-    """The ids of all processes that descend from a process and have not been orphaned."""
+    """Return all processes that descend from a process and have not been orphaned."""
     found: set[int] = set()
     waiting = [pid]
     while waiting:
@@ -167,7 +167,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def _children_of(pid: int) -> list[int]:
-    """Of all its threads."""
+    """Return the child processes of all its threads."""
     found: list[int] = []
     try:
         threads = os.listdir(f"/proc/{pid}/task")

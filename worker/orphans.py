@@ -25,11 +25,11 @@ class Orphans:
         return bool(self._known)
 
     def forget_all(self) -> None:
-        """There is no child left."""
+        """Forget all orphans: the supervisor has no child."""
         self._known.clear()
 
     def bury(self, pid: int, jobs: "Collection[Job]", hosts: "Mapping[int, str]") -> None:
-        """Take one from the process table; its CPU time counts for its job while that has not been reported."""
+        """Reap an orphan; its CPU time counts for its job while that has not been reported."""
         key = self._known.pop(pid)[0] if pid in self._known else _owner(pid, jobs, hosts)
         _, _, usage = os.wait4(pid, 0)
         for job in jobs:
@@ -41,7 +41,7 @@ class Orphans:
     def adopt(
         self, jobs: "Collection[Job]", hosts: "Mapping[int, str]", others: "Collection[int]" = ()
     ) -> "dict[int, str | None]":
-        """The job of each orphan that is here.
+        """Return the job of each orphan.
 
         `jobs` are all that are not over, `hosts` the keys of host processes; `others` and these are no orphans.
         """
@@ -61,9 +61,9 @@ class Orphans:
         hosts: "Mapping[int, str]",
         others: "Collection[int]",
     ) -> "set[str | None]":
-        """Adopt new orphans, and kill those whose job is over; the keys of the jobs that those belonged to.
+        """Adopt new orphans, and kill those whose job is over; return the keys of these jobs.
 
-        An orphan that cannot be assigned is over when all jobs that began before it are.
+        An orphan without a known job is over when all jobs that began before it are.
         """
         keys = {job.key for job in running} | set(hosts.values())
         oldest = min((job.started for job in running), default=None)

@@ -1,4 +1,4 @@
-"""What is to be told to the server, and what it has not yet acknowledged."""
+"""The reports for the server, and those that it has not yet acknowledged."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,16 +8,16 @@ MAX_REPORTS = 500
 MAX_SAMPLES = 5_000
 MAX_BATCH_BYTES = 8 << 20
 BUSY_SECONDS = 0.2
-"""How long reports wait for company while the worker has more to do."""
+"""The time for which reports are batched while the worker has more to do."""
 KEEP_SECONDS = 1.0
-"""An end that could not be sent for so long, as while the server is away, is kept on disk by itself."""
+"""The time after which an unsent end, for example while the server is away, is kept on disk on its own."""
 _BULKY = ("stdout_tail", "stderr_tail", "result", "error")
 
 
 class Outbox:
-    """Reports in the order in which they came. One batch is under way at a time.
+    """Reports in the order of their arrival. One batch is under way at a time.
 
-    An end is kept until the server accepts it or calls it stale.
+    An end is kept until the server accepts it or answers that it is stale.
     """
 
     def __init__(self, ends: Iterable[Document] = ()) -> None:
@@ -27,27 +27,27 @@ class Outbox:
         self._under_way: Sequence[Document] | None = None
         self._since = 0.0
         self._urgent = 0
-        """How many of those that wait are not to wait for company."""
+        """The number of waiting reports that must not wait for a batch."""
         self._unkept: dict[str, Document] = {}
         self._unkept_since = 0.0
 
     @property
     def unacknowledged(self) -> list[str]:
-        """The attempts whose end the server has not acknowledged."""
+        """Return the attempts whose end the server has not acknowledged."""
         return list(self._ends)
 
     @property
     def ends(self) -> list[Document]:
-        """The reports of those ends."""
+        """Return the reports of those ends."""
         return list(self._ends.values())
 
     @property
     def empty(self) -> bool:
-        """Whether everything was told and acknowledged."""
+        """Return whether every report was sent and acknowledged."""
         return not (self._waiting or self._samples or self._ends or self._under_way is not None)
 
     def add(self, report: Document, now: float, *, urgent: bool = False) -> None:
-        """Tell this, at once if it is `urgent`; with an `exit_status` it is the end of the attempt."""
+        """Add a report, sent at once if it is `urgent`; with an `exit_status` it is the end of the attempt."""
         if not self._waiting and not self._samples:
             self._since = now
         if "exit_status" in report:
@@ -60,11 +60,11 @@ class Outbox:
             self._urgent = len(self._waiting)
 
     def hurry(self) -> None:
-        """Wait for no company with what is to be told."""
+        """Send the next batch at once."""
         self._urgent = len(self._waiting)
 
     def add_sample(self, sample: Document, now: float) -> None:
-        """Tell this use of memory; the oldest are let go when far too many wait."""
+        """Add a sample of memory; the oldest are dropped when far too many wait."""
         if not self._waiting and not self._samples:
             self._since = now
         self._samples.append(sample)
@@ -72,14 +72,14 @@ class Outbox:
             del self._samples[:MAX_SAMPLES]
 
     def due(self, busy: bool) -> float | None:
-        """When to send the next batch (0: now); None when there is nothing to send or one is under way."""
+        """Return the time of the next batch (0: now); None when nothing waits or a batch is under way."""
         if self._under_way is not None or not (self._waiting or self._samples):
             return None
         in_company = busy and not self._urgent and len(self._waiting) < MAX_REPORTS
         return self._since + BUSY_SECONDS if in_company else 0.0
 
     def batch(self, now: float) -> tuple[list[Document], list[Document]]:
-        """The next reports and samples to send; they are under way until `answered` or `returned`."""
+        """Return the next reports and samples to send; they are under way until `answered` or `returned`."""
         size = count = 0
         for report in self._waiting[:MAX_REPORTS]:
             size += 500 + sum(len(str(report.get(name, ""))) for name in _BULKY)
@@ -90,25 +90,25 @@ class Outbox:
         self._urgent = max(0, self._urgent - count)
         samples, self._samples = self._samples[:MAX_SAMPLES], self._samples[MAX_SAMPLES:]
         for report in reports:
-            self._unkept.pop(report["execution"], None)  # what is sent is kept before
+            self._unkept.pop(report["execution"], None)  # a report is kept before it is sent
         self._under_way = reports
         self._since = now
         return reports, samples
 
     @property
     def keep_due(self) -> float | None:
-        """When ends that were not sent yet are to be kept; None if there are none."""
+        """Return the time at which unsent ends are to be kept; None if there are none."""
         return self._unkept_since + KEEP_SECONDS if self._unkept else None
 
     def to_keep(self) -> list[Document]:
-        """Those ends, which are the caller's to keep now."""
+        """Return those ends; the caller keeps them now."""
         ends, self._unkept = list(self._unkept.values()), {}
         return ends
 
     def answered(self, accepted: Sequence[str], stale: Sequence[str], now: float) -> list[str]:
-        """The batch under way was answered; the attempts whose end is settled by that.
+        """Record the response to the batch under way; return the attempts whose end it settles.
 
-        An end that the answer does not mention is told again.
+        An end that the response does not mention is sent again.
         """
         told = self._told_ends()
         settled = [each for each in dict.fromkeys((*accepted, *stale)) if each in self._ends and each in told]
@@ -121,7 +121,7 @@ class Outbox:
         return settled
 
     def returned(self) -> None:
-        """The batch under way was refused: all ends are told anew, the rest is not worth it."""
+        """Record that the batch under way was refused: all ends are sent again, and the other reports are dropped."""
         self._under_way = None
         self._samples = []
         self._urgent = 0

@@ -1,4 +1,4 @@
-"""How an attempt ended, in the words of the contract, and who is to blame."""
+"""The end of an attempt, in the words of the contract, and the party at fault."""
 
 import os
 import signal
@@ -20,35 +20,35 @@ MARKS = (
     "group_peak_bytes",
     "no_result",
 )
-"""What an executor notes of an end, beside the fields of its report.
+"""The marks of an executor on an end, beside the fields of its report.
 
-The disk was full; the task filled it, or used more scratch space than it asked for (a sentence); the kernel enforced
-a limit; the model raised this; the machine, for this reason, is to blame; this directory, where the model was to run,
-is not there; its control group held so much memory at most; what was printed is no result, for this reason.
+The disk was full; the task filled it, or used more scratch space than it asked for (a sentence); the kernel enforced a
+limit; the model raised this; the machine is at fault, for this reason; this directory, where the model was to run, does
+not exist; the peak of its control group; the printed line is no result, for this reason.
 """
 HOST_DIED = "model host died"
-"""The reason of a worker failure: the process died in which a model ran, whoever killed it."""
+"""The reason of a worker failure: the process in which a model ran died, for whatever cause."""
 MAX_HOST_DEATHS = 2
-"""So often the machine is blamed for that, and then the model."""
+"""The number of such deaths for which the machine is at fault; then it is the model."""
 MAX_REASON = 500
-"""So much of a reason is told, in one line; all of it is in the attempt's `error`."""
+"""The most characters of a reason in an exit status, in one line; the attempt's `error` has all of it."""
 SERVER_UNREACHABLE = "abandoned (server unreachable)"
 DISK_FILLED = "failure (worker: disk filled by this task)"
 DISK_FILLED_AGAIN = "failure (disk filled)"
 """The second time it is the task's own fault, and counts as such."""
 SCRATCH_EXCEEDED = "failure (scratch exceeded)"
 TOOK_TOO_MUCH = (DISK_FILLED, DISK_FILLED_AGAIN, SCRATCH_EXCEEDED)
-"""The ends of tasks that took room on the disk that others need: what they wrote is removed."""
+"""The ends of tasks that took room on the disk that others need: their files are removed."""
 
 
 def exit_status(
     wait_status: int, cause: Cause | None, marks: Document, *, host_deaths: int = 0, disk_fills: int = 0
 ) -> str:
-    """The exit status of a task that ran.
+    """Return the exit status of a task that ran.
 
-    `cause` is why the worker ended it, if it did; `marks` are the executor's, `host_deaths` counts the hosts that died
-    running the task before, `disk_fills` how often it filled a disk. A task that ends well after it was asked to stop
-    has succeeded, unless its time or what it may use had run out.
+    `cause` is the worker's reason for ending it, if there is one; `marks` are the executor's, `host_deaths` counts the
+    hosts that died running the task before, `disk_fills` how often it filled a disk. A task that ends with success
+    after a SIGTERM has succeeded, unless it was over its time or its resources.
     """
     code = os.waitstatus_to_exitcode(wait_status)
     exceeded = _exceeded(cause, marks)
@@ -73,7 +73,7 @@ _ENDED_BY = {Cause.CANCEL: CANCELLED, Cause.SERVER_LOST: SERVER_UNREACHABLE}
 
 
 def _exceeded(cause: Cause | None, marks: Document) -> str | None:
-    """The exit status of a task whose time or what it may use had run out, however it ended then."""
+    """Return the exit status of a task that was over its time or its resources, however it ended then."""
     if cause is Cause.TIMEOUT:
         return "timed out"
     if cause is Cause.MEMORY or marks.get("out_of_memory"):
@@ -84,28 +84,28 @@ def _exceeded(cause: Cause | None, marks: Document) -> str | None:
 
 
 def failure(exit_code: int) -> str:
-    """The exit status of a program that ended with this code."""
+    """Return the exit status of a program that ended with this code."""
     return f"failure (exit code {exit_code})"
 
 
 def worker_failure(reason: str) -> str:
-    """The exit status of an attempt that the machine, not the program, brought down."""
+    """Return the exit status of an attempt that failed by the machine's fault, not the program's."""
     return f"failure (worker: {_in_one_line(reason)})"
 
 
 def no_directory(path: str) -> str:
-    """The exit status of an attempt whose task was to run in a directory that this machine lacks."""
+    """Return the exit status of an attempt whose task was to run in a directory that this machine lacks."""
     return f"{NO_DIRECTORY}{_in_one_line(path)})"
 
 
 def _in_one_line(text: str) -> str:
-    """A name or a reason as an exit status may have it: programs choose names, and paths, as they like."""
+    """Return a name or a reason in a form for an exit status: programs choose any names and paths."""
     words = " ".join(text[:MAX_REASON].split())
     return "".join(each if each.isprintable() else "?" for each in words) or "unknown"
 
 
 def signal_name(number: int) -> str:
-    """`SIGSEGV` for 11; `SIGRT40` for a signal without a name of its own."""
+    """Return `SIGSEGV` for 11, `SIGRT40` for a signal without a name of its own."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -113,16 +113,16 @@ def signal_name(number: int) -> str:
 
 
 def start(attempt: Attempt) -> Document:
-    """The report of a start."""
+    """Return the report of a start."""
     started = attempt.time_started.isoformat() if attempt.time_started else None
     return _report(attempt, time_started=started, pid=attempt.pid)
 
 
 def peak_of(event: Exited, sampled_bytes: int, group_bytes: int | None) -> tuple[int, str]:
-    """The peak of a task's memory in bytes, and what that is (`peak_memory_source`).
+    """Return the peak of a task's memory in bytes, and its `peak_memory_source`.
 
-    The kernel measures single processes exactly, so one alone is known best by that. Of several it tells the largest,
-    which is less than they had together: samples, where there are any, and control groups tell of all of them.
+    The kernel measures single processes exactly, so one alone is known best by that. Of several it reports the largest,
+    which is less than their sum: samples, where there are any, and control groups include all of them.
     """
     own = event.peak_memory_bytes
     if event.alone and (event.peak_is_exact or not sampled_bytes):
@@ -135,7 +135,7 @@ def peak_of(event: Exited, sampled_bytes: int, group_bytes: int | None) -> tuple
 
 
 def of_exit(attempt: Attempt, event: Exited, left: Document, peak: tuple[int, str]) -> Document:
-    """The report of a task that ran and left this; `peak` is that of its memory and what this is (`peak_of`)."""
+    """Return the report of a task that ran and left this output; `peak` is that of memory, with source (`peak_of`)."""
     code = os.waitstatus_to_exitcode(event.wait_status)
     grant = attempt.grant
     status = exit_status(
@@ -167,7 +167,7 @@ def of_exit(attempt: Attempt, event: Exited, left: Document, peak: tuple[int, st
 
 
 def of_no_start(attempt: Attempt, event: NotStarted) -> Document:
-    """The report of a task that could not be started."""
+    """Return the report of a task that could not be started."""
     code = event.exit_code
     status = worker_failure(event.reason) if code is None else failure(code)
     return _report(
@@ -180,12 +180,12 @@ def of_no_start(attempt: Attempt, event: NotStarted) -> Document:
 
 
 def of_never_started(attempt: Attempt, exit_status: str, error: str, now: datetime) -> Document:
-    """The report of a task that was not even tried, or of whose end nothing is known."""
+    """Return the report of a task that was never tried, or whose end is unknown."""
     return _report(attempt, exit_status=exit_status, error=error, time_terminated=now.isoformat())
 
 
 def _report(attempt: Attempt, **fields: object) -> Document:
-    """What is always said of an attempt, and `fields` as far as they are set."""
+    """Return the fields of every report, and `fields` as far as they are set."""
     report: Document = {"execution": attempt.grant.execution, "token": attempt.grant.token}
     if attempt.allocation is not None:
         report["granted_resources"] = attempt.allocation.to_document()
@@ -194,7 +194,7 @@ def _report(attempt: Attempt, **fields: object) -> Document:
 
 
 def sample(grant: Grant, event: Sample) -> Document:
-    """What the server keeps of a sample."""
+    """Return a sample as the server stores it."""
     document: Document = {
         "task": grant.task,
         "execution": grant.execution,
@@ -209,7 +209,7 @@ def sample(grant: Grant, event: Sample) -> Document:
 
 
 def only_sample(grant: Grant, event: Exited, peak: int) -> Document:
-    """The one sample of a task that ended before it was met; `peak` in bytes."""
+    """Return the one sample of a task that ended before its first measurement; `peak` in bytes."""
     seconds = (event.time_terminated - event.time_started).total_seconds()
     return {
         "task": grant.task,

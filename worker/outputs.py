@@ -1,8 +1,8 @@
 """The outputs of jobs: pipes, whose contents are appended to files.
 
-A program that opens `/dev/stdout` or `/dev/stderr` (`echo text > /dev/stderr`) opens what it has there once more. Were
-that a file, it would be cut to nothing; a pipe goes on. The supervisor's own thread does not write, so that a disk
-that is slow holds up neither starts nor signals; a second thread does, but for the rest that is left at a job's end.
+A program that opens `/dev/stdout` or `/dev/stderr` (`echo text > /dev/stderr`) opens its stream once more. A file would
+be truncated by that; a pipe goes on. The supervisor's own thread writes nothing but the rest at a job's end; a second
+thread does, so that a slow disk delays neither starts nor signals.
 
 Imported by the supervisor, which must stay small.
 """
@@ -13,17 +13,17 @@ import select
 import time
 
 READ_BYTES = 1 << 16
-"""As much as a pipe holds."""
+"""The size of a pipe."""
 MOST_LEFT = 64
-"""How many times to read at a job's end: pipes can be enlarged, and a process that got away may go on for ever."""
+"""The most reads at a job's end: pipes can be enlarged, and a process that escaped may write for ever."""
 FIRST_LOOK_SECONDS = 0.02
-"""A pipe is younger than that before it is looked at. Most short jobs are over by then, and write little."""
+"""The age of a pipe at its first check. Most short jobs are over by then, and write little."""
 PAUSE_SECONDS = 1.0
-"""How long the end of a task waits for what its host has written, on a disk that is slow."""
+"""The time for which the end of a task waits for its host's output, on a slow disk."""
 
 
 def open_log(path: str, owner: "tuple[int, int] | None") -> int:
-    """The file of a stream, to which is appended; it belongs to `owner` (user, group), if given. OSError."""
+    """Open the file of a stream for appending; it belongs to `owner` (user, group), if given. OSError."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
     if owner is not None:
         os.fchown(file, *owner)
@@ -31,7 +31,7 @@ def open_log(path: str, owner: "tuple[int, int] | None") -> int:
 
 
 def open_logs(paths: "tuple[str, str]", owner: "tuple[int, int] | None") -> tuple[int, int]:
-    """Both files of a task; OSError."""
+    """Open both files of a task; OSError."""
     first = open_log(paths[0], owner)
     try:
         return first, open_log(paths[1], owner)
@@ -41,7 +41,7 @@ def open_logs(paths: "tuple[str, str]", owner: "tuple[int, int] | None") -> tupl
 
 
 class Stream:
-    """One pipe, and the file that its contents go to; without one they are dropped."""
+    """One pipe, and the file for its contents; without one they are dropped."""
 
     __slots__ = ("broken", "file", "lasts", "lock", "reader", "watched")
 
@@ -54,7 +54,7 @@ class Stream:
         self.lasts = False
 
     def copy(self, most: int) -> bool:
-        """Append what is there, reading at most so many times; false at its end. The caller has the lock."""
+        """Append the available bytes, in at most so many reads; False at its end. The caller has the lock."""
         for _ in range(most):
             try:
                 data = os.read(self.reader, READ_BYTES)
@@ -73,18 +73,18 @@ class Stream:
         try:
             while left:
                 left = left[os.write(self.file, left) :]
-        except OSError:  # a full disk, which is seen at the end of the job
+        except OSError:  # a full disk, which is noticed at the end of the job
             self.broken = True
 
     def direct(self, file: int) -> None:
-        """Let what follows go to another file. The caller has the lock."""
+        """Send the following bytes to another file. The caller has the lock."""
         if self.file >= 0:
             os.close(self.file)
         self.file = file
         self.broken = False
 
     def hang_up(self) -> None:
-        """Take nothing more: whoever writes on gets EPIPE. The caller has the lock."""
+        """Close the reading end: further writers get EPIPE. The caller has the lock."""
         if self.reader >= 0:
             os.close(self.reader)
         self.reader = -1
@@ -101,18 +101,18 @@ class Outputs:
         self.writers: list[int] = []
 
     def started(self) -> None:
-        """Our own ends for writing are of no more use: the program has them, or there is none."""
+        """Close our own ends for writing: the program has them, or there is none."""
         for descriptor in self.writers:
             os.close(descriptor)
         self.writers = []
 
     def last(self) -> None:
-        """These are of a host, and serve other tasks when a file cannot be written."""
+        """Mark them as a host's, which serve other tasks when a file cannot be written."""
         for stream in self.streams:
             stream.lasts = True
 
     def direct(self, files: "tuple[int, int]" = (-1, -1)) -> None:
-        """Let what follows go to these files; by default it is dropped."""
+        """Send the following bytes to these files; by default they are dropped."""
         for stream, file in zip(self.streams, files, strict=True):
             if stream.lock.acquire(True, PAUSE_SECONDS):
                 stream.copy(MOST_LEFT)
@@ -122,7 +122,7 @@ class Outputs:
                 stream.file = file  # the thread may use the other one for ever
 
     def close(self) -> bool:
-        """Append the rest, and forget it; false if that has to be tried again, for the disk is slow."""
+        """Append the rest, and close the pipes; False if that must be tried again, for the disk is slow."""
         for stream in self.streams[:]:
             if not stream.lock.acquire(False):
                 return False
@@ -146,7 +146,7 @@ class Copier:
         self._runs = False
 
     def open(self, paths: "tuple[str, str]", owner: "tuple[int, int] | None") -> Outputs:
-        """Pipes to these files; they belong to `owner` (user, group), if given, who may open them again. OSError."""
+        """Open pipes to these files; the owner is `owner` (user, group), if given, who may open them again. OSError."""
         outputs = Outputs(self)
         try:
             for path in paths:
@@ -176,11 +176,11 @@ class Copier:
 
     @property
     def next_look(self) -> "float | None":
-        """When to `look` again, on the monotonic clock."""
+        """Return the time of the next `look`, on the monotonic clock."""
         return self._look_at if self._young else None
 
     def look(self) -> None:
-        """Have the thread look after the pipes that are not new any more."""
+        """Let the thread watch the pipes that are no longer new."""
         if not self._runs:
             self._runs = True
             _thread.start_new_thread(self._run, ())
@@ -191,7 +191,7 @@ class Copier:
         self._young = []
 
     def leave(self, stream: Stream) -> None:
-        """Have the thread look no more. The caller has the stream's lock."""
+        """Let the thread watch the stream no more. The caller has the stream's lock."""
         if stream.watched:
             stream.watched = False
             self._ready.unregister(stream.reader)

@@ -1,4 +1,4 @@
-"""The worker's ends of the pipes to its supervisors; see `supervisor` for what is said on them."""
+"""The worker's ends of the pipes to its supervisors; `supervisor` defines the messages."""
 
 import ctypes
 import os
@@ -16,10 +16,10 @@ from worker.offspring import PR_SET_CHILD_SUBREAPER, children, kill, signal_grou
 
 SUPERVISORS = 2
 START_SECONDS = 20.0
-"""How long a supervisor may take to say hello on a busy machine."""
+"""The time that a supervisor has for its `hello` on a busy machine."""
 
 CLOSE_SECONDS = 10.0
-"""How long killed processes may take to go."""
+"""The time that killed processes have to end."""
 
 _ENVIRONMENT = {
     "LC_ALL": "C",
@@ -27,7 +27,7 @@ _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "65536",
     "MALLOC_TRIM_THRESHOLD_": "131072",
 }
-"""The supervisor's: nothing of ours, above all no token."""
+"""The supervisor's variables: none of ours, above all no token."""
 
 _SMALL = ("-E", "-P", "-S", "-X", "utf8")
 
@@ -35,12 +35,12 @@ _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from worker.supervisor 
 
 
 class Job(NamedTuple):
-    """What the supervisor needs to run a task: texts and absolute paths; `env` as `NAME=value`.
+    """The supervisor's description of a task: texts and absolute paths; `env` as `NAME=value`.
 
     `procs` is the `cgroup.procs` file of a control group, which a task of another user cannot enter by itself.
 
-    `hosted` is None for a program. For the task of a model it is the pool of hosts that it may run in, what to set up
-    in a new host, and the task as the host is told of it (`worker.model_host`).
+    `hosted` is None for a program. For the task of a model it is the pool of hosts that it may run in, the setup of a
+    new host, and the task as the host receives it (`worker.model_host`).
     """
 
     argv: list[str]
@@ -54,19 +54,19 @@ class Job(NamedTuple):
 
 
 class SupervisorDied(Exception):
-    """A supervisor is gone, and so are its tasks; those of the others have to go with it."""
+    """A supervisor is dead, and so are its tasks; those of the others must end with it."""
 
 
 class Spawner:
-    """Starts the supervisors and speaks with them without ever blocking on a pipe.
+    """The supervisors, and pipes to them that never block the worker.
 
-    There are two, since the kernel holds up whoever spawns until the new process has a core to run on: as long as that
-    takes one of them, the other gives the next task to another core. A lane always has the same, and all hosts are the
+    There are two, since the kernel delays the spawning process until the new one has a core to run on: during that time
+    the other supervisor gives the next task to another core. A lane always has the same one, and all hosts are the
     first one's. SetupError if they cannot be started.
     """
 
     def __init__(self, count: int = SUPERVISORS) -> None:
-        # Should a supervisor be killed, its tasks' processes come to us, and we can kill them.
+        # If a supervisor is killed, its tasks' processes become our children, and we can kill them.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._others = set(children())
         self._pipes = [Pipes() for _ in range(count)]
@@ -76,33 +76,33 @@ class Spawner:
         self.pids = [pipes.hello() for pipes in self._pipes]
 
     def fileno(self) -> int:
-        """Readable when answers have come."""
+        """Return the descriptor that is readable when there are answers."""
         return self._heard.fileno()
 
     @property
     def backlog(self) -> bool:
-        """Whether commands wait for room in a pipe: call `push` when there is."""
+        """Return whether commands wait for room in a pipe: call `push` when there is."""
         return any(pipes.backlog for pipes in self._pipes)
 
     def run(self, lane: int, key: str, job: Job) -> None:
-        """Have a job run after those that its lane already has."""
+        """Run a job after those that its lane already has."""
         which = lane % len(self._pipes) if job.hosted is None else 0
         self._pipes[which].say(("run", lane, key, tuple(job)))
 
     def drop(self, key: str) -> None:
-        """Have a job forgotten that has not started."""
+        """Drop a job that has not started."""
         self._say_to_all(("drop", key))
 
     def signal(self, key: str, number: int) -> None:
-        """Have a signal sent to the process group of a job."""
+        """Send a signal to the process group of a job."""
         self._say_to_all(("signal", key, int(number)))
 
     def limit(self, umask: int, core_bytes: int, user: tuple[int, int, list[int]] | None) -> None:
-        """Say what holds for all jobs that are given from now on; `user` is whose they shall be, if not ours."""
+        """Set the limits of all following jobs; `user` is their owner, if not ours."""
         self._say_to_all(("limits", umask, core_bytes, user))
 
     def keep_hosts(self, max_idle: int, max_tasks: int, idle_seconds: float, start_seconds: float) -> None:
-        """Say how host processes are kept (see `worker.hosts`)."""
+        """Set how host processes are kept (see `worker.hosts`)."""
         self._say_to_all(("hosts", max_idle, max_tasks, idle_seconds, start_seconds))
 
     def _say_to_all(self, command: tuple[Any, ...]) -> None:
@@ -110,12 +110,12 @@ class Spawner:
             pipes.say(command)
 
     def push(self) -> None:
-        """Send what was said; what a pipe does not take now waits. SupervisorDied if one does not listen."""
+        """Send the waiting commands; bytes that a pipe does not accept now wait. SupervisorDied if one is closed."""
         for pipes in self._pipes:
             pipes.push()
 
     def answers(self) -> list[tuple[Any, ...]]:
-        """What the supervisors have said since; SupervisorDied if one says nothing any more."""
+        """Return the new answers of the supervisors; SupervisorDied if one has closed its pipe."""
         found: list[tuple[Any, ...]] = []
         died: SupervisorDied | None = None
         for pipes in self._pipes:
@@ -128,7 +128,7 @@ class Spawner:
         return found
 
     def close(self) -> None:
-        """Let the supervisors kill what they still have, and wait until they are gone."""
+        """Let the supervisors kill their tasks, and wait until they are gone."""
         for pipes in self._pipes:
             pipes.close_commands()
         deadline = time.monotonic() + CLOSE_SECONDS
@@ -137,7 +137,7 @@ class Spawner:
         self._close_answers()
 
     def clean_up(self, groups: Iterable[int]) -> None:
-        """After SupervisorDied: kill the process groups of all tasks, and every process that is ours or came to us."""
+        """After SupervisorDied: kill the process groups of all tasks, and every process that is or became our child."""
         for group in groups:
             signal_group(group, 9)
         for pipes in self._pipes:
@@ -157,7 +157,7 @@ class Spawner:
 
 
 class Pipes:
-    """One supervisor, which begins with this, and the pipes to and from it. SetupError if it cannot be started."""
+    """One supervisor, started with it, and the pipes to and from it. SetupError if it cannot be started."""
 
     def __init__(self) -> None:
         self._unsent = bytearray()
@@ -179,16 +179,16 @@ class Pipes:
 
     @property
     def answers_fileno(self) -> int:
-        """Readable when answers have come."""
+        """Return the descriptor that is readable when there are answers."""
         return self._answers.fileno()
 
     @property
     def backlog(self) -> bool:
-        """Whether commands wait for room in the pipe."""
+        """Return whether commands wait for room in the pipe."""
         return bool(self._unsent)
 
     def hello(self) -> int:
-        """Wait until it is ready; its process id."""
+        """Wait until it is ready; return its process id."""
         self._process.wait()  # it has left a child of its own
         deadline = time.monotonic() + START_SECONDS
         while (left := deadline - time.monotonic()) > 0:
@@ -196,17 +196,17 @@ class Pipes:
             try:
                 said = self.answers()
             except SupervisorDied as error:
-                raise SetupError("the supervisor ended at once; its message stands above") from error
+                raise SetupError("the supervisor ended at once; its message is above") from error
             if said:
                 return int(said[0][1])
         raise SetupError(f"the supervisor did not start within {START_SECONDS:g} s")
 
     def say(self, command: tuple[Any, ...]) -> None:
-        """Have this sent by the next `push`."""
+        """Add a command for the next `push`."""
         self._pending.append(command)
 
     def push(self) -> None:
-        """Send what was said; what the pipe does not take now waits. SupervisorDied if nobody listens."""
+        """Send the waiting commands; bytes that the pipe does not accept now wait. SupervisorDied if it is closed."""
         if self._pending:
             self._unsent += frames.pack(self._pending)
             self._pending = []
@@ -219,7 +219,7 @@ class Pipes:
             raise SupervisorDied from error
 
     def answers(self) -> list[tuple[Any, ...]]:
-        """What it has said since; SupervisorDied if it says nothing any more."""
+        """Return its new answers; SupervisorDied if it has closed its pipe."""
         found: list[tuple[Any, ...]] = []
         while True:
             try:
@@ -233,16 +233,16 @@ class Pipes:
                 return found
 
     def close_commands(self) -> None:
-        """It hears nothing more: it kills what it has, and goes."""
+        """Close the pipe of commands: the supervisor kills its tasks, and ends."""
         self._commands.close()
 
     def close_answers(self) -> None:
-        """Nothing more is heard of it."""
+        """Close the pipe of answers."""
         self._answers.close()
 
 
 def _gone(pid: int) -> bool:
-    """Whether a child of ours has ended; if so, it is taken from the process table."""
+    """Return whether a child of ours has ended; if so, it is reaped."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:

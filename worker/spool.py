@@ -1,4 +1,4 @@
-"""Ended attempts that the server has not acknowledged, kept on disk so that no death of ours loses them."""
+"""Ended attempts that the server has not acknowledged, kept on disk so that a death of the worker loses none."""
 
 import contextlib
 import fcntl
@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS life (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWI
 class Spool:
     """A small database `<root>/.banyan-spool` (mode 0600, for it holds attempt tokens), for one worker at a time.
 
-    What `add` has returned for survives the loss of power. SetupError if another worker has it open, or if it
+    When `add` has returned, its reports survive a power failure. SetupError if another worker has it open, or if it
     cannot be used.
     """
 
@@ -46,7 +46,7 @@ class Spool:
             raise SetupError(_full(root) or hint) from error
 
     def add(self, ends: Iterable[Document], acknowledged: Sequence[str] = ()) -> None:
-        """Keep these reports, durably; in passing, let go of those that the server has acknowledged."""
+        """Keep these reports durably, and delete those that the server has acknowledged."""
         rows = [(end["execution"], json.dumps(end)) for end in ends]
         if not rows and not acknowledged:
             return
@@ -56,13 +56,13 @@ class Spool:
             self._database.executemany("INSERT OR REPLACE INTO ends VALUES (?, ?)", rows)
 
     def ends(self) -> list[Document]:
-        """The reports that were kept, in no special order."""
+        """Return the reports that were kept, in no special order."""
         with self._turn:
             return [json.loads(report) for (report,) in self._database.execute("SELECT report FROM ends")]
 
     @property
     def worker(self) -> str | None:
-        """The id under which the last life was known to the server."""
+        """Return the id of the worker's previous life on the server."""
         with self._turn:
             row = self._database.execute("SELECT value FROM life WHERE name = 'worker'").fetchone()
         return row[0] if row else None
@@ -74,22 +74,22 @@ class Spool:
 
     @property
     def place(self) -> str:
-        """What names this work directory, whoever works in it and whenever."""
+        """Return the name of this work directory, the same for all workers and at all times."""
         with self._turn:
-            with contextlib.suppress(sqlite3.Error):  # a full disk: it is named anew in the next life
+            with contextlib.suppress(sqlite3.Error):  # a full disk: the next life chooses another name
                 self._database.execute("INSERT OR IGNORE INTO life VALUES ('place', ?)", (self._place,))
             row = self._database.execute("SELECT value FROM life WHERE name = 'place'").fetchone()
         return str(row[0]) if row else self._place
 
     def close(self) -> None:
-        """Let another worker have it."""
+        """Release it for another worker."""
         with contextlib.suppress(sqlite3.Error):
             self._database.close()
         os.close(self._lock)
 
 
 def _locked(root: Path) -> int:
-    """A descriptor that keeps other workers out of this work directory; SetupError."""
+    """Return a descriptor that keeps other workers out of this work directory; SetupError."""
     try:
         descriptor = os.open(root / ".banyan-lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
@@ -104,7 +104,7 @@ def _locked(root: Path) -> int:
 
 
 def _full(root: Path) -> str | None:
-    """The sentence for a disk that is full, if this is what is wrong."""
+    """Return the sentence for a full disk, if that is the fault."""
     disk = disk_of(root)
     if disk is None or not disk.full:
         return None

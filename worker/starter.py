@@ -1,4 +1,4 @@
-"""Starting the programs of jobs, within the limits that hold for all of them, as us or as another user.
+"""The start of a job's program, within the limits of all jobs, as our user or as another one.
 
 Imported by the supervisor, which must stay small.
 """
@@ -16,7 +16,7 @@ User = tuple[int, int, list[int]]
 
 
 class Refused(OSError):
-    """A program could not be started; `stage` is what was in the way: `user`, `directory` or `command`."""
+    """A program could not be started; `stage` is the cause: `user`, `directory` or `command`."""
 
     def __init__(self, stage: str, error: OSError | ValueError) -> None:
         number = errno.EINVAL if not isinstance(error, OSError) else error.errno or 0
@@ -25,7 +25,7 @@ class Refused(OSError):
 
 
 class Starter:
-    """Knows as whom jobs run."""
+    """The starter of programs, as the jobs' user."""
 
     def __init__(self) -> None:
         self._user: User | None = None
@@ -35,16 +35,16 @@ class Starter:
 
     @property
     def owner(self) -> "tuple[int, int] | None":
-        """The user and the group that jobs belong to, if these are not ours."""
+        """Return the user and the group of jobs, if these are not ours."""
         return None if self._user is None else self._user[:2]
 
     def _allow_files(self, many: bool) -> None:
-        """Let us open as many files as we may: pipes of all jobs; jobs have the limit that we were started with."""
+        """Set our limit of open files to the highest, for pipes of all jobs, or to the one of jobs, our first."""
         soft, hard = self._files
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard if many else soft, hard))
 
     def limit(self, umask: int, core_bytes: int, user: "User | None") -> None:
-        """From now on all jobs have this umask, core dumps up to this size, and belong to this user (None: to us)."""
+        """Set the umask, the size of core dumps and the user (None: ours) of all following jobs."""
         self._user = user
         os.umask(umask)
         most = resource.getrlimit(resource.RLIMIT_CORE)[1]
@@ -60,9 +60,9 @@ class Starter:
         cwd: str = "/",
         procs: str | None = None,
     ) -> int:
-        """Start a program of the job `key` in `cwd`; its process id. Refused if that cannot be.
+        """Start a program of the job `key` in `cwd`; return its process id. Refused if that fails.
 
-        `procs` is the `cgroup.procs` file of the control group to be in, for which we must not be the user.
+        `procs` is the `cgroup.procs` file of the control group to enter, which the user must not do himself.
         """
         if max(streams) >= self._files[0]:  # such a descriptor cannot be passed on under the limit of the job
             for stream, low in zip(streams, self._low, strict=True):
@@ -100,10 +100,10 @@ def _spawn_as(
     cwd: str,
     procs: str | None,
 ) -> int:
-    """As `spawn`, but as another user, and in `cwd` as far as he may go there; Refused.
+    """Spawn as another user, in `cwd` as far as he may go there; Refused.
 
-    Nothing that he has a say in, such as `env`, has any effect before the process is his: so there is no program in
-    between, but a fork. It costs about half a millisecond more than `posix_spawn`, which knows nothing of users.
+    Values that he chooses, such as `env`, have no effect before the process is his: so there is no program in between,
+    but a fork. It costs about half a millisecond more than `posix_spawn`, which knows nothing of users.
     """
     told, tell = os.pipe()
     pid = os.fork()
@@ -130,7 +130,7 @@ def _become(
     cwd: str,
     procs: str | None,
 ) -> None:
-    """In the child: become the user and then the program, or tell why not. It never returns."""
+    """Become the user and then the program, in the child, or report why not. It never returns."""
     stage = "user"
     try:
         os.setsid()
@@ -159,7 +159,7 @@ def _become(
 
 
 def _execute(argv: list[str], variables: dict[str, str]) -> None:
-    """Become the program; OSError if it cannot be."""
+    """Become the program; OSError if that fails."""
     fault: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
     for path in candidates(argv[0], variables.get("PATH", os.defpath)):
         try:

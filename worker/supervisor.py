@@ -2,11 +2,11 @@
 
 It imports next to nothing and stays small, for two reasons: Linux counts the spawner's size towards the peak memory
 of what it spawns, and spawning from a small process is quick. As a child subreaper it inherits every orphan of a
-task. When the worker dies, its pipe ends, and the supervisor kills all that it has.
+task. When the worker dies, its pipe ends, and the supervisor kills all tasks.
 
 It reads commands from its standard input and writes answers to its standard output (`banyan.frames`). Commands:
 
-- `("limits", umask, core_bytes, user)`: what holds for all jobs from now on: their umask, how large a core dump may
+- `("limits", umask, core_bytes, user)`: the limits of all following jobs: their umask, how large a core dump may
   be, and the ids of the user as whom they run (user, group, all groups), or None for our own.
 - `("run", lane, key, job)`: run the job once the lane's earlier jobs have ended. A job is `(argv, env, cwd, stdin,
   stdout, stderr, procs, hosted)`: a list of texts, a list of `NAME=value` texts, paths (stdin may be None; procs is
@@ -24,8 +24,8 @@ Answers (times in seconds since the epoch):
 - `("started", key, pid, time)`: the job's first process runs.
 - `("exited", key, pid, started, ended, status, peak, exact, cpu, outcome, alone)`: the job ended and left nothing
   behind. `status` is the wait status, `peak` in bytes, `exact` whether that is the job's own peak and not the
-  supervisor's, `cpu` seconds, `outcome` what a host says of its task (`worker.model_host`), `{}` if it died, None for a
-  program; `alone` says that it was one process: else `peak` is that of its largest.
+  supervisor's, `cpu` seconds, `outcome` a host's report of its task (`worker.model_host`), `{}` if it died, None for a
+  program; `alone` means that it was one process: else `peak` is that of its largest.
 - `("failed", key, stage, errno, text)`: it could not be started; stage is `output`, `directory`, `command` or `host`.
 - `("dropped", key)`: the job was forgotten.
 """
@@ -62,13 +62,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 FLUSH_SECONDS = 0.02
-"""How long answers may wait for company while there is more to do."""
+"""The time for which answers are batched while there is more to do."""
 SWEEP_SECONDS = 2.0
-"""How long the end of a job waits for processes that take their time to die."""
+"""The time for which the end of a job waits for processes that die slowly."""
 LOOK_SECONDS = 0.5
-"""How long after the end of a job its orphans are looked for once more."""
+"""The time after the end of a job at which its orphans are searched once more."""
 PEAK_SLACK_BYTES = 1 << 20
-"""How much this process may have grown since it last looked at its own size."""
+"""The possible growth of this process since it last read its own size."""
 
 
 class Supervisor:
@@ -97,7 +97,7 @@ class Supervisor:
         self._hosts = Hosts(self._poll, self._starter.start, self._begun, self._ended, self._failed)
 
     def run(self) -> None:
-        """Serve until the worker is gone, then kill everything that is left."""
+        """Serve until the worker is gone, then kill all remaining processes."""
         self._poll.register(self._commands, select.POLLIN)
         wake = _child_alarm()
         self._poll.register(wake, select.POLLIN)
@@ -109,12 +109,12 @@ class Supervisor:
                 if wake in ready:
                     os.read(wake, 4096)
                 self._hosts.serve(ready)
-                self._reap()  # before anything is given to a host that has died
+                self._reap()  # before a dead host gets a task
                 if self._commands in ready and not self._read():
                     break
                 self._look()
         except BrokenPipeError:
-            pass  # the worker is gone; so are the tasks, now
+            pass  # the worker is gone, and the tasks go with it
         self._kill_everything()
 
     # Commands and answers
@@ -169,7 +169,7 @@ class Supervisor:
         if number in (SIGTERM, SIGKILL):
             job.closing = number == SIGTERM
         signal_group(job.pid, number)
-        signal_group(job.pid, SIGCONT)  # a stopped process would never hear of it
+        signal_group(job.pid, SIGCONT)  # a stopped process would never receive it
         if number == SIGKILL and job in self._closing.jobs:
             self._closing.jobs.remove(job)
             self._clear_away(job)
@@ -182,7 +182,7 @@ class Supervisor:
         self._urgent = self._urgent or urgent
 
     def _flush(self) -> None:
-        """Write the answers, unless they are young and nobody can do more with them yet."""
+        """Write the answers, unless they are young and the worker has enough to do."""
         if not self._outgoing or (self._unhurried() and time.monotonic() < self._flush_at):
             return
         left = memoryview(frames.pack(self._outgoing))
@@ -282,7 +282,7 @@ class Supervisor:
         return [*self._running.values(), *self._closing.jobs, *self._sweeping]
 
     def _end(self, pid: int) -> None:
-        """Take the first process of a job from the table; what is left of its group is killed, or has its grace."""
+        """Reap the first process of a job; the rest of its group is killed, or has its grace."""
         if not self._running[pid].closing:
             signal_group(pid, SIGKILL)
         job = self._running.pop(pid)
@@ -304,19 +304,19 @@ class Supervisor:
             self._clear_away(job)
 
     def _clear_away(self, job: Job) -> None:
-        """The job is over: report it once nothing of it is left."""
+        """End a job: report it once none of its processes is left."""
         job.ended = time.time()
         self._sweeping.append(job)
 
     def _own_size(self, now: float) -> int:
-        """How large we may have been lately, which Linux counts for what we spawn."""
+        """Return our largest recent size, which Linux counts for spawned processes."""
         if now > self._own_peak_until:
             self._own_peak, self._own_peak_until = peak_bytes("self"), now + 1.0
             reset_peak("self")
         return self._own_peak
 
     def _sweep(self) -> None:
-        """Report the jobs that left nothing behind; kill what the others left."""
+        """Report the jobs without processes; kill the processes of the others."""
         now = time.time()
         left = self._kill_orphans()
         still: list[Job] = []
@@ -369,7 +369,7 @@ class Supervisor:
 
 
 def _child_alarm() -> int:
-    """A descriptor that becomes readable when a child has ended."""
+    """Return a descriptor that becomes readable when a child has ended."""
     wake, woken = os.pipe()
     for end in (wake, woken):
         os.set_blocking(end, False)
@@ -384,7 +384,7 @@ def _child_alarm() -> int:
 def main() -> None:
     """Become small, the leader of a session and a subreaper, then serve."""
     if os.fork():
-        os._exit(0)  # what this process needed to start is not the tasks' to carry
+        os._exit(0)  # the memory that this process needed to start must not count for the tasks
     os.setsid()
     become_subreaper()
     Supervisor(0, 1).run()

@@ -1,7 +1,7 @@
-"""The tasks that this worker holds: how each starts, is watched, is ended, and what is told of it.
+"""The tasks that this worker holds: the start, the watch, the end and the reports of each.
 
 An attempt is QUEUED when it was granted, SENT when it has a place in a lane, RUNNING once its process is known, SYNCING
-while what it wrote is being sent, and leaves with the report of its end. Part of the core: pure.
+while its files are being sent, and leaves with the report of its end. Part of the core: pure.
 """
 
 import signal
@@ -31,15 +31,15 @@ from worker.outbox import Outbox
 from worker.turn import Turn
 
 START_REPORT_SECONDS = 0.5
-"""A task that runs longer has its start reported; a shorter one only its end."""
+"""The run time from which on a task's start is reported; for a shorter one only its end is."""
 OVERHEAD_SECONDS = 0.05
-"""How much of the pause between two tasks of a lane counts as the time that the second takes, at most."""
+"""The most of the pause between two tasks of a lane that counts as run time of the second."""
 CHECK_SECONDS = 0.25
-"""How often tasks that run are looked at, at least, while it is not known whether they run for long."""
+"""The longest interval between two checks of running tasks while it is unknown whether they run for long."""
 COLLECT_SECONDS = 300.0
-"""The time for reading what a task has left, until the disk is taken for broken."""
+"""The time for reading the output of a task, after which the disk counts as broken."""
 MOST_COLLECTING = 500
-"""While what so many tasks have left is still to be read, no more of them are taken."""
+"""The number of ended tasks with unread output at which no more tasks are accepted."""
 _NOT_COLLECTED = f"what the task left could not be read within {COLLECT_SECONDS:g} s"
 
 
@@ -51,19 +51,19 @@ class Tasks:
         self.experience = Experience()
         self.lanes = Lanes(self.experience.expected_seconds, ahead_seconds)
         self.uploads = False
-        """Whether what a task wrote is to be sent before its end is reported."""
+        """True if the files of a task are sent before its end is reported."""
         self.taken = 0
-        """How many were accepted and not given back."""
+        """The number of tasks that were accepted and not returned."""
         self._collecting = 0
         self._turn = turn
         self._outbox = outbox
         self._ahead_seconds = ahead_seconds
         self._check_at: float | None = None
 
-    # Coming in
+    # Arrivals
 
     def accept(self, grants: Iterable[Grant]) -> None:
-        """Take tasks into the local queue, and give back what would have to wait here for too long."""
+        """Add tasks to the local queue, and return those that would have to wait here for too long."""
         cost = self._cost()
         for grant in grants:
             self.taken += 1
@@ -81,12 +81,12 @@ class Tasks:
             self._drop(attempt)
 
     def give_back(self, grant: Grant) -> None:
-        """Return a task that was not taken, or not begun: others may have it at once."""
+        """Return a task that was not accepted, or not begun: other workers may have it at once."""
         report: Document = {"execution": grant.execution, "token": grant.token, "given_back": True}
         self._outbox.add(report, self._turn.now, urgent=True)
 
     def price(self) -> None:
-        """Estimate anew what the tasks take that wait here."""
+        """Estimate anew the cost of the tasks that wait here."""
         self.lanes.waiting.price(self._cost())
 
     def _cost(self) -> Callable[[Attempt], float]:
@@ -94,26 +94,26 @@ class Tasks:
 
     @property
     def unsent(self) -> list[Document]:
-        """The ends of tasks whose files are still being sent."""
+        """Return the ends of tasks whose files are still being sent."""
         return [attempt.report for attempt in self.attempts.values() if attempt.report is not None]
 
     @property
     def collecting(self) -> list[str]:
-        """The attempts that have ended while what they left is still being read."""
+        """Return the attempts that have ended while their output is still being read."""
         return [each for each, attempt in self.attempts.items() if attempt.phase is Phase.COLLECTING]
 
     @property
     def choked(self) -> bool:
-        """True while the disk does not keep up with what tasks leave."""
+        """Return whether the disk is too slow for the output of tasks."""
         return self._collecting >= MOST_COLLECTING
 
     @property
     def ended(self) -> bool:
-        """Whether nothing waits or runs here."""
+        """Return whether no task waits or runs here."""
         return all(attempt.phase is Phase.SYNCING for attempt in self.attempts.values())
 
     def start(self) -> None:
-        """Start what has room."""
+        """Start the tasks for which there is room."""
         long_before = self.lanes.long_count
         for attempt in self.lanes.fill(self._turn.now):
             if attempt.allocation is not None:
@@ -123,7 +123,7 @@ class Tasks:
         self._check_later()
 
     def give_back_queued(self) -> None:
-        """Return everything that has not started."""
+        """Return all tasks that have not started."""
         for attempt in list(self.lanes.waiting):
             self._drop(attempt)
         for attempt in self.attempts.values():
@@ -131,7 +131,7 @@ class Tasks:
                 self._withdraw(attempt)
 
     def take_back(self, executions: Sequence[str]) -> None:
-        """The queue wants these back if they have not begun, or else to know at once that they have, or have ended."""
+        """Return these attempts to the queue if they have not begun; report at once those that have, or have ended."""
         if executions:
             self._outbox.hurry()
         for execution in executions:
@@ -151,10 +151,10 @@ class Tasks:
             attempt.withdrawn = True
             self._turn.do(Withdraw(attempt.grant.execution))
 
-    # Long tasks: nothing waits behind them
+    # Long tasks: no task waits behind them
 
     def _check_later(self) -> None:
-        """See to it that tasks which have become long are noticed."""
+        """Schedule the check for tasks that have become long."""
         due = self.lanes.next_long if self._check_at is None else None
         if due is not None:
             seconds = min(CHECK_SECONDS, max(0.0, due - self._turn.now))
@@ -162,7 +162,7 @@ class Tasks:
             self._turn.remind(seconds, "check")
 
     def check(self) -> None:
-        """Give back what waits for tasks that run on and on."""
+        """Return the tasks that wait for long ones."""
         self._check_at = None
         if self.lanes.look_for_long_tasks(self._turn.now):
             self._give_back_stuck()
@@ -177,14 +177,14 @@ class Tasks:
         self._give_back_unfit()
 
     def _give_back_unfit(self) -> None:
-        """Return what does not fit what is to be free soon."""
+        """Return the tasks that do not fit the resources that are soon free."""
         if not self.lanes.waiting:
             return
         soon = self.lanes.soon
         for attempt in [each for each in self.lanes.waiting if not each.grant.resources.fits(soon)]:
             self._drop(attempt)
 
-    # Running
+    # Running tasks
 
     def started(self, event: Started) -> None:
         attempt = self.attempts.get(event.execution)
@@ -214,7 +214,7 @@ class Tasks:
             self._turn.do(Kill(event.execution, signal.SIGKILL))
 
     def exceeded(self, event: Exceeded) -> None:
-        """Kill a task that takes too much of the disk: any grace would be spent writing."""
+        """Kill a task that takes too much of the disk, without a grace, in which it could go on writing."""
         attempt = self.attempts.get(event.execution)
         if attempt is None or not attempt.live:
             return
@@ -233,7 +233,7 @@ class Tasks:
         self._outbox.add(said, self._turn.now)
 
     def ring(self, what: str, execution: str) -> None:
-        """A reminder about an attempt is due."""
+        """Act on a due reminder about an attempt."""
         attempt = self.attempts.get(execution)
         if attempt is None:
             return
@@ -257,35 +257,35 @@ class Tasks:
             self._turn.do(Stream(attempt.grant.execution))
 
     def _overdue(self, attempt: Attempt) -> None:
-        """It was to start long before now: others may have it, unless it is about to start."""
+        """Return a task whose start is long overdue, unless it is about to start: another worker may have it."""
         if attempt.phase is Phase.QUEUED:
             self._drop(attempt)
         elif attempt.phase is Phase.SENT and self.lanes.behind(attempt):
             self._withdraw(attempt)
 
-    # Ending early
+    # Early ends
 
     def cancel(self, executions: Iterable[str]) -> None:
-        """End these because someone asked for it."""
+        """End these at a user's request."""
         for execution in executions:
             attempt = self.attempts.get(execution)
             if attempt is not None and attempt.cause is None:
                 self._end_early(attempt, Cause.CANCEL)
 
     def lose_server(self) -> None:
-        """End everything, because the server cannot want it any more."""
+        """End all tasks, because the server no longer wants them."""
         for attempt in list(self.attempts.values()):
             self._end_early(attempt, Cause.SERVER_LOST)
 
     def abandon(self, execution: str | None = None) -> None:
-        """Stop a task (or all) at once, saying nothing of its end."""
+        """Stop a task (or all) at once, without a report of its end."""
         for attempt in [self.attempts.get(execution)] if execution else list(self.attempts.values()):
             if attempt is not None and not attempt.over:
                 attempt.cause = None
                 self._end_early(attempt, Cause.ABANDON)
 
     def stop(self) -> float:
-        """Ask all that runs to end, saying nothing of it; the longest grace of these in seconds."""
+        """Ask all running tasks to end, without a report; return their longest grace in seconds."""
         for attempt in list(self.attempts.values()):
             if attempt.phase is not Phase.SYNCING and attempt.cause is None:
                 self._end_early(attempt, Cause.STOP)
@@ -303,7 +303,7 @@ class Tasks:
             self._signal(attempt)
 
     def _signal(self, attempt: Attempt) -> None:
-        """Ask a task to end, and remember to kill it when its grace is over."""
+        """Ask a task to end, and schedule its kill for the end of its grace."""
         execution = attempt.grant.execution
         if attempt.cause is Cause.ABANDON:
             self._turn.do(Kill(execution, signal.SIGKILL))
@@ -312,7 +312,7 @@ class Tasks:
             self._turn.do(Kill(execution, signal.SIGTERM))
             self._turn.remind(attempt.grant.grace_seconds, "kill", execution)
 
-    # Going out
+    # Departures
 
     def exited(self, event: Exited) -> None:
         attempt = self.attempts.get(event.execution)
@@ -337,7 +337,7 @@ class Tasks:
         self._end(attempt, outcome.of_exit(attempt, end, event.collected, (peak, source)))
 
     def _end_uncollected(self, attempt: Attempt) -> None:
-        """Give up what a task left: its disk does not answer. That is the machine's fault."""
+        """Give up the output of a task: its disk does not answer. That is the machine's fault."""
         if attempt.phase is not Phase.COLLECTING:
             return
         self._turn.do(Note(f"task {attempt.grant.task}: {_NOT_COLLECTED}", warning=True))
@@ -346,7 +346,7 @@ class Tasks:
         self._end(attempt, outcome.of_never_started(attempt, status, _NOT_COLLECTED, self._turn.date))
 
     def _learn(self, attempt: Attempt, event: Exited) -> None:
-        """Leave the lane, and learn how long one task of this class keeps a lane busy."""
+        """Leave the lane, and record for how long one task of this class keeps a lane busy."""
         started, ended = event.time_started.timestamp(), event.time_terminated.timestamp()
         before = self.lanes.leave(attempt, ended, self._turn.now)
         begun = started if before is None else min(started, max(before, started - OVERHEAD_SECONDS))
@@ -399,7 +399,7 @@ class Tasks:
             self._discard(attempt, files=False)
 
     def _drop(self, attempt: Attempt) -> None:
-        """An attempt that did not start: it was cancelled, is not wanted any more, or is given back."""
+        """Drop an attempt that did not start: it was cancelled, is not wanted any more, or is returned."""
         if attempt.phase is Phase.QUEUED:
             self.lanes.waiting.remove(attempt)
         if attempt.cause is Cause.CANCEL:

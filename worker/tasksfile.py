@@ -1,7 +1,7 @@
 """`banyan worker --tasks FILE`: the tasks of a file, run by the same worker without a server.
 
-Each line of the file is a task as one would post it, with a `command` or a `model`. A stand-in for the server hands
-them out in the order of the file, whatever their priorities, and prints one line of JSON for each that has ended.
+Each line of the file is a task as `POST /tasks` takes it, with a `command` or a `model`. A stand-in for the server
+hands them out in the order of the file, whatever their priorities, and prints one line of JSON for each that has ended.
 """
 
 import json
@@ -72,7 +72,7 @@ class Line:
 
 
 class TasksFile:
-    """Stands in for the server: `claim` hands out the tasks, `report` takes their ends.
+    """A stand-in for the server: `claim` hands out the tasks, `report` accepts their ends.
 
     `done` is called when all have ended; `show` gets one document for each.
     """
@@ -93,14 +93,14 @@ class TasksFile:
         self._capacity = Resources()
 
     def register_worker(self, worker: Document, /) -> Document:
-        """Take note of what the machine has."""
+        """Record the resources of the machine."""
         self._capacity = Resources.from_document(worker["resources"])
         if not self._total:
             self.done()
         return {"_id": "local", "files": "shared", "heartbeat_seconds": 20.0}
 
     def claim(self, worker: str, body: Document, /) -> Document:
-        """Hand out what fits, or wait for something."""
+        """Hand out the tasks that fit, or wait for one."""
         deadline = time.monotonic() + float(body["wait"])
         with self._changed:
             self._newest = body["request"]
@@ -112,7 +112,7 @@ class TasksFile:
         return {}
 
     def report(self, worker: str, body: Document, /) -> Document:
-        """Take ends and what was given back; a failed task is tried again as often as it says."""
+        """Accept ends and returned tasks; a failed task is retried as often as it says."""
         with self._changed:
             for report in body["reports"]:
                 if report.get("given_back"):
@@ -123,7 +123,7 @@ class TasksFile:
         return {"accepted": [report["execution"] for report in body["reports"]]}
 
     def close_worker(self, worker: str, finished: Sequence[str], /) -> None:
-        """Nothing is to be done."""
+        """Do nothing."""
 
     def put_log(self, execution: str, stream: Stream, offset: int, data: bytes, token: str, /) -> int:
         """Never called: the files stay where they are."""
@@ -188,7 +188,7 @@ class TasksFile:
 
 
 class _Ahead:
-    """How much more may wait at the worker, as a claim says."""
+    """The amount of further work that may wait at the worker, by its claim."""
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         ahead = body.get("ahead") or {"seconds": 0.0, "most": 0}
@@ -201,7 +201,7 @@ class _Ahead:
         self._other = ahead.get("other")
 
     def take(self, line: Line) -> bool:
-        """Whether one more task may wait there; it does then."""
+        """Return whether one more task may wait there; if so, count it."""
         cost = self._classes.get(line.task_class, self._other)
         if cost is None or self._most <= 0 or self._seconds <= 0 or not line.resources.fits(self._soon):
             return False
@@ -211,14 +211,14 @@ class _Ahead:
 
 
 def run_file(settings: WorkerSettings, path: Path) -> int:
-    """Run the tasks of a file; 0 if all of them succeeded, else 1. SetupError for a file that cannot be used."""
+    """Run the tasks of a file; return 0 if all of them succeeded, else 1. SetupError for a file that cannot be used."""
     from worker.daemon import Daemon, work_root
 
     lines = read(path)
     os.umask(settings.tasks.umask)
     root = work_root(settings) if settings.workdir else Path(tempfile.mkdtemp(prefix="banyan-tasks-"))
     if settings.run_as and not settings.workdir:
-        root.chmod(0o755)  # he has to reach his own directories in it
+        root.chmod(0o755)  # the user must reach his own directories in it
     began = time.monotonic()
     tasks = TasksFile(lines, lambda document: print(json.dumps(document), file=sys.stdout))
     daemon = Daemon(settings, tasks, root)
@@ -238,7 +238,7 @@ def run_file(settings: WorkerSettings, path: Path) -> int:
 
 
 def read(path: Path) -> list[Line]:
-    """The tasks of a JSON-lines file; SetupError names every line that is wrong, and why."""
+    """Return the tasks of a JSON-lines file; SetupError names every wrong line, and its fault."""
     try:
         texts = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
@@ -254,7 +254,7 @@ def read(path: Path) -> list[Line]:
     taken: set[str] = set()
     for line in lines:
         if line.document["_id"] in taken:
-            faults.add(0, ValueError(f"the id {line.document['_id']} is there twice"))
+            faults.add(0, ValueError(f"the id {line.document['_id']} occurs twice"))
         taken.add(line.document["_id"])
     faults.check(path)
     return lines
@@ -274,7 +274,7 @@ class _Faults:
 
 
 def _line(document: Any, number: int) -> Line:
-    """One task, its sizes and durations as numbers; ValueError says what is wrong."""
+    """Return one task, its sizes and durations as numbers; ValueError names its fault."""
     if not isinstance(document, dict):
         raise ValueError("a task is a JSON object")
     unknown = sorted(document.keys() - _KNOWN)
@@ -298,7 +298,7 @@ def _line(document: Any, number: int) -> Line:
 
 
 def _check_program(document: Document) -> None:
-    """Raise ValueError unless there is something to run."""
+    """Raise ValueError unless the task has a command or a model."""
     command, model = document.get("command"), document.get("model")
     if model is not None:
         if not isinstance(model, str) or command is not None:

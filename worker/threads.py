@@ -1,4 +1,4 @@
-"""Threads whose death does not go unnoticed."""
+"""Threads whose failure stops the worker."""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from worker.events import Event, Stop
 
 
 def start(name: str, work: Callable[[], None], tell: Callable[[Event], None]) -> threading.Thread:
-    """Run `work` in a thread of its own; should it fail, the worker stops instead of limping on without it."""
+    """Run `work` in a thread of its own; if it fails, the worker stops instead of going on without it."""
 
     def run() -> None:
         try:

@@ -1,4 +1,4 @@
-"""The worker's token, and the file that it comes from."""
+"""The worker's token, and its file."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from banyan.errors import SetupError
 
 
 def token_of(settings: WorkerSettings) -> str:
-    """The token as it is given, or as its file has it now; SetupError if that cannot be read.
+    """Return the token from the settings, or from its file; SetupError if that cannot be read.
 
     The file has the token alone, or is a server's credentials file, which has a worker's beside others.
     """
@@ -24,10 +24,12 @@ def token_of(settings: WorkerSettings) -> str:
 
 
 def newer_token(settings: WorkerSettings, refused: str) -> str:
-    """What the file has by now in the place of the one that was refused; SetupError where there is none."""
+    """Return the file's new token in place of the one that was refused; SetupError where there is none."""
     if settings.token or not settings.token_file:
-        raise SetupError("it came from no file that could have another one; start the worker again with --token-file")
+        raise SetupError(
+            "it was not read from a file, which could have a newer one; start the worker again with --token-file"
+        )
     token = token_of(settings)
     if token == refused:
-        raise SetupError(f"{settings.token_file} has this one still; write the new one there")
+        raise SetupError(f"{settings.token_file} still has this one; write the new one there")
     return token

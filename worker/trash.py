@@ -1,4 +1,4 @@
-"""Removing directories at once, and what is in them in its own time."""
+"""Removal of directories: at once by a rename, and later of their contents."""
 
 import contextlib
 import os
@@ -9,18 +9,18 @@ from banyan import beneath
 
 
 class Trash:
-    """What is moved to `<root>/.banyan-trash` is gone for everyone; `empty` removes it, also what was left before."""
+    """The directory `<root>/.banyan-trash` of discarded paths; `empty` removes them, also those of an earlier life."""
 
     def __init__(self, root: Path) -> None:
         self._place = root / ".banyan-trash"
 
     def take(self, path: str) -> bool:
-        """Whether there is nothing at `path` any more."""
+        """Discard a path; return whether it no longer exists."""
         try:
             self._place.mkdir(mode=0o700, exist_ok=True)
             try:
                 os.rename(path, self._place / uuid.uuid4().hex)
-            except PermissionError:  # its task has taken our rights to it, or to what it is in
+            except PermissionError:  # its task has removed our rights to it, or to its parent
                 beneath.allow(os.path.dirname(path))
                 beneath.allow(path)
                 os.rename(path, self._place / uuid.uuid4().hex)
@@ -31,7 +31,7 @@ class Trash:
         return True
 
     def empty(self) -> None:
-        """Remove all that was taken; safe in several threads at once."""
+        """Remove all discarded paths; safe in several threads at once."""
         with contextlib.suppress(OSError), os.scandir(self._place) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The core's sense of time: the moment of this turn, what is to be done in it, and what to do later."""
+"""The core's clock: the moment of this turn, the actions of it, and reminders for later."""
 
 import heapq
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from worker.actions import Action
 
 FORGET_AT_ONCE = 1_000
-"""Reminders about attempts that are over are thrown out when so many have ended, not one by one."""
+"""The number of ended attempts at which their reminders are removed, together and not one by one."""
 
 
 class Turn:
@@ -22,25 +22,25 @@ class Turn:
         self._over: set[str] = set()
 
     def begin(self, now: float, date: datetime) -> None:
-        """The next moment has come."""
+        """Begin the next turn."""
         self.now, self.date = now, date
 
     def do(self, action: Action) -> None:
-        """Have this done when the turn is over."""
+        """Add an action for the end of the turn."""
         self._actions.append(action)
 
     def end(self) -> list[Action]:
-        """What is to be done."""
+        """Return the actions of this turn."""
         actions, self._actions = self._actions, []
         return actions
 
     def remind(self, seconds: float, what: str, execution: str = "") -> None:
-        """Be told `what` about an attempt in so many seconds."""
+        """Add a reminder `what` about an attempt, due in so many seconds."""
         self._count += 1
         heapq.heappush(self._reminders, (self.now + seconds, self._count, what, execution))
 
     def forget(self, execution: str) -> None:
-        """Nothing need be remembered of this attempt any more."""
+        """Forget the reminders about this attempt."""
         self._over.add(execution)
         if len(self._over) > FORGET_AT_ONCE:
             self._reminders = [each for each in self._reminders if each[3] not in self._over]
@@ -48,12 +48,12 @@ class Turn:
             self._over.clear()
 
     def due(self) -> Iterator[tuple[str, str]]:
-        """The reminders whose time has come: what, and about which attempt."""
+        """Yield the due reminders: what, and about which attempt."""
         while self._reminders and self._reminders[0][0] <= self.now:
             _, _, what, execution = heapq.heappop(self._reminders)
             yield what, execution
 
     @property
     def next_reminder(self) -> float | None:
-        """When the next one is due."""
+        """Return the time of the next reminder."""
         return self._reminders[0][0] if self._reminders else None

@@ -1,4 +1,4 @@
-"""Sending what tasks write to a server that does not see our disk, while they run and once more at their end."""
+"""Uploads of tasks' files to a server that does not see our disk, while the tasks run and once more at their end."""
 
 import os
 import threading
@@ -20,16 +20,16 @@ from worker.layout import Layout
 
 CHUNK_BYTES = 4 << 20
 CHECK_BYTES = 4096
-"""So many bytes before the end of what was sent tell whether a file was appended to or written anew."""
+"""The bytes before the end of the sent part that show whether a file was appended to or written anew."""
 MOST_THREADS = 4
-"""The number of attempts whose files are read and sent at the same time, at most."""
+"""The most attempts whose files are read and sent at the same time."""
 CLOSE_SECONDS = 2.0
 _AWAY = (Unavailable, TooManyRequests)
 _GONE = (Conflict, Forbidden, NotFound, Unauthorized)
 
 
 class FileStore(Protocol):
-    """What the uploader needs of `banyan.client.Client`."""
+    """The calls of `banyan.client.Client` that the uploader makes."""
 
     def put_log(self, execution: str, stream: Stream, offset: int, data: bytes, token: str, /) -> int: ...
 
@@ -37,17 +37,17 @@ class FileStore(Protocol):
 
 
 class Gone(Exception):
-    """The server does not want files of this attempt any more."""
+    """The server accepts files of this attempt no more."""
 
 
 @dataclass(slots=True)
 class Sent:
-    """How much of a file the server has, and by what to know the file again."""
+    """The sent part of a file, and the marks by which the file is recognised."""
 
     size: int = 0
     inode: int = 0
     seen: tuple[int, int] = (0, 0)
-    """Size and time of change when it was last looked at."""
+    """Size and time of change at the last check."""
     check: int = 0
 
 
@@ -62,11 +62,11 @@ class Sending:
     ended: bool = False
     gone: bool = False
     busy: bool = False
-    """A thread is at it."""
+    """True while a thread sends its files."""
 
 
 class Uploads:
-    """Sends what grew, about every `interval` seconds; tasks younger than that wait for their end.
+    """The uploader: it sends new bytes about every `interval` seconds; younger tasks wait for their end.
 
     A stream that fits the tail of `tail_bytes` is not sent, for the report carries it.
     """
@@ -98,21 +98,21 @@ class Uploads:
         self._thread = threads.start("uploads", self._run, tell)
 
     def begin(self, grant: Grant) -> None:
-        """A task runs: send what it writes."""
+        """Send the files of a running task."""
         with self._changed:
             self._sending[grant.execution] = Sending(grant, self._clock())
             if len(self._sending) == 1:
                 self._changed.notify()
 
     def end(self, grant: Grant) -> None:
-        """The task has ended: send the rest, then tell `Synced`."""
+        """Send the rest of an ended task's files, then the event `Synced`."""
         with self._changed:
             sending = self._sending.setdefault(grant.execution, Sending(grant, self._clock()))
             sending.ended = self._urgent = True
             self._changed.notify()
 
     def drop(self, execution: str) -> None:
-        """Nobody wants the files of this attempt."""
+        """Stop sending the files of this attempt."""
         with self._changed:
             self._sending.pop(execution, None)
 
@@ -125,7 +125,7 @@ class Uploads:
         self._crew.close(CLOSE_SECONDS)
 
     def _run(self) -> None:
-        """Hand out what is to be sent; a directory that takes long to be read holds up its own task alone."""
+        """Hand out the due attempts; a directory that takes long to read delays only its own task."""
         while not self._closed.is_set():
             with self._changed:
                 while not self._sending and not self._closed.is_set():
@@ -140,7 +140,7 @@ class Uploads:
                 self._crew.do(partial(self._attend, sending))
 
     def _due(self) -> list[Sending]:
-        """The attempts that are to be looked at now, first those that have ended; all of these when it was urgent."""
+        """Return the attempts that are due, ended ones first; all ended ones after an urgent wake-up."""
         idle = [each for each in self._sending.values() if not each.busy]
         now = self._clock()
         late = now - self._looked_at >= self._interval * 0.99
@@ -155,7 +155,7 @@ class Uploads:
         return [*ended, *(each for each in idle if not each.ended and each.since <= old)]
 
     def _attend(self, sending: Sending) -> None:
-        """In one of the threads `send`."""
+        """Send the files of an attempt, in one of the threads `send`."""
         if not self._closed.is_set():
             self._sync(sending)
         with self._changed:
@@ -165,7 +165,7 @@ class Uploads:
                 self._changed.notify()
 
     def _sync(self, sending: Sending) -> None:
-        """Send what grew; after the end of the task until nothing is left, or the server wants no more."""
+        """Send new bytes; after the end of the task until all are sent, or the server accepts no more."""
         try:
             for name, top, path in self._files(sending):
                 self._send(sending, name, top, path)
@@ -175,14 +175,14 @@ class Uploads:
             if sending.ended:
                 self._note(Note(f"cannot send the files of task {sending.grant.task} now: {error}", warning=True))
                 self._closed.wait(self._interval)
-            return  # it is tried again
+            return  # it is retried
         if sending.ended:
             self.drop(sending.grant.execution)
             excess = {shown_path(name): size for name, size in sending.excess.items()}
             self._tell(Synced(execution=sending.grant.execution, excess=excess))
 
     def _files(self, sending: Sending) -> Iterator[tuple[str, str, str]]:
-        """The name, the directory and the path below it of each file that may have to be sent."""
+        """Yield the name, the directory and the path below it of each file that may have to be sent."""
         logs, work = self._layout.logs(sending.grant), self._layout.work(sending.grant)
         for stream in ("stdout", "stderr"):
             try:
@@ -201,7 +201,7 @@ class Uploads:
             with directory(top) as opened:
                 descriptor = open_file(opened, path.split("/"))
         except OSError:
-            return  # it is gone, or has become something else
+            return  # it is gone, or is no longer a regular file
         with open(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if sending.gone or (sent.seen == (status.st_size, status.st_mtime_ns) and sent.inode == status.st_ino):
@@ -220,7 +220,7 @@ class Uploads:
         return zlib.crc32(os.pread(descriptor, sent.size - begin, begin)) == sent.check
 
     def _send_rest(self, sending: Sending, name: str, descriptor: int, sent: Sent) -> None:
-        """Send from what the server has to the end of the file."""
+        """Send the file from the end of the sent part on."""
         if name.removeprefix("files/") in sending.excess:
             sending.excess[name.removeprefix("files/")] = max(0, os.fstat(descriptor).st_size - sent.size)
             return
@@ -233,7 +233,7 @@ class Uploads:
                 raise
             except _GONE as error:
                 raise Gone from error
-            except BanyanError:  # over a quota, or a name that the server does not take
+            except BanyanError:  # over a quota, or a name that the server does not accept
                 sending.excess[name.removeprefix("files/")] = os.fstat(descriptor).st_size - sent.size
                 break
             if not data:

@@ -1,7 +1,7 @@
-"""What running tasks use: memory and CPU of all their processes, and what they say of their progress.
+"""The use of running tasks: memory and CPU of all their processes, and their progress.
 
-Sampling happens in a thread of its own, since reading the PSS of a large process takes long. Tasks younger than the
-interval are not looked at, so short ones cost nothing here.
+A thread of its own takes the samples, since reading the PSS of a large process takes long. Tasks younger than the
+interval are not sampled, so short ones cost nothing here.
 """
 
 import os
@@ -16,7 +16,7 @@ from worker.descent import marks_of, owner
 from worker.events import Document, Event, Progressed, Sample
 
 LIMIT_INTERVAL_SECONDS = 0.2
-"""How often tasks with a memory limit are looked at."""
+"""The interval between two samples of tasks with a memory limit."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -35,7 +35,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
-    """A running task: its first process, when it started (monotonic), its limit, where its progress is.
+    """A running task: its first process, its start (monotonic), its limit, the path of its progress.
 
     `cpu_ticks` is the CPU time that its first process had used before.
     """
@@ -50,7 +50,7 @@ class Watched:
 
 
 def process_table() -> dict[int, Process]:
-    """All processes of this machine that we may see."""
+    """Return all processes of this machine that we may see."""
     found = (_process(int(name)) for name in os.listdir("/proc") if name.isdecimal())
     return {process.pid: process for process in found if process is not None}
 
@@ -73,9 +73,9 @@ def _process(pid: int) -> Process | None:
 
 
 def trees(table: Mapping[int, Process], roots: Mapping[int, str], reapers: Collection[int]) -> dict[str, list[Process]]:
-    """The processes of each task. `roots` maps the tasks' first processes to tasks; `reapers` inherit orphans.
+    """Return the processes of each task. `roots` maps the tasks' first processes to tasks; `reapers` inherit orphans.
 
-    A process belongs to a task if its session, its parent or, for an orphan, its mark or its environment says so.
+    A process belongs to a task by its session, its parent or, for an orphan, its mark or its environment.
     """
     children: dict[int, list[Process]] = {}
     for process in table.values():
@@ -99,7 +99,7 @@ def trees(table: Mapping[int, Process], roots: Mapping[int, str], reapers: Colle
 
 
 def resident_bytes(processes: Iterable[Process]) -> int:
-    """The memory that these processes hold together: shared pages in shares (PSS) where Linux tells, else RSS."""
+    """Return the memory that these processes hold together: shared pages in shares (PSS) where possible, else RSS."""
     return sum(_pss(process.pid) or process.resident_bytes for process in processes)
 
 
@@ -110,13 +110,13 @@ def _pss(pid: int) -> int | None:
                 if line.startswith(b"Pss:"):
                     return int(line.split()[1]) * 1024
     except OSError:
-        return None  # it has ended, or is not ours to look at
+        return None  # it has ended, or is not readable for us
     return None
 
 
 @dataclass(slots=True)
 class _Seen:
-    """A watched task and what was seen of it last; `at` is monotonic."""
+    """A watched task and its latest sample; `at` is monotonic."""
 
     task: Watched
     at: float
@@ -126,9 +126,9 @@ class _Seen:
 
 
 class Watcher:
-    """Samples the watched tasks every `interval` seconds and tells what it saw.
+    """The sampler of the watched tasks, every `interval` seconds; it sends events.
 
-    `reapers` inherit orphans; `gpu_memory` tells the bytes that processes hold, None where that is not known.
+    `reapers` inherit orphans; `gpu_memory` returns the bytes that processes hold, None where that is unknown.
     """
 
     def __init__(
@@ -149,19 +149,19 @@ class Watcher:
         self._thread = threads.start("usage", self._run, tell)
 
     def watch(self, task: Watched) -> None:
-        """Look at this task from now on."""
+        """Watch this task from now on."""
         with self._changed:
             self._watched[task.execution] = _Seen(task, task.since, task.cpu_ticks)
-            if self._resting:  # else it looks by itself soon enough, and need not be woken for each short task
+            if self._resting:  # else it looks by itself soon enough, and short tasks cause no wake-up
                 self._changed.notify()
 
     def leave(self, execution: str) -> None:
-        """It has ended."""
+        """Stop watching this task."""
         with self._changed:
             self._watched.pop(execution, None)
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop sampling."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -220,13 +220,13 @@ class Watcher:
         try:
             changed = os.stat(path).st_mtime_ns
         except OSError:
-            return  # it says nothing
+            return  # it has no progress
         if changed == seen.progress_time:
             return
         try:
             said = collect.progress(path)
         except collect.Malformed:
-            return  # perhaps half written; the end of the task will tell
+            return  # perhaps half written; it is read again at the end of the task
         seen.progress_time = changed
         if said is not None and said != seen.progress:
             seen.progress = said

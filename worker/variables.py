@@ -6,12 +6,12 @@ from fnmatch import fnmatchcase
 
 _OWN = "BANYAN_"
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|JWT|PRIVATE|AUTH|API_?KEY|ACCESS_?KEY|MUNGE", re.IGNORECASE)
-"""No pattern lets such a name pass; it has to be named in full."""
+"""The names that no pattern includes; each has to be named in full."""
 _WILD = frozenset("*?[")
 
 
 def passing(environ: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    """Those that `names`, names or patterns such as `SLURM_*`, let pass; never one of Banyan's own settings."""
+    """Return the variables that `names` include, names or patterns such as `SLURM_*`; never Banyan's own settings."""
     patterns = [name for name in names if _WILD & set(name)]
     exact = set(names)
     return {

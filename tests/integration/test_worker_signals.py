@@ -98,7 +98,7 @@ def test_a_second_request_after_a_lost_terminal_is_the_first_one_of_a_person(sta
     eventually(lambda: "leaving, because" in worker.log(), show=worker.log)
     worker.process.send_signal(signal.SIGINT)
     assert worker.process.wait(timeout=60) == 1
-    assert "it is to stop: running tasks are asked to end" in worker.log()
+    assert "stopping: running tasks are asked to end" in worker.log()
 
 
 def test_what_means_nothing_is_ignored_with_a_line_by_the_worker_and_its_supervisors(

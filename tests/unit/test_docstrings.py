@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("domain", "storage", "queue", "api", "models")
+PACKAGES = ("banyan/domain", "banyan/storage", "banyan/queue", "banyan/api", "banyan/models", "worker")
 QUESTION = r"(?:What|Who|Whom|Whose|Whether|Where|How|When|Why|Which|Those|That which)\b"
 PARTICIPLE = r"(?!(?:Matching|Nothing|Setting|String|Warning)\b)[A-Z][a-z]+ing\b"
 
@@ -25,7 +25,7 @@ def test_docstrings_begin_with_a_noun_or_a_verb() -> None:
     wrong = [
         f"{file.relative_to(ROOT)}:{line}: {text.splitlines()[0]}"
         for package in PACKAGES
-        for file in sorted((ROOT / "banyan" / package).rglob("*.py"))
+        for file in sorted((ROOT / package).rglob("*.py"))
         for line, text in docstrings(file)
         if re.match(f"{QUESTION}|{PARTICIPLE}", text)
     ]

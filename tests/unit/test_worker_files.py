@@ -424,7 +424,7 @@ def test_a_file_of_tasks_that_is_wrong_is_explained(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="line 1: _id must be"):
         read(tmp_path / "tasks")
     (tmp_path / "twice").write_text('{"command": "x", "_id": "a"}\n{"command": "x", "_id": "a"}\n')
-    with pytest.raises(SetupError, match="the id a is there twice"):
+    with pytest.raises(SetupError, match="the id a occurs twice"):
         read(tmp_path / "twice")
     with pytest.raises(SetupError, match="cannot read"):
         read(tmp_path / "nothing")
