@@ -16,7 +16,7 @@ from banyan.network import ACCEPT, CONNECT_SECONDS, BrokenAnswer, NoAnswer, Requ
 
 _ADDRESS = re.compile(r"http://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?(?P<path>/[^?#]*)?")
 _SAFE = "!#$%&'()*+,/:;=?@[]~"
-"""What stands in a path that is already quoted."""
+"""What stands in a path or a query that is already quoted."""
 _POOLED = 32
 
 
@@ -48,12 +48,13 @@ class PlainHttp:
 
     def send(self, request: Request) -> Answer:
         """Return the answer; see `Network`."""
-        address = address_of(request.url)
+        plain, _, query = request.url.partition("#")[0].partition("?")
+        address = address_of(plain)
         if address is None:
-            raise UnusableAddress(f"{request.url} cannot be read")
+            raise UnusableAddress(f"{plain} cannot be read")  # the query may hold secrets
         connection = self._connected(address)
         try:
-            answer = _asked(connection, address, request)
+            answer = _asked(connection, _target(address.path, query, request.query), request)
         except BaseException:
             connection.close()
             raise
@@ -95,13 +96,18 @@ def _close(connections: list[HTTPConnection]) -> None:
         connections.pop().close()
 
 
-def _asked(connection: HTTPConnection, address: Address, request: Request) -> Answer:
+def _target(path: str, query: str, more: Mapping[str, str] | None) -> str:
+    """The path and the query of a request: that of its address, and more."""
+    queries = "&".join(part for part in (quote(query, safe=_SAFE), urlencode(more or {})) if part)
+    return quote(path, safe=_SAFE) + (f"?{queries}" if queries else "")
+
+
+def _asked(connection: HTTPConnection, target: str, request: Request) -> Answer:
     connection.sock.settimeout(request.read_seconds)
-    path = quote(address.path, safe=_SAFE) + (f"?{urlencode(request.query)}" if request.query else "")
     headers = {"Accept": ACCEPT, "User-Agent": "banyan", **request.headers}
     try:
         with suppress(BrokenPipeError):  # the server may have answered before it has read all
-            connection.request(request.method, path, request.data, headers)
+            connection.request(request.method, target, request.data, headers)
         response = connection.getresponse()
     except (OSError, HTTPException) as error:
         raise NoAnswer(_cause(error), sent=True) from error

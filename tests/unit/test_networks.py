@@ -91,6 +91,38 @@ def test_a_request_has_its_query_and_headers_and_the_answer_its_own(make: Callab
     assert "accept: application/json" in seen[0].lower()
 
 
+@pytest.mark.parametrize(
+    ("path", "query", "sent"),
+    [
+        ("/tasks?token=a%20b", None, "/tasks?token=a%20b"),
+        ("/tasks?x=\u00e9&y", {"n": "1"}, "/tasks?x=%C3%A9&y&n=1"),
+        ("/tasks?#part", None, "/tasks"),
+        ("/tasks#part?x=1", {"n": "1"}, "/tasks?n=1"),
+        ("?x=1", None, "/?x=1"),
+    ],
+)
+def test_an_address_may_have_a_query_of_its_own(
+    make: Callable[[str], Network], path: str, query: dict[str, str] | None, sent: str
+) -> None:
+    seen = []
+
+    def script(line: socket.socket) -> None:
+        seen.append(received(line).decode().splitlines()[0])
+        line.sendall(OK)
+
+    with serving(script) as url:
+        network = make(url)
+        network.send(Request(method="GET", url=f"{url}{path}", query=query, headers={}, read_seconds=60))
+        network.close()
+    assert seen == [f"GET {sent} HTTP/1.1"]
+
+
+def test_what_cannot_be_read_is_named_without_its_query() -> None:
+    with pytest.raises(UnusableAddress) as refused:
+        PlainHttp().send(request("http://a b/tasks?token=secret"))
+    assert str(refused.value) == "http://a b/tasks cannot be read"
+
+
 def test_a_connection_is_used_again(make: Callable[[str], Network]) -> None:
     with serving(answers(OK, OK)) as url:
         network = make(url)
