@@ -10,8 +10,8 @@ _INTERRUPTED = 130
 def main() -> None:
     """Run the command line and exit.
 
-    While code is being loaded, and after the command has ended, Ctrl-C has nothing to unwind: it just ends the process.
-    A worker that starts anew without its token blocks Ctrl-C until it is here, because Python's own start shows a
+    While code is being loaded, and after the command has ended, Ctrl-C needs no cleanup: it ends the process at once. A
+    worker that starts anew without its token blocks Ctrl-C until it arrives here, because Python's own start shows a
     traceback.
     """
     try:

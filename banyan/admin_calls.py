@@ -8,10 +8,10 @@ from banyan.worker_calls import Document
 
 
 class AdminCalls(ListCalls):
-    """What is asked and told of queues and users; a part of `Client`."""
+    """The calls for queues and users; a part of `Client`."""
 
     def queues(self) -> list[Document]:
-        """The queues with their limits and weights."""
+        """Return the queues with their limits and weights."""
         return sorted(self.each("queues"), key=_by_name)
 
     def add_queue(self, queue: Mapping[str, Any]) -> Document:
@@ -23,24 +23,24 @@ class AdminCalls(ListCalls):
         return self._act("PATCH", f"queues/{part(name)}", body=changes)
 
     def users(self) -> list[Document]:
-        """Names and roles; tokens are never shown again."""
+        """Return names and roles; tokens are never shown again."""
         return sorted(self.each("users"), key=_by_name)
 
     def add_user(self, name: str, role: str, expires: str | None = None) -> Document:
-        """Make a user; the answer alone carries the `token`, which ends at `expires`: a duration ("30d") or a date."""
+        """Make a user; only this response has the `token`, which ends at `expires`: a duration ("30d") or a date."""
         until = {} if expires is None else {"expires": expires}
         return self._act("POST", "users", body={"name": name, "role": role, **until})
 
     def rotate_user(self, name: str, expires: str | None = None) -> Document:
         """Give a user a new `token`; the old one ends at once.
 
-        `expires` is when the new one ends: a duration ("30d"), a date, or "never"; without it the date stays.
+        The new one ends at `expires`: a duration ("30d"), a date, or "never"; without it the date stays.
         """
         until = None if expires is None else {"expires": None if expires == "never" else expires}
         return self._act("POST", f"users/{part(name)}/rotate", body=until)
 
     def remove_user(self, name: str) -> None:
-        """Take a user's access away."""
+        """Remove a user's access."""
         self._act("DELETE", f"users/{part(name)}")
 
 

@@ -1,4 +1,4 @@
-"""Orphans of the parts of `banyan up`: they come to it instead of to `init`, so that it can end them."""
+"""Orphans of the parts of `banyan up`: it inherits them instead of `init`, so that it can end them."""
 
 import ctypes
 import os
@@ -17,13 +17,13 @@ _KILL_SECONDS = 2.0
 
 
 class Orphans:
-    """The processes that this one has inherited since, or will: all its children but those it started itself."""
+    """The processes that this one has inherited since, or will: all its children except those it started itself."""
 
     def __init__(self, known: set[int]) -> None:
         self._known = known
 
     def end(self, *, seconds: float = _LAST_SECONDS) -> None:
-        """Let the orphans end by themselves for some seconds, then kill them with all that descends from them."""
+        """Let the orphans end by themselves for some seconds, then kill them with all their descendants."""
         deadline = time.monotonic() + seconds
         while (orphans := self._reaped()) and time.monotonic() < deadline + _KILL_SECONDS:
             if time.monotonic() > deadline:
@@ -32,7 +32,7 @@ class Orphans:
             time.sleep(_POLL_SECONDS)
 
     def _reaped(self) -> list[psutil.Process]:
-        """Those that still run; the others are reaped."""
+        """Reap the dead ones; return those that still run."""
         others = self._known | child.looked_after()
         children = [each for each in psutil.Process().children() if each.pid not in others]
         for each in children:

@@ -1,4 +1,4 @@
-"""What a server answers, turned back into our errors."""
+"""The responses of a server, and the errors that they carry."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from banyan.errors import (
 )
 
 _PATIENCE_SECONDS = {503: 20.0, 409: 70.0}
-"""Where the answer has `Retry-After`: MongoDB elects a primary, a server has died."""
+"""The retry budget for responses with `Retry-After`: MongoDB elects a primary, or a server has died."""
 
 _BY_STATUS: dict[int, type[BanyanError]] = {
     kind.status: kind
@@ -37,12 +37,12 @@ _BY_STATUS: dict[int, type[BanyanError]] = {
     )
 }
 AWAY = frozenset({502, 503, 504})
-"""Statuses that mean: there is no server that could answer now."""
+"""Statuses that mean: no server can respond now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the server said: its status, headers and body."""
+    """A server's response: its status, headers and body."""
 
     status: int
     headers: Mapping[str, str]
@@ -50,17 +50,17 @@ class Answer:
 
     @property
     def not_begun(self) -> bool:
-        """Whether the server says that nothing was done, so that the request may be sent again whatever it asks."""
+        """Return whether the server reports that it did nothing, so that any request may be sent again."""
         return self.headers.get("Banyan-Begun") == "no"
 
     @property
     def is_json(self) -> bool:
-        """Whether its headers call the body JSON, as those of all our answers with a fault do."""
+        """Return whether its headers call the body JSON, as in all our responses with a fault."""
         return "json" in self.headers.get("Content-Type", "").lower()
 
 
 def error_of(answer: Answer, address: str) -> BanyanError:
-    """The error that the server meant by `answer`; `address` is named where the answer says too little."""
+    """Return the error in a response; `address` completes a text without details."""
     try:
         document = wire.loads(answer.body)
     except ValueError:
@@ -80,14 +80,14 @@ def error_of(answer: Answer, address: str) -> BanyanError:
 
 
 def why_away(answer: Answer, address: str) -> str:
-    """Why a request is not done now, of an answer that says so."""
+    """Return the reason for which a request is not done now, of a response with a status of AWAY."""
     if answer.status == Conflict.status:
         return f"the server at {address} is still at work on this request"
     return "MongoDB is away" if b"MongoDB" in answer.body else f"the server at {address} is not available now"
 
 
 def error_in(item: Mapping[str, Any]) -> BanyanError | None:
-    """The error that an item of an answer to many tells of; None where all is well."""
+    """Return the error of one item in a response to many; None without one."""
     error = item.get("_error")
     if not isinstance(error, dict):
         return None
@@ -108,11 +108,11 @@ def _message(document: Mapping[str, Any]) -> str:
 
 
 def retry_after(answer: Answer) -> float:
-    """The seconds that it asks us to wait before we try again; 0 where it does not."""
+    """Return the seconds that the response asks us to wait before a retry; 0 without `Retry-After`."""
     text = answer.headers.get("Retry-After", "0")
     return float(text) if text.isdecimal() else 0.0
 
 
 def patience(answer: Answer) -> float:
-    """For how many seconds such an answer is worth repeated questions."""
+    """Return the retry budget for such a response, in seconds."""
     return _PATIENCE_SECONDS.get(answer.status, 0.0) if retry_after(answer) else 0.0

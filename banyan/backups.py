@@ -16,7 +16,7 @@ __all__ = ["Contents", "back_up", "restore"]
 def back_up(settings: ServerSettings, data: Path | None, target: Path, *, force: bool) -> Contents:
     """Write a backup of the database at `settings.mongo.uri`, or of the one that `banyan up` has in `data`.
 
-    Raises `SetupError` or `Unavailable` when that cannot be; `target` is then as it was.
+    `SetupError` or `Unavailable` if that fails; `target` is then as it was.
     """
     if data is None:
         with _opened(settings.mongo.uri, settings) as storage:
@@ -34,7 +34,7 @@ def back_up(settings: ServerSettings, data: Path | None, target: Path, *, force:
 def restore(settings: ServerSettings, data: Path | None, source: Path, *, force: bool) -> Contents:
     """Fill the database at `settings.mongo.uri`, or the one in `data`, from a backup.
 
-    Raises `SetupError` or `Unavailable` when that cannot be.
+    `SetupError` or `Unavailable` if that fails.
     """
     if data is None:
         with _opened(settings.mongo.uri, settings) as storage:
@@ -55,7 +55,7 @@ def _opened(uri: str, settings: ServerSettings) -> Iterator[Storage]:
 
 @contextmanager
 def _started(data: Path, settings: ServerSettings) -> Iterator[Storage]:
-    """The database of a `banyan up` that does not run; `SetupError` if it does."""
+    """Start the database of a `banyan up` that does not run; `SetupError` if it runs."""
     log = data / "logs" / "mongod.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with (

@@ -1,7 +1,7 @@
 """Files beneath a directory in which others may write: no link, no `..`, no pipe and no device leads out of it.
 
-Names are resolved step by step from a descriptor, so nothing can be exchanged on the way. What lies in a directory of
-another user must belong to that user: otherwise a hard link would lend him our rights to the file.
+Names are resolved step by step from a descriptor, so nothing can be exchanged on the way. A file in a directory of
+another user must belong to that user: otherwise a hard link would give our rights on the file to that user.
 """
 
 import contextlib
@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 MAX_DEPTH = 100
-"""How deep directories are looked into."""
+"""The deepest directories that are read."""
 MAX_REMOVED = 1_000_000
-"""How many directories are removed at once."""
+"""The most directories that are removed at once."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -24,7 +24,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @contextmanager
 def directory(path: str) -> Iterator[int]:
-    """A descriptor of the directory itself, closed at the end of the block; OSError if it is none, or a link."""
+    """Open the directory itself, until the end of the block; OSError if it is none, or a link."""
     descriptor = os.open(path, _DIRECTORY)
     try:
         yield descriptor
@@ -34,7 +34,7 @@ def directory(path: str) -> Iterator[int]:
 
 @contextmanager
 def descended(top: int, steps: Sequence[str]) -> Iterator[int]:
-    """A descriptor of the directory that these steps lead to; OSError if one is missing, a link or somebody else's."""
+    """Open the directory at the end of these steps; OSError if one is missing, a link or another user's."""
     descriptor = os.dup(top)
     try:
         for step in steps:
@@ -50,7 +50,7 @@ def descended(top: int, steps: Sequence[str]) -> Iterator[int]:
 
 
 def open_file(top: int, steps: Sequence[str]) -> int:
-    """A descriptor, for reading, of a regular file; OSError if there is none that may be read."""
+    """Open a regular file for reading; OSError if there is none that may be read."""
     with descended(top, steps[:-1]) as inner:
         descriptor = os.open(steps[-1], _FILE, dir_fd=inner)
         try:
@@ -65,24 +65,24 @@ def open_file(top: int, steps: Sequence[str]) -> int:
 
 
 def open_at(path: str) -> int:
-    """As `open_file`, for a path whose directory is ours to name."""
+    """Open a file like `open_file`, for a path whose directory we trust."""
     parent, name = os.path.split(path)
     with directory(parent) as top:
         return open_file(top, [name])
 
 
 def regular_files(path: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Every regular file beneath the directory `path`: its path relative to it, and its status."""
+    """Yield every regular file beneath the directory `path`: its path relative to it, and its status."""
     with contextlib.suppress(OSError), directory(path) as top:
         yield from files_of(top)
 
 
 def files_of(top: int, max_entries: float = math.inf) -> Iterator[tuple[str, os.stat_result]]:
-    """As `regular_files`, for the descriptor of a directory; so many entries of any kind are looked at."""
+    """Yield the same as `regular_files`, for the descriptor of a directory; at most so many entries are read."""
     waiting: list[tuple[str, ...]] = [()]
     while waiting:
         steps = waiting.pop()
-        with contextlib.suppress(OSError), descended(top, steps) as here:  # it may vanish while we look
+        with contextlib.suppress(OSError), descended(top, steps) as here:  # it may vanish meanwhile
             for name, status in _entries(here):
                 max_entries -= 1
                 if max_entries < 0:
@@ -94,12 +94,12 @@ def files_of(top: int, max_entries: float = math.inf) -> Iterator[tuple[str, os.
 
 
 def statuses(path: str, max_entries: float = math.inf, max_depth: int = MAX_DEPTH) -> Iterator[os.stat_result]:
-    """The status of everything beneath the directory `path`, whatever it is; so many entries are looked at."""
+    """Yield the status of everything beneath the directory `path`, of any kind; at most so many entries are read."""
     waiting: list[tuple[str, ...]] = [()]
     with contextlib.suppress(OSError), directory(path) as top:
         while waiting:
             steps = waiting.pop()
-            with contextlib.suppress(OSError), descended(top, steps) as here:  # it may vanish while we look
+            with contextlib.suppress(OSError), descended(top, steps) as here:  # it may vanish meanwhile
                 for name, status in _entries(here):
                     max_entries -= 1
                     if max_entries < 0:
@@ -110,7 +110,7 @@ def statuses(path: str, max_entries: float = math.inf, max_depth: int = MAX_DEPT
 
 
 def is_empty(path: str) -> bool:
-    """Whether this is a directory with nothing in it."""
+    """Return whether this is an empty directory."""
     try:
         return not os.listdir(path)
     except OSError:
@@ -122,14 +122,14 @@ def allow(path: str, top: int | None = None) -> None:
     descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
     try:
         if os.fstat(descriptor).st_mode & stat.S_IRWXU != stat.S_IRWXU:
-            with contextlib.suppress(PermissionError):  # somebody else's
+            with contextlib.suppress(PermissionError):  # another user's
                 os.chmod(f"/proc/self/fd/{descriptor}", stat.S_IRWXU)
     finally:
         os.close(descriptor)
 
 
 def remove(path: str) -> None:
-    """Remove a directory with all that is beneath it, however deep and whatever its modes, as far as is possible."""
+    """Remove a directory with all its contents, however deep and whatever its modes, as far as possible."""
     with contextlib.suppress(OSError):
         allow(path)
         with directory(path) as top:
@@ -150,7 +150,7 @@ def remove(path: str) -> None:
 
 
 def cut(path: str, keep_bytes: int) -> None:
-    """Remove all but the last bytes of a regular file that has no other name; OSError if it cannot be done."""
+    """Remove all except the last bytes of a regular file that has no other name; OSError if that fails."""
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
@@ -163,7 +163,7 @@ def cut(path: str, keep_bytes: int) -> None:
 
 
 def _emptied(here: int, top: int) -> list[str]:
-    """Remove the files in a directory; its directories, moved to `top` so that none is deep: their new names there."""
+    """Remove the files in a directory, and move its directories to `top`, so that none is deep; return new names."""
     moved: list[str] = []
     with os.scandir(here) as entries:
         names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
@@ -192,6 +192,6 @@ def _entries(here: int) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _check(found: os.stat_result, parent: os.stat_result, name: str) -> None:
-    """Raise PermissionError for what somebody else's directory holds and is not his."""
+    """Raise PermissionError for a file in another user's directory that is not that user's."""
     if found.st_uid != parent.st_uid and parent.st_uid != os.geteuid():
         raise PermissionError(f"{name} does not belong to the user in whose directory it is")

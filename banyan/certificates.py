@@ -1,4 +1,4 @@
-"""Certificates that Banyan makes itself: an authority for one installation, and what it vouches for."""
+"""Certificates that Banyan makes itself: an authority for one installation, and the certificates that it signs."""
 
 import contextlib
 import ipaddress
@@ -21,9 +21,9 @@ from banyan.errors import SetupError
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 397
-"""As long as other software accepts a server's certificate."""
+"""The longest validity that other software accepts in a server's certificate."""
 RENEW_DAYS = 30
-"""How long before its end a certificate is renewed."""
+"""The time before its end at which a certificate is renewed."""
 _WILDCARDS = ("0.0.0.0", "::", "")
 
 
@@ -37,7 +37,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
-    """Where they are kept: the authority's certificate for clients, the server's certificate and key."""
+    """The paths of the authority's certificate for clients, and of the server's certificate and key."""
 
     authority: Path
     certificate: Path
@@ -45,9 +45,9 @@ class Files:
 
 
 def keep(directory: Path, names: Sequence[str], now: datetime) -> Files:
-    """A server's certificate for `names` in `directory`, made or renewed where need be; SetupError if it cannot be.
+    """Make or renew a server's certificate for `names` in `directory`, where need be; SetupError if that fails.
 
-    The authority is made once. What it has vouched for is replaced when it nears its end or lacks a name.
+    The authority is made once. A certificate that it signed is replaced when it nears its end or lacks a name.
     """
     files = Files(
         authority=directory / "authority.pem", certificate=directory / "server.pem", key=directory / "server.key"
@@ -70,7 +70,7 @@ def keep(directory: Path, names: Sequence[str], now: datetime) -> Files:
 
 
 def names_of_this_machine(host: str) -> list[str]:
-    """What a client may call this machine; with its addresses if the server listens on all of them."""
+    """Return the names by which clients may call this machine, with its addresses if the server listens on all."""
     names = ["localhost", "127.0.0.1", "::1", socket.gethostname()]
     if host not in _WILDCARDS:
         names.append(str(ipaddress.ip_address(host)) if _is_address(host) else host)
@@ -81,7 +81,7 @@ def names_of_this_machine(host: str) -> list[str]:
 
 
 def names_in(certificate: Path) -> list[str]:
-    """The names and addresses that a certificate is for; SetupError if it is none."""
+    """Return the names and addresses that a certificate is for; SetupError if it is none."""
     try:
         return _names(x509.load_pem_x509_certificate(certificate.read_bytes()))
     except (OSError, ValueError) as error:
@@ -89,7 +89,7 @@ def names_in(certificate: Path) -> list[str]:
 
 
 def new_authority(name: str, now: datetime, *, days: float = AUTHORITY_DAYS) -> Identity:
-    """An authority that vouches for servers and clients."""
+    """Make an authority that signs certificates of servers and clients."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _subject(name)
     builder = _builder(subject, subject, key, now, days)
@@ -107,7 +107,7 @@ def issue(
     client: bool = False,
     key: ec.EllipticCurvePrivateKey | None = None,
 ) -> Identity:
-    """A certificate for a server, or a client, with these names; with a fresh key unless one is given."""
+    """Make a certificate for a server, or a client, with these names; with a fresh key unless one is given."""
     key = key or ec.generate_private_key(ec.SECP256R1())
     purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
     general = [found for name in names if (found := _general_name(name)) is not None]
@@ -124,7 +124,7 @@ def issue(
 
 
 def certificate_text(certificate: x509.Certificate) -> bytes:
-    """As PEM."""
+    """Return it as PEM."""
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
@@ -174,7 +174,7 @@ def _subject(name: str) -> x509.Name:
 
 
 def _general_name(name: str) -> x509.GeneralName | None:
-    """None for what no certificate can be for."""
+    """Return the name as certificates have it; None if no certificate can be for it."""
     if _is_address(name):
         return x509.IPAddress(ipaddress.ip_address(name))
     try:
@@ -211,7 +211,7 @@ def _serves(certificate: x509.Certificate, authority: x509.Certificate, names: S
 
 
 def _read(certificate: Path, key: Path) -> Identity | None:
-    """What was kept; None if there is nothing that fits together."""
+    """Return the stored identity; None if there is none whose parts belong together."""
     try:
         found = x509.load_pem_x509_certificate(certificate.read_bytes())
         private = serialization.load_pem_private_key(key.read_bytes(), password=None)

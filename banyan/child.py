@@ -1,4 +1,4 @@
-"""Child processes that never outlive the process that started them, and what tasks find in their environment."""
+"""Child processes that never outlive the process that started them, and the environment of tasks."""
 
 import ctypes
 import itertools
@@ -21,7 +21,7 @@ _STOP_SECONDS = 2.0
 _TAIL_BYTES = 64 << 10
 
 _looked_after: list[list[subprocess.Popen[bytes]]] = []
-"""What was started in each block of `none_left`."""
+"""The children that each block of `none_left` has started."""
 
 
 def spawn(
@@ -34,10 +34,10 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start `command` in a session of its own, with its output appended to `log` (mode 0600).
 
-    When the calling thread's process dies, however it dies, Linux sends the child `death_signal`; so call this from a
+    When the calling thread's process dies, for any cause, Linux sends the child `death_signal`; so call this from a
     thread that lives as long as the child shall (the main one). A terminal's Ctrl-C does not reach the child: stopping
-    children in the right order is their parent's work. Open files are inherited only if they are in `pass_fds`; what
-    is ignored or blocked here is neither there.
+    children in the right order is their parent's work. The child inherits only the open files in `pass_fds`, and no
+    ignored or blocked signal.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -62,10 +62,9 @@ def spawn(
 
 @contextmanager
 def none_left() -> Iterator[None]:
-    """What was started in the block and still runs at its end is stopped, the last first.
+    """Stop the children that the block has started and that still run at its end, the last first.
 
-    Whoever starts a child stops it; this is for the one whose start was interrupted by a signal before anyone knew
-    of it.
+    A starter stops its own child; this is for a start that a signal interrupted before the starter knew the child.
     """
     started: list[subprocess.Popen[bytes]] = []
     _looked_after.append(started)
@@ -78,14 +77,14 @@ def none_left() -> Iterator[None]:
 
 
 def looked_after() -> set[int]:
-    """The ids of the children that were started in a block of `none_left` and are not reaped."""
+    """Return the ids of the children that were started in a block of `none_left` and are not reaped."""
     return {each.pid for started in _looked_after for each in started if each.returncode is None}
 
 
 def reap(process: subprocess.Popen[bytes], *, family: bool = False) -> int | None:
-    """The exit code of a child that has ended, negative for a signal; None while it runs.
+    """Return the exit code of a child that has ended, negative for a signal; None while it runs.
 
-    With `family` its own children are killed before its process group can be anyone else's.
+    With `family` its own children are killed before its process group can be another one's.
     """
     if process.returncode is None and os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         return None
@@ -95,7 +94,7 @@ def reap(process: subprocess.Popen[bytes], *, family: bool = False) -> int | Non
 
 
 def last_lines(log: Path, count: int) -> list[str]:
-    """The last lines of a log (of its last 64 KiB); none where it cannot be read."""
+    """Return the last lines of a log (of its last 64 KiB); none where it cannot be read."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
@@ -107,10 +106,10 @@ def last_lines(log: Path, count: int) -> list[str]:
 def stop(
     process: subprocess.Popen[bytes], *, seconds: float, ask_again_after: Sequence[float] = (), family: bool = False
 ) -> int:
-    """Ask the child to end (SIGTERM), kill it after `seconds`; its exit code, negative for a signal.
+    """Ask the child to end (SIGTERM), kill it after `seconds`; return its exit code, negative for a signal.
 
-    A child that takes the first request as "finish what you do" is asked again so many seconds after the first time.
-    With `family` its own children are killed with it; without, that is left to them.
+    A child that takes the first signal as "finish your work" gets another one so many seconds after the first. With
+    `family` its own children are killed with it; without, it has to do that.
     """
     times = [0.0, *ask_again_after, seconds]
     for wait in (after - before for before, after in itertools.pairwise(times)):
@@ -128,10 +127,10 @@ def stop(
 
 
 def default_environment(user: tuple[str, str] | None = None) -> dict[str, str]:
-    """What every task finds in its environment, whatever that of the process is which starts it.
+    """Return the variables of every task, which do not depend on the environment of the process that starts it.
 
-    PATH holds the usual directories and, last, that of our own Python. `user` is the name and the home of the one as
-    whom it runs, by default our own.
+    PATH holds the usual directories and, last, that of our own Python. `user` is the name and the home of the user as
+    whom the task runs, by default our own.
     """
     name, home = user or _own_user()
     usual = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -149,14 +148,14 @@ def default_environment(user: tuple[str, str] | None = None) -> dict[str, str]:
 def _own_user() -> tuple[str, str]:
     try:
         user = pwd.getpwuid(os.getuid())
-    except KeyError:  # a container may run as a user that nobody has named
+    except KeyError:  # a container may run as a user without a name
         return str(os.getuid()), "/"
     return user.pw_name, user.pw_dir
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Signals that ask this process to end are heard only after the block. They disturb the main thread alone."""
+    """Delay signals that ask this process to end until the end of the block. They interrupt the main thread alone."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -175,7 +174,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def _die_with(parent: int, death_signal: signal.Signals) -> Callable[[], None]:
-    """What the child runs between fork and exec; the C library is loaded here, before the fork."""
+    """Return the function that the child runs between fork and exec; the C library is loaded here, before the fork."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def prepare() -> None:

@@ -1,4 +1,4 @@
-"""The Python client: every question and every act of the HTTP interface as a method."""
+"""The Python client: a method for every call of the HTTP interface."""
 
 import time
 import uuid
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from requests.adapters import BaseAdapter
 
 _IDS = 100
-"""So many ids fit a request."""
+"""The most ids in a request."""
 _CHUNK_BYTES = 16 << 20
 
 __all__ = ["Client", "Document", "Page", "Stream", "Trust", "Where"]
 
 
 class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
-    """Speaks to the server at `url` with `token`; several threads may share one client.
+    """A client of the server at `url`, with `token`; several threads may share one client.
 
     Every method raises the errors of `banyan.errors`: `Unavailable` when the server cannot be reached, `Unauthorized`
-    or `Forbidden` when it does not let us, `NotFound`, `Invalid` with the field and the reason, and so on.
-    Questions, and acts that are safe to repeat, are repeated a few times when the connection breaks.
-    `transport` replaces the network (tests run the server's WSGI app in it); `sleep` pauses between polls. `trust` says
-    whom to believe (by default what `BANYAN_CA_FILE` and the like say); SetupError where it does not let the token go.
-    `renew` is given a token that the server refuses and answers with a newer one, for example from a file. `waits`
-    hears of a server that is away, and says how long to wait for it.
+    or `Forbidden` when it refuses the token, `NotFound`, `Invalid` with the field and the reason, and so on. Reads, and
+    changes that are safe to repeat, are retried a few times when the connection breaks. `transport` replaces the
+    network (tests run the server's WSGI app in it); `sleep` pauses between polls. `trust` names the trusted authorities
+    (by default those of `BANYAN_CA_FILE` and its like); SetupError where it does not allow the token to be sent.
+    `renew` receives a token that the server refuses and returns a newer one, for example from a file. `waits` receives
+    the news of a server that is away, and sets how long to wait for it.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
 
     @property
     def url(self) -> str:
-        """The server's address, without a slash at its end."""
+        """Return the server's address, without a slash at its end."""
         return self._connection.url
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
     def submit(
         self, tasks: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, key: str | None = None
     ) -> Document | list[Document]:
-        """Post one task, or a list that is accepted whole or not at all; answers with `_id`, `_etag`, `state`.
+        """Post one task, or a list that is accepted completely or not at all; return `_id`, `_etag`, `state` of each.
 
         `key` is the `Idempotency-Key`, a fresh one by default: the same submission is never accepted twice.
         """
@@ -85,7 +85,7 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
         return answer if isinstance(tasks, Mapping) else list(answer["_items"])
 
     def task(self, task: str, projection: Iterable[str] | None = None) -> Document:
-        """One task; `projection` names the fields wanted."""
+        """Return one task; `projection` names the fields to return."""
         return self._get(f"tasks/{part(task)}", query_of(projection=projection))
 
     def tasks(
@@ -96,37 +96,37 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
         max_results: int | None = None,
         page: int | None = None,
     ) -> Page:
-        """One page of the matching tasks; `sort` is a list of fields such as `"-priority,_created"`."""
+        """Return one page of the matching tasks; `sort` is a list of fields such as `"-priority,_created"`."""
         return self.page("tasks", where, sort, projection, max_results, page)
 
     def each_task(self, where: Where | None = None, projection: Iterable[str] | None = None) -> Iterator[Document]:
-        """All matching tasks in the order of their ids, read page by page."""
+        """Yield all matching tasks in the order of their ids, read page by page."""
         return self.each("tasks", where, projection)
 
     def update(self, task: str, changes: Mapping[str, Any], etag: str | None = None) -> Document:
-        """Change fields of a task; with `etag` only if nobody else did meanwhile (else PreconditionFailed)."""
+        """Change fields of a task; with `etag` only if it has not changed meanwhile (else PreconditionFailed)."""
         headers = {"If-Match": etag} if etag else {}
         return self._act("PATCH", f"tasks/{part(task)}", body=changes, headers=headers)
 
     def bulk_update(self, changes: Sequence[Mapping[str, Any]]) -> list[Document]:
-        """Change many tasks, each named by its `_id`; answers item by item, each with its `_status`."""
+        """Change many tasks, each named by its `_id`; return an item for each, with its `_status`."""
         return list(self._act("PATCH", "tasks", body=changes, read_seconds=300)["_items"])
 
     def update_where(self, where: Where, changes: Mapping[str, Any], dry_run: bool = False) -> Document:
-        """Change all tasks that match; `dry_run` counts only."""
+        """Change all tasks that match; `dry_run` only counts them."""
         query = filter_of(where) | ({"dry_run": "true"} if dry_run else {})
         return self._act("PATCH", "tasks", body=changes, query=query, read_seconds=300)
 
     def explain(self, task: str | None = None) -> Document:
-        """Why the task is not running: `state`, `reasons`, and a `summary` in one line.
+        """Explain why the task is not running: `state`, `reasons`, and a `summary` in one line.
 
-        Without a task: why nothing (more) runs. `reasons` then have the `count` of tasks and `help`, and `workers` has
-        those that are there with their `cores` and when each was heard of last.
+        Without a task: explain why nothing (more) runs. `reasons` then have the `count` of tasks and `help`, and
+        `workers` has the present ones with their `cores` and the time of their last request.
         """
         return self._get("explain" if task is None else f"tasks/{part(task)}/explain")
 
     def reasons(self, tasks: Sequence[str]) -> dict[str, Document]:
-        """The first reason, with `reason` and `message`, of each of the tasks that waits for something, by its id."""
+        """Return the first reason, with `reason` and `message`, of each waiting task, by its id."""
         found: dict[str, Document] = {}
         for start in range(0, len(tasks), _IDS):
             query = {"ids": ",".join(tasks[start : start + _IDS])}
@@ -139,15 +139,15 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
         timeout: float | None = None,
         on_change: Callable[[Document], None] | None = None,
     ) -> list[Document]:
-        """Wait until all of `tasks` have ended; answers with them in the same order.
+        """Wait until all of `tasks` have ended; return them in the same order.
 
         `on_change` is called with each task whose state has changed or which has begun, and once with each at the
-        start. A running one without a `time_started` is assigned to a worker that has not begun it. NotFound if
-        one does not exist, TimeoutError after `timeout` seconds. A server that goes away meanwhile is waited for.
+        start. A running one without a `time_started` is assigned to a worker that has not begun it. NotFound if one
+        does not exist, TimeoutError after `timeout` seconds. The call waits for a server that goes away meanwhile.
         """
         return watching.wait(self, tasks, timeout, on_change, self._sleep)
 
-    # What a task wrote
+    # The output of a task
 
     def log(
         self,
@@ -157,53 +157,53 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
         length: int | None = None,
         attempt: int | None = None,
     ) -> bytes:
-        """Bytes of a task's output from `offset` on, also while it runs; of its last attempt, or of the one named."""
+        """Return bytes of a task's output from `offset` on, also while it runs; of the last or the given attempt."""
         return self._bytes(f"tasks/{part(task)}/{stream}", offset, length, attempt)
 
     def log_chunks(self, task: str, stream: Stream = "stdout", attempt: int | None = None) -> Iterator[bytes]:
-        """What `log` gives, in pieces, so that an output of any size takes little memory."""
+        """Yield the same output in pieces, so that an output of any size takes little memory."""
         if attempt is None:  # another one may begin meanwhile
             attempt = max((each["attempt"] for each in self.attempts(task)), default=None)
         return _chunks(lambda offset, length: self.log(task, stream, offset, length, attempt))
 
     def follow(self, task: str, stream: Stream = "stdout", on_cut: Callable[[], None] | None = None) -> Iterator[bytes]:
-        """A task's output as it grows, attempt after attempt, until the task has ended.
+        """Yield a task's output as it grows, attempt after attempt, until the task has ended.
 
-        A server that goes away meanwhile is waited for. An output that has become shorter, or another one, is given
-        from its beginning, and `on_cut` is called before.
+        The call waits for a server that goes away meanwhile. An output that has become shorter, or another one, is
+        yielded from its beginning, and `on_cut` is called before.
         """
         return watching.follow(self, task, stream, self._sleep, on_cut)
 
     def files(self, task: str, attempt: int | None = None) -> list[Document]:
-        """The files of the task's work directory: `path`, `size`, `modified`."""
+        """Return the files of the task's work directory: `path`, `size`, `modified`."""
         return list(self._get(f"tasks/{part(task)}/files/", query_of(attempt=attempt))["_items"])
 
     def file(
         self, task: str, path: str, offset: int = 0, length: int | None = None, attempt: int | None = None
     ) -> bytes:
-        """Bytes of one file of the work directory, also while the task runs."""
+        """Return bytes of one file of the work directory, also while the task runs."""
         return self._bytes(f"tasks/{part(task)}/files/{url_path(path)}", offset, length, attempt)
 
     def file_chunks(self, task: str, path: str, attempt: int | None = None) -> Iterator[bytes]:
-        """What `file` gives, in pieces, so that a file of any size takes little memory."""
+        """Yield the same file in pieces, so that a file of any size takes little memory."""
         return _chunks(lambda offset, length: self.file(task, path, offset, length, attempt))
 
-    # Questions
+    # Reads
 
     def attempts(self, task: str) -> list[Document]:
-        """The attempts of one task, the first one first."""
+        """Return the attempts of one task, the first one first."""
         return list(self.each("execution_history", {"task": task}))
 
     def history(self, where: Where | None = None, sort: str | None = None, max_results: int | None = None) -> Page:
-        """Attempts of any task."""
+        """Return a page of attempts, of any task."""
         return self.page("execution_history", where, sort, max_results=max_results)
 
     def memory(self, where: Where | None = None) -> Iterator[Document]:
-        """Samples of memory usage in the order of their arrival, for example `where={"task": id}`."""
+        """Yield samples of memory usage in the order of their arrival, for example `where={"task": id}`."""
         return self.each("memory_usage", where)
 
     def statistics(self, where: Where | None = None) -> Document:
-        """Counts, waits, run times, memory and rates of the matching tasks."""
+        """Return counts, waits, run times, memory and rates of the matching tasks."""
         return self._get("statistics", query_of(where=where))
 
     def sweeps(
@@ -214,18 +214,18 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
         max_results: int | None = None,
         page: int | None = None,
     ) -> Page:
-        """One page of the matching sweeps; their `progress` is there if `projection` names it."""
+        """Return one page of the matching sweeps, with their `progress` if `projection` names it."""
         return self.page("sweeps", where, sort, projection, max_results, page)
 
     def workers(self, where: Where | None = None) -> list[Document]:
-        """The workers, also lost and gone ones."""
+        """Return the workers, also lost and gone ones."""
         return list(self.each("workers", where))
 
     def health(self) -> Document:
-        """How the server is now; needs no token."""
+        """Return the state of the server; needs no token."""
         return self._act("GET", "health", tries=SAFE_TRIES, patient=False)
 
-    # How it is sent
+    # Requests
 
     def _bytes(self, path: str, offset: int, length: int | None, attempt: int | None) -> bytes:
         if length == 0:
@@ -243,7 +243,7 @@ class Client(SteeringCalls, ModelCalls, SweepCalls, AdminCalls):
 
 
 def _chunks(read: Callable[[int, int], bytes]) -> Iterator[bytes]:
-    """What `read(offset, length)` gives from the beginning until there is no more."""
+    """Yield the results of `read(offset, length)` from the beginning to the end."""
     offset = 0
     while chunk := read(offset, _CHUNK_BYTES):
         yield chunk

@@ -14,13 +14,13 @@ _OWN = frozenset({("limits", "request_seconds"), ("auth", "credentials_file")})
 
 
 def common_of(settings: ServerSettings) -> dict[str, dict[str, Any]]:
-    """What of a server's settings all servers must share."""
+    """Return the settings of a server that all servers must share."""
     sections = settings.model_dump()
     return {name: {key: value for key, value in sections[name].items() if (name, key) not in _OWN} for name in _SHARED}
 
 
 def with_common(settings: ServerSettings, values: Values) -> ServerSettings:
-    """The settings with these values in the place of its own; those that this version does not know are left out."""
+    """Return the settings with these values in place of its own; values unknown to this version are left out."""
     update = {}
     for name in _SHARED:
         section = getattr(settings, name)
@@ -31,7 +31,7 @@ def with_common(settings: ServerSettings, values: Values) -> ServerSettings:
 
 
 def differences(wished: Values, in_force: Values) -> list[str]:
-    """The settings in which two differ, as `name (wished, in force)`."""
+    """Return the settings in which two differ, as `name (wished, in force)`."""
     return [
         f"{name}.{key} ({value!r} here, {in_force[name][key]!r} there)"
         for name, section in wished.items()
@@ -41,7 +41,7 @@ def differences(wished: Values, in_force: Values) -> list[str]:
 
 
 def settle(in_force: Values | None, wishes: list[Values], *, adopt: bool = True) -> Values:
-    """The settings in force among servers that wish these: what all wish, else what was in force.
+    """Return the settings in force among servers that wish these: the common wishes, else the earlier values.
 
     Without `adopt` a wish that all share changes nothing yet. Reads are private as soon as one server wishes it.
     """

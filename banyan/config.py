@@ -1,6 +1,6 @@
 """Settings: flags over `BANYAN_*` variables over a TOML file over defaults, as one frozen value.
 
-The sections below are all there is; `settings/server.toml` and `settings/worker.toml` show each key with its default.
+The sections below are complete; `settings/server.toml` and `settings/worker.toml` show each key with its default.
 """
 
 import json
@@ -33,11 +33,11 @@ def _plain(table: dict[str, Any]) -> dict[str, Any]:
 
 
 Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
-"""A table that can be handed to another process."""
+"""A table that can be sent to another process."""
 
 
 def _octal(value: object) -> object:
-    """A text such as "027" as the number that it is for `chmod`."""
+    """Return a text such as "027" as the number that it is for `chmod`."""
     if not isinstance(value, str):
         return value
     try:
@@ -53,7 +53,7 @@ class Section(BaseModel):
 
 
 class Http(Section):
-    """Where the server listens, and with how many processes and threads (each open long-poll takes a thread)."""
+    """The address of the server, and its numbers of processes and threads (each open long-poll takes a thread)."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=5000, ge=0, le=65535)
@@ -62,7 +62,7 @@ class Http(Section):
 
 
 class Tls(Section):
-    """The server's certificate and key; without them it speaks plain HTTP. `client_ca` asks clients for one too."""
+    """The server's certificate and key; without them it uses plain HTTP. With `client_ca` clients need one too."""
 
     certificate: str = ""
     key: str = ""
@@ -76,7 +76,7 @@ class Tls(Section):
 
 
 class Limits(Section):
-    """What one request may ask for."""
+    """The limits of one request."""
 
     max_body_bytes: Annotated[Size, Some] = 16 * 2**20
     max_body_values: Annotated[int, Some] = 1_000_000
@@ -98,20 +98,20 @@ class Mongo(Section):
 
 
 class Data(Section):
-    """Where `banyan up` keeps the embedded MongoDB, the logs and the work directories."""
+    """The directory in which `banyan up` keeps the embedded MongoDB, the logs and the work directories."""
 
     directory: str = ""
 
 
 class Auth(Section):
-    """Who may read what, and where the first tokens are kept."""
+    """The right to read, and the file of the first tokens."""
 
     private: bool = False
     credentials_file: str = ""
 
 
 class Leases(Section):
-    """How often a worker is heard of, and when it counts as lost."""
+    """The interval of heartbeats, and the silence after which a worker counts as lost."""
 
     heartbeat: Annotated[Seconds, Some] = 20.0
     lost_after: Annotated[Seconds, Some] = 45.0
@@ -119,7 +119,7 @@ class Leases(Section):
     @model_validator(mode="before")
     @classmethod
     def _follow(cls, given: object) -> object:
-        """Where one of the two is given alone, the other keeps its distance from it."""
+        """Derive one of the two from the other, with the default ratio, if that is given alone."""
         if isinstance(given, dict) and len(given) == 1:
             with suppress(ValueError):
                 if "lost_after" in given:
@@ -136,7 +136,7 @@ class Leases(Section):
 
 
 class Queueing(Section):
-    """How work is handed out."""
+    """The assignment of tasks."""
 
     reserve_after: Seconds = 30.0
     avoid_directory_seconds: Annotated[Seconds, Some] = 600.0
@@ -144,7 +144,7 @@ class Queueing(Section):
 
 
 class Quarantine(Section):
-    """When a worker that fails tasks by its own fault gets no more, and for how long."""
+    """The quarantine of workers that fail tasks by their own fault: its conditions and its length."""
 
     after: int = Field(default=3, ge=0)
     seconds: Seconds = 600.0
@@ -152,13 +152,13 @@ class Quarantine(Section):
 
 
 class Rescue(Section):
-    """How often the server looks for tasks whose time has come."""
+    """The intervals of the server's searches for tasks that are due."""
 
     interval: Annotated[Seconds, Some] = 1.0
 
 
 class StoredFiles(Section):
-    """What one attempt may leave on the server."""
+    """The limits of one attempt's files on the server."""
 
     max_file_bytes: Size = 2**30
     max_attempt_bytes: Size = 4 * 2**30
@@ -166,7 +166,7 @@ class StoredFiles(Section):
 
 
 class Retention(Section):
-    """How long after the end of its task a thing leaves; 0 means never."""
+    """The time after the end of its task at which a document is deleted; 0 means never."""
 
     tasks: Age = 0.0
     history: Age = 0.0
@@ -175,19 +175,19 @@ class Retention(Section):
 
 
 class Log(Section):
-    """What is written to the log."""
+    """The contents of the log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class ServerLog(Log):
-    """What is written to the server's log, and where the audit log is."""
+    """The contents of the server's log, and the path of the audit log."""
 
     audit: str = ""
 
 
 class Models(Section):
-    """Where models are found, first match first, and how their graphs are computed in host processes."""
+    """The directories of models, first match first, and the computation of their graphs in host processes."""
 
     path: tuple[str, ...] = ("models",)
     scheduler: Literal["threads", "processes", "synchronous", "distributed"] = "threads"
@@ -199,14 +199,14 @@ class Models(Section):
 
 
 class Posting(Section):
-    """Whether the server calls a model's `task` when a task is posted, and how long that may take."""
+    """The call of a model's `task` when a task is posted, and its time limit."""
 
     check: Literal["if_known", "required", "off"] = "if_known"
     check_seconds: Annotated[Seconds, Some] = 10.0
 
 
 class ServerSettings(Section):
-    """Everything that `banyan server` can be told."""
+    """All settings of `banyan server`."""
 
     server: Http = Http()
     tls: Tls = Tls()
@@ -226,7 +226,7 @@ class ServerSettings(Section):
 
 
 class Reserve(Section):
-    """What the worker leaves unused for others."""
+    """The resources that the worker leaves unused for others."""
 
     cores: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     memory_bytes: Size = 0
@@ -237,13 +237,13 @@ class Reserve(Section):
 
 
 class Usage(Section):
-    """How often the memory and CPU of running tasks are sampled."""
+    """The sampling of the memory and CPU of running tasks."""
 
     interval: Annotated[Seconds, Some] = 1.0
 
 
 class Work(Section):
-    """How tasks are taken and kept."""
+    """The acceptance and the storage of tasks."""
 
     max_tasks: int = Field(default=0, ge=0)
     ask_ahead_seconds: Seconds = 2.0
@@ -258,14 +258,14 @@ class Work(Section):
 
 
 class SentFiles(Section):
-    """How often what tasks wrote is sent to a server without a shared disk, and whether to look for a shared one."""
+    """The uploads of tasks' files to a server without a shared disk, and the test for a shared one."""
 
     shared: bool = True
     upload_interval: Annotated[Seconds, Some] = 1.0
 
 
 class WorkerSettings(Section):
-    """Everything that `banyan worker` can be told."""
+    """All settings of `banyan worker`."""
 
     url: str = ""
     token: str = ""
@@ -303,7 +303,7 @@ def load_server_settings(
     config: Path | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> ServerSettings:
-    """The server's settings. `flags` nests like the settings; SetupError lists all faults of all sources."""
+    """Return the server's settings. `flags` nests like the settings; SetupError lists all faults of all sources."""
     return load(ServerSettings, flags or {}, config=config, environ=environ, neighbours=[WorkerSettings])
 
 
@@ -314,7 +314,7 @@ def load_worker_settings(
     environ: Mapping[str, str] = os.environ,
     shared: Path | None = None,
 ) -> WorkerSettings:
-    """The worker's settings. `flags` nests like the settings; SetupError lists all faults of all sources.
+    """Return the worker's settings. `flags` nests like the settings; SetupError lists all faults of all sources.
 
     `shared` names a file below `config`, of which the worker takes its own part.
     """
@@ -322,7 +322,7 @@ def load_worker_settings(
 
 
 def told_of_server(config: Path | None, environ: Mapping[str, str] = os.environ) -> Iterator[str]:
-    """Which part of its settings file the server takes, and which a worker."""
+    """Yield the line that shows which keys of its settings file are the server's, and which a worker's."""
     for path in filter(None, [config or named_file(environ)]):
         yield f"{path}: {told(file_keys(ServerSettings, [WorkerSettings], path), 'the server', 'workers')}"
 
@@ -330,6 +330,6 @@ def told_of_server(config: Path | None, environ: Mapping[str, str] = os.environ)
 def told_of_worker(
     config: Path | None, shared: Path | None = None, environ: Mapping[str, str] = os.environ
 ) -> Iterator[str]:
-    """Which part of its settings files the worker takes, and which the server."""
+    """Yield the lines that show which keys of its settings files are the worker's, and which the server's."""
     for path in filter(None, [shared, config or named_file(environ)]):
         yield f"{path}: {told(file_keys(WorkerSettings, [ServerSettings], path), 'the worker', 'the server')}"

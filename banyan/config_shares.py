@@ -1,4 +1,4 @@
-"""One settings file for several programs: which of its keys are whose."""
+"""A settings file for several programs, and the owners of its keys."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Model = type[BaseModel]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """One key of a file, and whether this program and others have it; `stray` if nobody has, in a section of others."""
+    """One key of a file, and whether this program and others have it; `stray` if none has, in a section of others."""
 
     path: Path
     value: Any
@@ -22,17 +22,17 @@ class Key:
 
     @property
     def name(self) -> str:
-        """As it is told."""
+        """Return the key as users write it."""
         return ".".join(self.path)
 
 
 def keys_of(model: Model, others: Sequence[Model], values: Mapping[str, Any]) -> list[Key]:
-    """The keys of a file with these `values`: those of `model`, of the `others`, of both, and of nobody."""
+    """Return the keys of a file with these `values`: those of `model`, of the `others`, of both, and of none."""
     return list(_keys(model, others, values, ()))
 
 
 def part_of(keys: Sequence[Key]) -> dict[str, Any]:
-    """What of the file is for this program, or for nobody, nested as the file is."""
+    """Return the part of the file for this program, or for none, nested as the file is."""
     part: dict[str, Any] = {}
     for key in keys:
         if key.ours or not key.others:
@@ -44,7 +44,7 @@ def part_of(keys: Sequence[Key]) -> dict[str, Any]:
 
 
 def told(keys: Sequence[Key], ours: str, theirs: str) -> str:
-    """Which part of a file is for whom, in one line."""
+    """Describe in one line which part of a file is for which program."""
     kinds = {
         ours: [key.name for key in keys if key.ours and not key.others],
         "both": [key.name for key in keys if key.ours and key.others],

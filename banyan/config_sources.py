@@ -1,4 +1,4 @@
-"""How settings are gathered from their sources, so that all faults can be told at once."""
+"""The collection of settings from their sources, with all faults in one error."""
 
 import json
 import tomllib
@@ -20,7 +20,7 @@ FOREIGN_VARIABLES = frozenset(
         *("BANYAN_SWEEP_ID", "BANYAN_SWEEP_INDEX"),
     }
 )
-"""Variables with our prefix that are no settings: the client's, and those that a task finds."""
+"""Variables with our prefix that are no settings: the client's, and those of tasks."""
 
 Model = TypeVar("Model", bound=BaseModel)
 Values = dict[str, Any]
@@ -35,10 +35,10 @@ def load(
     neighbours: Sequence[type[BaseModel]] = (),
     shared: Path | None = None,
 ) -> Model:
-    """The settings of `model`: `flags` over the environment over the file `config` over `shared` over the defaults.
+    """Return the settings of `model`: `flags` over the environment over the file `config` over `shared` over defaults.
 
     Without `config` the variable `BANYAN_CONFIG` names the file. Keys and variables of `neighbours` (other programs'
-    settings) are left alone; any other unknown key or `BANYAN_*` variable is a fault. SetupError lists every fault of
+    settings) are ignored; any other unknown key or `BANYAN_*` variable is a fault. SetupError lists every fault of
     every source.
     """
     faults: list[str] = []
@@ -58,7 +58,7 @@ def load(
 
 
 def variables(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Each environment variable that sets a key of `model`, with the path of the key."""
+    """Yield each environment variable that sets a key of `model`, with the path of the key."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             for variable, path in variables(field.annotation, f"{prefix}{name.upper()}__"):
@@ -68,12 +68,12 @@ def variables(model: type[BaseModel], prefix: str = PREFIX) -> Iterator[tuple[st
 
 
 def file_keys(model: type[BaseModel], neighbours: Sequence[type[BaseModel]], path: Path) -> list[Key]:
-    """The keys of a settings file, which can be read, and whose they are."""
+    """Return the keys of a readable settings file, with their owners."""
     return keys_of(model, neighbours, _from_file(path, []))
 
 
 def _part(model: type[BaseModel], neighbours: Sequence[type[BaseModel]], values: Values, faults: list[str]) -> Values:
-    """What of a file is for `model`, and what is for nobody; that is a fault at once in a section of others alone."""
+    """Return the part of a file for `model`, and for none; the latter is a fault in a section of others alone."""
     keys = keys_of(model, neighbours, values)
     known = [".".join(path) for each in neighbours for _, path in variables(each)]
     strays = [key for key in keys if key.stray]
@@ -111,7 +111,7 @@ def _from_environment(
 
 
 def _decoded(model: type[BaseModel], path: tuple[str, ...], text: str) -> object:
-    """The value of a variable: JSON where the key is a list or a table, else the text as it stands."""
+    """Return the value of a variable: JSON where the key is a list or a table, else the text as it stands."""
     for name in path:
         annotation = model.model_fields[name].annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -121,7 +121,7 @@ def _decoded(model: type[BaseModel], path: tuple[str, ...], text: str) -> object
     try:
         return json.loads(text)
     except ValueError:
-        return text  # not a list or table: the validation says so
+        return text  # not a list or table: the validation reports it
 
 
 def _nested(sections: list[str], value: Values) -> Values:
@@ -151,7 +151,7 @@ def _reason(model: type[BaseModel], fault: Mapping[str, Any]) -> str:
 
 
 def _no_such_setting(name: str, known: Sequence[str], separator: str) -> str:
-    """What is said of an unknown key or variable: one that is alike, or the one that is called so in its section."""
+    """Return the fault of an unknown key or variable: a similar one, or one of that name in its section."""
     key = name.removeprefix(PREFIX).rpartition(separator)[2]
     same = [each for each in known if key and each.rpartition(separator)[2] == key]
     near = closest(name, known) or (same[0] if len(same) == 1 else None)

@@ -1,33 +1,11 @@
-"""Every error that Banyan raises on purpose, in one tree.
-
-::
-
-    BanyanError                     anything below
-    ├── BadRequest                  400  the query or body cannot be read
-    ├── Unauthorized                401  no token, or a wrong one
-    ├── Forbidden                   403  the role or the owner does not allow it
-    ├── NotFound                    404  there is no such thing
-    ├── Conflict                    409  someone else was first
-    │   ├── StaleAttempt            409  the attempt is not the task's current one
-    │   └── StillRunning            409  the same request is being worked on: ask again
-    ├── PreconditionFailed          412  If-Match names another revision
-    ├── TooLarge                    413  more than a limit allows
-    ├── Invalid                     422  a value is wrong, or not allowed now
-    │   └── IllegalTransition       422  the task's state does not allow it
-    ├── TooManyRequests             429  a quota is used up
-    ├── Unavailable                 503  MongoDB or the server is away
-    │   └── Untrusted               503  client and server do not come to trust each other
-    └── SetupError                       this machine or its settings cannot run it
-
-The server answers each with the status beside it; the client turns an answer back into the same class.
-"""
+"""Every error that Banyan raises on purpose, in one tree."""
 
 from collections.abc import Mapping
 from typing import ClassVar
 
 
 class BanyanError(Exception):
-    """Anything that Banyan refuses or cannot do; the text states the fact and the next step."""
+    """A refusal or a failure; the text states the fact and the next step."""
 
     status: ClassVar[int] = 500
 
@@ -57,7 +35,7 @@ class NotFound(BanyanError):
 
 
 class Conflict(BanyanError):
-    """Someone else was first; read again and decide anew."""
+    """Another request was first; read again and decide anew."""
 
     status = 409
 
@@ -67,7 +45,7 @@ class StaleAttempt(Conflict):
 
 
 class StillRunning(Conflict):
-    """The same request, sent before, is being worked on: sent again in a moment, it gets the answer."""
+    """The same request, sent before, is still being processed: a retry in a moment gets the response."""
 
 
 class PreconditionFailed(BanyanError):
@@ -85,8 +63,8 @@ class TooLarge(BanyanError):
 class Invalid(BanyanError):
     """A value is wrong, or not allowed now.
 
-    `issues` maps each field to what is wrong with it: a text, a list of texts, or such a mapping again.
-    For a list of items `items` holds one mapping per item, in order; an empty one means no fault.
+    `issues` maps each field to its fault: a text, a list of texts, or such a mapping again. For a list of items `items`
+    holds one mapping per item, in order; an empty one means no fault.
     """
 
     status = 422
@@ -103,7 +81,7 @@ class Invalid(BanyanError):
 
 
 class IllegalTransition(Invalid):
-    """The task's state does not allow what was asked."""
+    """The task's state does not allow the request."""
 
 
 class TooManyRequests(BanyanError):
@@ -119,20 +97,20 @@ class Unavailable(BanyanError):
 
 
 class Untrusted(Unavailable):
-    """Client and server do not come to trust each other, or the address is not the server's: a retry does not help."""
+    """Client and server do not trust each other, or the address is not the server's: a retry does not help."""
 
 
 class SetupError(BanyanError):
-    """This machine, or its settings, cannot run what was asked."""
+    """This machine, or its settings, cannot run the command."""
 
 
 def describe_issues(issues: Mapping[str, object]) -> str:
-    """One line for people: `field: reason; field: reason`."""
+    """Return one line for people: `field: reason; field: reason`."""
     return "; ".join(f"{field}: {_reason(reason)}" for field, reason in issues.items())
 
 
 def describe_items(items: list[dict[str, object]]) -> str:
-    """One line for people, naming each faulty item by its place in the list."""
+    """Return one line for people, with each faulty item by its place in the list."""
     return "; ".join(f"item {i}: {describe_issues(issues)}" for i, issues in enumerate(items) if issues)
 
 

@@ -1,8 +1,8 @@
 """Messages between our own processes on one machine, over pipes and sockets.
 
-A frame is four bytes of length (little endian), then a list of tuples as `marshal` writes it, which both ends can read
-for they are ours and of one Python. What a process says that runs somebody's model is JSON instead: `marshal` must not
-read what others may have written. Imported by the worker's supervisor, which must stay small; so this imports next to
+A frame is four bytes of length (little endian), then a list of tuples in the format of `marshal`, which both ends can
+read for they are ours and of one Python. A process that runs a user's model sends JSON instead: `marshal` must not read
+bytes that others may have written. Imported by the worker's supervisor, which must stay small; so this imports next to
 nothing.
 """
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 READ_BYTES = 1 << 16
 MAX_BYTES = 1 << 30
-"""No frame is longer: what says so is no frame."""
+"""The longest frame; a longer one is an error."""
 MAX_FOREIGN_BYTES = 64 << 20
-"""The longest frame that is taken from a process that is not only ours."""
+"""The longest frame that is accepted from a process that is not only ours."""
 
 
 def pack(messages: "Sequence[tuple[Any, ...]]") -> bytes:
-    """One frame with these messages, in order."""
+    """Return one frame with these messages, in order."""
     body = marshal.dumps(list(messages))
     return len(body).to_bytes(4, "little") + body
 
 
 class Nonsense(ValueError):
-    """What came is no frame."""
+    """The received bytes are no frame."""
 
 
 class _Scanning:
-    """How `json` reads by default."""
+    """The defaults of `json` for reading."""
 
     strict = True
     object_hook = None
@@ -43,12 +43,12 @@ class _Scanning:
 
 
 def trusted(body: memoryview) -> "list[Any]":
-    """The messages in a frame that a process of ours has written."""
+    """Return the messages in a frame that a process of ours has written."""
     return list(marshal.loads(body))  # noqa: S302
 
 
 def foreign(body: memoryview) -> "list[Any]":
-    """The messages in a frame that anybody may have written, as JSON; Nonsense if it is none."""
+    """Return the messages in a frame from any process, as JSON; Nonsense if it is none."""
     try:
         found, _ = _json.make_scanner(_Scanning)(str(body, "utf-8"), 0)  # type: ignore[arg-type]
     except (ValueError, RecursionError, StopIteration) as error:
@@ -59,14 +59,14 @@ def foreign(body: memoryview) -> "list[Any]":
 
 
 class Unpacker:
-    """Cuts what arrives, in pieces of any size, into messages; Nonsense for what `read` cannot read."""
+    """A decoder of messages that arrive in pieces of any size; Nonsense for a frame that `read` cannot read."""
 
     def __init__(self, read: "Callable[[memoryview], list[Any]]" = trusted) -> None:
         self._buffer = bytearray()
         self._read = read
 
     def feed(self, data: bytes) -> "list[tuple[Any, ...]]":
-        """The messages of all frames that `data` completes."""
+        """Return the messages of all frames that `data` completes."""
         self._buffer += data
         found: list[tuple[Any, ...]] = []
         at = 0

@@ -8,7 +8,7 @@ from banyan.errors import SetupError
 
 
 def home(environ: Mapping[str, str]) -> Path | None:
-    """Where it is: `HOME`, else what passwd says; None for a user of whom nobody has said it."""
+    """Return `HOME`, else the directory in passwd; None for a user without one."""
     if environ.get("HOME"):
         return Path(environ["HOME"]).absolute()
     try:
@@ -18,7 +18,7 @@ def home(environ: Mapping[str, str]) -> Path | None:
 
 
 def below_home(environ: Mapping[str, str], variable: str, otherwise: str, instead: str) -> Path:
-    """The directory that an XDG variable names, else one below the home; SetupError says what to do `instead`."""
+    """Return the directory that an XDG variable names, else one below the home; SetupError names `instead`."""
     if environ.get(variable):
         return Path(environ[variable])
     directory = home(environ)

@@ -1,4 +1,4 @@
-"""Lists of the HTTP interface: filters, pages, and all that matches."""
+"""Lists of the HTTP interface: filters, pages, and all matching documents."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Page:
 
 
 class ListCalls(WorkerCalls):
-    """Reading what can be listed; a part of `Client`."""
+    """The calls that read lists; a part of `Client`."""
 
     def page(
         self,
@@ -36,7 +36,7 @@ class ListCalls(WorkerCalls):
         max_results: int | None = None,
         page: int | None = None,
     ) -> Page:
-        """One page of any resource that can be listed."""
+        """Return one page of any resource that can be listed."""
         query = query_of(where=where, sort=sort, projection=projection, max_results=max_results, page=page)
         answer = self._get(resource, query)
         meta = answer.get("_meta", {})
@@ -50,9 +50,10 @@ class ListCalls(WorkerCalls):
         projection: Iterable[str] | None = None,
         sort: str = "_id",
     ) -> Iterator[Document]:
-        """All matching documents of a resource in the order of their ids; each page starts after the last id.
+        """Yield all matching documents of a resource in the order of their ids; each page starts after the last id.
 
-        With another `sort` than `_id` and `-_id` the pages are counted, so that what changes meanwhile may be missed.
+        With another `sort` than `_id` and `-_id` the pages are counted, so that documents that change meanwhile may be
+        missed.
         """
         size = 200
         condition: Where | None = where
@@ -71,9 +72,9 @@ class ListCalls(WorkerCalls):
     def glance(
         self, resource: str, where: Where | None, projection: Iterable[str] | None, max_results: int
     ) -> list[Document]:
-        """The newest matching documents, asked for once; Unavailable if the answer takes longer than two seconds.
+        """Return the newest matching documents, with one request; Unavailable if that takes longer than two seconds.
 
-        Where there is no `where`, not even an empty one, all of the resource is asked for, which then has no pages.
+        Where there is no `where`, not even an empty one, the whole resource is read, which then has no pages.
         """
         paged = query_of(where=where, sort="-_id", projection=projection, max_results=max_results)
         query = {} if where is None else paged
@@ -85,12 +86,12 @@ class ListCalls(WorkerCalls):
 
 
 def part(text: str) -> str:
-    """A name as a part of a path."""
+    """Return a name as a part of a path."""
     return quote(text, safe="")
 
 
 def filter_of(where: Where) -> dict[str, str]:
-    """The parameter that says which of many an act is for; the empty filter, which names all, is said as well."""
+    """Return the parameter that selects documents for a change; the empty filter, which selects all, is sent, too."""
     return {"where": wire.dumps(where).decode()}
 
 
@@ -100,7 +101,7 @@ def query_of(
     projection: Iterable[str] | None = None,
     **numbers: int | None,
 ) -> dict[str, str]:
-    """The parameters of a question; what is None is not asked for."""
+    """Return the parameters of a read; those that are None are left out."""
     query = {name: str(number) for name, number in numbers.items() if number is not None}
     if where:
         query["where"] = wire.dumps(where).decode()

@@ -13,7 +13,7 @@ ACCEPT = "application/json, */*;q=0.5"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request for `url`; `read_seconds` is how long a silence of the server is borne."""
+    """A request for `url`; `read_seconds` is the longest silence of the server."""
 
     method: str
     url: str
@@ -24,7 +24,7 @@ class Request:
 
 
 class NoAnswer(Exception):
-    """No answer came, for this cause; where it was not `sent` the server has seen nothing of the request."""
+    """No response arrived, for this cause; unless it was `sent` the server has received nothing of the request."""
 
     def __init__(self, cause: str, *, sent: bool) -> None:
         super().__init__(cause)
@@ -33,23 +33,23 @@ class NoAnswer(Exception):
 
 
 class BrokenAnswer(Exception):
-    """The answer began and broke off."""
+    """The response began and broke off."""
 
 
 class UnusableAddress(Exception):
-    """The address, or something else of the request, cannot be sent at all."""
+    """The address, or another part of the request, cannot be sent at all."""
 
 
 class Network(Protocol):
-    """Sends requests and pools connections; several threads may use one network."""
+    """The sender of requests, with a pool of connections; several threads may use one network."""
 
     def send(self, request: Request) -> Answer:
-        """Return the answer; NoAnswer, BrokenAnswer, UnusableAddress, and Untrusted or Unavailable for TLS."""
+        """Return the response; NoAnswer, BrokenAnswer, UnusableAddress, and Untrusted or Unavailable for TLS."""
 
     def close(self) -> None:
-        """Close what is pooled; the next request opens new connections."""
+        """Close the pooled connections; the next request opens new ones."""
 
 
 def names_proxy(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether the environment names a proxy for addresses of plain HTTP."""
+    """Return whether the environment names a proxy for addresses of plain HTTP."""
     return any(environ.get(name) for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"))

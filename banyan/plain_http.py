@@ -16,7 +16,7 @@ from banyan.network import ACCEPT, CONNECT_SECONDS, BrokenAnswer, NoAnswer, Requ
 
 _ADDRESS = re.compile(r"http://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?(?P<path>/[^?#]*)?")
 _SAFE = "!#$%&'()*+,/:;=?@[]~"
-"""What stands in a path or a query that is already quoted."""
+"""Characters that stay as they are in a path or a query that is already quoted."""
 _POOLED = 32
 
 
@@ -30,7 +30,7 @@ class Address:
 
 
 def address_of(url: str) -> Address | None:
-    """What the address says; None unless it is a simple one of plain HTTP."""
+    """Return the parts of the address; None unless it is a simple one of plain HTTP."""
     found = _ADDRESS.fullmatch(url)
     port = int(found["port"] or 80) if found else 0
     if found is None or not 0 < port < 1 << 16:
@@ -39,7 +39,7 @@ def address_of(url: str) -> Address | None:
 
 
 class PlainHttp:
-    """A network of connections to one server, which are closed at the latest when nobody has it any more."""
+    """A network of connections to one server, which are closed at the latest with its last reference."""
 
     def __init__(self) -> None:
         self._idle: list[HTTPConnection] = []
@@ -47,7 +47,7 @@ class PlainHttp:
         weakref.finalize(self, _close, self._idle)
 
     def send(self, request: Request) -> Answer:
-        """Return the answer; see `Network`."""
+        """Return the response; see `Network`."""
         plain, _, query = request.url.partition("#")[0].partition("?")
         address = address_of(plain)
         if address is None:
@@ -62,7 +62,7 @@ class PlainHttp:
         return answer
 
     def close(self) -> None:
-        """Close what is pooled."""
+        """Close the pooled connections."""
         with self._lock:
             _close(self._idle)
 
@@ -83,7 +83,7 @@ class PlainHttp:
             return self._idle.pop() if self._idle else None
 
     def _keep(self, connection: HTTPConnection) -> None:
-        if connection.sock is not None:  # else the server has said that it closes it
+        if connection.sock is not None:  # else the server has announced that it closes it
             with self._lock:
                 if len(self._idle) < _POOLED:
                     self._idle.append(connection)
@@ -97,7 +97,7 @@ def _close(connections: list[HTTPConnection]) -> None:
 
 
 def _target(path: str, query: str, more: Mapping[str, str] | None) -> str:
-    """The path and the query of a request: that of its address, and more."""
+    """Return the path and the query of a request: those of its address, and `more`."""
     queries = "&".join(part for part in (quote(query, safe=_SAFE), urlencode(more or {})) if part)
     return quote(path, safe=_SAFE) + (f"?{queries}" if queries else "")
 
@@ -106,7 +106,7 @@ def _asked(connection: HTTPConnection, target: str, request: Request) -> Answer:
     connection.sock.settimeout(request.read_seconds)
     headers = {"Accept": ACCEPT, "User-Agent": "banyan", **request.headers}
     try:
-        with suppress(BrokenPipeError):  # the server may have answered before it has read all
+        with suppress(BrokenPipeError):  # the server may respond before it has read all
             connection.request(request.method, target, request.data, headers)
         response = connection.getresponse()
     except (OSError, HTTPException) as error:
@@ -123,7 +123,7 @@ def _asked(connection: HTTPConnection, target: str, request: Request) -> Answer:
 
 
 def _dropped(connection: HTTPConnection) -> bool:
-    """Whether the server has closed the connection: nothing else makes an idle one readable."""
+    """Return whether the server has closed the connection: nothing else makes an idle one readable."""
     if connection.sock is None:
         return True
     poll = select.poll()
@@ -132,7 +132,7 @@ def _dropped(connection: HTTPConnection) -> bool:
 
 
 def _cause(error: Exception) -> str:
-    """Why there was no answer, in few words."""
+    """Return the cause of a missing response, in few words."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error).strip() or type(error).__name__

@@ -1,4 +1,4 @@
-"""HTTP and HTTPS by `requests`: with certificates, proxies, or an adapter in the place of the network."""
+"""HTTP and HTTPS by `requests`: with certificates, proxies, or an adapter in place of the network."""
 
 import ssl
 import threading
@@ -25,7 +25,7 @@ class RequestsHttp:
         self._adapter = transport or _adapter(trust)
         self._proxies = {} if transport or direct else get_environ_proxies(url)
         self.direct = not transport and not self._proxies
-        """Whether the server is reached without a proxy."""
+        """True if the server is reached without a proxy."""
         self._local = threading.local()
 
     def close(self) -> None:
@@ -33,7 +33,7 @@ class RequestsHttp:
         self._adapter.close()
 
     def send(self, request: Request) -> Answer:
-        """Return the answer; see `Network`."""
+        """Return the response; see `Network`."""
         how: dict[str, Any] = {
             "params": request.query,
             "data": request.data,
@@ -72,10 +72,10 @@ class RequestsHttp:
 
 
 class _NamedAuthorities(HTTPAdapter):
-    """Takes each certificate in a named file for an authority: also a server's own, or an intermediate one."""
+    """An adapter for which each certificate in a named file is an authority, even a server's own or an intermediate."""
 
     def init_poolmanager(self, *args: Any, **how: Any) -> None:
-        """Make the pool with a context that does so; the file is read for each connection."""
+        """Make the pool with such a context; the file is read for each connection."""
         context = create_urllib3_context()
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         super().init_poolmanager(*args, **how, ssl_context=context)
@@ -87,7 +87,7 @@ def _adapter(trust: Trust) -> HTTPAdapter:
 
 
 def _never_sent(error: Exception) -> bool:
-    """Whether no connection came about, so that the server has seen nothing of the request."""
+    """Return whether no connection was made, so that the server has received nothing of the request."""
     inner = error.args[0] if error.args else None
     return isinstance(error, requests.ConnectTimeout) or (
         isinstance(inner, MaxRetryError) and isinstance(inner.reason, NewConnectionError)
@@ -104,7 +104,7 @@ _CAUSES = (
 
 
 def _cause(error: Exception) -> str:
-    """Why there was no answer, in few words."""
+    """Return the cause of a missing response, in few words."""
     if isinstance(error, requests.Timeout):
         return "no answer in time"
     inner: object = error.args[0] if error.args else error

@@ -9,24 +9,24 @@ from types import FrameType
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU, signal.SIGPWR)
 """The signals that ask a program to end. SIGHUP: its terminal is gone; SIGXCPU: its CPU time is nearly used up."""
 _DEFERRING = (signal.SIGHUP, signal.SIGQUIT)
-"""If these are ignored when a program starts, as by `nohup`, they stay ignored."""
+"""The signals that stay ignored if they are ignored when a program starts, as by `nohup`."""
 _UNTOUCHED = {
     *(signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD),
     *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS),
     *(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGURG, signal.SIGWINCH),
 }
-"""Signals that stop and continue, that tell of a fault in the program, and that Python or Linux ignores."""
+"""Signals that stop and continue, that report a fault in the program, and that Python or Linux ignores."""
 _CHANGEABLE = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
 def begin() -> None:
-    """Take back what the program inherited and would keep it from hearing of signals, or of its children's ends."""
+    """Reset inherited settings that would keep signals, or the ends of children, from the program."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def reset() -> None:
-    """In a child between fork and exec: every signal has its usual meaning, and none is blocked."""
+    """Reset every signal to its default and block none, in a child between fork and exec."""
     for number in _CHANGEABLE:
         with suppress(OSError):
             signal.signal(number, signal.SIG_DFL)
@@ -35,7 +35,7 @@ def reset() -> None:
 
 @contextmanager
 def listening(end: Callable[[int], None], other: Callable[[str], None]) -> Iterator[None]:
-    """In the block, `end` hears of each signal that asks to end, and `other` of each other one that would kill.
+    """Call `end` in the block for each signal that asks to end, and `other` for each other one that would kill.
 
     `other` gets a line for the log. Both are called between two instructions of the main thread.
     """
@@ -59,7 +59,7 @@ def listening(end: Callable[[int], None], other: Callable[[str], None]) -> Itera
 
 
 def name_of(number: int) -> str:
-    """`SIGUSR1` for 10; `SIGRTMIN+6` for one without a name of its own."""
+    """Return `SIGUSR1` for 10; `SIGRTMIN+6` for one without a name of its own."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -67,6 +67,6 @@ def name_of(number: int) -> str:
 
 
 def say(line: str) -> None:
-    """A line on stderr from a signal's handler, which may have interrupted another one there."""
+    """Write a line to stderr from a signal's handler, which may have interrupted another one there."""
     with suppress(OSError):
         os.write(2, f"{line}\n".encode())

@@ -1,4 +1,4 @@
-"""Suggestions for names that do not exist: which known name was probably meant."""
+"""Suggestions for names that do not exist: the known name that was probably meant."""
 
 from collections.abc import Collection, Iterable, Mapping
 from difflib import SequenceMatcher
@@ -12,7 +12,7 @@ _LISTED = 12
 
 
 def closest(name: str, known: Iterable[str], other_words: Mapping[str, str] | None = None) -> str | None:
-    """The known name that `name` was probably meant to be; None when none is alike.
+    """Return the known name that `name` was probably meant to be; None when none is alike.
 
     `other_words` maps words that other systems use to the known name for the same thing.
     """
@@ -30,20 +30,20 @@ def closest(name: str, known: Iterable[str], other_words: Mapping[str, str] | No
 
 
 def suggestion(name: str, known: Iterable[str], other_words: Mapping[str, str] | None = None) -> str:
-    """`; did you mean 'name'?`, or nothing when no known name is alike."""
+    """Return `; did you mean 'name'?`, or nothing when no known name is alike."""
     meant = closest(name, known, other_words)
     return "" if meant is None else f"; did you mean {meant!r}?"
 
 
 def listed(known: Collection[str], most: int = _LISTED) -> str:
-    """Known names on one line, in order, not too many of them."""
+    """Return known names on one line, in order, not too many of them."""
     names = sorted(known)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}" or "none"
 
 
 def unknown(kind: str, name: str, known: Collection[str], other_words: Mapping[str, str] | None = None) -> str:
-    """The sentence for a name that does not exist: what is not there, what was probably meant, what there is."""
+    """Return the sentence for a name that does not exist: its kind, the name that was probably meant, known names."""
     meant = closest(name, known, other_words)
     there = f"there are: {listed(known)}"
     if meant is None:
@@ -52,7 +52,7 @@ def unknown(kind: str, name: str, known: Collection[str], other_words: Mapping[s
 
 
 def _plain(name: str) -> str:
-    """A name without what people vary: capitals, dashes, underscores, blanks."""
+    """Return a name without the differences that people make: capitals, dashes, underscores, blanks."""
     return "".join(character for character in name.casefold() if character not in "-_ ")
 
 
@@ -66,6 +66,6 @@ def _likeness(one: str, other: str) -> float:
 
 
 def _swapped(one: str, other: str) -> bool:
-    """Whether two names of the same length differ by two neighbours that changed places."""
+    """Return whether two names of the same length differ by two neighbours that changed places."""
     places = [place for place, (left, right) in enumerate(zip(one, other, strict=True)) if left != right]
     return len(places) == 2 and places[1] == places[0] + 1 and sorted(one) == sorted(other)

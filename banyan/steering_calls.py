@@ -1,4 +1,4 @@
-"""Cancelling, retrying and deleting in the client, of one task or of many."""
+"""The cancellation, retry and deletion in the client, of one task or of many."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -10,14 +10,14 @@ from banyan.worker_calls import Document, WorkerCalls
 Downstream = Literal["refuse", "rerun", "keep"]
 
 _MANY_SECONDS = 300.0
-"""How long one act on many tasks may take."""
+"""The longest time for one change of many tasks."""
 
 
 class SteeringCalls(WorkerCalls):
-    """How tasks are steered; a part of `Client`."""
+    """The calls that steer tasks; a part of `Client`."""
 
     def cancel(self, task: str) -> Document:
-        """Ask for the end of a task; one that has ended stays as it is."""
+        """Request the end of a task; one that has ended stays as it is."""
         return self._act("POST", f"tasks/{part(task)}/cancel", tries=SAFE_TRIES)
 
     def cancel_many(
@@ -36,10 +36,10 @@ class SteeringCalls(WorkerCalls):
         without: Iterable[str] = (),
         dry_run: bool = False,
     ) -> Document:
-        """Let an ended task run again, with `changes` of its fields, and with descendants cancelled for its sake.
+        """Let an ended task run again, with `changes` of its fields, and with descendants that its end had cancelled.
 
-        `downstream` says what becomes of descendants that have begun; `without` names deleted parents to do without;
-        `dry_run` only tells what would become of it.
+        `downstream` decides on descendants that have begun; `without` names deleted parents to ignore; `dry_run` only
+        returns the consequences.
         """
         body = retry_body(changes, downstream, without, dry_run)
         return self._act("POST", f"tasks/{part(task)}/retry", body=body or None, read_seconds=_MANY_SECONDS)
@@ -71,7 +71,7 @@ class SteeringCalls(WorkerCalls):
 def retry_body(
     changes: Mapping[str, Any] | None, downstream: Downstream, without: Iterable[str], dry_run: bool
 ) -> Document:
-    """The body of a retry."""
+    """Return the body of a retry."""
     body: Document = dict(changes or {})
     body |= {"downstream": downstream} if downstream != "refuse" else {}
     body |= {"without": list(without)} if without else {}
@@ -79,5 +79,5 @@ def retry_body(
 
 
 def which(ids: Sequence[str] | None, where: Where | None) -> Document:
-    """The part of a body that names tasks."""
+    """Return the part of a body that selects tasks."""
     return {"ids": list(ids)} if ids is not None else {"where": dict(where or {})}

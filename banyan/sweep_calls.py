@@ -12,18 +12,18 @@ from banyan.transport import SAFE_TRIES, Connection
 from banyan.worker_calls import Document, WorkerCalls
 
 _LONG_SECONDS = 600.0
-"""How long one act on a hundred thousand tasks may take."""
+"""The longest time for one change of a hundred thousand tasks."""
 
 
 class SweepCalls(WorkerCalls):
-    """What can be done with sweeps; a part of `Client`."""
+    """The calls for sweeps; a part of `Client`."""
 
     def __init__(self, connection: Connection, sleep: Callable[[float], None] = time.sleep) -> None:
         super().__init__(connection)
         self._sleep = sleep
 
     def submit_sweep(self, sweep: Mapping[str, Any], *, key: str | None = None) -> Document:
-        """Post a sweep, accepted whole or not at all: `_id`, `count`, and `barrier` and `seed` where there is one.
+        """Post a sweep, accepted completely or not at all: `_id`, `count`, and `barrier` and `seed` where there is one.
 
         `key` is the `Idempotency-Key`, a fresh one by default: the same sweep is never accepted twice.
         """
@@ -31,25 +31,25 @@ class SweepCalls(WorkerCalls):
         return self._act("POST", "sweeps", body=sweep, headers=headers, tries=SAFE_TRIES, read_seconds=_LONG_SECONDS)
 
     def sweep(self, sweep: str) -> Document:
-        """One sweep with its `progress`."""
+        """Return one sweep with its `progress`."""
         return self._act("GET", f"{_path(sweep)}", tries=SAFE_TRIES)
 
     def sweep_statistics(self, sweep: str) -> Document:
-        """Counts, waits, run times, memory and rates of a sweep's tasks."""
+        """Return counts, waits, run times, memory and rates of a sweep's tasks."""
         return self._act("GET", f"{_path(sweep)}/statistics", tries=SAFE_TRIES)
 
     def sweep_results(self, sweep: str) -> Document:
-        """The table of a sweep: `columns`, and a row for each task in `_items`, without what a task does not have."""
+        """Return the table of a sweep: `columns`, and a row for each task in `_items`, without missing fields."""
         return self._act("GET", f"{_path(sweep)}/results", tries=SAFE_TRIES, read_seconds=_LONG_SECONDS)
 
     def sweep_csv(self, sweep: str) -> bytes:
-        """The same table as CSV."""
+        """Return the same table as CSV."""
         query = {"format": "csv"}
         path = f"{_path(sweep)}/results"
         return self._connection.send("GET", path, query=query, tries=SAFE_TRIES, read_seconds=_LONG_SECONDS).body
 
     def cancel_sweep(self, sweep: str) -> Document:
-        """Cancel all of a sweep, its barrier too; `cancelled` counts the points that had not ended."""
+        """Cancel a whole sweep, its barrier too; `cancelled` counts the points that had not ended."""
         return self._act("POST", f"{_path(sweep)}/cancel", tries=SAFE_TRIES, read_seconds=_LONG_SECONDS)
 
     def retry_sweep(
@@ -61,7 +61,7 @@ class SweepCalls(WorkerCalls):
         without: Iterable[str] = (),
         dry_run: bool = False,
     ) -> Document:
-        """Let what did not succeed run again: how many were `retried`, how many `refused` and why (`_items`).
+        """Let unsuccessful tasks run again: the numbers `retried` and `refused`, with the reasons in `_items`.
 
         The rest is as for `retry` of a task.
         """
@@ -75,10 +75,10 @@ class SweepCalls(WorkerCalls):
     def wait_sweep(
         self, sweep: str, timeout: float | None = None, on_change: Callable[[Document], None] | None = None
     ) -> Document:
-        """Wait until all of a sweep has ended, its barrier too; the sweep as it is then.
+        """Wait until all of a sweep has ended, its barrier too; return the sweep as it is then.
 
         `on_change` is called with its `progress` at the start and whenever that has changed. TimeoutError after
-        `timeout` seconds. A server that goes away meanwhile is waited for.
+        `timeout` seconds. The call waits for a server that goes away meanwhile.
         """
         return watching.wait_sweep(self, sweep, timeout, on_change, self._sleep)
 

@@ -1,4 +1,4 @@
-"""One HTTP connection to a Banyan server: tokens, timeouts and repeats."""
+"""One HTTP connection to a Banyan server: tokens, timeouts and retries."""
 
 import random
 import time
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 READ_SECONDS = 60.0
 MAX_PAUSE_SECONDS = 5.0
 _MOVED = frozenset({301, 308})
-"""Statuses of redirections that are meant for good."""
+"""Statuses of permanent redirections."""
 SAFE_TRIES = 4
-"""How often a request is sent that is safe to repeat."""
+"""The most tries of a request that is safe to repeat."""
 
 
 class Connection:
-    """Sends requests to the server at `url` as the holder of `token`.
+    """A connection to the server at `url` for the holder of `token`.
 
     Several threads may use one connection. `transport` replaces the network, for example with a WSGI app. `sleep`
-    pauses between repeats. SetupError where `trust` does not let the token go there. A redirection is never followed,
-    so the token goes nowhere else. `renew` is given a token that the server has refused and answers with the one that
-    there is by now; SetupError where it knows why not. `waits` hears of a server that is away, and says how long it is
-    waited for at least.
+    pauses between retries. SetupError where `trust` does not allow the token to be sent there. A redirection is never
+    followed, so the token goes nowhere else. `renew` receives a token that the server has refused and returns the
+    current one; SetupError with the reason if there is none. `waits` receives the news of a server that is away, and
+    sets how long requests wait for it at least.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Connection:
         self._network.close()
 
     def json(self, method: str, path: str, *, tries: int = 1, **request: Any) -> Any:
-        """The decoded answer of `send`; Unavailable when something else than Banyan answers."""
+        """Return the decoded response of `send`; Unavailable when another program than Banyan responds."""
         answer = self.send(method, path, tries=tries, **request)
         if not answer.body:
             return {}
@@ -85,13 +85,13 @@ class Connection:
         accept: frozenset[int] = frozenset(),
         patient: bool = True,
     ) -> Answer:
-        """Send `body` as JSON (or `data` as it is) and return the answer.
+        """Send `body` as JSON (or `data` as it is) and return the response.
 
-        What surely did not reach the server is sent up to three times; what may have reached it up to `tries` times,
-        so give more than one only to what is safe to repeat; that is also repeated for a while when the server says
-        `Retry-After`, if we are `patient`, and so is anything that the server says it has not begun.
-        Statuses of 400 and more raise the matching error of `banyan.errors`, except those in `accept`; Unavailable
-        when the server cannot be reached.
+        A request that surely did not reach the server is sent up to three times; one that may have reached it up to
+        `tries` times, so give more than one only if it is safe to repeat; such a request is also repeated for a while
+        when the server sends `Retry-After`, if `patient` is set, and so is any request that the server has not begun.
+        Statuses of 400 and more raise the matching error of `banyan.errors`, except those in `accept`; Unavailable when
+        the server cannot be reached.
         """
         sent = {"Content-Type": "application/json"} if body is not None else {}
         request = Request(
@@ -134,7 +134,7 @@ class Connection:
             self._sleep(pause)
 
     def _stays(self, answer: Answer, waited: float, *, repeatable: bool) -> bool:
-        """Whether a request with such an answer is sent again, after `waited` seconds of waiting so far."""
+        """Return whether a request with such a response is sent again, after `waited` seconds of waiting so far."""
         seconds = patience(answer)
         if answer.status in AWAY and seconds:
             seconds = max(seconds, self._waits.seconds)
@@ -142,7 +142,7 @@ class Connection:
         return repeatable and waited < seconds
 
     def _how_it_is(self) -> str | None:
-        """Why the server cannot do anything now; None if it can, or does not say."""
+        """Return why the server cannot process requests now; None if it can, or does not report it."""
         request = Request(method="GET", url=f"{self.url}/health", headers={}, read_seconds=CONNECT_SECONDS)
         try:
             answer = self._once(request, "")
@@ -151,7 +151,7 @@ class Connection:
         return why_away(answer, self.url) if answer.status in AWAY else None
 
     def _let_in(self, request: Request) -> Answer:
-        """The answer; where our token is refused and there is another one by now, the answer to that."""
+        """Return the response; where our token is refused and there is a newer one, the response to that."""
         token = self._token
         answer = self._once(request, token)
         if answer.status != Unauthorized.status or self._renew is None:
@@ -183,7 +183,7 @@ class Connection:
         except UnusableAddress as error:
             raise Unavailable(f"{self.url} is not a usable address: {error}") from error
         if answer.status == BadRequest.status and not answer.is_json:
-            self._check_scheme()  # other servers than ours have an answer for plain HTTP on a port of HTTPS
+            self._check_scheme()  # other servers have a response to plain HTTP on a port of HTTPS
         return answer
 
     def _check_scheme(self) -> None:
@@ -202,7 +202,7 @@ class Connection:
 
 
 def _network(url: str, trust: Trust, transport: "BaseAdapter | None") -> tuple[Network, bool]:
-    """The network to the server, and whether it is reached without a proxy."""
+    """Return the network to the server, and whether it is reached without a proxy."""
     local = is_loopback(url)
     if transport is None and address_of(url) is not None and (local or not names_proxy()):
         return PlainHttp(), True
@@ -219,9 +219,9 @@ def _usable(token: str) -> str:
 
 
 class _Unreached(Unavailable):
-    """No connection came about, so the server has seen nothing of the request."""
+    """No connection was made, so the server has received nothing of the request."""
 
 
 def _pause_seconds(attempt: int) -> float:
-    """How long to wait after the given try: doubling from a tenth, shortened by up to half at random."""
+    """Return the pause after the given try: doubling from a tenth, shortened by up to half at random."""
     return float(0.1 * 2 ** min(attempt - 1, 6) * (1 - random.random() / 2))

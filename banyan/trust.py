@@ -1,4 +1,4 @@
-"""Whom a client believes, how it shows who it is, and where its token may go."""
+"""The servers that a client trusts, its own certificate, and the addresses to which its token may be sent."""
 
 import ipaddress
 import os
@@ -21,19 +21,19 @@ VARIABLES = {
 """The environment variable of each field of `Trust`; the worker's settings have the same names."""
 
 POINTED = ("ca_file", "client_certificate", "client_key")
-"""What a running `banyan up` tells this user's other terminals of it."""
+"""The files that a running `banyan up` announces to this user's other terminals."""
 
 PROBE_SECONDS = 3.0
-"""How long a server may take to connect, and to answer a handshake, when it is asked whether it speaks TLS."""
+"""The time that a server has to connect, and to answer a handshake, when it is tested for TLS."""
 
 _YES = ("1", "true", "yes", "on")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """How a client and a server come to trust each other.
+    """The trust between a client and a server.
 
-    `ca_file` names a PEM file with the authorities that may vouch for the server (empty: the public ones), and
+    `ca_file` names a PEM file with the authorities that may sign the server's certificate (empty: the public ones), and
     `client_certificate` one with the certificate that the client shows; `client_key` its key, where that is in a file
     of its own. `allow_insecure` lets the token travel over plain HTTP to another machine.
     """
@@ -45,25 +45,25 @@ class Trust:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """What the variables `BANYAN_CA_FILE` and so on say."""
+        """Return the trust of the variables `BANYAN_CA_FILE` and so on."""
         texts = {field: environ.get(variable, "") for field, variable in VARIABLES.items()}
         insecure = texts.pop("allow_insecure").strip().lower() in _YES
         return cls(allow_insecure=insecure, **texts)
 
     def with_files(self, files: Mapping[str, str]) -> Self:
-        """The same with other files."""
+        """Return the same with other files."""
         ca_file, certificate, key = (files.get(name, "") for name in POINTED)
         return replace(self, ca_file=ca_file, client_certificate=certificate, client_key=key)
 
     @property
     def verify(self) -> str | bool:
-        """The authorities, as `requests` wants to be told of them."""
+        """Return the authorities, in the form of `requests`."""
         named = self.ca_file or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
         return str(Path(named).expanduser()) if named else True
 
     @property
     def shown(self) -> str | tuple[str, str] | None:
-        """The client's certificate, as `requests` wants to be told of it."""
+        """Return the client's certificate, in the form of `requests`."""
         certificate = str(Path(self.client_certificate).expanduser())
         if not self.client_certificate:
             return None
@@ -97,13 +97,13 @@ class Trust:
 
 
 def speaks_tls(url: str) -> bool:
-    """Whether the server at an address of plain HTTP takes part in a TLS handshake; it is told nothing else."""
+    """Return whether the server at an address of plain HTTP takes part in a TLS handshake; it receives nothing else."""
     from urllib3.exceptions import LocationParseError
     from urllib3.util import parse_url
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # only whether it is TLS at all is of interest
+    context.verify_mode = ssl.CERT_NONE  # the test is only for TLS
     try:
         place = parse_url(url)
         host, port = (place.host or "").strip("[]"), place.port or 80
@@ -113,18 +113,18 @@ def speaks_tls(url: str) -> bool:
         ):
             return True
     except ssl.SSLError as error:
-        return "ALERT" in str(error.reason)  # it speaks TLS to tell that it does not like ours
+        return "ALERT" in str(error.reason)  # it speaks TLS to refuse our version
     except (OSError, ValueError, LocationParseError):
         return False
 
 
 def is_plain(url: str) -> bool:
-    """Whether it is an address of plain HTTP."""
+    """Return whether it is an address of plain HTTP."""
     return not url.lower().startswith("https:")
 
 
 def is_loopback(url: str) -> bool:
-    """Whether what is sent to `url` stays on this machine, read as `requests` reads an address."""
+    """Return whether requests for `url` stay on this machine; the address is read as `requests` reads it."""
     if (address := address_of(url)) is not None:
         return is_loopback_host(address.host)
     from urllib3.exceptions import LocationParseError
@@ -137,7 +137,7 @@ def is_loopback(url: str) -> bool:
 
 
 def is_loopback_host(host: str) -> bool:
-    """Whether a name or address can only mean this machine."""
+    """Return whether a name or address can only mean this machine."""
     try:
         return ipaddress.ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
@@ -145,7 +145,7 @@ def is_loopback_host(host: str) -> bool:
 
 
 def distrust(url: str, error: Exception) -> str | None:
-    """What the two sides do not like in each other, and the next step; None if the connection only broke."""
+    """Return why the two sides do not trust each other, and the next step; None if the connection only broke."""
     inner: object = error
     while inner is not None and not isinstance(inner, ssl.SSLError):
         reason = getattr(inner, "reason", None)
@@ -169,7 +169,7 @@ _STEPS = {
     "WRONG_VERSION_NUMBER": "perhaps it speaks plain HTTP",
     "RECORD_LAYER_FAILURE": "perhaps it speaks plain HTTP",
 }
-"""The next step, by a word in what OpenSSL says."""
+"""The next step, by a word in OpenSSL's text."""
 
 
 def _reason(error: OSError) -> str:

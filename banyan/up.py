@@ -1,4 +1,4 @@
-"""Everything on one machine: MongoDB, server and worker as child processes, started in order and stopped in reverse."""
+"""The start of Banyan on one machine: MongoDB, server and worker as child processes, stopped in reverse order."""
 
 import json
 import os
@@ -40,12 +40,12 @@ from worker.account import Account, account_of, check_root
 __all__ = ["Plan", "Running", "announced", "running"]
 
 _RENEW_SECONDS = 3600.0
-"""How often the certificate that is kept here is looked at."""
+"""The interval for checking our own certificate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """What runs, once all of it is ready."""
+    """The running parts, once all of them are ready."""
 
     url: str
     admin_token: str
@@ -55,15 +55,15 @@ class Running:
     worker: dict[str, Any]
     credentials: Path
     trust: Trust = field(default_factory=Trust)
-    """Whom the worker believes, and how it shows who it is."""
+    """The authorities that the worker trusts, and its own certificate."""
     own_authority: bool = False
-    """Whether the authority that vouches for the server is ours."""
+    """True if the authority of the server's certificate is ours."""
     upkeep: Callable[[], object] = lambda: None
     room: Room | None = None
     """The room that our own MongoDB needs."""
 
     def pids(self) -> dict[str, Any]:
-        """The processes: `mongod` (None where it is not ours), `server` (all of them), `worker`."""
+        """Return the processes: `mongod` (None where it is not ours), `server` (all of them), `worker`."""
         own = {part.name: part.process.pid for part in self.parts}
         server = psutil.Process(own["server"])
         return {
@@ -87,9 +87,9 @@ class Running:
 
 @contextmanager
 def running(plan: Plan, *, say: Callable[[str], None] = lambda _: None) -> Iterator[Running]:
-    """All of it, ready for work; stopped at the end of the block, however it ends, within 10 s.
+    """Start all parts, ready for work; they are stopped at the end of the block, for any cause, within 10 s.
 
-    `say` hears what is being waited for. SetupError if a part cannot be started.
+    `say` receives the current step. SetupError if a part cannot be started.
     """
     told = plan.worker_settings()
     account = account_of(told)
@@ -114,7 +114,7 @@ def _start(
     first: ExitStack,
     last: ExitStack,
 ) -> Running:
-    """Start the parts; those on the stack `first` are to be stopped before those on `last`."""
+    """Start the parts; those on the stack `first` must be stopped before those on `last`."""
     lock = DirectoryLock.acquire(plan.data)
     last.callback(lock.release)
     if account is not None:
@@ -156,8 +156,8 @@ def _renew(plan: Plan) -> None:
 
 
 def _let_pass(data: Path, account: Account) -> None:
-    """Let the user as whom tasks run reach the work directory, and nothing else; SetupError if he cannot."""
-    data.chmod(data.stat().st_mode | 0o011)  # he may go through; what is in it has modes of its own
+    """Let the user as whom tasks run reach the work directory, and nothing else; SetupError if that fails."""
+    data.chmod(data.stat().st_mode | 0o011)  # this user may pass; the files in it have modes of their own
     work = work_directory(data)
     work.mkdir(exist_ok=True)
     try:
@@ -181,9 +181,9 @@ def _write_private(path: Path, text: str) -> None:
 
 @contextmanager
 def announced(up: Running, directory: Path | None) -> Iterator[None]:
-    """Leave the address and tokens for this user's other terminals, as long as the block runs.
+    """Announce the address and tokens to this user's other terminals, as long as the block runs.
 
-    Where they cannot be left (no home, or one that cannot be written), say so and how other terminals get them.
+    Where that fails (no home, or one that cannot be written), print the way for other terminals.
     """
     try:
         pointer = _leave_pointer(up, directory) if directory else None

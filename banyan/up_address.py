@@ -1,4 +1,4 @@
-"""Where the parts of `banyan up`, and this user's other terminals, reach its server, and whom they believe."""
+"""The address of the server of `banyan up`, for its parts and this user's other terminals, and the trust in it."""
 
 import socket
 import time
@@ -20,7 +20,7 @@ _ALL = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; SetupError if there is none to be had."""
+    """Return a listening socket; SetupError if there is none to be had."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         both = address[0] == "::" and socket.has_dualstack_ipv6()
@@ -32,7 +32,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket, host: str, tls: bool, certificate: str) -> str:
-    """The address of the server on `listener`, which was asked to listen on `host`.
+    """Return the address of the server on `listener`, which has the setting `host`.
 
     SetupError if its `certificate` is for no name that leads there.
     """
@@ -45,9 +45,9 @@ def url_of(listener: socket.socket, host: str, tls: bool, certificate: str) -> s
 
 
 def trust_in(worker: WorkerSettings, tls: Tls, authority: str) -> Trust:
-    """Whom the worker and other terminals believe: our `authority`, what the worker is told, or the certificate itself.
+    """Return the trust of the worker and other terminals: our `authority`, the worker's setting, or the certificate.
 
-    SetupError if the server asks for a certificate that the worker does not have.
+    SetupError if the server requires a certificate that the worker does not have.
     """
     told = Trust(
         ca_file=_absolute(worker.ca_file),
@@ -66,7 +66,7 @@ def trust_in(worker: WorkerSettings, tls: Tls, authority: str) -> Trust:
 
 
 def _name_of(listener: socket.socket, preferred: str, certificate: Path) -> str:
-    """A name or address in the certificate that leads to the listener."""
+    """Return a name or address in the certificate that leads to the listener."""
     names = certificates.names_in(certificate)
     for name in _candidates(preferred, names):
         if _leads_to(listener, name):
@@ -80,7 +80,7 @@ def _name_of(listener: socket.socket, preferred: str, certificate: Path) -> str:
 
 
 def _candidates(preferred: str, names: list[str]) -> Iterator[str]:
-    """The names that are in the certificate, and this machine's own that its wildcards cover."""
+    """Yield the names that are in the certificate, and this machine's own that its wildcards cover."""
     own = [preferred, "localhost", "127.0.0.1", "::1", socket.gethostname(), socket.getfqdn()]
     lower = [name.lower() for name in names]
     covered = [name for name in own if name.lower() in lower or _is_covered(name.lower(), lower)]
@@ -88,13 +88,13 @@ def _candidates(preferred: str, names: list[str]) -> Iterator[str]:
 
 
 def _is_covered(name: str, names: list[str]) -> bool:
-    """Whether a wildcard stands for the first part of a name."""
+    """Return whether a wildcard stands for the first part of a name."""
     _, period, rest = name.partition(".")
     return bool(period) and f"*.{rest}" in names
 
 
 def _leads_to(listener: socket.socket, name: str) -> bool:
-    """Whether who connects to a name comes to the listener."""
+    """Return whether a connection to a name arrives at the listener."""
     host, port = listener.getsockname()[:2]
     try:
         found = {str(each[4][0]) for each in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)}
@@ -108,7 +108,7 @@ def _leads_to(listener: socket.socket, name: str) -> bool:
 
 
 def _arrives(listener: socket.socket, name: str, port: int) -> bool:
-    """Whether a connection to an address that is not this machine's own comes back, as behind some routers."""
+    """Return whether a connection to an address that is not this machine's own comes back, as behind some routers."""
     deadline = time.monotonic() + _TRY_SECONDS
     with suppress(OSError), socket.create_connection((name, port), timeout=_TRY_SECONDS):
         listener.settimeout(max(0.0, deadline - time.monotonic()))

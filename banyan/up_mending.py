@@ -1,4 +1,4 @@
-"""Starting a part of `banyan up` again when it has died, until it dies too often; waiting while its disk is full."""
+"""Restarts of parts of `banyan up` that have died, up to a limit; pauses while their disk is full."""
 
 import subprocess
 import sys
@@ -12,24 +12,24 @@ from typing import NoReturn, Protocol
 from banyan.errors import Unavailable
 
 DEATHS = 5
-"""So many deaths of one part.."""
+"""The number of deaths of one part that are too many .."""
 WINDOW_SECONDS = 60.0
-"""..within so long are too many."""
+""".. within this time."""
 _PAUSES_SECONDS = (0.0, 0.25, 0.5, 1.0)
-"""How long the first, second, .. death within the window keeps a part down."""
+"""The pauses after the first, second, .. death within the window."""
 _LOOK_SECONDS = 0.1
 IN_ORDER_SECONDS = 15.0
-"""How long MongoDB may take to write down what it has."""
+"""The time that MongoDB has to write its data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Death:
-    """How a process ended."""
+    """The end of a process."""
 
     code: int
     """Its exit code, negative for a signal."""
     reason: str
-    """In a few words, on one line."""
+    """The reason, in a few words on one line."""
 
 
 class Restartable(Protocol):
@@ -69,7 +69,7 @@ class Deaths:
     _times: deque[float] = field(default_factory=deque)
 
     def add(self, now: float) -> float | None:
-        """Count one; the seconds until the part is started again, or None if it has died too often."""
+        """Count one; return the seconds until the part is started again, or None if it has died too often."""
         self._times.append(now)
         while self._times[0] <= now - WINDOW_SECONDS:
             self._times.popleft()
@@ -78,11 +78,11 @@ class Deaths:
 
 
 class Mender:
-    """Looks after parts: each that has died is started again, and the reason said in one line.
+    """The supervisor of parts: each that has died is started again, and the reason printed in one line.
 
-    A worker that has left with exit code 0, because its settings or an administrator said so, is followed by another
-    one, and that is no death. Unavailable when a part has died too often. While there is no `room`, the one part that
-    aborts without any is stopped in order, and nothing is started again: that is no death, either.
+    A worker that has left with exit code 0, because of its settings or an administrator, is followed by another one,
+    and that is no death. Unavailable when a part has died too often. While there is no `room`, the one part that aborts
+    without any is stopped in order, and nothing is started again: that is no death, either.
     """
 
     def __init__(self, parts: Iterable[Restartable], tell: Callable[[str], None], room: DataRoom | None = None) -> None:
@@ -94,7 +94,7 @@ class Mender:
         self._due: dict[str, float] = {}
 
     def watch(self, meanwhile: Callable[[], object]) -> NoReturn:
-        """Look after them for ever; `meanwhile` is called between two looks."""
+        """Check the parts for ever; `meanwhile` is called between two checks."""
         while True:
             self.look_at_room(time.monotonic())
             for part in self._parts:
@@ -103,7 +103,7 @@ class Mender:
             time.sleep(_LOOK_SECONDS)
 
     def look_at_room(self, now: float) -> None:
-        """Stop MongoDB in order while there is too little room for it; start what is not there once there is enough."""
+        """Stop MongoDB in order while there is too little room for it; start the missing parts once there is enough."""
         room = self._room
         if room is None:
             return
@@ -148,14 +148,14 @@ class Mender:
             del self._due[part.name]
 
     def _lacked_room(self, now: float) -> bool:
-        """Whether that may be what ended a part or keeps it from starting: then all that is dead waits for room."""
+        """Return whether a lack of room may have ended a part or prevents its start; if so, dead parts wait for it."""
         lacked = self._room is not None and self._room.was_short(now) and not self._room.ample()
         if lacked and self._room is not None:
             self._wait_for_room(self._room.complaint())
         return lacked
 
     def _schedule(self, part: Restartable, death: Death, now: float) -> None:
-        """Say how the part ended, and when it is started again."""
+        """Print the end of the part, and schedule its next start."""
         if part.name == "worker" and death.code == 0:
             self._due[part.name] = now
             self._tell("the worker has left (exit code 0); another one is started")
@@ -171,7 +171,7 @@ class Mender:
 
 
 def say(sentence: str) -> None:
-    """One line on stderr; nobody has to be there to read it."""
+    """Write one line to stderr, if there is a reader."""
     with suppress(OSError, ValueError):
         if sys.stderr is not None:
             print(f"banyan up: {' '.join(sentence.split())}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The parts of `banyan up`, MongoDB, server and worker: what they are told, and how each is started and stopped."""
+"""The parts of `banyan up`, MongoDB, server and worker: their settings, their start and their stop."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ _CLIENT_VARIABLES = ("BANYAN_CONFIG", "BANYAN_URL", "BANYAN_TOKEN", "BANYAN_TOKE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to start: the server's settings, where its data live, and what the worker is told."""
+    """The plan of a start: the server's settings, the directory of the data, and the worker's settings."""
 
     settings: ServerSettings
     data: Path
@@ -47,26 +47,26 @@ class Plan:
     worker_config: Path | None = None
     worker_options: tuple[str, ...] = ()
     tls: bool = False
-    """Whether to speak TLS with a certificate made for this machine, unless the settings name one."""
+    """True to use TLS with a certificate made for this machine, unless the settings name one."""
 
     @property
     def own_tls(self) -> bool:
-        """Whether the certificate is ours to keep."""
+        """Return whether the certificate is ours to keep."""
         return self.tls and not self.settings.tls.certificate
 
     def worker_settings(self) -> WorkerSettings:
-        """What the worker will find in its files and our environment; SetupError."""
+        """Return the settings that the worker will find in its files and our environment; SetupError."""
         environ = environment_of_the_worker()
         return load_worker_settings(config=self.worker_config, shared=self.config, environ=environ)
 
     def keep_certificate(self) -> certificates.Files:
-        """Make or renew the certificate that is kept here."""
+        """Make or renew our own certificate."""
         names = certificates.names_of_this_machine(self.settings.server.host)
         return certificates.keep(self.data / "tls", names, datetime.now(UTC))
 
 
 class Part:
-    """One child process, the log that it appends to, and how another one takes its place."""
+    """One child process, the log that it appends to, and the way to replace it."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Part:
         self.process = process or start()
 
     def start_again(self) -> None:
-        """Start another process; no signal comes between its start and our knowing of it."""
+        """Start another process; no signal interrupts between its start and our record of it."""
         with child.undisturbed():
             self.process = self._start()
 
@@ -100,7 +100,7 @@ class Part:
             child.stop(self.process, seconds=seconds)
 
     def death(self) -> Death | None:
-        """How the process ended, with what was its alone; None while it runs."""
+        """Return the end of the process, after its own children are killed; None while it runs."""
         code = child.reap(self.process, family=self._family)
         if code is None:
             return None
@@ -110,7 +110,7 @@ class Part:
         return Death(code=code, reason=f"exit code {code}{said and ': '}{said}")
 
     def ended(self) -> str | None:
-        """How it ended, with the end of its log; None while it runs."""
+        """Return its end as a text, with the end of its log; None while it runs."""
         death = self.death()
         if death is None:
             return None
@@ -118,10 +118,10 @@ class Part:
         return f"the {self.name} ended ({reason}){self.last_words()}"
 
     def last_words(self) -> str:
-        """The end of its log, to be put after a sentence."""
+        """Return the end of its log, for the end of a sentence."""
         lines = child.last_lines(self.log, 10)
         if not lines:
-            return f"; its log {self.log} says nothing"
+            return f"; its log {self.log} is empty"
         return "\n".join([f"; its log {self.log} ends with:", *(f"  {line}" for line in lines)])
 
     def _last_line(self) -> str:
@@ -137,7 +137,7 @@ def _signal_name(number: int) -> str:
 
 
 def start_mongodb(plan: Plan, stack: ExitStack) -> tuple[list[Part], str]:
-    """The user's MongoDB, or one of ours, and its URI."""
+    """Start MongoDB, or use the user's; return the parts, and its URI."""
     if plan.settings.mongo.uri:
         return [], plan.settings.mongo.uri
     cache = plan.settings.mongo.cache_gigabytes
@@ -158,10 +158,10 @@ def start_mongodb(plan: Plan, stack: ExitStack) -> tuple[list[Part], str]:
 def start_server(
     plan: Plan, stack: ExitStack, files: certificates.Files | None
 ) -> tuple[Part, str, Callable[[str], None]]:
-    """The server, which loads its code while MongoDB starts; its URL, and how to tell it MongoDB's URI.
+    """Start the server, which loads its code while MongoDB starts; return its URL, and the function that sends the URI.
 
-    It inherits the listening socket, so that no port is chosen twice and whoever connects early waits. The socket stays
-    open here too: while the server is started again, its port is nobody else's and its clients wait.
+    It inherits the listening socket, so that no port is chosen twice and early clients wait. The socket stays open here
+    too: while the server is started again, its port stays ours and its clients wait.
     """
     http = plan.settings.server
     if not (plan.tls or plan.settings.tls.certificate or is_loopback_host(http.host)):
@@ -173,14 +173,14 @@ def start_server(
     stop = partial(child.stop, seconds=_SERVER_STOP_SECONDS, family=True)
     part = Part("server", starter.log, starter.start, stop, family=True)
     stack.callback(part.stop)
-    stack.callback(listener.close)  # whoever comes while it stops is refused, not left waiting
+    stack.callback(listener.close)  # clients that come while it stops are refused, and do not wait
     return part, url, starter.tell
 
 
 class _ServerStarter:
-    """Starts servers on one listening socket.
+    """The starter of servers on one listening socket.
 
-    MongoDB's URI comes to each through a pipe: a command line or an environment would show the password.
+    MongoDB's URI reaches each through a pipe: a command line or an environment would show the password.
     """
 
     def __init__(self, plan: Plan, listener: socket.socket, files: certificates.Files | None) -> None:
@@ -211,7 +211,7 @@ class _ServerStarter:
         return process
 
     def tell(self, uri: str) -> None:
-        """Say where MongoDB is, to the server that waits for it and to those that follow it."""
+        """Send MongoDB's address to the server that waits for it and to later ones."""
         self._uri = uri
         if self._pipe is not None:
             with suppress(BrokenPipeError), self._pipe:  # a server that has ended is noticed soon
@@ -219,7 +219,7 @@ class _ServerStarter:
 
 
 def start_worker(plan: Plan, url: str, ca_file: str, orphans: Orphans, stack: ExitStack) -> Part:
-    """The worker, which reads its token where the server keeps the first tokens.
+    """Start the worker, which reads its token from the server's file of the first tokens.
 
     One that follows another on the same work directory takes its place there.
     """
@@ -230,7 +230,7 @@ def start_worker(plan: Plan, url: str, ca_file: str, orphans: Orphans, stack: Ex
     command += ["--config", str(plan.worker_config)] if plan.worker_config else []
     log = _log(plan, "worker")
     environment = environment_of_the_worker()
-    # Killed at once when we are: its supervisor ends the tasks. A SIGTERM would let them run on.
+    # Killed at once when we are: its supervisor ends the tasks. After a SIGTERM they would run on.
     spawn = partial(child.spawn, command, log=log, env=environment, death_signal=signal.SIGKILL)
 
     def start() -> subprocess.Popen[bytes]:
@@ -245,18 +245,18 @@ def start_worker(plan: Plan, url: str, ca_file: str, orphans: Orphans, stack: Ex
 
 
 def environment_of_the_worker() -> dict[str, str]:
-    """What of our environment the worker gets."""
+    """Return the variables of our environment that the worker gets."""
     foreign = {*_CLIENT_VARIABLES, "BANYAN_MONGO__URI"}
     return {name: value for name, value in os.environ.items() if name not in foreign}
 
 
 def work_directory(data: Path) -> Path:
-    """Where the worker's tasks run."""
+    """Return the directory in which the worker's tasks run."""
     return data / "work"
 
 
 def wait_for(parts: Sequence[Part], question: Callable[[], Any]) -> Any:
-    """The first true answer of the last part; SetupError if one ends, or the last takes too long or is not trusted."""
+    """Return the first true result of the last part; SetupError if one ends, or the last is too slow or not trusted."""
     part = parts[-1]
     deadline = time.monotonic() + READY_SECONDS
     while True:
@@ -276,12 +276,12 @@ def wait_for(parts: Sequence[Part], question: Callable[[], Any]) -> Any:
 
 
 def credentials_file(plan: Plan) -> Path:
-    """Where the first tokens are kept."""
+    """Return the file of the first tokens."""
     return Path(plan.settings.auth.credentials_file or plan.data / "credentials.json")
 
 
 def _log(plan: Plan, name: str) -> Path:
-    """The part's log file; a long one of earlier runs is put aside."""
+    """Return the part's log file; a long one of earlier runs is renamed."""
     path = plan.data / "logs" / f"{name}.log"
     if path.exists() and path.stat().st_size > _KEEP_LOG_BYTES:
         path.replace(path.with_suffix(".log.1"))

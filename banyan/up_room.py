@@ -1,8 +1,8 @@
-"""Room on the disk of `--data`: how much MongoDB needs of it, and what to say when there is less.
+"""Room on the disk of `--data`: the needs of MongoDB, and the sentences for a lack of it.
 
 A mongod that cannot write aborts, so it is stopped in order while it still can. A worker keeps more room than this
 (`reserve.disk_bytes`) and needs a moment to stop a task that takes it; a reserve file gives MongoDB the room for an
-orderly end when a task or somebody else was faster.
+orderly end when a task or another program was faster.
 """
 
 import contextlib
@@ -16,9 +16,9 @@ from worker.disk import Disk, Space, disk_of
 
 _FLOOR_BYTES, _FLOOR_FILES, _FLOOR_PART = 128 << 20, 500, 20
 _JOURNAL_BYTES = 320 << 20
-"""So much a new MongoDB takes at once: its journal is three files of 100 MiB."""
+"""The room that a new MongoDB takes at once: its journal is three files of 100 MiB."""
 _GRACE_SECONDS = 3.0
-"""So long others may take to make room."""
+"""The time that others have to make room."""
 _RECENT_SECONDS = 10.0
 
 
@@ -32,7 +32,7 @@ class Room:
         self._short_at: float | None = None
 
     def require(self, *, new: bool) -> None:
-        """SetupError, in a sentence, if there is too little for a start; a `new` MongoDB needs more."""
+        """Raise SetupError, with a sentence, if there is too little for a start; a `new` MongoDB needs more."""
         disk = self._disk()
         if disk is None:
             return
@@ -47,7 +47,7 @@ class Room:
 
     @contextlib.contextmanager
     def blamed(self) -> Iterator[None]:
-        """An error of the block is told as a SetupError that names the disk, if that is what lacks room."""
+        """Turn an error of the block into a SetupError that names the disk, if that is what lacks room."""
         try:
             yield
         except (SetupError, OSError):
@@ -68,16 +68,16 @@ class Room:
                 os.posix_fallocate(descriptor, 0, floor.bytes // 4)
             finally:
                 os.close(descriptor)
-        except OSError:  # it was a kindness
+        except OSError:  # the reserve file is optional
             self.give_reserve()
 
     def give_reserve(self) -> None:
-        """Give the room of the reserve file away, once nobody fills the disk any more."""
+        """Remove the reserve file, once no program fills the disk any more."""
         with contextlib.suppress(OSError):
             self._reserve.unlink(missing_ok=True)
 
     def shortage(self, now: float) -> str | None:
-        """What to say when MongoDB has to be stopped now for want of room; None while it need not be."""
+        """Return the sentence for MongoDB's stop when it is due for lack of room; None while it is not."""
         disk = self._disk()
         floor = _floor(disk) if disk is not None else Space()
         if disk is None or not _below(disk.free, floor):
@@ -89,12 +89,12 @@ class Room:
         return self.complaint() if now - self._short_since >= _GRACE_SECONDS else None
 
     def was_short(self, now: float) -> bool:
-        """Whether there was too little a moment ago, so that it may be what ended a process."""
+        """Return whether there was too little a moment ago, so that it may have ended a process."""
         self.shortage(now)
         return self._short_at is not None and now - self._short_at < _RECENT_SECONDS
 
     def complaint(self) -> str:
-        """The sentence for a MongoDB that is stopped for want of room."""
+        """Return the sentence for a MongoDB that is stopped for lack of room."""
         disk = self._disk()
         if disk is None:
             return f"the disk of {self._data} cannot be looked at: MongoDB waits until it can"
@@ -105,7 +105,7 @@ class Room:
         )
 
     def ample(self) -> bool:
-        """Whether there is enough for MongoDB to go on."""
+        """Return whether there is enough for MongoDB to go on."""
         disk = self._disk()
         return disk is not None and not _below(disk.free, _twice(_floor(disk)))
 

@@ -1,22 +1,22 @@
-"""How a client waits while its server, or MongoDB behind it, is away."""
+"""A client's waiting while its server, or MongoDB behind it, is away."""
 
 from collections.abc import Callable
 
 Ask = Callable[[], str | None]
-"""Asks the server how it is; answers with the reason why it can do nothing now, or None."""
+"""A function that asks the server for its state; returns the reason for which it is away, or None."""
 
 
 class Waits:
-    """Hears how requests fare; this one says nothing and adds no patience."""
+    """A listener for the progress of requests; this one prints nothing and adds no retries."""
 
     seconds = 0.0
-    """How long a request is repeated at least that the server cannot begin now."""
+    """The least time for which a request is repeated that the server cannot begin now."""
 
     def begin(self, ask: Ask) -> None:
-        """A request begins; `ask` may be called from another thread."""
+        """Note that a request begins; `ask` may be called from another thread."""
 
     def away(self, reason: str) -> None:
-        """It cannot be done now, for this reason; it may be sent again."""
+        """Note that it cannot be done now, for this reason; it may be sent again."""
 
     def answered(self) -> None:
-        """The server has answered it, well or badly."""
+        """Note that the server has responded, with or without an error."""

@@ -1,4 +1,4 @@
-"""Watching tasks until they have ended: their states, and what they write."""
+"""The watch over tasks until they have ended: their states, and their output."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from banyan.sweep_calls import SweepCalls
 
 ENDED = frozenset({"terminated", "cancelled"})
-"""States of a task in which nothing more happens by itself."""
+"""States of a task in which it stays."""
 
 OUTAGE_SECONDS = 600.0
-"""How long a server may be away before watching gives up."""
+"""The longest outage of a server before watching gives up."""
 
 _IDS_PER_QUERY = 100  # a request line holds about 4,000 characters
 _CHUNK_BYTES = 1 << 20
@@ -33,7 +33,7 @@ def wait(
     on_change: Callable[[Document], None] | None,
     sleep: Sleep,
 ) -> list[Document]:
-    """The tasks, in their order, once all of them have ended; see `Client.wait`."""
+    """Return the tasks, in their order, once all of them have ended; see `Client.wait`."""
     deadline = None if timeout is None else time.monotonic() + timeout
     seen = {task["_id"]: task for task in _states(client, tasks)}
     changed = list(seen.values())
@@ -61,7 +61,7 @@ def wait_sweep(
     on_change: Callable[[Document], None] | None,
     sleep: Sleep,
 ) -> Document:
-    """The sweep once all of it has ended; see `SweepCalls.wait_sweep`."""
+    """Return the sweep once all of it has ended; see `SweepCalls.wait_sweep`."""
     deadline = None if timeout is None else time.monotonic() + timeout
     document = client.sweep(sweep)
     pause, last = 0.05, None
@@ -83,7 +83,7 @@ def wait_sweep(
 def follow(
     client: "Client", task: str, stream: Stream, sleep: Sleep, on_cut: Callable[[], None] | None = None
 ) -> Iterator[bytes]:
-    """The output of a task, attempt after attempt, until it has ended; see `Client.follow`."""
+    """Yield the output of a task, attempt after attempt, until it has ended; see `Client.follow`."""
     state = client.task(task, ["state"])["state"]
     followed, pause = _Followed(client, task, stream, 1, on_cut), 0.1
     while True:
@@ -113,10 +113,10 @@ class _Followed:
         self._last = b""
 
     def more(self, sleep: Sleep) -> bytes:
-        """Bytes that follow those before; nothing if there are none yet.
+        """Return the bytes that follow the earlier ones; nothing if there are none yet.
 
-        The last bytes are read once more: where others are in their place, or none, the output was cut, and is read
-        from its beginning.
+        The last bytes are read once more: where they differ, or are missing, the output was cut, and is read from its
+        beginning.
         """
         again = len(self._last)
         data = _patiently(lambda: self._read(self._offset - again), sleep)
@@ -134,7 +134,7 @@ class _Followed:
 
 
 def _standing(task: Document) -> tuple[object, bool]:
-    """The state of a task, and whether a worker has begun it."""
+    """Return the state of a task, and whether a worker has begun it."""
     return task["state"], bool(task.get("time_started"))
 
 
@@ -152,7 +152,7 @@ def _states(client: "Client", tasks: Sequence[str]) -> list[Document]:
 
 
 def _patiently(ask: Callable[[], T], sleep: Sleep, deadline: float | None = None) -> T:
-    """The answer to a question, asked again while the server is away: for ten minutes, or until `deadline`."""
+    """Return the result of `ask`, repeated while the server is away: for ten minutes, or until `deadline`."""
     pause, slept = 0.5, 0.0
     while True:
         try:

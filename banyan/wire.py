@@ -1,7 +1,7 @@
-"""JSON and plain values: what travels between client, server and worker, and how it is written.
+"""JSON and plain values between client, server and worker, and their text forms.
 
-Server, client and worker share these, so that each size, duration and date is read in one way. Dask, which knows
-the units, is imported only when a text is read: it costs a fifth of a second and 15 MB.
+Server, client and worker share these, so that each size, duration and date is read in one way. Dask, which knows the
+units, is imported only when a text is read: it costs a fifth of a second and 15 MB.
 """
 
 import json
@@ -18,17 +18,17 @@ MAX_INTEGER = 2**63 - 1
 """The largest integer that MongoDB stores."""
 
 MAX_DEPTH = 64
-"""How deep lists and objects of a stored value may be nested."""
+"""The deepest nesting of lists and objects in a stored value."""
 
 MAX_RESULT_BYTES = 64 * 1024
-"""A longer result of a task goes into a file."""
+"""The longest result of a task that is not stored in a file."""
 
 MAX_MESSAGE = 10_000
-"""How many characters the message of a task's progress may have."""
+"""The most characters of the message in a task's progress."""
 
 
 def parse_size(value: object) -> int:
-    """Bytes of `1073741824`, `"1 GiB"` or `"500 MB"`; ValueError says what a size looks like."""
+    """Return the bytes of `1073741824`, `"1 GiB"` or `"500 MB"`; ValueError shows the form of a size."""
     if type(value) is int and 0 <= value <= MAX_INTEGER:
         return value
     problem = f"{value!r} is not a size; write bytes (1073741824) or a text such as '1 GiB' or '500 MB'"
@@ -46,7 +46,7 @@ def parse_size(value: object) -> int:
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of `90`, `1.5`, `"2h"` or `"10 minutes"`; ValueError says what a duration looks like."""
+    """Return the seconds of `90`, `1.5`, `"2h"` or `"10 minutes"`; ValueError shows the form of a duration."""
     problem = f"{value!r} is not a duration; write seconds (90) or a text such as '90s', '10 minutes' or '2h'"
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError(problem)
@@ -74,7 +74,7 @@ def _seconds_of(text: str) -> float:
 
 
 def format_size(size_bytes: float) -> str:
-    """A size for people: `1.00 GiB`."""
+    """Return a size for people: `1.00 GiB`."""
     size, larger = float(int(size_bytes)), iter(("KiB", "MiB", "GiB", "TiB", "PiB"))
     unit = ""
     while size >= 1024 and unit != "PiB":
@@ -83,7 +83,7 @@ def format_size(size_bytes: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration for people: `0.24s`, `12.3s`, `4m 05s`, `2h 03m`, `3d 04h`."""
+    """Return a duration for people: `0.24s`, `12.3s`, `4m 05s`, `2h 03m`, `3d 04h`."""
     if seconds < 10:
         return f"{seconds:.2f}s"
     if seconds < 60:
@@ -99,13 +99,13 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_date(text: object) -> datetime:
-    """The UTC time of `Tue, 02 Apr 2013 10:29:13 GMT`, `Tue, 02 Apr 2013 12:29:13 +0200` or `2013-04-02T10:29:13Z`.
+    """Return the UTC time of `Tue, 02 Apr 2013 10:29:13 GMT`, also with `+0200` as zone, or `2013-04-02T10:29:13Z`.
 
-    A text is read whole and means one moment: its zone is GMT, UTC, Z or an offset, its weekday fits the day, nothing
-    is left over. ISO 8601 without a zone is UTC, and a day alone is its midnight. ValueError says what is not exact.
+    A text is read completely and means one moment: its zone is GMT, UTC, Z or an offset, its weekday fits the day, and
+    nothing is left over. ISO 8601 without a zone is UTC, and a day alone is its midnight. ValueError names the fault.
     """
     if isinstance(text, str) and _WORKERS_DATE.fullmatch(text):
-        with suppress(ValueError):  # there is no such day; below is said why
+        with suppress(ValueError):  # there is no such day; the reason follows below
             return datetime.fromisoformat(text)
     problem = f"{text!r} is not a date; write it as 'Tue, 02 Apr 2013 10:29:13 GMT'"
     parts = (_HTTP_DATE.fullmatch(text) or _ISO_DATE.fullmatch(text)) if isinstance(text, str) else None
@@ -170,32 +170,32 @@ def _zone_of(text: str | None) -> timezone:
 
 
 def format_date(date: datetime) -> str:
-    """A UTC time as the server writes it: `Tue, 02 Apr 2013 10:29:13 GMT`."""
+    """Return a UTC time as the server writes it: `Tue, 02 Apr 2013 10:29:13 GMT`."""
     return format_datetime(date.astimezone(UTC), usegmt=True)
 
 
 def url_path(path: str) -> str:
-    """A file's path as a URL has it. Bytes that are not UTF-8, lone surrogates in Python, are percent-encoded, too."""
+    """Return a file's path for a URL. Bytes that are not UTF-8, lone surrogates in Python, are percent-encoded, too."""
     return quote(path, errors="surrogateescape")
 
 
 def shown_path(path: str) -> str:
-    """A file's path as text: bytes that are not UTF-8 are shown as U+FFFD."""
+    """Return a file's path as text: bytes that are not UTF-8 are shown as U+FFFD."""
     return path if path.isascii() else path.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def dumps(value: Any) -> bytes:
-    """JSON in UTF-8, with NaN and infinities as Python's `json` writes them."""
+    """Return JSON in UTF-8, with NaN and infinities as Python's `json` writes them."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def loads(text: str | bytes) -> Any:
-    """The value of a JSON text, with NaN and infinities; ValueError says where it is malformed."""
+    """Return the value of a JSON text, with NaN and infinities; ValueError names the fault and its place."""
     return json.loads(text)
 
 
 def unstorable(value: Any, depth: int = 1) -> str | None:
-    """Why MongoDB cannot keep a JSON value; None when it can."""
+    """Return why MongoDB cannot store a JSON value; None when it can."""
     if isinstance(value, str):
         return _bad_text(value)
     if isinstance(value, bool) or value is None or isinstance(value, float):
@@ -224,7 +224,7 @@ def _bad_object(value: Mapping[str, Any], depth: int) -> str | None:
 
 
 def bad_name(name: str) -> str | None:
-    """Why a text cannot be the name of a field; None when it can."""
+    """Return why a text cannot be the name of a field; None when it can."""
     if "\0" in name:
         return f"the name {name!r} contains a NUL byte"
     return _bad_text(name)

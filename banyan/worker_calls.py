@@ -1,4 +1,4 @@
-"""The worker's side of the HTTP interface: registering, claiming, reporting, sending files."""
+"""The worker's side of the HTTP interface: registration, claims, reports, files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -12,26 +12,26 @@ Document = dict[str, Any]
 """A task, an attempt, a worker, .. as the server sends it: ids are hex texts, dates RFC 1123 texts in GMT."""
 
 REPORT_SECONDS = 20.0
-"""How long the answer to a report is waited for before it is sent again."""
+"""The time for which the response to a report is awaited before it is sent again."""
 
 Stream = Literal["stdout", "stderr"]
 
 
 class WorkerCalls:
-    """What a worker asks and tells the server; a part of `Client`."""
+    """The calls of a worker; a part of `Client`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def register_worker(self, worker: Mapping[str, Any]) -> Document:
-        """Register; answers with `_id`, `lease_seconds`, `heartbeat_seconds` and `files`."""
+        """Register; return `_id`, `lease_seconds`, `heartbeat_seconds` and `files`."""
         return self._act("POST", "workers", body=worker)
 
     def claim(self, worker: str, body: Mapping[str, Any], timeout: float | None = None) -> Document:
-        """Ask for tasks; `timeout` in seconds must exceed the `wait` of the body.
+        """Claim tasks; `timeout` in seconds must exceed the `wait` of the body.
 
-        Without one it is half as long again as the wait: a connection that died in silence must not cost the lease.
-        It is sent once: after Unavailable repeat it with the same `request` to get the same answer.
+        Without one it is half as long again as the wait: a connection that died in silence must not cost the lease. It
+        is sent once: after Unavailable repeat it with the same `request` to get the same response.
         """
         wait = float(body.get("wait") or 0.0)
         seconds = timeout or (1.5 * wait + 1.0 if wait else READ_SECONDS)
@@ -46,15 +46,15 @@ class WorkerCalls:
         return self._act("PATCH", f"workers/{worker}", body=changes, tries=2)
 
     def close_worker(self, worker: str, finished: Sequence[str] = ()) -> None:
-        """Say goodbye: the worker is gone, what it still held is lost but for `finished`, which will be reported."""
+        """Close the worker: it is gone, and its tasks are lost except `finished`, which will be reported."""
         self._act("DELETE", f"workers/{worker}", body={"finished": list(finished)})
 
     def put_log(self, execution: str, stream: Stream, offset: int, data: bytes, token: str) -> int:
-        """Send what a stream has from byte `offset` on; see `put_file`."""
+        """Send the bytes of a stream from byte `offset` on; see `put_file`."""
         return self._put(f"execution_history/{execution}/{stream}", offset, data, token)
 
     def put_file(self, execution: str, path: str, offset: int, data: bytes, token: str) -> int:
-        """Send what a file has from byte `offset` on (0 starts it anew); answers with the size the server has now.
+        """Send the bytes of a file from `offset` on (0 starts it anew); return the size that the server has now.
 
         It is `offset + len(data)` unless the server had another size than `offset`: then go on from there. TooLarge
         beyond the quota, Conflict for a stale attempt token.

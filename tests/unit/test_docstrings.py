@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("banyan/domain", "banyan/storage", "banyan/queue", "banyan/api", "banyan/models", "worker")
+FILES = tuple((ROOT / "banyan").glob("*.py"))
 QUESTION = r"(?:What|Who|Whom|Whose|Whether|Where|How|When|Why|Which|Those|That which)\b"
 PARTICIPLE = r"(?!(?:Matching|Nothing|Setting|String|Warning)\b)[A-Z][a-z]+ing\b"
 
@@ -24,8 +25,7 @@ def docstrings(file: Path) -> Iterator[tuple[int, str]]:
 def test_docstrings_begin_with_a_noun_or_a_verb() -> None:
     wrong = [
         f"{file.relative_to(ROOT)}:{line}: {text.splitlines()[0]}"
-        for package in PACKAGES
-        for file in sorted((ROOT / package).rglob("*.py"))
+        for file in sorted([*FILES, *(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))])
         for line, text in docstrings(file)
         if re.match(f"{QUESTION}|{PARTICIPLE}", text)
     ]
