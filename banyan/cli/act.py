@@ -66,7 +66,7 @@ def retry(
     if where is not None and not name_entries(changes):
         retrying.retry_where(client, read_filter(where) or {}, changes, options, as_json)
         return
-    if where is not None:  # each task has other entries beside those that change
+    if where is not None:  # each task has other entries beside the changed ones
         ids = [task["_id"] for task in client.each_task(read_filter(where), ["_id"])]
     if ids and len(ids) > 1 and not name_entries(changes):
         retrying.retry_together(client, ids, changes, options, as_json)
@@ -89,7 +89,7 @@ def wait(
 
 
 def wait_for(client: "Client", ids: list[str], timeout: float | None = None, as_json: bool = False) -> None:
-    """Wait with a progress bar and say on stderr how it ended, and what those wrote last that failed; then exit 1."""
+    """Wait with a progress bar, print each end on stderr, with the last lines of failed tasks; then exit 1."""
     ended = waited(client, ids, timeout)
     if as_json:
         print_json(ended)
@@ -103,14 +103,14 @@ def wait_for(client: "Client", ids: list[str], timeout: float | None = None, as_
 
 
 def waited(client: "Client", ids: list[str], timeout: float | None = None) -> "list[Document]":
-    """The tasks once they have ended, which a progress bar waits for; Ctrl-C stops the waiting alone (exit 130)."""
+    """Return the tasks once they have ended, with a progress bar meanwhile; Ctrl-C ends only the wait (exit 130)."""
     with stops_waiting_alone(ids):
         return _watched(client, ids, timeout)
 
 
 @contextmanager
 def stops_waiting_alone(ids: Sequence[str], *, waits: bool = True) -> Iterator[None]:
-    """Say that the tasks go on when Ctrl-C ends the block, and exit with 130; only where it `waits`."""
+    """Print that the tasks go on when Ctrl-C ends the block, and exit with 130; only where it `waits`."""
     try:
         yield
     except KeyboardInterrupt:
@@ -122,7 +122,7 @@ def stops_waiting_alone(ids: Sequence[str], *, waits: bool = True) -> Iterator[N
 
 
 def read_filter(text: str | None) -> dict[str, Any] | None:
-    """The JSON object of a `--where` option."""
+    """Return the JSON object of a `--where` option."""
     if text is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The `banyan` command: what its command line asks is done, and what is wrong is said, with the right exit code."""
+"""The `banyan` command: it runs a command line, and turns errors into sentences and exit codes."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ EXIT_USAGE = 2
 EXIT_REFUSED = 3
 EXIT_INTERRUPTED = 130
 EXIT_UNREAD = 141
-"""As if SIGPIPE had ended us: who reads our output has enough of it."""
+"""The code of a process that SIGPIPE has ended: the reader of our output has closed the pipe."""
 _SHOWN = 40
 _COMPLETING = "_BANYAN_COMPLETE"
 """The variable with which a shell asks for completions."""
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do what the arguments ask and answer with the exit code; what is wrong is said on stderr in one sentence."""
+    """Run the command of these arguments; return the exit code. An error is one sentence on stderr."""
     try:
         status = _do(list(arguments))
     except (KeyboardInterrupt, EOFError):
@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _do(arguments: list[str]) -> Any:
-    """Do what the arguments ask; Typer is imported only for command lines that are not plain."""
+    """Run the command of these arguments; Typer is imported only for command lines that are not plain."""
     if os.environ.get(_COMPLETING) is not None:
         return _with_typer(arguments, None)
     if arguments in ([], ["-h"], ["--help"]):
@@ -97,7 +97,7 @@ def _with_typer(arguments: list[str], commands: "Typer | None") -> Any:
 
 
 def utf8(argument: str) -> str:
-    """The argument; where the locale has fewer characters than its bytes have as UTF-8, with those."""
+    """Return the argument as UTF-8, where the locale has fewer characters than that."""
     try:
         return os.fsencode(argument).decode() if any("\udc80" <= c <= "\udcff" for c in argument) else argument
     except UnicodeDecodeError:
@@ -105,31 +105,31 @@ def utf8(argument: str) -> str:
 
 
 def _lose(error: OutputLost) -> int:
-    """The exit code when the output cannot be written."""
+    """Return the exit code for output that cannot be written."""
     drop_output()
     return EXIT_UNREAD if error.unread else complain(str(error), EXIT_USAGE)
 
 
 def _fault(error: Exception) -> str | None:
-    """What the machine or the words of the command line do not allow, in a sentence; None for a fault of ours."""
+    """Return the sentence for a fault of the machine or of the command line; None for a fault of ours."""
     if isinstance(error, UnicodeEncodeError):
         return f"{_word(error)} is not UTF-8; only files and their names may have other bytes"
     if isinstance(error, UnicodeError):
         return f"what was read is not UTF-8: {error}"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-    if "home directory" in str(error):  # pathlib's words for a ~ of a user who has none
+    if "home directory" in str(error):  # pathlib's words for a ~ of a user without a home
         return "there is no home directory that ~ could stand for; write the whole path"
     return None
 
 
 def exit_status(error: BanyanError) -> int:
-    """The exit code that tells a script what kind of error it was."""
+    """Return the exit code that shows a script the kind of the error."""
     return EXIT_USAGE if isinstance(error, _MISTAKES) else EXIT_REFUSED
 
 
 def _word(error: UnicodeEncodeError) -> str:
-    """The text that cannot be sent, cut out of the JSON that it stands in."""
+    """Return the text that cannot be sent, cut out of its JSON."""
     text = error.object
     begin = max(text.rfind('"', 0, error.start) + 1, error.start - _SHOWN)
     end = text.find('"', error.end)
@@ -138,7 +138,7 @@ def _word(error: UnicodeEncodeError) -> str:
 
 
 def complain(sentence: str, status: int) -> int:
-    """Say on stderr what is wrong; answers with `status`."""
+    """Print an error on stderr; return `status`."""
     NOTICES.reset()
     print(f"banyan: {sentence}", file=sys.stderr)
     return status

@@ -1,4 +1,4 @@
-"""`banyan backup` and `banyan restore`: for whoever runs the server, beside its database."""
+"""`banyan backup` and `banyan restore`: for the operator of the server, beside its database."""
 
 import os
 from pathlib import Path
@@ -53,7 +53,7 @@ def restore(
 
 
 def _database(data: Path | None, config: Path | None) -> "tuple[ServerSettings, Path | None]":
-    """The settings, and the data directory with the database; None if it is where mongo.uri says."""
+    """Return the settings, and the data directory with the database; None if mongo.uri names it."""
     from banyan.config import load_server_settings
 
     settings = load_server_settings({}, config=config)

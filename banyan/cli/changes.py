@@ -8,7 +8,7 @@ from typing import Any
 from banyan.cli import late_typer as typer
 
 _RESOURCES = frozenset({"cores", "memory", "gpus", "gpu_memory", "gpu_compute_capability", "scratch"})
-"""Entries of `requested_resources` that may be named alone, as the options of `banyan submit` are."""
+"""Entries of `requested_resources` that may be given alone, like the options of `banyan submit`."""
 _OPTIONS = {
     "max_retries": "max_retry_count",
     "result": "result_from",
@@ -31,7 +31,7 @@ class Setting:
 
 
 def settings_of(texts: Iterable[str], option: str) -> list[Setting]:
-    """`KEY=VALUE` and `KEY.ENTRY=VALUE` texts; BadParameter, naming the option, for another form."""
+    """Return `KEY=VALUE` and `KEY.ENTRY=VALUE` texts as settings; BadParameter, naming the option, for another form."""
     return [_setting(text, option) for text in texts]
 
 
@@ -52,12 +52,12 @@ def _setting(text: str, option: str) -> Setting:
 
 
 def name_entries(settings: Iterable[Setting]) -> bool:
-    """Whether an entry of an object is to change, so that the rest of it has to be read."""
+    """Return whether only an entry of an object changes, so that the rest of it must be read."""
     return any(setting.entry is not None for setting in settings)
 
 
 def changes_of(settings: Sequence[Setting], read: Callable[[], Mapping[str, Any]], option: str) -> dict[str, Any]:
-    """The new values of the fields; `read` gives the task as it is where only entries of a field change."""
+    """Return the new values of the fields; `read` returns the current task where only entries of a field change."""
     before = read() if name_entries(settings) else {}
     changes: dict[str, Any] = {}
     for setting in settings:
@@ -73,7 +73,7 @@ def changes_of(settings: Sequence[Setting], read: Callable[[], Mapping[str, Any]
 
 
 def _value(text: str) -> Any:
-    """JSON, else the text itself."""
+    """Return the value of a JSON text, else the text itself."""
     try:
         return json.loads(text)
     except ValueError:
@@ -81,12 +81,12 @@ def _value(text: str) -> Any:
 
 
 def _text(text: str, *, may_be_list: bool) -> Any:
-    """The text, also where it looks like a number; a text in JSON's quotes without them, and null as null."""
+    """Return the text, also where it looks like a number; a text in JSON's quotes without them, and null as null."""
     value = _value(text)
     return value if value is None or isinstance(value, str) or (may_be_list and isinstance(value, list)) else text
 
 
 def _list(text: str) -> Any:
-    """A list in JSON, else words with commas between them."""
+    """Return a list in JSON, else words with commas between them."""
     value = _value(text)
     return value if value is None or isinstance(value, list) else [word for word in text.split(",") if word]

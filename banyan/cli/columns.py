@@ -1,6 +1,6 @@
 """Tables of text that fit the terminal: columns shrink, and the least needed ones go, before a line breaks.
 
-It needs nothing but the standard library, so that a command that prints a table starts quickly.
+It needs only the standard library, so that a command that prints a table starts quickly.
 """
 
 import os
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 GAP = 2
 UNLIMITED = 100_000
-"""The width of what is no terminal: nothing is cut but at a column's own limit."""
+"""The width of output that is no terminal: only a column's own limit cuts a cell."""
 WHOLE = UNLIMITED
-"""The least width of a column of which nothing is ever cut."""
+"""The least width of a column whose cells are never cut."""
 _LEAST = 4
-"""Columns but the first are made as narrow as this before a line breaks."""
+"""The width to which all columns except the first shrink before a line breaks."""
 SHORT = 20
-"""In narrower columns the short text of a cell stands where the whole one has no place."""
+"""The width below which a column shows the short text of a cell where the whole one does not fit."""
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What stands in one place; `short` stands for it where there is too little space."""
+    """The content of one place; `short` replaces it where there is too little space."""
 
     text: str
     style: str = ""
@@ -32,7 +32,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """`least` and `most` bound its width; of those with a number in `goes`, the highest one goes first."""
+    """A column with a width from `least` to `most`; of those with a number in `goes`, the highest one goes first."""
 
     heading: str
     least: int = 1
@@ -40,11 +40,11 @@ class Column:
     goes: int = 0
     right: bool = False
     middle: bool = False
-    """Whether the middle is cut out of what is too long, and not the end."""
+    """True to cut the middle out of a text that is too long, and not its end."""
 
 
 def width() -> int:
-    """The columns of the terminal, or those that the variable COLUMNS names."""
+    """Return the columns of the terminal, or those that the variable COLUMNS names."""
     named = os.environ.get("COLUMNS", "")
     if named.isdecimal() and int(named):
         return int(named)
@@ -55,19 +55,19 @@ def width() -> int:
 
 
 def coloured() -> bool:
-    """Whether the output shall have colours."""
+    """Return whether the output shall have colours."""
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
 def lines(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int, *, colours: bool = False) -> list[str]:
-    """The headings and a line for each row; none is wider than `width`, if the columns can be made as narrow."""
+    """Return the headings and a line for each row; none is wider than `width`, if the columns can be made as narrow."""
     kept = fitting(columns, rows, width)
     heads = [Cell(column.heading, "bold") for column in columns]
     return [_line([(columns[i], row[i], wide) for i, wide in kept.items()], colours) for row in [heads, *rows]]
 
 
 def fitting(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int) -> dict[int, int]:
-    """Which columns there is space for, by their places, and how wide each is."""
+    """Return the columns for which there is space, by their places, with their widths."""
 
     def ideal(i: int, place: int) -> int:
         texts = (_fitting_text(row[i], place) for row in rows)
@@ -92,7 +92,7 @@ def _widths(columns: Sequence[Column], ideal: Sequence[int], width: int) -> dict
 
 
 def _spare(widths: Mapping[int, int], width: int) -> int:
-    """How much of the width these columns leave."""
+    """Return how much of the width these columns leave."""
     return width - sum(widths.values()) - GAP * (len(widths) - 1)
 
 
@@ -114,7 +114,7 @@ def _fitting_text(cell: Cell, wide: int) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text in one line, without what a terminal would take for a command or what changes the order of letters."""
+    """Return the text in one line, without control sequences and characters that change the order of letters."""
     if text.isascii() and text.isprintable():
         return text
     shown = (" " if each.isspace() else each if each.isprintable() else _unprintable(each) for each in text)
@@ -126,7 +126,7 @@ def _unprintable(each: str) -> str:
 
 
 def cells(text: str) -> int:
-    """How many columns of a terminal a text takes."""
+    """Return the number of terminal columns that a text takes."""
     if text.isascii():
         return len(text)
     return sum(_cell_width(each) for each in one_line(text))
@@ -139,7 +139,7 @@ def _cell_width(each: str) -> int:
 
 
 def _mark() -> str:
-    """What stands for letters that are missing."""
+    """Return the mark for letters that are cut."""
     try:
         "…".encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeError:
@@ -148,7 +148,7 @@ def _mark() -> str:
 
 
 def cut(text: str, wide: int, *, middle: bool = False) -> str:
-    """As much of a text as fits, with … where something is missing."""
+    """Return as much of a text as fits, with … for the cut part."""
     if cells(text) <= wide:
         return text
     tail = ""

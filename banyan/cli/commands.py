@@ -1,6 +1,6 @@
 """The commands, each with its module, which is imported when the command is used, and the line of `banyan --help`.
 
-What is not needed to find a command is imported late, here and in the modules: `banyan list` shall be quick.
+Modules that are not needed to find a command are imported late, here and in the modules: `banyan list` shall be quick.
 """
 
 from collections.abc import Iterable, Mapping
@@ -51,11 +51,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "queues": ("queues", "List the queues, or change them (administrators)."),
     "user": ("users", "Add, list and remove users, and give new tokens (administrators)."),
 }
-"""In the order of `--help`: the name, the module, and the first sentence of what the command says of itself."""
+"""The commands in the order of `--help`: the name, the module, and the first sentence of the command's help."""
 
 
 def declared(names: Iterable[str] | None = None) -> typer.Typer:
-    """These commands, by default all, as their modules declare them."""
+    """Return these commands, by default all, as their modules declare them."""
     group = typer.Typer()
     for name in COMMANDS if names is None else names:
         of_module = typer.Typer()

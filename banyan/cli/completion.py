@@ -14,7 +14,7 @@ from banyan.errors import BanyanError
 
 Document = dict[str, Any]
 Items = Iterator[tuple[str, str]]
-"""Words that may stand at this place, each with a few words about it."""
+"""Words for this place of the command line, each with a short description."""
 
 _MOST = 100
 _TITLE = 40
@@ -30,46 +30,46 @@ _TAKEN_BY: Mapping[str, Mapping[str, Any]] = {
     "hold": {"state": {"$in": ["inactive", "available"]}, "hold": {"$ne": True}},
     "release": {"hold": True, **_GOING_ON},
 }
-"""The tasks for which a command is meant; the others take any."""
+"""The tasks to which a command applies; the others accept any."""
 
 
 def tasks(context: typer.Context, incomplete: str) -> Items:
-    """Ids of tasks, the newest first."""
+    """Yield ids of tasks, the newest first."""
     where = _TAKEN_BY.get(context.info_name or "", {})
     fields = ("name", "command", "model", "state", "exit_status")
     yield from _ids("tasks", where, incomplete, fields)
 
 
 def sweeps(incomplete: str) -> Items:
-    """Ids of sweeps."""
+    """Yield ids of sweeps."""
     yield from _ids("sweeps", {}, incomplete, ("name", "command", "model"))
 
 
 def workers(incomplete: str) -> Items:
-    """Ids of workers that are there."""
+    """Yield ids of active workers."""
     yield from _ids("workers", {"state": {"$nin": ["lost", "gone"]}}, incomplete, ("name", "state"))
 
 
 def queues() -> Items:
-    """Names of queues."""
+    """Yield names of queues."""
     for queue in _glance("queues", {}):
         yield from _word(queue["name"], "paused" if queue.get("paused") else "open")
 
 
 def models() -> Items:
-    """Names of models."""
+    """Yield names of models."""
     for model in _glance("models", None):
         yield from _word(model["name"], model.get("summary") or model.get("fault"))
 
 
 def users() -> Items:
-    """Names of users, for administrators."""
+    """Yield names of users, for administrators."""
     for user in _glance("users", {}, admin=True):
         yield from _word(user["name"], user["role"])
 
 
 def states() -> Items:
-    """States of tasks."""
+    """Yield states of tasks."""
     from banyan.domain.task import State
 
     for state in State:
@@ -77,7 +77,7 @@ def states() -> Items:
 
 
 def title(document: Mapping[str, Any]) -> str:
-    """The name of a task, sweep or worker, else what it runs, in a few words."""
+    """Return the name of a task, sweep or worker, else its command, in a few words."""
     command = document.get("command")
     text = document.get("name") or (" ".join(command) if isinstance(command, list) else command)
     text = text or document.get("model") or "group"
@@ -86,7 +86,7 @@ def title(document: Mapping[str, Any]) -> str:
 
 
 def beginning_with(beginning: str) -> dict[str, str]:
-    """A condition for ids that have this beginning."""
+    """Return a condition for ids that begin with this text."""
     return {"$gte": beginning.ljust(DIGITS, "0"), "$lte": beginning.ljust(DIGITS, "f")}
 
 
@@ -99,9 +99,9 @@ def _ids(resource: str, where: Mapping[str, Any], beginning: str, fields: tuple[
 
 
 def _word(word: object, about: object) -> Items:
-    """A word for the shell, if it is plain; what is said about it is made plain.
+    """Yield a word for the shell, if it is plain, with a description that is made plain.
 
-    Other users have chosen names, and shells evaluate what they are given here (zsh twice).
+    Other users have chosen names, and shells evaluate these words (zsh twice).
     """
     if re.fullmatch(r"[\w.:+/@-]+", str(word)):
         yield str(word), " ".join(re.sub(r"[^\w.,+/@=-]+", " ", str(about or "")).split())
@@ -110,7 +110,7 @@ def _word(word: object, about: object) -> Items:
 def _glance(
     resource: str, where: Mapping[str, Any] | None, fields: tuple[str, ...] | None = None, admin: bool = False
 ) -> list[Document]:
-    """What there is now; nothing where no server says so at once."""
+    """Return the current documents; nothing where no server responds at once."""
     from banyan.cli.connection import connect
 
     with suppress(BanyanError, OSError), redirect_stderr(StringIO()), connect(admin=admin) as client:

@@ -1,4 +1,4 @@
-"""Which server the commands speak to, and with which token."""
+"""The server and the token that the commands use."""
 
 import json
 import os
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Where the server is, what lets us in, and whom to believe; `source` says who told."""
+    """The address of the server, the token, and the trusted authorities; `source` names their origin."""
 
     url: str
     token: str
@@ -28,17 +28,17 @@ class Credentials:
 
 
 def connect(admin: bool = False) -> "Client":
-    """A client for the server that the environment, the settings or a running `banyan up` name.
+    """Return a client for the server that the environment, the settings or a running `banyan up` name.
 
-    `admin` asks for the administrator's token where both are known. Unavailable if no server is known,
-    Unauthorized if no token is. A command that goes on for long looks for its token again when it is refused.
+    `admin` chooses the administrator's token where both are known. Unavailable if no server is known, Unauthorized if
+    no token is. A command that runs for long reads its token again when it is refused.
     """
     from banyan.client import Client
 
     found = find_credentials(os.environ, admin)
 
     def renew(refused: str) -> str:
-        """The token for the same server as it is known now, or the same one."""
+        """Return the token for the same server as it is known now, or the same one."""
         try:
             now = find_credentials(os.environ, admin)
         except Unavailable as error:
@@ -49,10 +49,10 @@ def connect(admin: bool = False) -> "Client":
 
 
 def find_credentials(environ: Mapping[str, str], admin: bool = False) -> Credentials:
-    """The first address of: `BANYAN_URL`, `client.toml`, the newest living `banyan up`; and the token for it.
+    """Return the first address of: `BANYAN_URL`, `client.toml`, the newest living `banyan up`; and the token for it.
 
-    A token from a file is only ever sent to the address that stands beside it. Whom to believe is said by the
-    environment and, where that says nothing, beside the address.
+    A token from a file is only ever sent to the address beside it. The trusted authorities come from the environment
+    and, where that names none, from the place of the address.
     """
     known = [*_from_settings(environ), *_from_running(environ, admin)]
     token = _token_of(environ)
@@ -74,7 +74,7 @@ def find_credentials(environ: Mapping[str, str], admin: bool = False) -> Credent
 
 
 def pointer_directory(environ: Mapping[str, str]) -> Path | None:
-    """Where each running `banyan up` of this user leaves its address and tokens; None where there is no home."""
+    """Return the directory where each `banyan up` of this user leaves its address and tokens, None without a home."""
     base = _base(environ, "XDG_STATE_HOME", ".local/state")
     return base and base / "banyan" / "up"
 
@@ -87,7 +87,7 @@ def _token_of(environ: Mapping[str, str]) -> str:
 
 
 def _joined(said: Sequence[Trust]) -> Trust:
-    """Each field as the first one has it that says anything of it; a key goes with its certificate."""
+    """Return each field from the first one that sets it; a key belongs to its certificate."""
     shown = next((each for each in said if each.client_certificate), said[0])
     return replace(
         shown,
@@ -135,7 +135,7 @@ def _from_running(environ: Mapping[str, str], admin: bool) -> Iterator[Credentia
 
 
 def _pointed(pointer: Mapping[str, Any], admin: bool) -> str:
-    """The token as the server's own file has it now: it may have been rotated since; else that of the start."""
+    """Return the token from the server's own file, for it may have been rotated since; else that of the start."""
     try:
         tokens = json.loads(Path(pointer["credentials"]).read_text())
         return str(tokens["admin" if admin else "user"])
@@ -175,7 +175,7 @@ def _alive(pid: int) -> bool:
 
 
 def _base(environ: Mapping[str, str], name: str, otherwise: str) -> Path | None:
-    """The directory that an XDG variable names, else that below the home; None where there is no home."""
+    """Return the directory that an XDG variable names, else that below the home; None where there is no home."""
     if environ.get(name):
         return Path(environ[name])
     directory = home(environ)
@@ -185,5 +185,5 @@ def _base(environ: Mapping[str, str], name: str, otherwise: str) -> Path | None:
 def _is_there(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a home of somebody else
+    except OSError:  # another user's home
         return False

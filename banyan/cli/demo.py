@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from banyan.up import Running
 
 _WORKER_SETTINGS = "[usage]\ninterval = 0.25\n"
-"""Samples come often enough for a curve of a few seconds."""
+"""Samples are frequent enough for a curve of a few seconds."""
 
 
 def register(app: typer.Typer) -> None:
@@ -48,13 +48,13 @@ def demo() -> None:
 
 @contextmanager
 def _own_queue(directory: Path) -> "Iterator[Running]":
-    """What `banyan up` starts, in `directory` and on a free port, unannounced to other terminals."""
+    """Start `banyan up` in `directory` and on a free port, unannounced to other terminals."""
     from banyan.cli.output import screen
     from banyan.config import load_server_settings
     from banyan.up import Plan, running
 
     for variable in [each for each in os.environ if each.startswith("BANYAN_")]:
-        del os.environ[variable]  # they are meant for another server
+        del os.environ[variable]  # they are for another server
     settings = directory / "worker.toml"
     settings.write_text(_WORKER_SETTINGS)
     plan = Plan(settings=load_server_settings({"server": {"port": 0}}), data=directory / "data", worker_config=settings)
@@ -68,10 +68,10 @@ def _own_queue(directory: Path) -> "Iterator[Running]":
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM unwinds us, so that what we started is stopped."""
+    """Let SIGTERM unwind this process, so that all that it started is stopped."""
 
     def unwind(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)  # no `except Exception` between here and there may swallow it
+        raise SystemExit(128 + number)  # no `except Exception` in between may catch it
 
     before = signal.signal(signal.SIGTERM, unwind)
     try:

@@ -1,4 +1,4 @@
-"""What `banyan demo` submits, expects and shows."""
+"""The tasks of `banyan demo`, its checks and its output."""
 
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ _SCRIPT = str(Path(demo_words.__file__))
 
 
 class Story:
-    """Runs the workload on the queue behind `client`; `problems` says what did not come out as it should.
+    """The demo on the queue behind `client`; `problems` lists the failed checks.
 
     `directory` is where the counting tasks run and leave their counts for the one that adds them up.
     """
@@ -48,13 +48,13 @@ class Story:
         self._screen.print(statistics_view(self._client.statistics()))
 
     def expect(self, what: str, came: bool, otherwise: str) -> None:
-        """Note whether `what` is true; `otherwise` says what was found instead."""
+        """Check that `what` is true; `otherwise` describes the actual result."""
         self._checks.append(f"[green]✓[/] {what}" if came else f"[red]✗[/] {what} [red]({escape(otherwise)})[/]")
         if not came:
             self.problems.append(f"{what}: {otherwise}")
 
     def close(self) -> None:
-        """Show what was checked, and how it all ended."""
+        """Show the checks, and the result of all."""
         self._heading("Checked")
         for line in self._checks:
             self._screen.print(line)

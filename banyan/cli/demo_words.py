@@ -22,13 +22,13 @@ _STEPS = 10
 
 
 def sources() -> list[Path]:
-    """The standard library's own source files, always in the same order."""
+    """Return the standard library's own source files, always in the same order."""
     root = Path(sysconfig.get_path("stdlib"))
     return sorted(path for path in root.rglob("*.py") if not _FOREIGN & set(path.relative_to(root).parts))
 
 
 def words(files: list[Path]) -> Counter[str]:
-    """How often each word stands in `files`."""
+    """Return the number of times that each word occurs in `files`."""
     counts: Counter[bytes] = Counter()
     for path in files:
         counts.update(_WORD.findall(path.read_bytes()))
@@ -36,7 +36,7 @@ def words(files: list[Path]) -> Counter[str]:
 
 
 def summary(counts: Counter[str], files: int) -> dict[str, object]:
-    """What is told about a count; ties go by the alphabet."""
+    """Return the report on a count; equal counts are in the order of the alphabet."""
     common = sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:5]
     return {"files": files, "words": counts.total(), "distinct": len(counts), "common": [list(each) for each in common]}
 
@@ -50,7 +50,7 @@ def count(part: int, parts: int) -> None:
 
 
 def add(parts: int) -> None:
-    """Add up what the parts have left."""
+    """Add up the counts of the parts."""
     total: Counter[str] = Counter()
     files = 0
     for part in range(parts):
@@ -79,7 +79,7 @@ def _write(variable: str, value: object) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Do what the first argument names."""
+    """Run the program that the first argument names."""
     match arguments:
         case ["count", part, parts]:
             count(int(part), int(parts))

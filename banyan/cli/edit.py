@@ -1,4 +1,4 @@
-"""`banyan hold`, `release`, `edit` and `delete`: what becomes of tasks that wait, and of those that have ended."""
+"""`banyan hold`, `release`, `edit` and `delete`: changes of waiting tasks, and the removal of ended ones."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +20,7 @@ Where = Annotated[str | None, typer.Option(metavar="JSON", help="All of one's ow
 _UNBEGUN = {"$or": [{"state": {"$in": ["inactive", "available"]}}, {"state": "running", "time_started": None}]}
 """Tasks that can be held: a worker may have them, but has not begun them."""
 _TRIES = 5
-"""So often an edit of one entry is tried when others change the same task."""
+"""The most tries of an edit of one entry while others change the same task."""
 
 
 def register(app: typer.Typer) -> None:
@@ -80,7 +80,7 @@ def edit(
         answer = client.update_where(chosen, changes_of(changes, dict, "KEY=VALUE"))
         matching(client, chosen, answer, "updated", "changed", as_json)
         return
-    if where is not None:  # each task has other entries beside those that change
+    if where is not None:  # each task has other entries beside the changed ones
         ids = [task["_id"] for task in client.each_task(read_filter(where), ["_id"])]
     if name_entries(changes):
         each(ids, lambda task: _edit_entries(client, task, changes), as_json)
@@ -89,7 +89,7 @@ def edit(
 
 
 def _update(client: "Client", ids: list[str], change: Document, as_json: bool, described: Any = state_of) -> None:
-    """The same new values for all of these tasks."""
+    """Set the same new values for all of these tasks."""
     if len(ids) == 1:
         each(ids, lambda task: client.update(task, change), as_json, described)
     else:
@@ -97,7 +97,7 @@ def _update(client: "Client", ids: list[str], change: Document, as_json: bool, d
 
 
 def _edit_entries(client: "Client", task: str, changes: list[Setting], tries: int = _TRIES) -> Document:
-    """Change entries of a task's fields, beside which the others stay as they are, whoever changes them meanwhile."""
+    """Change entries of a task's fields; the others stay as they are, even if another client changes them meanwhile."""
     before = client.task(task)
     try:
         return client.update(task, changes_of(changes, lambda: before, "KEY=VALUE"), before["_etag"])

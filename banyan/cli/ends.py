@@ -1,4 +1,4 @@
-"""How tasks ended, with the last lines that those wrote which failed."""
+"""The ends of tasks, with the last lines of failed ones."""
 
 import re
 import sys
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from banyan.client import Client, Document
 
 LINES = 10
-"""So many lines are shown of one task that failed."""
+"""The most lines that are shown of a single failed task."""
 LINES_OF_EACH = 3
-"""So many of each of several."""
+"""The most lines of each of several."""
 TOLD = 5
-"""Of so many tasks that failed the last lines are shown."""
+"""The most failed tasks whose last lines are shown."""
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 def print_ends(client: "Client", tasks: "Sequence[Document]", titles: Sequence[str]) -> None:
-    """Say on stderr how each of the tasks ended (`titles`), and below it what it wrote last if it failed."""
+    """Print on stderr the end of each task (`titles`), and below it the last lines of a failed one."""
     failed = [task for task in tasks if _wrote(task)]
     wrote = _last_lines(client, failed[:TOLD])
     most = LINES if len(tasks) == 1 else LINES_OF_EACH
@@ -35,19 +35,19 @@ def print_ends(client: "Client", tasks: "Sequence[Document]", titles: Sequence[s
 
 
 def _wrote(task: "Document") -> bool:
-    """Whether a task failed in an attempt of its own."""
+    """Return whether a task failed in an attempt of its own."""
     return bool(task.get("execution")) and task.get("exit_status") not in (None, "success", "cancelled")
 
 
 def _last_lines(client: "Client", tasks: "Sequence[Document]") -> dict[str, list[str]]:
-    """The last lines of stderr of each task's last attempt, and what is wrong with it besides, by the task's id."""
+    """Return the last lines of stderr of each task's last attempt, with its `error`, by the task's id."""
     if not tasks:
         return {}
     where = {"_id": {"$in": [task["execution"] for task in tasks]}}
     try:
         attempts = client.page("execution_history", where, None, ("task", "stderr_tail", "error"), len(tasks)).items
     except BanyanError:
-        return {}  # how the tasks ended is known, and told
+        return {}  # the ends of the tasks are known, and printed
     return {str(attempt["task"]): _lines(attempt) for attempt in attempts}
 
 

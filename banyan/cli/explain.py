@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from banyan.client import Client, Document
 
 UNFIT = ("no_fit", "no_worker")
-"""Reasons that no worker which is there could ever take a task."""
+"""Reasons for which no active worker could ever take a task."""
 
 _LINKS = 20
-"""So many tasks of a chain are shown."""
+"""The most tasks of a chain that are shown."""
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +44,7 @@ def explain(ids: SomeIds = None, as_json: AsJson = False) -> None:
 
 
 def task_view(answer: "Document") -> "Group":
-    """The summary and the further reasons, the chain that led to a cancellation, and what the failed task wrote."""
+    """Return the summary, the further reasons, the chain that led to a cancellation, and the failed task's output."""
     from rich.console import Group
     from rich.text import Text
 
@@ -82,7 +82,7 @@ def _name(task: "Document") -> str:
 
 
 def _chain(links: "list[Document]") -> "Table":
-    """The tasks from the first that failed down to this one."""
+    """Return a table of the tasks from the first that failed down to this one."""
     rows: list[tuple[str | Cell, ...]] = []
     shown = links if len(links) <= _LINKS else [*links[: _LINKS // 2], *links[-_LINKS // 2 :]]
     for index, link in enumerate(shown):
@@ -105,7 +105,7 @@ def _wrote(failed: "Document", name: str) -> list[Any]:
 
 
 def queue_view(answer: "Document") -> "Group":
-    """How many tasks wait for which reason and what helps, and the workers."""
+    """Return a view of how many tasks wait for which reason, the remedies, and the workers."""
     from rich.console import Group
     from rich.text import Text
 
@@ -153,11 +153,11 @@ def _workers(workers: "list[Document]") -> "Table":
 
 
 def warn_if_unfit(client: "Client", task: str) -> None:
-    """Say on stderr when no worker that is there could ever take a task that was just submitted."""
+    """Warn on stderr when no active worker could ever take a task that was just submitted."""
     try:
         reasons = client.explain(task).get("reasons", ())
     except BanyanError:
-        return  # the task is in the queue; whoever asks for its reasons is told what is wrong
+        return  # the task is in the queue, and `banyan explain` shows its reasons
     for each in reasons:
         if each.get("reason") in UNFIT:
             print(f"banyan: warning: {each['message']}; until then the task waits", file=sys.stderr)

@@ -62,7 +62,7 @@ def files(
 
 
 def _wanted(path: str) -> str:
-    """The path of a file or directory as the server has it; SetupError if it leads out of the work directory."""
+    """Return the path of a file or directory as the server has it; SetupError if it leads out of the work directory."""
     steps = [step for step in path.split("/") if step not in ("", ".")]
     if path.startswith("/") or ".." in steps or not steps:
         raise SetupError(f"{printable(path)} is not the path of a file in a work directory")
@@ -74,7 +74,7 @@ def _is_in(path: str, chosen: str) -> bool:
 
 
 def _contents(client: "Client", task: str, path: str, attempt: int | None) -> Iterator[bytes] | None:
-    """What the file has; None if there is no such file."""
+    """Return the contents of the file; None if there is no such file."""
     chunks = client.file_chunks(task, path, attempt)
     try:
         return chain([next(chunks, b"")], chunks)
@@ -89,21 +89,21 @@ def _print(contents: Iterator[bytes]) -> None:
 
 
 def exact_path(file: dict[str, Any]) -> str:
-    """The path of a listed file; bytes that are not UTF-8 are lone surrogates."""
+    """Return the path of a listed file; bytes that are not UTF-8 are lone surrogates."""
     quoted = str(file["url"]).partition("/files/")[2].partition("?")[0]
     return os.fsdecode(unquote_to_bytes(quoted))
 
 
 def printable(path: str) -> str:
-    """A path in one line that no terminal misunderstands."""
+    """Return a path in one line without control sequences."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1].replace("\\udc", "\\x") for c in path)
 
 
 def _save(directory: Path, path: str, contents: Iterator[bytes]) -> None:
-    """Write a file below the directory; SetupError where it cannot be, or would be elsewhere."""
+    """Write a file below the directory; SetupError where that fails, or would be elsewhere."""
     if any(step in ("", ".", "..") for step in path.split("/")):
         raise SetupError(f"{printable(path)} is not the path of a file in a work directory")
-    first = next(contents, b"")  # a file that is not there any more is not made
+    first = next(contents, b"")  # a file that no longer exists is not created
     try:
         target = directory / path
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Ids on the command line: whole ones, unique beginnings of them, and those that standard input has."""
+"""Ids on the command line: whole ones, unique beginnings of them, and those on standard input."""
 
 import json
 import re
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from banyan.client import Client, Document
 
 STANDARD_INPUT = "-"
-"""Stands for the ids on standard input."""
+"""The word for the ids on standard input."""
 LEAST_DIGITS = 6
 _NAMED = 5
-"""How many of the ids are named that have the same beginning."""
+"""The most ids that are named of those with the same beginning."""
 
 
 class Kind(StrEnum):
-    """The kinds of things that a command takes the id of."""
+    """The kinds of documents whose ids commands accept."""
 
     TASK = "task"
     SWEEP = "sweep"
@@ -32,7 +32,7 @@ class Kind(StrEnum):
 
     @property
     def resource(self) -> str:
-        """Its name in the HTTP interface."""
+        """Return its name in the HTTP interface."""
         return f"{self}s"
 
 
@@ -45,16 +45,16 @@ _FIELDS = {
 
 
 def resolve(kind: Kind, texts: Sequence[str], option: str | None = None) -> list[str]:
-    """The whole ids that these texts stand for, in their order; each may be a beginning, or `-`.
+    """Return the whole ids for these texts, in their order; each text may be a beginning, or `-`.
 
     BadParameter for a text that cannot be an id, NotFound for a beginning that no id has, BadRequest for one that
-    several have. Nothing is asked of the server where all ids are whole. `option` is named as the one at fault.
+    several have. No request is sent where all ids are whole. `option` is named as the one at fault.
     """
     return _resolved(kind, texts, partial(_completed, kind), option)
 
 
 def resolve_one(kind: Kind, text: str, option: str | None = None) -> str:
-    """The whole id that a text stands for; BadParameter where standard input has several."""
+    """Return the whole id for a text; BadParameter where standard input has several."""
     ids = resolve(kind, [text], option)
     if len(ids) > 1:
         raise typer.BadParameter(f"standard input has {len(ids)} ids, and one is wanted", param_hint=option)
@@ -62,14 +62,14 @@ def resolve_one(kind: Kind, text: str, option: str | None = None) -> str:
 
 
 def resolve_parents(texts: Sequence[str]) -> list[str]:
-    """The same for parents of tasks, which may be deleted: beginnings are looked for among those that edges name."""
+    """Return the same for parents of tasks, which may be deleted: beginnings are completed from the ids in edges."""
     return _resolved(Kind.TASK, texts, _parent, "--without")
 
 
 def _resolved(
     kind: Kind, texts: Sequence[str], complete: "Callable[[Client, str], str]", option: str | None
 ) -> list[str]:
-    """The ids of texts, with beginnings completed."""
+    """Return the ids of texts, with beginnings completed."""
     words = [word for text in texts for word in (_from_input(kind, option) if text == STANDARD_INPUT else [text])]
     for word in words:
         _check(kind, word, option)
@@ -83,7 +83,7 @@ def _resolved(
 
 
 def _parent(client: "Client", beginning: str) -> str:
-    """The only parent that edges name whose id has this beginning."""
+    """Return the only parent in an edge whose id has this beginning."""
     first = _first_parent(client, beginning, {})
     if first is None:
         raise NotFound(f"there is no parent of a task whose id begins with {beginning}")
@@ -111,7 +111,7 @@ def _check(kind: Kind, word: str, option: str | None) -> None:
 
 
 def _from_input(kind: Kind, option: str | None) -> list[str]:
-    """The ids on standard input: words, without quotes and commas between them, or what a command printed as JSON."""
+    """Return the ids on standard input: words, without quotes and commas between them, or a command's JSON output."""
     text = sys.stdin.read()
     words = _in_json(text)
     if words is None:
@@ -122,7 +122,7 @@ def _from_input(kind: Kind, option: str | None) -> list[str]:
 
 
 def _in_json(text: str) -> list[str] | None:
-    """The ids in a JSON list of ids or documents, in an answer with such a list, or in a document; None elsewhere."""
+    """Return the ids in a JSON list of ids or documents, in a response with such a list, or a document; else None."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -134,7 +134,7 @@ def _in_json(text: str) -> list[str] | None:
 
 
 def _completed(kind: Kind, client: "Client", beginning: str) -> str:
-    """The only id with this beginning."""
+    """Return the only id with this beginning."""
     found = client.page(kind.resource, {"_id": completion.beginning_with(beginning)}, "-_id", _FIELDS[kind], _NAMED)
     if not found.total:
         raise NotFound(f"there is no {kind} whose id begins with {beginning}; `{_LISTED_BY[kind]}` shows the ids")

@@ -1,8 +1,8 @@
-"""Typer's words for declaring commands, without Typer: importing it takes longer than most commands run.
+"""Typer's names for declaring commands, without Typer: importing it takes longer than most commands run.
 
-Modules with commands say `from banyan.cli import late_typer as typer`, and declare as Typer's documentation shows.
-`reading` reads command lines that are plain; for help, mistakes and completion `full` makes an application of Typer
-from what is declared.
+Modules with commands begin with `from banyan.cli import late_typer as typer`, and declare as Typer's documentation
+shows. `reading` reads command lines that are plain; for help, mistakes and completion `full` makes an application of
+Typer from the declarations.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Declared:
-    """What an annotation says of a parameter, in the words of `typer.Option` and `typer.Argument`."""
+    """The attributes of a parameter, with the names of `typer.Option` and `typer.Argument`."""
 
     def __init__(self, *names: str, **attributes: Any) -> None:
         self.names = names
@@ -46,7 +46,7 @@ class Exit(Exception):
 
 
 class UsageMistake(Exception):
-    """A command line that cannot be understood; `command` is the one whose help says more, if there is one."""
+    """A command line that cannot be understood; `command` is the one whose help is recommended, if there is one."""
 
     def __init__(self, message: str, command: str) -> None:
         hint = f" (see `{command} --help`)" if command else ""
@@ -71,7 +71,7 @@ class Typer:
         self.main: Callable[..., Any] | None = None
 
     def callback(self) -> Callable[[Command], Command]:
-        """A decorator for the function that runs before a command of the group."""
+        """Return a decorator for the function that runs before a command of the group."""
 
         def declare(function: Command) -> Command:
             self.main = function
@@ -80,7 +80,7 @@ class Typer:
         return declare
 
     def command(self, name: str | None = None) -> Callable[[Command], Command]:
-        """A decorator for a command; its name is the function's unless it is given."""
+        """Return a decorator for a command; its name is the function's unless it is given."""
 
         def declare(function: Command) -> Command:
             self.commands[name or function.__name__.replace("_", "-")] = function

@@ -1,4 +1,4 @@
-"""`banyan list`: what tasks there are, how they stand, where they run or ran, and why others wait."""
+"""`banyan list`: tasks with their states, their workers, and the reasons for which others wait."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from banyan.client import Client, Document
 
 SHOWN = 20
-"""So many tasks are shown if nobody says how many."""
+"""The number of tasks that are shown by default."""
 _LISTED = (
     "name command model state exit_status queue time_started time_terminated peak_memory_bytes progress execution "
     "hold _created"
@@ -106,7 +106,7 @@ def _row(task: "Document", note: Cell) -> tuple[Cell, ...]:
 
 
 def _status(task: "Document") -> Cell:
-    """The end of a task, or its state, with how far it is."""
+    """Return the end of a task, or its state, with its progress."""
     if end := task.get("exit_status"):
         return replace(output.exit_status(task), short=_short(str(end)))
     told = output.task_state(task)
@@ -116,7 +116,7 @@ def _status(task: "Document") -> Cell:
 
 
 def _short(end: str) -> str:
-    """The telling words of an exit status: `exit 3`, `SIGKILL`, `disk full`."""
+    """Return the distinctive words of an exit status: `exit 3`, `SIGKILL`, `disk full`."""
     kind, _, why = end.removesuffix(")").partition(" (")
     if kind != "failure":
         return {"out of memory": "memory", "abandoned": "abandoned"}.get(kind, end)
@@ -136,7 +136,7 @@ def _progress(task: "Document") -> str:
 
 
 def _places(client: "Client", tasks: "Sequence[Document]") -> dict[str, Cell]:
-    """On which worker each of the tasks is, or was last."""
+    """Return the present or last worker of each task."""
     attempts = [str(task["execution"]) for task in tasks if task.get("execution")]
     found: list[Document] = []
     for start in range(0, len(attempts), _IDS):
@@ -153,7 +153,7 @@ def _places(client: "Client", tasks: "Sequence[Document]") -> dict[str, Cell]:
 
 
 def _reasons(client: "Client", tasks: "Sequence[Document]") -> dict[str, Cell]:
-    """Why each of the waiting tasks waits, in a few words."""
+    """Return why each of the waiting tasks waits, in a few words."""
     waiting = [task["_id"] for task in tasks if task["state"] in ("inactive", "available")]
     try:
         found = client.reasons(waiting) if waiting else {}
@@ -195,7 +195,7 @@ _BRIEFS: Mapping[str, tuple[str, str, str]] = {
 
 
 def _wanted(missing: Mapping[str, Any]) -> str:
-    """What no worker has: `64 cores and memory 2.00 TiB`."""
+    """Return the resources that no worker has: `64 cores and memory 2.00 TiB`."""
     texts = []
     for name, amounts in missing.items():
         wanted = amounts.get("wanted") if isinstance(amounts, Mapping) else None

@@ -1,4 +1,4 @@
-"""`banyan show` and `logs`: what a task is, and what it wrote."""
+"""`banyan show` and `logs`: a task, and its output."""
 
 import sys
 from itertools import chain
@@ -38,7 +38,7 @@ def show(ids: Ids, as_json: AsJson = False) -> None:
 
 
 def _panel(task: "Document", attempts: "list[Document]") -> "Panel":
-    """A task for people."""
+    """Return a task for people."""
     from rich.console import Group
     from rich.panel import Panel
     from rich.text import Text
@@ -57,7 +57,7 @@ def _panel(task: "Document", attempts: "list[Document]") -> "Panel":
 
 
 def attempts_table(attempts: "list[Document]") -> "Table":
-    """One row for each attempt."""
+    """Return a table with one row for each attempt."""
     from rich.text import Text
 
     rows = [
@@ -138,7 +138,7 @@ _WORKDIRS = {"attempt": "an empty one for each attempt", "task": "one of its own
 
 
 def _directory(task: "Document") -> str | None:
-    """Where the task runs."""
+    """Return the directory in which the task runs."""
     if task.get("command") is None and task.get("model") is None:
         return None
     return task.get("directory") or _WORKDIRS.get(task.get("workdir", "attempt"), "none of its own")

@@ -1,4 +1,4 @@
-"""`banyan run` and `banyan models`: a model with its inputs becomes a task; which models there are."""
+"""`banyan run` and `banyan models`: a task from a model with its inputs; the list of models."""
 
 import json
 import re
@@ -78,7 +78,7 @@ def run(
 
 
 def parse_inputs(texts: Sequence[str]) -> dict[str, Any]:
-    """`NAME=JSON` texts as inputs; a value that is no JSON is a text."""
+    """Return `NAME=JSON` texts as inputs; a value that is no JSON is a text."""
     inputs = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -103,7 +103,7 @@ def _from_file(path: str) -> dict[str, Any]:
 
 
 def _parse_ref(text: str) -> tuple[str, dict[str, str]]:
-    """`NAME=ID` or `NAME=ID:KEY` as an input that is a result."""
+    """Return `NAME=ID` or `NAME=ID:KEY` as an input that is a result."""
     parts = re.fullmatch("(.*?)=([0-9a-fA-F]{6,24}|-)(?::(.*))?", text, re.DOTALL)
     if parts is None:
         raise typer.BadParameter(f"{text!r} is not of the form NAME=ID or NAME=ID:KEY", param_hint="--from")
@@ -112,7 +112,7 @@ def _parse_ref(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _print_result(client: "Client", task: str) -> None:
-    """Wait for the end of a task; its result on one line of stdout, or what went wrong on stderr and exit 1."""
+    """Wait for the end of a task; print its result on one line of stdout, or its error on stderr and exit 1."""
     (ended,) = waited(client, [task])
     if ended.get("exit_status") != "success":
         print(f"{task}: {ended.get('exit_status') or ended['state']}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Names in the filters of commands: what matched nothing because there is no such queue, state or model."""
+"""Names in the filters of commands: a filter without matches may name a missing queue, state or model."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def check_state(state: str) -> None:
-    """Refuse a state that tasks do not have, with the one that was meant."""
+    """Refuse a state that tasks do not have, with the probable one."""
     from banyan.domain.task import STATE_WORDS, State
 
     states = [str(each) for each in State]
@@ -22,7 +22,7 @@ def check_state(state: str) -> None:
 def check_matched(client: "Client", where: Mapping[str, Any], option: str = "--where") -> None:
     """Refuse a filter that has matched nothing and names a queue or a model that does not exist.
 
-    It asks the server for the names, so it is called only when nothing was found.
+    It requests the names from the server, so it is called only for an empty result.
     """
     if queues := _named(where, "queue"):
         known = [str(queue["name"]) for queue in client.queues()]
@@ -32,7 +32,7 @@ def check_matched(client: "Client", where: Mapping[str, Any], option: str = "--w
 
 
 def _named(where: Mapping[str, Any], field: str) -> list[str]:
-    """The values that a filter compares a field with, where it is that simple."""
+    """Return the values that a filter compares a field with, where it is that simple."""
     value = where.get(field)
     values = value.get("$in", value.get("$eq")) if isinstance(value, dict) else value
     return [each for each in (values if isinstance(values, list) else [values]) if isinstance(each, str)]

@@ -1,4 +1,4 @@
-"""The options that the commands which submit tasks share, and the fields of a task that they stand for."""
+"""The common options of the commands that submit tasks, and the fields of a task that they set."""
 
 import dataclasses
 import functools
@@ -46,7 +46,7 @@ Stdin = Annotated[str | None, typer.Option(metavar="FILE", help="Text for its st
 
 
 class ResultFrom(StrEnum):
-    """Where the result of a command comes from."""
+    """The sources of a command's result."""
 
     FILE = "file"
     STDOUT = "stdout"
@@ -65,12 +65,12 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait for its end; exit 1 unl
 Answer = Annotated[bool, typer.Option("--json", help="Print the server's answer instead of the id.")]
 
 SECRETS = "BANYAN_"
-"""Variables of the environment that begin so are never sent along."""
+"""The beginning of variables of the environment that are never sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
-    """What can be said of any task on a command line; `spread` makes options of a command of these."""
+    """The options for any task on a command line; `spread` makes options of a command of these."""
 
     name: Name = None
     queue: Queue = None
@@ -91,7 +91,7 @@ class TaskOptions:
     hold: Hold = False
 
     def fields(self) -> dict[str, Any]:
-        """The task's fields, released unless it is held; fields that nobody asked for are None or empty."""
+        """Return the task's fields, released unless it is held; fields without an option are None or empty."""
         amounts = {"cores": _plain(self.cores), "memory": self.memory, "gpus": self.gpus, "scratch": self.scratch}
         return {
             "name": self.name,
@@ -111,7 +111,7 @@ class TaskOptions:
         }
 
     def given_directory(self) -> str | None:
-        """The directory of `--dir` from the root on, if it is given."""
+        """Return the absolute directory of `--dir`, if it is given."""
         if self.directory is None:
             return None
         if self.fresh:
@@ -119,14 +119,14 @@ class TaskOptions:
         return _sendable(self.directory, "--dir")
 
     def submission_directory(self) -> str | None:
-        """Where a command is to run: the directory of `--dir`, else this one; None for an empty one of its own."""
+        """Return the directory for a command: that of `--dir`, else this one; None for an empty one of its own."""
         if self.fresh or self.directory is not None:
             return self.given_directory()
         return _sendable(Path(), None)
 
 
 def _sendable(directory: Path, option: str | None) -> str:
-    """The path of a directory from the root on, as text."""
+    """Return the absolute path of a directory, as text."""
     another = "" if option else "; --dir names another directory, --fresh takes an empty one"
     try:
         path = str(directory.absolute())
@@ -141,7 +141,7 @@ def _sendable(directory: Path, option: str | None) -> str:
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options of its parameter `task`, a `TaskOptions`, in the place of that parameter."""
+    """Return the command with the options of its parameter `task`, a `TaskOptions`, in place of that parameter."""
     hints = get_type_hints(TaskOptions, include_extras=True)
     mine = [
         Parameter(each.name, Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
@@ -171,7 +171,7 @@ def command_fields(
     stdin: str | None,
     result: ResultFrom | None,
 ) -> dict[str, Any]:
-    """What these options say of a task that runs a command; one word alone is a line for the shell."""
+    """Return the fields of these options for a task that runs a command; one word alone is a line for the shell."""
     return {
         "command": command[0] if command and len(command) == 1 else list(command or ()),
         "env": environment(os.environ if export else {}, env or ()),
@@ -181,13 +181,13 @@ def command_fields(
 
 
 def environment(exported: Mapping[str, str], settings: Sequence[str]) -> dict[str, str]:
-    """What is exported, without our own secrets, and the `K=V` settings over it."""
+    """Return the exported variables, without our own secrets, and the `K=V` settings over them."""
     kept = {name: value for name, value in exported.items() if not name.startswith(SECRETS)}
     return kept | pairs(settings, "--env")
 
 
 def text_of(path: str) -> str:
-    """The text of a file; `-` is stdin."""
+    """Return the text of a file; `-` is stdin."""
     try:
         return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -195,12 +195,12 @@ def text_of(path: str) -> str:
 
 
 def given(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the fields that say something."""
+    """Return the fields that are set."""
     return {name: value for name, value in fields.items() if value not in (None, [], {})}
 
 
 def parse_parents(text: str) -> list[str | dict[str, str]]:
-    """`ID`, `ID:failure` or `ID:any` as a dependency; several have commas between them, `-` is those of stdin."""
+    """Return `ID`, `ID:failure` or `ID:any` as dependencies; commas separate several, `-` is those of stdin."""
     found: list[str | dict[str, str]] = []
     for each in text.split(","):
         parent, colon, on = each.strip().partition(":")
@@ -212,7 +212,7 @@ def parse_parents(text: str) -> list[str | dict[str, str]]:
 
 
 def pairs(settings: Sequence[str], option: str) -> dict[str, str]:
-    """`NAME=VALUE` texts as a table."""
+    """Return `NAME=VALUE` texts as a table."""
     found = {}
     for setting in settings:
         name, equals, value = setting.partition("=")

@@ -1,4 +1,4 @@
-"""What the commands print: tables for people, JSON for programs."""
+"""The output of the commands: tables for people, JSON for programs."""
 
 import codecs
 import json
@@ -32,13 +32,13 @@ STATE_STYLES = {
     "gone": "dim",
 }
 WIDE = 160
-"""Columns of a table that does not go to a terminal."""
+"""The columns of a table that is not for a terminal."""
 
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 def screen(stderr: bool = False) -> "Console":
-    """A console on stdout or stderr; wide when no terminal says how wide it is."""
+    """Return a console on stdout or stderr; wide without a terminal."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -46,13 +46,13 @@ def screen(stderr: bool = False) -> "Console":
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document on stdout."""
     json.dump(value, sys.stdout, indent=2, ensure_ascii=not _knows_all())
     sys.stdout.write("\n")
 
 
 def print_json_list(items: Iterable[Any]) -> int:
-    """A JSON list on stdout, printed while the items come; how many they were."""
+    """Print a JSON list on stdout while the items arrive; return their number."""
     count = 0
     for count, item in enumerate(items, 1):
         sys.stdout.write("[\n" if count == 1 else ",\n")
@@ -62,7 +62,7 @@ def print_json_list(items: Iterable[Any]) -> int:
 
 
 def print_text_as_json(document: Mapping[str, Any], name: str, chunks: Iterable[bytes]) -> None:
-    """One JSON document on stdout, with a long text in its last field that is printed as it comes."""
+    """Print one JSON document on stdout, with a long text in its last field that is printed as it arrives."""
     sys.stdout.write(json.dumps({**document, name: ""}, indent=2).removesuffix('"\n}'))
     for text in codecs.iterdecode(chunks, "utf-8", errors="replace"):
         sys.stdout.write(json.dumps(text, ensure_ascii=not _knows_all())[1:-1])
@@ -70,12 +70,12 @@ def print_text_as_json(document: Mapping[str, Any], name: str, chunks: Iterable[
 
 
 def _knows_all() -> bool:
-    """Whether standard output has every character; else JSON's escapes stand for those that it lacks."""
+    """Return whether standard output has every character; else JSON's escapes replace those that it lacks."""
     return str(getattr(sys.stdout, "encoding", "") or "utf-8").lower().replace("-", "") == "utf8"
 
 
 def table(columns: Sequence[str], rows: "Iterable[Sequence[str | Cell | Text]]") -> "Table":
-    """A plain table. Headings with `>` before them are aligned right; those with `~` are cut if space is short."""
+    """Return a plain table. Headings after `>` are aligned right; those after `~` are cut if space is short."""
     from rich.table import Table
 
     result = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
@@ -92,7 +92,7 @@ def table(columns: Sequence[str], rows: "Iterable[Sequence[str | Cell | Text]]")
 
 
 def facts(labelled: Mapping[str, Any]) -> "Table":
-    """A line for each fact that there is, its label before it."""
+    """Return a line for each fact with a value, its label before it."""
     from rich.table import Table
     from rich.text import Text
 
@@ -106,7 +106,7 @@ def facts(labelled: Mapping[str, Any]) -> "Table":
 
 
 def _cell(content: "str | Cell | Text") -> "Text":
-    """One line, cut at the column's width; text is never read as markup."""
+    """Return one line, cut at the column's width; text is never read as markup."""
     from rich.text import Text
 
     shown = styled(content)
@@ -114,7 +114,7 @@ def _cell(content: "str | Cell | Text") -> "Text":
 
 
 def styled(content: "str | Cell | Text") -> "Text":
-    """The same as Rich has it."""
+    """Return the same for Rich."""
     from rich.text import Text
 
     if isinstance(content, Cell):
@@ -123,21 +123,21 @@ def styled(content: "str | Cell | Text") -> "Text":
 
 
 def state(document: Mapping[str, Any]) -> Cell:
-    """The state of a task or worker in its colour; a task that ended badly is red."""
+    """Return the state of a task or worker in its colour; a failed task is red."""
     name = str(document.get("state", ""))
     bad = name == "terminated" and document.get("exit_status") != "success"
     return Cell(name, "red" if bad else STATE_STYLES.get(name, ""))
 
 
 def task_state(task: Mapping[str, Any]) -> Cell:
-    """The same for a task that was read with `time_started`: one that its worker has not begun is called assigned."""
+    """Return the same for a task with `time_started`: one that its worker has not begun is called assigned."""
     if task.get("state") == "running" and not task.get("time_started"):
         return Cell("assigned", STATE_STYLES["assigned"])
     return state(task)
 
 
 def split(states: Mapping[str, int], assigned: int) -> dict[str, int]:
-    """Counts of tasks by state, with those that workers hold and have not begun apart from those that run."""
+    """Return counts of tasks by state, with those that workers hold and have not begun apart from running ones."""
     parts = dict(states)
     if assigned:
         parts["running"] = parts.get("running", 0) - assigned
@@ -146,14 +146,14 @@ def split(states: Mapping[str, int], assigned: int) -> dict[str, int]:
 
 
 def exit_status(document: Mapping[str, Any]) -> Cell:
-    """How a task or an attempt ended, empty while it has not."""
+    """Return the end of a task or an attempt, empty while it has not ended."""
     text = str(document.get("exit_status") or "")
     style = "green" if text == "success" else "yellow" if text == "cancelled" else "red"
     return Cell(text, style)
 
 
 def moment(text: object) -> str:
-    """A date of the server in local time; without the day when it is today's."""
+    """Return a date of the server in local time; without the day when it is today's."""
     if not text:
         return ""
     date = wire.parse_date(text).astimezone()
@@ -162,7 +162,7 @@ def moment(text: object) -> str:
 
 
 def age(date: object) -> str:
-    """How long ago, in its largest unit: `42s`, `7m`, `3h`, `12d`."""
+    """Return the age of a date, in its largest unit: `42s`, `7m`, `3h`, `12d`."""
     if not date:
         return ""
     seconds = int(max((datetime.now(UTC) - wire.parse_date(date)).total_seconds(), 0))
@@ -173,13 +173,13 @@ def age(date: object) -> str:
 
 
 def ago(date: object) -> str:
-    """How long ago a date of the server was."""
+    """Return the age of a date of the server as `42s ago`."""
     seconds = max((datetime.now(UTC) - wire.parse_date(date)).total_seconds(), 0.0)
     return f"{seconds:.0f}s ago" if seconds < 60 else f"{wire.format_duration(seconds)} ago"
 
 
 def run_time(document: Mapping[str, Any]) -> str:
-    """How long a task or an attempt has run, in all or so far; dates carry whole seconds."""
+    """Return the run time of a task or an attempt, in all or so far; dates carry whole seconds."""
     started = document.get("time_started")
     if not started:
         return ""
@@ -190,12 +190,12 @@ def run_time(document: Mapping[str, Any]) -> str:
 
 
 def size(size_bytes: object) -> str:
-    """Bytes for people; empty when unknown."""
+    """Return bytes for people; empty when unknown."""
     return wire.format_size(size_bytes) if isinstance(size_bytes, (int, float)) else ""
 
 
 def command(task: Mapping[str, Any]) -> str:
-    """What a task runs, on one line."""
+    """Return the command or the model of a task, on one line."""
     what = task.get("command")
     if isinstance(what, list):
         what = shlex.join(what)
@@ -204,7 +204,7 @@ def command(task: Mapping[str, Any]) -> str:
 
 
 def resources(amounts: Mapping[str, Any]) -> str:
-    """Requested or granted resources on one line, sizes with their unit."""
+    """Return requested or granted resources on one line, sizes with their unit."""
     parts = []
     for name, amount in amounts.items():
         if isinstance(amount, Mapping):
@@ -217,7 +217,7 @@ def resources(amounts: Mapping[str, Any]) -> str:
 
 
 def sparkline(values: Sequence[float], width: int = 60) -> str:
-    """The curve of `values` from zero to their peak, in at most `width` bars."""
+    """Return the curve of `values` from zero to their peak, in at most `width` bars."""
     if not values:
         return ""
     step = max(len(values) / width, 1.0)
@@ -228,15 +228,15 @@ def sparkline(values: Sequence[float], width: int = 60) -> str:
 
 
 def one_line(value: Any) -> str:
-    """A JSON value on one line."""
+    """Return a JSON value on one line."""
     return shortened(json.dumps(value, ensure_ascii=False), 200)
 
 
 def shortened(text: str, limit: int) -> str:
-    """The text, cut at `limit` characters."""
+    """Return the text, cut at `limit` characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def by_time(samples: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Samples of memory usage in the order in which they were taken."""
+    """Return samples of memory usage in the order in which they were taken."""
     return sorted(samples, key=lambda sample: wire.parse_date(sample["time"]))

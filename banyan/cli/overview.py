@@ -16,7 +16,7 @@ _WIDEST = 120
 
 
 def overview(columns: int) -> str:
-    """The page, in lines of at most so many columns."""
+    """Return the page, in lines of at most so many columns."""
     return "\n".join(
         [
             "Usage: banyan [OPTIONS] COMMAND [ARGS]...",
@@ -35,7 +35,7 @@ def overview(columns: int) -> str:
 
 
 def columns() -> int:
-    """The width of the terminal; 80 where there is none."""
+    """Return the width of the terminal; 80 where there is none."""
     try:
         wide = os.get_terminal_size(sys.stdout.fileno()).columns
     except (OSError, ValueError):
@@ -44,7 +44,7 @@ def columns() -> int:
 
 
 def _listed(entries: dict[str, str], columns: int) -> Iterator[str]:
-    """A line for each entry, its text in a column of its own and broken where the line ends."""
+    """Yield a line for each entry, its text in a column of its own and broken where the line ends."""
     indent = max(len(name) for name in entries) + 4
     for name, about in entries.items():
         line = f"  {name}".ljust(indent)

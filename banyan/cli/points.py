@@ -1,4 +1,4 @@
-"""Which points a command line asks for: grids, ranges, files of points, samples."""
+"""The points of a command line: grids, ranges, files of points, samples."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ Points = dict[str, Any]
 """`grid`, `points` or `samples`, as `POST /sweeps` takes them."""
 
 MAX_VALUES = 1_000_000
-"""The longest range that is written out."""
+"""The most numbers of a range."""
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(f"({_NUMBER}):({_NUMBER})(?::({_NUMBER}))?")
@@ -33,7 +33,7 @@ def points(
     method: str | None,
     seed: int | None,
 ) -> Points:
-    """What these options ask for; exactly one of a grid, a file and samples must be there."""
+    """Return the points of these options; exactly one of a grid, a file and samples is required."""
     if sum(map(bool, (grid, file, samples))) != 1:
         raise typer.BadParameter("give --grid (once for each input), --points or --samples", param_hint="--grid")
     if samples is None and (ranges or method is not None or seed is not None):
@@ -49,7 +49,7 @@ def points(
 
 
 def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
-    """`NAME=VALUES` texts as lists of values by name."""
+    """Return `NAME=VALUES` texts as lists of values by name."""
     found: dict[str, list[Any]] = {}
     for text in texts:
         name, values = _split(text, "--grid", "NAME=1,2,3")
@@ -60,7 +60,7 @@ def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def parse_values(text: str, whole: str) -> list[Any]:
-    """`1,2,3`, a JSON list, or a range `START:END` or `START:END:STEP`, whose end is left out."""
+    """Return the values of `1,2,3`, a JSON list, or a range `START:END` or `START:END:STEP`, whose end is left out."""
     if text.lstrip().startswith("["):
         try:
             values = json.loads(text)
@@ -76,7 +76,7 @@ def parse_values(text: str, whole: str) -> list[Any]:
 
 
 def _range(start: str, end: str, step: str, whole: str) -> list[int | float]:
-    """The numbers as they would be written: 0:1:0.1 has 0.3, not 0.30000000000000004."""
+    """Return the numbers as people write them: 0:1:0.1 has 0.3, not 0.30000000000000004."""
     first, last, width = Decimal(start), Decimal(end), Decimal(step)
     try:
         count = math.ceil((last - first) / width)
@@ -90,7 +90,7 @@ def _range(start: str, end: str, step: str, whole: str) -> list[int | float]:
 
 
 def parse_ranges(texts: Sequence[str]) -> dict[str, Any]:
-    """`NAME=LOW:HIGH` and `NAME=LOW:HIGH:log` texts as ranges by name."""
+    """Return `NAME=LOW:HIGH` and `NAME=LOW:HIGH:log` texts as ranges by name."""
     found: dict[str, Any] = {}
     for text in texts:
         name, value = _split(text, "--range", "NAME=LOW:HIGH")
@@ -106,7 +106,7 @@ def parse_ranges(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def read_points(path: str) -> list[dict[str, Any]]:
-    """The points of a JSON list of objects, or of a CSV file whose first line has the names; `-` is stdin."""
+    """Return the points of a JSON list of objects, or of a CSV file whose first line has the names; `-` is stdin."""
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
         text = data.decode("utf-8-sig")
@@ -120,7 +120,7 @@ def read_points(path: str) -> list[dict[str, Any]]:
 
 
 def _csv_points(text: str) -> Iterator[dict[str, Any]]:
-    """A point for each row; a cell that is JSON has that value, another one is a text, an empty one is not there."""
+    """Yield a point for each row; a cell that is JSON has that value, others are texts, empty ones are left out."""
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     names = next(rows, [])
     if len(set(names)) < len(names):
@@ -133,7 +133,7 @@ def _csv_points(text: str) -> Iterator[dict[str, Any]]:
 
 
 def value_of(text: str) -> Any:
-    """The value of a JSON text; what is no JSON is a text."""
+    """Return the value of a JSON text, else the text itself."""
     try:
         return json.loads(text)
     except ValueError:

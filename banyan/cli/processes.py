@@ -152,13 +152,13 @@ def worker(
 
 
 def _say_whose(program: str, lines: Iterable[str]) -> None:
-    """Say on stderr which part of a settings file is for whom."""
+    """Print on stderr which part of a settings file is for which program."""
     for line in lines:
         print(f"banyan {program}: {line}", file=sys.stderr, flush=True)
 
 
 def _unseen(token: str | None, descriptor: int | None) -> str | None:
-    """The token. A command line or an environment that shows it to other processes is replaced by one that does not."""
+    """Return the token; if the command line or the environment shows it to other processes, start anew without it."""
     if descriptor is not None:
         with open(descriptor) as file:
             return file.read()
@@ -182,7 +182,7 @@ def _without_token(arguments: Sequence[str]) -> list[str]:
 
 
 def _nested(flags: dict[tuple[str, ...], Any]) -> dict[str, Any]:
-    """Settings as they nest, of the flags that were given."""
+    """Return the given flags, nested like the settings."""
     values: dict[str, Any] = {}
     for (*sections, key), value in flags.items():
         if value is not None:
@@ -210,13 +210,13 @@ def _option(name: str, value: object) -> list[str]:
 
 
 def default_data() -> Path:
-    """Where `banyan up` keeps everything when it is not told."""
+    """Return the default directory of `banyan up`."""
     return below_home(os.environ, "XDG_DATA_HOME", ".local/share", "name a directory with --data") / "banyan"
 
 
 @contextmanager
 def _until_stopped() -> Iterator[None]:
-    """A signal that asks to end ends the block once; while it unwinds, more of them are ignored."""
+    """End the block once at a signal that asks to end; while it unwinds, further ones are ignored."""
 
     class Stopped(BaseException):
         """A signal asked us to stop."""
@@ -235,7 +235,7 @@ def _until_stopped() -> Iterator[None]:
 
 @contextmanager
 def _saying(*, quiet: bool) -> Iterator[Any]:
-    """A function that shows what is being waited for, on a terminal only; an empty text ends it."""
+    """Yield a function that shows the current step, on a terminal only; an empty text ends it."""
     from rich.console import Console
 
     console = Console(stderr=True)

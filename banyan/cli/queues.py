@@ -69,7 +69,7 @@ def change(name: Name, max_running: MaxRunning = None, weight: Weight = None, as
 
 
 def _tell(answer: dict[str, Any], as_json: bool) -> None:
-    """The server's answer, for programs."""
+    """Print the server's response, for programs."""
     if as_json:
         output.print_json(answer)
 

@@ -1,4 +1,4 @@
-"""Plain command lines read as Typer reads them, without Typer; what is not plain (help, mistakes) is left to it."""
+"""A reader of plain command lines with the results of Typer, without it; help and mistakes are left to Typer."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A function of the command line with the words for its parameters, as values of their types."""
+    """A function of the command line with the arguments for its parameters, as values of their types."""
 
     function: Callable[..., Any]
     parameters: "Sequence[_Parameter]"
@@ -27,7 +27,7 @@ class Step:
     subcommand: str | None = None
 
     def run(self) -> Any:
-        """Call the parameters' callbacks and then the function; UsageMistake for what they do not like."""
+        """Call the parameters' callbacks and then the function; UsageMistake for values that they refuse."""
         context = Context(self.command.rpartition(" ")[2], self.subcommand)
         arguments = dict(self.values)
         try:
@@ -40,7 +40,7 @@ class Step:
 
 
 def read(group: Typer, words: Sequence[str], command: str = "banyan") -> list[Step] | None:
-    """The steps that the words ask for; None if they are not plain, so that Typer has to read them."""
+    """Return the steps for these words; None if they are not plain, so that Typer has to read them."""
     try:
         return list(_read(group, words, command))
     except _NotPlain:
@@ -71,12 +71,12 @@ class _Parameter:
         return names
 
     def value(self, texts: Sequence[Any]) -> Any:
-        """The value of what was given for it."""
+        """Return the value of the texts that were given for it."""
         values = [self._one(each) for each in texts]
         return values if self.many else values[-1]
 
     def called_back(self, context: Context, value: Any) -> Any:
-        """The value as its callback gives it back."""
+        """Return the value that its callback returns."""
         callback = self.about.attributes.get("callback") if self.about else None
         if self.about is None or callback is None:
             return context if self.about is None else value
@@ -130,7 +130,7 @@ def _read(group: Typer, words: Sequence[str], command: str) -> Iterator[Step]:
 def _step(
     function: Callable[..., Any], words: Sequence[str], command: str, *, before: bool = False
 ) -> tuple[Step, list[str]]:
-    """The function's step, and the words that are left over; `before` a command they begin with its name."""
+    """Return the function's step, and the remaining words; `before` a command they begin with its name."""
     parameters = list(_parameters(function))
     given, rest = _options(parameters, words, before)
     subcommand = rest[0] if before and rest else None

@@ -1,4 +1,4 @@
-"""`banyan workers`, `stats`, `history` and `memory`: who works, how it goes, what was used."""
+"""`banyan workers`, `stats`, `history` and `memory`: workers, figures, attempts, and the use of memory."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,7 +74,7 @@ def _set_state(ids: list[str], state: str, as_json: bool) -> None:
 
 
 def print_workers(workers: "Sequence[Document]") -> None:
-    """Print a table of workers that fits the terminal: what each uses and has free, and when it was heard of last."""
+    """Print a table of workers that fits the terminal: use and free resources of each, and its last request."""
     rows = [_worker_row(worker) for worker in workers]
     used = [i for i in range(len(_WORKERS)) if _WORKERS[i].heading != "GPUS" or any(row[i].text for row in rows)]
     shown = [_WORKERS[i] for i in used]
@@ -115,7 +115,7 @@ def _worker_row(worker: "Document") -> tuple[Cell, ...]:
 
 
 def _used_and_free(worker: "Document", name: str) -> str:
-    """`3/5`: what a worker uses of an amount and what it has free; sizes in the unit of the whole."""
+    """Return `3/5`: used and free parts of an amount; sizes in the unit of the whole."""
     whole = (worker.get("resources") or {}).get(name) or 0
     if not whole:
         return ""
@@ -167,7 +167,7 @@ def memory(task_id: Id, as_json: AsJson = False) -> None:
 
 
 def _none_of(client: "Client", task_id: str) -> "list[Document]":
-    """Nothing, of a task that exists; NotFound if it does not."""
+    """Return an empty list for a task that exists; NotFound if it does not."""
     client.task(task_id, ["state"])
     return []
 
@@ -178,11 +178,11 @@ PEAKS = {
     "control group": "peak {}, with cached files",
     "largest process": "{} in the largest process, all together perhaps more",
 }
-"""Ways to tell a peak, by its source."""
+"""Words for a peak, by its source."""
 
 
 def memory_view(samples: "Sequence[Document]", task: "Document") -> "Text":
-    """The curve of resident memory, its highest sample and the peak of the task."""
+    """Return the curve of resident memory, its highest sample and the peak of the task."""
     from rich.text import Text
 
     if not samples:
@@ -199,7 +199,7 @@ def memory_view(samples: "Sequence[Document]", task: "Document") -> "Text":
 
 
 def statistics_view(answer: Mapping[str, Any]) -> "Group":
-    """Tables of what `/statistics` answers."""
+    """Return tables of a response of `/statistics`."""
     from rich.console import Group
     from rich.text import Text
 
@@ -222,7 +222,7 @@ def _headed(lines: Sequence[str]) -> "Iterator[Text]":
 
 
 def counts(answer: Mapping[str, Any]) -> list[str]:
-    """Lines with the tasks of each queue by state, those that no worker has begun apart; they fit the terminal."""
+    """Return lines with the tasks of each queue by state, unbegun ones apart; they fit the terminal."""
     assigned = answer.get("assigned") or {}
     queues = {name: output.split(states, assigned.get(name, 0)) for name, states in answer.get("queues", {}).items()}
     whole = output.split(answer.get("states", {}), sum(assigned.values()))
@@ -238,7 +238,7 @@ def counts(answer: Mapping[str, Any]) -> list[str]:
 
 
 def distributions(answer: Mapping[str, Any]) -> "Table":
-    """Waits, run times and memory of `/statistics`."""
+    """Return waits, run times and memory of `/statistics`."""
 
     def cells(values: Mapping[str, Any] | None, form: Any) -> list[str]:
         known = values or {}

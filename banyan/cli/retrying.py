@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Downstream(StrEnum):
-    """What becomes of descendants that have begun."""
+    """The treatment of descendants that have begun."""
 
     REFUSE = "refuse"
     RERUN = "rerun"
@@ -40,14 +40,14 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would bec
 
 
 def options_of(downstream: Downstream, without: list[str], dry_run: bool) -> dict[str, Any]:
-    """What the client's methods take."""
+    """Return the arguments of the client's methods."""
     return {"downstream": downstream.value, "without": without, "dry_run": dry_run}
 
 
 def retry_where(
     client: "Client", where: dict[str, Any], changes: Sequence[Setting], options: dict[str, Any], as_json: bool
 ) -> None:
-    """Retry all that match, and say how many those are; an error if some of them cannot be retried."""
+    """Retry all that match, and print their number; an error if some of them cannot be retried."""
     answer = client.retry_many(where=where, changes=changes_of(changes, dict, "--set"), **options)
     would = "would " if options["dry_run"] else ""
     matching(client, where, answer, "retried", f"{would}run again{downstream_of(answer)}", as_json)
@@ -56,7 +56,7 @@ def retry_where(
 def retry_together(
     client: "Client", ids: Sequence[str], changes: Sequence[Setting], options: dict[str, Any], as_json: bool
 ) -> None:
-    """Retry tasks by one request, so that one may come after another; what became of each."""
+    """Retry tasks by one request, so that one may come after another; print the result of each."""
 
     def act(batch: list[str]) -> "list[Document]":
         answer = client.retry_many(batch, changes=changes_of(changes, dict, "--set"), **options)
@@ -72,14 +72,14 @@ def _would(item: "Document") -> str:
 
 
 def described(answer: "Document") -> str:
-    """What became of a task, and of what comes after it, in one line."""
+    """Return the result for a task, and for its descendants, in one line."""
     state = answer.get("becomes", answer["state"])
     would = " (nothing was changed)" if answer.get("dry_run") else ""
     return f"{answer['_id']} {state}{downstream_of(answer)}{would}"
 
 
 def downstream_of(answer: "Document") -> str:
-    """How many descendants begin again or stay, if there are any."""
+    """Return how many descendants begin again or stay, if there are any."""
     found = answer.get("descendants") or {}
     texts = [f"{found[key]} {text}" for key, text in (("again", "after it"), ("kept", "kept")) if found.get(key)]
     return f", {', '.join(texts)}" if texts else ""

@@ -1,4 +1,4 @@
-"""What steering commands have in common: an act on tasks that ids or a filter name, and what became of each."""
+"""The common part of steering commands: a change of tasks that ids or a filter name, and the result for each."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 AT_ONCE = 1000
-"""So many tasks are named in one request."""
+"""The most tasks in one request."""
 _NAMED = 5
-"""How many of the tasks that an act refuses are named, of those that a filter has found."""
+"""The most tasks that are named of those that a filter has found and a change refuses."""
 
 
 def check_choice(ids: Sequence[str] | None, where: str | None) -> None:
@@ -27,14 +27,14 @@ def check_choice(ids: Sequence[str] | None, where: str | None) -> None:
 
 
 def state_of(answer: Mapping[str, Any]) -> str:
-    """The id of a task and its state."""
+    """Return the id of a task and its state."""
     return f"{answer['_id']} {answer['state']}"
 
 
 def each(
     ids: Iterable[str], act: Callable[[str], Document], as_json: bool, described: Callable[[Document], str] = state_of
 ) -> None:
-    """Do something with each id, also when it cannot be done with one before, and say what became of them."""
+    """Call `act` for each id, also after a failure for another one, and print the results."""
 
     def outcomes() -> Iterator[Document | BanyanError]:
         for id in dict.fromkeys(ids):
@@ -52,7 +52,7 @@ def in_batches(
     as_json: bool,
     described: Callable[[Document], str] = state_of,
 ) -> None:
-    """Do something with many tasks by requests for many at once, which answer item by item."""
+    """Change many tasks by requests for many at once, whose responses have an item for each."""
     from banyan.answers import error_in
 
     known = list(dict.fromkeys(ids))
@@ -61,7 +61,7 @@ def in_batches(
 
 
 def _tell(outcomes: Iterable[Document | BanyanError], as_json: bool, described: Callable[[Document], str]) -> None:
-    """Print what was done, and on stderr what was not; raises the last of these errors."""
+    """Print the changes, and the failures on stderr; raises the last of these errors."""
     found = list(outcomes)
     answers = [outcome for outcome in found if not isinstance(outcome, BanyanError)]
     problems = [outcome for outcome in found if isinstance(outcome, BanyanError)]
@@ -77,9 +77,9 @@ def _tell(outcomes: Iterable[Document | BanyanError], as_json: bool, described: 
 
 
 def matching(client: "Client", where: dict[str, Any], answer: Document, count: str, done: str, as_json: bool) -> None:
-    """Say of how many of the tasks that match it came true; an error if some of them refused.
+    """Print how many of the matching tasks were changed; an error if some of them refused.
 
-    `count` names the number in the answer, and `done` says what was done with them.
+    `count` names the number in the response, and `done` is the verb for the output.
     """
     if not answer["matched"]:
         check_matched(client, where)

@@ -1,4 +1,4 @@
-"""The standard streams of a command, whatever it was started with: closed, full, broken, or of another encoding."""
+"""The standard streams of a command, in any state at its start: closed, full, broken, or of another encoding."""
 
 import errno
 import io
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
 
 
 class OutputLost(BanyanError):
-    """What a command prints cannot be written to its standard output."""
+    """The output of a command cannot be written to its standard output."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"cannot write the output: {error.strerror}")
         self.unread = error.errno == errno.EPIPE
-        """Whether it was a pipe whose reader has gone: that is no fault."""
+        """True if it was a pipe whose reader has gone: that is no fault."""
 
 
 class _Output(io.BufferedWriter):
-    """Standard output; OutputLost where it takes no more.
+    """Standard output; OutputLost where it accepts no more.
 
-    Errors are renamed here and not in the raw file below: a signal whose handler raises may come when the raw write has
-    returned, and then the buffer has to know already what was written, or it writes it a second time.
+    Errors are renamed here and not in the raw file below: a signal whose handler raises may arrive when the raw write
+    has returned, and then the buffer must know already which bytes were written, or it writes them a second time.
     """
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Take the data; its size."""
+        """Buffer the data; return its size."""
         try:
             return super().write(data)
         except OSError as error:
             raise OutputLost(error) from error
 
     def flush(self) -> None:
-        """Write what was taken."""
+        """Write the buffered data."""
         try:
             super().flush()
         except OSError as error:
@@ -45,26 +45,26 @@ class _Output(io.BufferedWriter):
 
 
 class _Errors(io.BufferedWriter):
-    """Standard error; what it does not take is lost, since there is nobody left to be told."""
+    """Standard error; bytes that it does not accept are lost, since there is no other place for them."""
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Take the data; its size."""
+        """Buffer the data; return its size."""
         try:
             return super().write(data)
         except OSError:
             return memoryview(data).nbytes
 
     def flush(self) -> None:
-        """Write what was taken."""
+        """Write the buffered data."""
         with suppress(OSError):
             super().flush()
 
 
 def stand_in() -> None:
-    """Make the standard streams ones that can be relied on.
+    """Replace standard streams that cannot be used.
 
-    Closed ones become `/dev/null`, so that no file of ours gets their numbers. What the encoding of the terminal does
-    not have is shown as an escape.
+    Closed ones become `/dev/null`, so that no file of ours gets their numbers. Characters that the encoding of the
+    terminal does not have are shown as escapes.
     """
     for descriptor in range(3):
         try:
@@ -72,7 +72,7 @@ def stand_in() -> None:
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - as long as we live
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for the whole life of the process
     output = _Output(io.FileIO(1, "wb", closefd=False))
     sys.stdout = _text(output, getattr(sys.stdout, "encoding", "utf-8"), at_once=output.isatty())
     sys.stderr = _text(_Errors(io.FileIO(2, "wb", closefd=False)), getattr(sys.stderr, "encoding", "utf-8"))
@@ -83,6 +83,6 @@ def _text(buffer: io.BufferedWriter, encoding: str, *, at_once: bool = True) -> 
 
 
 def drop_output() -> None:
-    """Let what is still to be written to standard output be lost."""
+    """Discard the buffered data of standard output."""
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 1)

@@ -73,7 +73,7 @@ def submit(
 
 
 def _submit_file(path: str, shared: dict[str, Any], wait: bool, as_json: bool) -> None:
-    """Submit the tasks of a file, with what they share, and print their ids."""
+    """Submit the tasks of a file, with the common fields, and print their ids."""
     entries = read_entries(path)
     client = connect()
     answers = submit_entries(client, entries, shared)

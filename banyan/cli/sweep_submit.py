@@ -103,7 +103,7 @@ def submit(
 
 
 def _warn_of_the_first(client: "Client", sweep: str) -> None:
-    """Say on stderr when no worker that is there could ever take the tasks of a sweep, which all ask for the same."""
+    """Warn on stderr when no active worker could ever take the tasks of a sweep, which all want the same."""
     for task in client.tasks({"sweep": sweep}, projection=["_id"], max_results=1).items:
         warn_if_unfit(client, task["_id"])
 

@@ -1,4 +1,4 @@
-"""How a sweep looks in a terminal."""
+"""The views of a sweep in a terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Document = Mapping[str, Any]
 
 _WIDTH = 40
-"""Characters of a bar."""
+"""The characters of a bar."""
 _PARTS = (("succeeded", "green"), ("failed", "red"), ("cancelled", "yellow"))
 
 
@@ -30,7 +30,7 @@ _LISTED = (
 
 
 def listing(sweeps: Sequence[Document]) -> list[str]:
-    """The lines of a table with a row for each sweep, which fits the terminal."""
+    """Return the lines of a table with a row for each sweep, which fits the terminal."""
     rows = []
     for sweep in sweeps:
         progress = sweep["progress"]
@@ -45,7 +45,7 @@ def listing(sweeps: Sequence[Document]) -> list[str]:
 
 
 def panel(sweep: Document, statistics: Document, failed: Sequence[Document]) -> "Panel":
-    """What a sweep is, how far it is, what its tasks took, and which of them failed first."""
+    """Return a view of a sweep: its template, its progress, the figures of its tasks, and the first that failed."""
     from rich.console import Group
     from rich.panel import Panel
     from rich.text import Text
@@ -85,13 +85,13 @@ def _facts(sweep: Document) -> "Table":
 
 
 def template(sweep: Document) -> str:
-    """What a sweep runs, on one line, as it was written."""
+    """Return the command or the model of a sweep, on one line, as it was written."""
     command = sweep.get("command")
     return " ".join(command) if isinstance(command, list) else output.command(sweep)
 
 
 def _style(progress: Document) -> str:
-    """The colour of what a sweep is doing."""
+    """Return the colour of a sweep's activity."""
     if progress["failed"]:
         return "red"
     if progress["fraction"] < 1:
@@ -100,7 +100,7 @@ def _style(progress: Document) -> str:
 
 
 def _points(sweep: Document) -> str:
-    """Where the points come from, in a few words."""
+    """Return the source of the points, in a few words."""
     count = sweep["count"]
     if "grid" in sweep:
         factors = ", ".join(f"{name} ({len(values)})" for name, values in sweep["grid"].items())
@@ -114,7 +114,7 @@ def _points(sweep: Document) -> str:
 
 
 def bar(progress: Document) -> "Text":
-    """How the points stand, drawn and in figures."""
+    """Return the states of the points, drawn and in figures."""
     from rich.text import Text
 
     count = progress["count"]
@@ -138,17 +138,17 @@ def bar(progress: Document) -> "Text":
 
 
 def _drawn(part: int, whole: int) -> int:
-    """Characters for a part of the whole: at least one where there is anything."""
+    """Return the characters for a part of the whole: at least one for a part above zero."""
     return max(round(_WIDTH * part / whole), 1) if part else 0
 
 
 def _percent(progress: Document) -> str:
-    """Rounded down, so that 100% means all."""
+    """Return the percentage rounded down, so that 100% means all."""
     return f"{int(progress['fraction'] * 100)}%"
 
 
 def pulse(progress: Document) -> str:
-    """What a sweep is doing, in a word or two."""
+    """Return the activity of a sweep, in a word or two."""
     if progress["fraction"] == 1:
         barrier = progress.get("barrier", "terminated")
         return "ended" if barrier in ("terminated", "cancelled", "deleted") else f"barrier {barrier.replace('_', ' ')}"
@@ -159,13 +159,13 @@ def pulse(progress: Document) -> str:
 
 
 def outcome(progress: Document) -> str:
-    """How a sweep ended, in a sentence."""
+    """Return the end of a sweep, in a sentence."""
     others = [f"{progress[name]} {name}" for name in ("failed", "cancelled", "deleted") if progress[name]]
     return ", ".join([f"{progress['succeeded']} of {progress['count']} tasks succeeded", *others])
 
 
 def rows(table: Document, count: int) -> "Table":
-    """The first rows of the results; exit statuses stand for states where there are any."""
+    """Return the first rows of the results; exit statuses replace states where there are any."""
     labels = [label for label in table["columns"] if label not in ("index", "task", "state", "exit_status")]
     shown: list[tuple[str | Cell, ...]] = [
         (

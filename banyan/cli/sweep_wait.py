@@ -1,4 +1,4 @@
-"""Waiting for a sweep with a progress bar."""
+"""The wait for a sweep, with a progress bar."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from banyan.client import Client, Document
 
 _NAMED = 5
-"""How many of the tasks that failed are named."""
+"""The most failed tasks that are named."""
 
 
 def wait_for(client: "Client", sweep_id: str, timeout: float | None = None, as_json: bool = False) -> None:
-    """Wait with a progress bar and say on stderr how it ended; exit 1 unless every task succeeded."""
+    """Wait with a progress bar and print the end on stderr; exit 1 unless every task succeeded."""
     with stops_waiting_alone(sweep_id):
         sweep = _watched(client, sweep_id, timeout)
     if as_json:
@@ -36,7 +36,7 @@ def wait_for(client: "Client", sweep_id: str, timeout: float | None = None, as_j
 
 @contextmanager
 def stops_waiting_alone(sweep_id: str, *, waits: bool = True) -> Iterator[None]:
-    """Say that the sweep goes on when Ctrl-C ends the block, and exit with 130; only where it `waits`."""
+    """Print that the sweep goes on when Ctrl-C ends the block, and exit with 130; only where it `waits`."""
     try:
         yield
     except KeyboardInterrupt:
@@ -47,7 +47,7 @@ def stops_waiting_alone(sweep_id: str, *, waits: bool = True) -> Iterator[None]:
 
 
 def failed(client: "Client", sweep: Mapping[str, Any]) -> "list[Document]":
-    """The first tasks of a sweep that failed."""
+    """Return the first failed tasks of a sweep."""
     if not sweep["progress"]["failed"]:
         return []
     where = {"sweep": sweep["_id"], "state": "terminated", "exit_status": {"$ne": "success"}}
@@ -55,7 +55,7 @@ def failed(client: "Client", sweep: Mapping[str, Any]) -> "list[Document]":
 
 
 def _end_of_barrier(client: "Client", sweep: Mapping[str, Any]) -> "Document | None":
-    """How a barrier ended; None when there is none any more."""
+    """Return the end of a barrier; None when there is none any more."""
     if sweep["progress"].get("barrier", "deleted") == "deleted":
         return None
     return client.task(sweep["barrier"], ["exit_status", "execution"])

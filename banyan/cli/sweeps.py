@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 _LISTED = ("name", "command", "model", "count", "progress")
 SHOWN = 20
-"""So many sweeps are shown if nobody says how many."""
+"""The number of sweeps that are shown by default."""
 _NAMED = 5
-"""How many of the tasks that failed are named."""
+"""The most failed tasks that are named."""
 
 group = typer.Typer(no_args_is_help=True, help="Make, watch and steer sweeps: many tasks of one request.")
 

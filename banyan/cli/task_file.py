@@ -17,9 +17,9 @@ Document = dict[str, Any]
 
 STANDARD_INPUT = "-"
 _NAMED = 5
-"""How many faulty tasks are named."""
+"""The most faulty tasks that are named."""
 _KINDS = ("queue", "requested_resources", "requires", "model", "command")
-"""Fields on which it depends which workers can take a task."""
+"""The fields that decide which workers can take a task."""
 _MOST_KINDS = 10
 
 
@@ -32,7 +32,7 @@ class Entry:
 
 
 def read_entries(path: str) -> list[Entry]:
-    """The tasks of a file: one on each line, or a JSON list, or one object; `-` is stdin. BadParameter for others."""
+    """Return the tasks of a file: one a line, a JSON list, or one object; `-` is stdin. BadParameter for others."""
     where = "standard input" if path == STANDARD_INPUT else path
     text = _text_of(path, where)
     entries = list(_entries(text, where))
@@ -67,7 +67,7 @@ def _entries(text: str, where: str) -> Iterator[Entry]:
 
 
 def _lines(text: str, where: str, error: Exception) -> Iterator[Entry]:
-    """The tasks of JSON lines; if not even the first is JSON, the fault is that of the whole text."""
+    """Yield the tasks of JSON lines; if the first is no JSON, the fault is that of the whole text."""
     first = True
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -88,7 +88,7 @@ def _mistake(text: str) -> typer.BadParameter:
 
 
 def below(task: Mapping[str, Any], options: Mapping[str, Any]) -> Document:
-    """A task of the file, with what the command line says where it says nothing itself.
+    """Return a task of the file, with the command line's values for fields that it lacks.
 
     Entries of objects are taken one by one, and lists are joined.
     """
@@ -103,7 +103,7 @@ def below(task: Mapping[str, Any], options: Mapping[str, Any]) -> Document:
 
 
 def submit_entries(client: "Client", entries: Sequence[Entry], options: Mapping[str, Any]) -> list[Document]:
-    """Submit the tasks, all of them or none; the server's answers in their order. BadRequest names faulty places."""
+    """Submit the tasks, all of them or none; return the server's items in order. BadRequest names faulty places."""
     try:
         return client.submit([below(entry.task, options) for entry in entries])
     except Invalid as error:
@@ -116,7 +116,7 @@ def submit_entries(client: "Client", entries: Sequence[Entry], options: Mapping[
 
 
 def of_each_kind(entries: Sequence[Entry], answers: Sequence[Document]) -> list[str]:
-    """The ids of some tasks among which are those of all kinds that ask for different workers."""
+    """Return the ids of some tasks, at least one of each kind that wants different workers."""
     ids: dict[str, str] = {}
     for entry, answer in zip(entries, answers, strict=True):
         kind = json.dumps([str(entry.task.get(name)) if name != "command" else name in entry.task for name in _KINDS])

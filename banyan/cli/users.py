@@ -1,4 +1,4 @@
-"""`banyan user`: who may do what, and with which token (administrators)."""
+"""`banyan user`: users, their roles and their tokens (administrators)."""
 
 import sys
 from enum import StrEnum
@@ -17,7 +17,7 @@ group = typer.Typer(no_args_is_help=True, help="Add, list and remove users, and 
 
 
 class Role(StrEnum):
-    """What a user may do."""
+    """The rights of a user."""
 
     ADMIN = "admin"
     PROVIDER = "provider"

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 ASK_SECONDS = 0.3
-"""After so long without an answer the server is asked how it is, which it may take two seconds to find out."""
+"""The time without a response after which the server is asked for its state, which may take it two seconds."""
 ASK_AGAIN_SECONDS = 2.0
 SAY_SECONDS = 2.0
-"""So long nobody is told."""
+"""The wait before the first notice."""
 TICK_SECONDS = 0.25
 
 Show = Callable[[str | None], None]
-"""Shows a notice in the place of the one before; None takes it away."""
+"""Shows a notice in place of the earlier one; None removes it."""
 
 
 class Notices(Waits):
-    """Says after two seconds why a command waits: once where nobody looks on, on a terminal for as long as it does."""
+    """The notices, after two seconds, why a command waits: one line in a log, a changing one on a terminal."""
 
     seconds = 120.0
 
@@ -45,12 +45,12 @@ class Notices(Waits):
                 threading.Thread(target=self._watch, args=(self._since, ask), name="notice", daemon=True).start()
 
     def away(self, reason: str) -> None:
-        """Note why it waits."""
+        """Record why it waits."""
         with self._changed:
             self._reason = reason
 
     def answered(self) -> None:
-        """Take the notice away."""
+        """Remove the notice."""
         with self._changed:
             if self._said and not self._shown:
                 print("banyan: the server answers again", file=sys.stderr)
@@ -65,7 +65,7 @@ class Notices(Waits):
 
     @contextmanager
     def shown_by(self, show: Show) -> Iterator[None]:
-        """Meanwhile notices are shown by `show`, for example in a progress bar."""
+        """Show notices by `show` during the block, for example in a progress bar."""
         with self._changed:
             self._clear()
             self._show = show
@@ -75,7 +75,7 @@ class Notices(Waits):
             with self._changed:
                 self._show = None
 
-    # In the other thread
+    # The methods of the other thread
 
     def _watch(self, mine: float, ask: Ask) -> None:
         ask_at = mine + ASK_SECONDS
@@ -119,7 +119,7 @@ def _is_screen() -> bool:
 
 
 def _cut(text: str) -> str:
-    """As much of it as one line of the terminal has room for."""
+    """Return as much of it as fits one line of the terminal."""
     try:
         width = os.get_terminal_size(sys.stderr.fileno()).columns
     except OSError:
@@ -128,7 +128,7 @@ def _cut(text: str) -> str:
 
 
 NOTICES = Notices()
-"""Those of this command."""
+"""The notices of this command."""
 
 
 @contextmanager

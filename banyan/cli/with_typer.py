@@ -16,7 +16,7 @@ _ABOUT = (late_typer.Option, late_typer.Argument)
 
 
 def run(arguments: list[str], commands: late_typer.Typer | None = None) -> Any:
-    """Do what the arguments ask with these commands, by default all; UsageMistake for a mistake in them."""
+    """Run the command of these arguments among these commands, by default all; UsageMistake for a mistake in them."""
     try:
         return application(commands or declared())(arguments, standalone_mode=False, prog_name="banyan")
     except typer.Abort:
@@ -32,7 +32,7 @@ def run(arguments: list[str], commands: late_typer.Typer | None = None) -> Any:
 
 
 def application(group: late_typer.Typer, main: Callable[..., Any] = banyan) -> typer.Typer:
-    """The application with these commands."""
+    """Return the application with these commands."""
     app = typer.Typer(
         name="banyan",
         no_args_is_help=True,
@@ -58,7 +58,7 @@ def _add(app: typer.Typer, group: late_typer.Typer) -> None:
 
 
 def _in_typers_words(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with its annotations and errors as Typer has them."""
+    """Return the function with Typer's own annotations and errors."""
 
     @functools.wraps(function)
     def translated(*args: Any, **values: Any) -> Any:

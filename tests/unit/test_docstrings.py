@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("banyan/domain", "banyan/storage", "banyan/queue", "banyan/api", "banyan/models", "worker")
+PACKAGES = ("banyan/domain", "banyan/storage", "banyan/queue", "banyan/api", "banyan/models", "banyan/cli", "worker")
 FILES = tuple((ROOT / "banyan").glob("*.py"))
 QUESTION = r"(?:What|Who|Whom|Whose|Whether|Where|How|When|Why|Which|Those|That which)\b"
 PARTICIPLE = r"(?!(?:Matching|Nothing|Setting|String|Warning)\b)[A-Z][a-z]+ing\b"
