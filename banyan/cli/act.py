@@ -32,10 +32,10 @@ def register(app: typer.Typer) -> None:
 def cancel(
     ids: SomeIds = None,
     where: Annotated[str | None, typer.Option(metavar="JSON", help="Cancel all that match this filter.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many would be cancelled.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the tasks that would be cancelled.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cancel tasks: running ones get SIGTERM, later SIGKILL; what depends on them is cancelled too."""
+    """Cancel tasks: running ones get SIGTERM, later SIGKILL; tasks that depend on them are cancelled, too."""
     check_choice(ids, where)
     client = connect()
     if ids and not dry_run:

@@ -115,7 +115,7 @@ def _fault(error: Exception) -> str | None:
     if isinstance(error, UnicodeEncodeError):
         return f"{_word(error)} is not UTF-8; only files and their names may have other bytes"
     if isinstance(error, UnicodeError):
-        return f"what was read is not UTF-8: {error}"
+        return f"the input is not UTF-8: {error}"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
     if "home directory" in str(error):  # pathlib's words for a ~ of a user without a home

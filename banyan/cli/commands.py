@@ -21,7 +21,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "models": (
         "models",
-        "List the models that workers have, or that the server knows of, and what is no model there, with the reason.",
+        "List the models of workers and of the server, and files there that are no models, with the reason.",
     ),
     "list": ("listing", "List tasks, the newest first: how each stands, where it runs or ran, or why it waits."),
     "show": (
@@ -34,11 +34,14 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "files",
         "List the files in a task's work directory, print one of them, or save them, also while it runs.",
     ),
-    "cancel": ("act", "Cancel tasks: running ones get SIGTERM, later SIGKILL; what depends on them is cancelled too."),
+    "cancel": (
+        "act",
+        "Cancel tasks: running ones get SIGTERM, later SIGKILL; tasks that depend on them are cancelled, too.",
+    ),
     "retry": ("act", "Let ended tasks run again, with the descendants that were cancelled because of them."),
     "wait": ("act", "Wait until the tasks have ended; exit 0 if all succeeded, else 1."),
-    "hold": ("edit", "Keep tasks back that have not begun: they wait until `banyan release`."),
-    "release": ("edit", "Let tasks go on that were held."),
+    "hold": ("edit", "Hold tasks that have not begun: they wait until `banyan release`."),
+    "release": ("edit", "Release tasks that were held."),
     "edit": ("edit", "Change fields of tasks, of most only until they begin; `tags` and `metadata` at any time."),
     "delete": ("edit", "Delete tasks that have ended, with their histories, files and memory samples."),
     "workers": ("report", "List the workers, or drain one (administrators)."),

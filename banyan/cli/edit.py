@@ -30,12 +30,12 @@ def register(app: typer.Typer) -> None:
 
 
 def hold(ids: SomeIds = None, where: Where = None, as_json: AsJson = False) -> None:
-    """Keep tasks back that have not begun: they wait until `banyan release`."""
+    """Hold tasks that have not begun: they wait until `banyan release`."""
     _set_hold(ids, where, True, as_json)
 
 
 def release(ids: SomeIds = None, where: Where = None, as_json: AsJson = False) -> None:
-    """Let tasks go on that were held."""
+    """Release tasks that were held."""
     _set_hold(ids, where, False, as_json)
 
 

@@ -129,7 +129,7 @@ def _print_result(client: "Client", task: str) -> None:
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the models that workers have, or that the server knows of, and what is no model there, with the reason."""
+    """List the models of workers and of the server, and files there that are no models, with the reason."""
     client = connect()
     found = client.models()
     if as_json:

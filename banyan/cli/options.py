@@ -132,7 +132,7 @@ def _sendable(directory: Path, option: str | None) -> str:
         path = str(directory.absolute())
         path.encode()
     except FileNotFoundError as error:
-        text = f"the directory that this shell is in is not there any more{another}"
+        text = f"the directory of this shell does not exist any more{another}"
         raise typer.BadParameter(text, param_hint=option) from error
     except UnicodeEncodeError as error:
         text = f"the name of the directory {os.fsencode(directory.absolute())!r} is no UTF-8{another}"

@@ -58,7 +58,7 @@ def workers(
 
 @group.command()
 def drain(ids: WorkerIds, as_json: AsJson = False) -> None:
-    """Give workers nothing new: they finish what runs, give back what they have not begun, and stay until `resume`."""
+    """Give workers no new tasks: they finish running ones, return those not begun, and stay until `resume`."""
     _set_state(ids, "draining", as_json)
 
 
@@ -82,7 +82,7 @@ def print_workers(workers: "Sequence[Document]") -> None:
     for line in columns.lines(shown, [[row[i] for i in used] for row in rows], width, colours=colours):
         print(line)
     if rows:
-        print("Cores, memory and GPUs: used/free, as the worker said last.")
+        print("Cores, memory and GPUs: used/free, as the worker reported last.")
 
 
 _WORKERS = (

@@ -36,7 +36,7 @@ Set = Annotated[
 Without = Annotated[
     list[str] | None, typer.Option(metavar="ID", help="Do without a parent that was deleted; may be repeated.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would become of it.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would happen.")]
 
 
 def options_of(downstream: Downstream, without: list[str], dry_run: bool) -> dict[str, Any]:

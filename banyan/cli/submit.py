@@ -36,7 +36,7 @@ def submit(
         typer.Option(
             metavar="FILE",
             help="Submit the tasks of this file, JSON lines or a JSON list, all or none; - is standard input. "
-            "The other options are for what a task does not say itself.",
+            "The other options set fields that a task lacks.",
         ),
     ] = None,
     wait: options.Wait = False,

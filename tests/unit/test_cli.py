@@ -195,7 +195,7 @@ def test_a_directory_that_cannot_be_sent_is_named_with_the_way_out(
             directory.rmdir()
         assert run(["submit", "--", "true"]) == 2
         said = " ".join(capsys.readouterr().err.split())
-        assert ("not there any more" if directory == gone else "latin-\\xe9' is no UTF-8") in said
+        assert ("does not exist any more" if directory == gone else "latin-\\xe9' is no UTF-8") in said
         assert "--dir names another directory, --fresh takes an empty one" in said
         assert run(["submit", "--fresh", "--", "true"]) == 0
         assert run(["submit", "--dir", "relative", "--", "true"]) == 2
