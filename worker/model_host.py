@@ -10,7 +10,7 @@ answers in JSON, for the receiver must not trust the model that runs here:
   `stdin`, `grace_seconds`, `memory_limit_bytes`; the outputs that it was started with lead to the task's files. It
   answers `("ended", number, outcome, peak_bytes, exact, cpu_seconds, leaving)`. The outcome has `result` (JSON) or
   `result_file`, or `exception` and `error` (and `died` if a process of the scheduler has), or `no_directory` (why it
-  cannot go to `cwd`), or `broken` (the machine's fault). `leaving` says that something of the task could not be ended,
+  cannot go to `cwd`), or `broken` (the machine's fault). `leaving` means that something of the task could not be ended,
   and the host therefore ends itself.
 - where the setup has `progress`, it only checks tasks for the server instead (`worker.model_checks`).
 """

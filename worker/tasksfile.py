@@ -112,7 +112,7 @@ class TasksFile:
         return {}
 
     def report(self, worker: str, body: Document, /) -> Document:
-        """Accept ends and returned tasks; a failed task is retried as often as it says."""
+        """Accept ends and returned tasks; a failed task is retried as often as its fields allow."""
         with self._changed:
             for report in body["reports"]:
                 if report.get("given_back"):
