@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pymongo import MongoClient
 
+import banyan.api.app  # noqa: F401 - it registers every route
 from banyan.api.routes import ROUTES
 from banyan.api.schema import RESOURCES
 from banyan.client import Client
@@ -48,9 +50,15 @@ def second_worker(up: Up, directory: Path, token: str, *, by_environment: bool) 
         try:
             yield process
         finally:
-            for _ in range(2):  # the second one ends also what still runs
-                process.terminate()
-            process.wait(30)
+            eventually(partial(_ended, process), bool)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    """Ask once more: the first signal drains, the next ones end also the tasks that still run."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(1)
+    return process.returncode is not None
 
 
 def campaign(client: Client) -> str:
@@ -114,6 +122,7 @@ def answers(url: str, token: str, task: str) -> Iterator[tuple[str, bytes]]:
             if route.method == "GET" and "sweep" not in route.path:
                 path = route.path.replace("<path:path>", "a").replace("<path:name>", "sum")
                 path = path.replace("<objectid:task_id>", task).replace("<objectid:task>", task).lstrip("/")
+                path += f"?ids={task}" if path == "tasks/explain" else ""
                 yield path, client._connection.send("GET", path, accept=frozenset({404})).body
 
 
