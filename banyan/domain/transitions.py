@@ -24,7 +24,8 @@ running                End, the model's host process died       as before, but n
 running                End, the worker lacks the directory      available, uncounted, if another one may have it
 running                End, and so do all others that fit       terminated, whatever retries are left
 pending_cancellation   End with success                         terminated
-pending_cancellation   any other End, GiveBack                  cancelled
+pending_cancellation   any other End                            cancelled
+pending_cancellation   GiveBack                                 cancelled, uncounted
 terminated, cancelled  Retry                                    inactive or available, counts anew
 the same, available    Revive                                   inactive, counts anew
 =====================  =======================================  =====================================
@@ -132,6 +133,7 @@ class Revive:
     """A parent begins again, and with it each task that was cancelled, waits or ran because of the parent's end."""
 
 
+_NO_ATTEMPT: dict[str, Any] = {"execution": None, "time_claimed": None, "time_started": None, "progress": None}
 LEFT: dict[str, Any] = {"worker": None, "claim_request": None, "recalled": None}
 """The values of the fields that describe a worker's hold once no worker holds the task."""
 
@@ -230,7 +232,7 @@ def _give_back(task: Task, event: GiveBack, now: datetime) -> Change:
 
 
 def _again(task: Task, now: datetime, **fields: Any) -> Change:
-    left = LEFT | {"execution": None, "time_claimed": None, "time_started": None, "progress": None}
+    left = LEFT | _NO_ATTEMPT
     due = replace(task, retry_at=fields.get("retry_at", task.retry_at)).due(now)
     return Change(
         state=State.AVAILABLE, fields=left | {"time_available": now} | fields, claimable=due and not task.hold
@@ -299,7 +301,7 @@ def _end_cancelled(task: Task, event: End, now: datetime) -> Change:
 
 
 def _give_back_cancelled(task: Task, event: Event, now: datetime) -> Change:
-    return _cancelled(now)
+    return _cancelled(now, attempt_count=task.attempt_count - 1, **_NO_ATTEMPT)
 
 
 FRESH: Mapping[str, Any] = {

@@ -432,6 +432,18 @@ def test_a_running_task_is_cancelled_through_its_worker(context: Context) -> Non
     assert states(context, [id]) == ["cancelled"]
 
 
+def test_an_attempt_that_is_given_back_when_its_task_is_being_cancelled_counts_for_nothing(context: Context) -> None:
+    (id,) = post(context, task())
+    worker = SimulatedWorker(context)
+    worker.claim()
+    (execution,) = worker.held
+    cancel(context, [id], {"user": "alice"})
+    report(context, [Report(execution=execution, given_back=True)])
+    (stored,) = context.storage.tasks.documents([id]).values()
+    assert (stored["state"], stored["attempt_count"], stored.get("execution")) == ("cancelled", 0, None)
+    assert context.storage.executions.of_tasks([id]) == []
+
+
 def test_a_success_that_came_before_the_cancellation_stays_one(context: Context) -> None:
     (id,) = post(context, task())
     (child,) = post(context, task(dependencies=after(id)))

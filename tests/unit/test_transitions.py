@@ -226,6 +226,12 @@ def test_a_worker_that_lacks_the_directory_is_avoided_and_nothing_else_is_counte
     assert change.fields["worker"] is change.fields["execution"] is None
 
 
+def test_an_attempt_that_is_given_back_after_a_cancellation_counts_for_nothing_either() -> None:
+    before = running(State.PENDING_CANCELLATION, attempt_count=4, cancelled_by=CAUSE)
+    change = changed(before, GiveBack(EXECUTION))
+    assert (change.state, change.fields["attempt_count"], change.fields["execution"]) == (State.CANCELLED, 3, None)
+
+
 def test_held_and_not_yet_due_tasks_become_available_but_not_claimable() -> None:
     later = NOW + timedelta(hours=1)
     assert changed(task(hold=True), Release()).claimable is False
