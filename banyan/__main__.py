@@ -24,7 +24,7 @@ def main() -> None:
 
         stand_in()
         if heeded:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, _interrupt)
         try:
             command()
         finally:
@@ -36,6 +36,19 @@ def main() -> None:
         if end.code == _INTERRUPTED:
             os._exit(_INTERRUPTED)  # Python may end by the signal, if that came while it executed a text
         raise
+    except BaseException:
+        if _interrupts:  # a library that was being loaded may make another error of it
+            os._exit(_INTERRUPTED)
+        raise
+
+
+_interrupts: list[int] = []
+"""The signals of Ctrl-C that came while a command ran."""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _interrupts.append(number)
+    signal.default_int_handler(number, frame)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -28,12 +28,27 @@ INTERRUPTED_TEXT = """
 import os, signal, sys
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler and "banyan.cli.app" in sys.modules:
+        if signal.getsignal(signal.SIGINT).__name__ == "_interrupt":
             sys.meta_path.remove(self)
             exec("os.kill(os.getpid(), signal.SIGINT); [None for _ in range(10)]")
 sys.meta_path.insert(0, Finder())
 """
 """A module that Python runs before ours: Ctrl-C comes while a module that a command imports executes a text."""
+
+INTERRUPTED_LIBRARY = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if signal.getsignal(signal.SIGINT).__name__ == "_interrupt":
+            sys.meta_path.remove(self)
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                [None for _ in range(10)]
+            except KeyboardInterrupt:
+                raise BaseException("panic") from None
+sys.meta_path.insert(0, Finder())
+"""
+"""A module that Python runs before ours: a library that is being loaded makes another error of Ctrl-C."""
 
 
 def banyan(
@@ -148,8 +163,11 @@ def test_a_ctrl_c_while_python_starts_a_worker_anew_without_its_token_leaves_wit
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
-def test_a_ctrl_c_while_a_text_is_executed_ends_with_its_exit_code(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED_TEXT)
+@pytest.mark.parametrize(
+    "library", [INTERRUPTED_TEXT, INTERRUPTED_LIBRARY], ids=["a text", "a library of its own kind"]
+)
+def test_a_ctrl_c_while_a_command_loads_its_modules_ends_with_its_exit_code(tmp_path: Path, library: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(library)
     done = banyan("list", env={**NOWHERE, "PYTHONPATH": str(tmp_path)})
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
