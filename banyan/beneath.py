@@ -79,6 +79,20 @@ def regular_files(path: str) -> Iterator[tuple[str, os.stat_result]]:
 
 def files_of(top: int, max_entries: float = math.inf) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the same as `regular_files`, for the descriptor of a directory; at most so many entries are read."""
+    for steps, status in _walk(top, max_entries, MAX_DEPTH):
+        if stat.S_ISREG(status.st_mode):
+            yield "/".join(steps), status
+
+
+def statuses(path: str, max_entries: float = math.inf, max_depth: int = MAX_DEPTH) -> Iterator[os.stat_result]:
+    """Yield the status of everything beneath the directory `path`, of any kind; at most so many entries are read."""
+    with contextlib.suppress(OSError), directory(path) as top:
+        for _, status in _walk(top, max_entries, max_depth):
+            yield status
+
+
+def _walk(top: int, max_entries: float, max_depth: int) -> Iterator[tuple[tuple[str, ...], os.stat_result]]:
+    """Yield everything beneath the descriptor of a directory: the steps to it, and its status."""
     waiting: list[tuple[str, ...]] = [()]
     while waiting:
         steps = waiting.pop()
@@ -87,26 +101,9 @@ def files_of(top: int, max_entries: float = math.inf) -> Iterator[tuple[str, os.
                 max_entries -= 1
                 if max_entries < 0:
                     return
-                if stat.S_ISREG(status.st_mode):
-                    yield "/".join((*steps, name)), status
-                elif stat.S_ISDIR(status.st_mode) and len(steps) < MAX_DEPTH:
+                yield (*steps, name), status
+                if stat.S_ISDIR(status.st_mode) and len(steps) < max_depth:
                     waiting.append((*steps, name))
-
-
-def statuses(path: str, max_entries: float = math.inf, max_depth: int = MAX_DEPTH) -> Iterator[os.stat_result]:
-    """Yield the status of everything beneath the directory `path`, of any kind; at most so many entries are read."""
-    waiting: list[tuple[str, ...]] = [()]
-    with contextlib.suppress(OSError), directory(path) as top:
-        while waiting:
-            steps = waiting.pop()
-            with contextlib.suppress(OSError), descended(top, steps) as here:  # it may vanish meanwhile
-                for name, status in _entries(here):
-                    max_entries -= 1
-                    if max_entries < 0:
-                        return
-                    yield status
-                    if stat.S_ISDIR(status.st_mode) and len(steps) < max_depth:
-                        waiting.append((*steps, name))
 
 
 def is_empty(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a command costs that a person types, beside starting Python at all."""
+"""The CPU time of commands that people type, beside that of starting Python at all."""
 
 import os
 import subprocess

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Filter = Annotated[str | None, typer.Option(metavar="JSON", help='Filter, such as \'{"name": "a"}\'.')]
+SHOWN = 20
+"""The number of tasks or sweeps that are listed if `Count` is not given."""
+Count = Annotated[
+    int | None,
+    typer.Option("--count", "-n", min=1, max=1000, help=f"How many to show: {SHOWN} if not given, with --json all."),
+]
+Page = Annotated[int, typer.Option(min=1, help="Which part, when there are more.")]
 
 
 def register(app: typer.Typer) -> None:

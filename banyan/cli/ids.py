@@ -174,24 +174,14 @@ Id = Annotated[
     str,
     typer.Argument(metavar="ID", help=f"The task: {_HELP}", callback=_one(Kind.TASK), autocompletion=completion.tasks),
 ]
-Ids = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="ID ..",
-        help="The tasks: ids or their beginnings; - reads standard input.",
-        callback=_several(Kind.TASK),
-        autocompletion=completion.tasks,
-    ),
-]
-SomeIds = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="ID ..",
-        help="The tasks: ids or their beginnings; - reads standard input.",
-        callback=_several(Kind.TASK),
-        autocompletion=completion.tasks,
-    ),
-]
+_TASKS = typer.Argument(
+    metavar="ID ..",
+    help="The tasks: ids or their beginnings; - reads standard input.",
+    callback=_several(Kind.TASK),
+    autocompletion=completion.tasks,
+)
+Ids = Annotated[list[str], _TASKS]
+SomeIds = Annotated[list[str] | None, _TASKS]
 SweepId = Annotated[
     str,
     typer.Argument(

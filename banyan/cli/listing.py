@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from banyan.cli import columns, completion, output
 from banyan.cli import late_typer as typer
-from banyan.cli.act import AsJson, read_filter
+from banyan.cli.act import SHOWN, AsJson, Count, Filter, Page, read_filter
 from banyan.cli.columns import WHOLE, Cell, Column
 from banyan.cli.connection import connect
 from banyan.cli.names import check_matched, check_state
@@ -16,8 +16,6 @@ from banyan.errors import BanyanError
 if TYPE_CHECKING:
     from banyan.client import Client, Document
 
-SHOWN = 20
-"""The number of tasks that are shown by default."""
 _LISTED = (
     "name command model state exit_status queue time_started time_terminated peak_memory_bytes progress execution "
     "hold _created"
@@ -43,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_tasks(
-    where: Annotated[str | None, typer.Option(metavar="JSON", help='Filter, such as \'{"name": "a"}\'.')] = None,
+    where: Filter = None,
     state: Annotated[
         str | None, typer.Option(help="Only tasks in this state.", autocompletion=completion.states)
     ] = None,
@@ -51,11 +49,8 @@ def list_tasks(
         str | None, typer.Option(help="Only tasks of this queue.", autocompletion=completion.queues)
     ] = None,
     sort: Annotated[str, typer.Option(help="Fields to sort by, - before one for descending.")] = "-_id",
-    count: Annotated[
-        int | None,
-        typer.Option("--count", "-n", min=1, max=1000, help="How many to show: 20 if not given, with --json all."),
-    ] = None,
-    page: Annotated[int, typer.Option(min=1, help="Which part, when there are more.")] = 1,
+    count: Count = None,
+    page: Page = 1,
     as_json: AsJson = False,
 ) -> None:
     """List tasks, the newest first: how each stands, where it runs or ran, or why it waits."""

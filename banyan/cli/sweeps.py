@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from banyan.cli import late_typer as typer
 from banyan.cli import output, retrying, sweep_submit, sweep_view
-from banyan.cli.act import AsJson, read_filter
+from banyan.cli.act import SHOWN, AsJson, Count, Filter, Page, read_filter
 from banyan.cli.changes import changes_of, settings_of
 from banyan.cli.connection import connect
 from banyan.cli.ids import SweepId, resolve_parents
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from banyan.client import Client
 
 _LISTED = ("name", "command", "model", "count", "progress")
-SHOWN = 20
-"""The number of sweeps that are shown by default."""
 _NAMED = 5
 """The most failed tasks that are named."""
 
@@ -36,12 +34,9 @@ def register(app: typer.Typer) -> None:
 
 
 def list_sweeps(
-    where: Annotated[str | None, typer.Option(metavar="JSON", help='Filter, such as \'{"name": "a"}\'.')] = None,
-    count: Annotated[
-        int | None,
-        typer.Option("--count", "-n", min=1, max=1000, help="How many to show: 20 if not given, with --json all."),
-    ] = None,
-    page: Annotated[int, typer.Option(min=1, help="Which part, when there are more.")] = 1,
+    where: Filter = None,
+    count: Count = None,
+    page: Page = 1,
     as_json: AsJson = False,
 ) -> None:
     """List sweeps, the newest first, and how far they are."""

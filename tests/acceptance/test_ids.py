@@ -143,7 +143,7 @@ Completed = Callable[..., str]
 
 @pytest.fixture
 def completed(banyan: Banyan, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Completed:
-    """What a shell gets for the words of a command line, the last of which is incomplete."""
+    """The completions that a shell gets for a command line whose last word is incomplete."""
 
     def complete(*words: str, shell: str = "bash") -> str:
         line = " ".join(words)

@@ -28,11 +28,11 @@ BIN = Path(sys.executable).parent
 OWN = {"docs/tutorial-model.md"}
 """Pages that start a `banyan up` of their own."""
 SUCH_ENDS = {"success", "cancelled", "failure (exit code 3)"}
-"""How the tasks of the pages end; exit code 3 is the one that the tour says."""
+"""The exit statuses of the pages' tasks; exit code 3 is the one that the tour shows."""
 SAID = {
     "README.md": ("hello\n", "oh\n", "then me\n", "it exited 1\n", "failure (exit code 3)", "cancelled", "true peak")
 }
-"""What is to be seen on the way, where the page does not show it."""
+"""Texts that the output must contain although the page does not show them."""
 RUNNING = [page for page in PAGES if any(block.is_run for block in pages.blocks(page))]
 
 
@@ -81,7 +81,7 @@ def _read(path: Path) -> str:
 
 
 def ends_since(client: Client, before: str) -> set[tuple[str, str]]:
-    """How the tasks ended that were made after another one, each with its name or command."""
+    """The exit statuses of the tasks that were made after another one, each with its name or command."""
     found = client.tasks(
         {"_id": {"$gt": before}, "state": {"$ne": "inactive"}, "hold": {"$ne": True}}, max_results=1000
     )

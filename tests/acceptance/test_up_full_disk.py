@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.mounts import OWN_MOUNTS, within
 from tests.support.up import Up, alive, eventually, started
 
-ROOT = os.geteuid() == 0
-OWN_MOUNTS = ["unshare", "--mount", *([] if ROOT else ["--user", "--map-root-user"])]
 SMALL_DISK = 'mkdir -p "$0" && mount -t tmpfs -o mode=700,size=640m tmpfs "$0" && exec "$@"'
 NEIGHBOUR = "while ! test -e {done}; do echo alive >> lines; sleep 0.1; done"
 FILL = "head -c 2G /dev/zero > filled; sleep 600"
@@ -36,9 +35,7 @@ def small(place: Path) -> Iterator[Up]:
 
 def there(up: Up, script: str) -> subprocess.CompletedProcess[str]:
     """A shell that sees the small disk."""
-    enter = ["nsenter", "--target", str(up.process.pid), "--mount"]
-    enter += [] if ROOT else ["--user", "--preserve-credentials"]
-    return subprocess.run([*enter, "bash", "-c", script], check=False, capture_output=True, text=True, timeout=60)
+    return within(up.process, script)
 
 
 def said(place: Path) -> list[str]:

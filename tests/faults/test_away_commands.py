@@ -45,7 +45,7 @@ def environment(server: processes.ServerProgram) -> Mapping[str, str]:
 
 
 def begins_nothing(server: processes.ServerProgram) -> bool:
-    """Whether it refuses requests before it does anything, and says so."""
+    """True if the server refuses requests before it does anything, and says so."""
     answer = requests.get(
         f"{server.url}/queues", headers={"Authorization": f"Bearer {server.token('admin')}"}, timeout=60
     )
@@ -117,7 +117,7 @@ def test_a_terminal_shows_how_long_it_waits_and_is_clean_afterwards(
 
 
 def read_until(screen: int, words: bytes) -> bytes:
-    """What comes from a terminal until `words` are in it, or to its end."""
+    """The output of a terminal until `words` are in it, or to its end."""
     seen, deadline = b"", time.monotonic() + LONG_SECONDS
     while (not words or words not in seen) and time.monotonic() < deadline:
         if select.select([screen], [], [], 0.5)[0]:

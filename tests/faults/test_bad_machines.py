@@ -4,11 +4,8 @@ The worker runs in a mount namespace of its own, in which its disk is a small on
 """
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,19 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 
 from banyan.client import Client
 from tests.support import processes
 from tests.support.models import write_models
+from tests.support.mounts import OWN_MOUNTS, within
 from tests.support.processes import Program, ServerProgram
 from tests.support.waiting import eventually
 
 Document = dict[str, Any]
 
-ROOT = os.geteuid() == 0
-OWN_MOUNTS = ["unshare", "--mount", *([] if ROOT else ["--user", "--map-root-user"])]
-"""Runs a program with mounts of its own, also for a user who is not root."""
 SMALL_DISK = 'mount -t tmpfs -o size=8m,mode=700 tmpfs "$0" && exec "$@"'
 ALIVE = {"state": {"$nin": ["lost", "gone"]}}
 FILL = "head -c 1G /dev/zero > {}/filled"
@@ -63,9 +57,8 @@ class Site:
 
     def on_the_machine(self, script: str) -> None:
         """Run a script by a shell that sees the mounts of the worker."""
-        pid = str(self.worker.process.pid if self.worker.process else 0)
-        enter = ["nsenter", "--target", pid, "--mount", *([] if ROOT else ["--user", "--preserve-credentials"])]
-        subprocess.run([*enter, "bash", "-c", script], check=False, capture_output=True, timeout=60)
+        assert self.worker.process is not None
+        within(self.worker.process, script)
 
     def fail(self, count: int = 1, **task: Any) -> list[str]:
         """Submit tasks, one after the other; their ids once each has failed here by the machine's fault."""
@@ -102,15 +95,10 @@ class Site:
 @pytest.fixture(scope="module")
 def server(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProgram]:
     """One server for all tests of the module."""
-    directory, database = tmp_path_factory.mktemp("server"), f"test_{uuid.uuid4().hex}"
+    directory = tmp_path_factory.mktemp("server")
     models = json.dumps([write_models(directory / "models", dies_once=DIES_ONCE)])
-    server = processes.server(directory, "server", mongo_uri, database, BANYAN_MODELS__PATH=models)
-    server.start()
-    server.wait_until_healthy()
-    yield server
-    server.stop()
-    with MongoClient[Document](mongo_uri) as client:
-        client.drop_database(database)
+    with processes.serving(directory, mongo_uri, BANYAN_MODELS__PATH=models) as server:
+        yield server
 
 
 @pytest.fixture

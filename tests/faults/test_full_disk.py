@@ -6,7 +6,6 @@ Each worker runs in a mount namespace of its own, in which its work directory is
 import os
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -14,17 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 
 from banyan.client import Client
 from tests.support import processes
+from tests.support.mounts import OWN_MOUNTS, within
 from tests.support.processes import Program, ServerProgram
 from tests.support.waiting import eventually
 
 Document = dict[str, Any]
 
-ROOT = os.geteuid() == 0
-OWN_MOUNTS = ["unshare", "--mount", *([] if ROOT else ["--user", "--map-root-user"])]
 SMALL_DISK = 'mount -t tmpfs -o mode=700,size=64m,nr_inodes=2000 tmpfs "$0" && exec "$@"'
 ALIVE = {"state": {"$nin": ["lost", "gone"]}}
 FILLED = "failure (worker: disk filled by this task)"
@@ -43,14 +40,9 @@ NEIGHBOUR = "while ! test -e {done}; do echo alive >> lines; sleep 0.1; done"
 @pytest.fixture(scope="module")
 def server(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProgram]:
     """One server for all tests of the module; a worker that failed a task tries it again soon."""
-    directory, database = tmp_path_factory.mktemp("server"), f"test_{uuid.uuid4().hex}"
-    server = processes.server(directory, "server", mongo_uri, database, BANYAN_QUARANTINE__AVOID_SECONDS="2")
-    server.start()
-    server.wait_until_healthy()
-    yield server
-    server.stop()
-    with MongoClient[Document](mongo_uri) as client:
-        client.drop_database(database)
+    directory = tmp_path_factory.mktemp("server")
+    with processes.serving(directory, mongo_uri, BANYAN_QUARANTINE__AVOID_SECONDS="2") as server:
+        yield server
 
 
 class Site:
@@ -79,11 +71,11 @@ class Site:
         return str(self.client.submit({"command": command, "state": "available", **fields})["_id"])
 
     def ends(self, task: str) -> list[str]:
-        """How its attempts ended, those that have."""
+        """The exit statuses of the task's ended attempts."""
         return [each["exit_status"] for each in self.client.attempts(task) if "exit_status" in each]
 
     def runs(self, task: str) -> bool:
-        """Whether it has started."""
+        """True once the task has started."""
         return bool(self.client.task(task).get("time_started"))
 
     def state_of(self, name: str) -> str:
@@ -92,11 +84,9 @@ class Site:
 
 
 def in_the_worker(worker: Program, script: str) -> str:
-    """What a shell says that sees the mounts of the worker."""
-    pid = str(worker.process.pid if worker.process else 0)
-    enter = ["nsenter", "--target", pid, "--mount", *([] if ROOT else ["--user", "--preserve-credentials"])]
-    command = [*enter, "bash", "-c", script]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60).stdout
+    """The output of a shell that sees the mounts of the worker."""
+    assert worker.process is not None
+    return within(worker.process, script).stdout
 
 
 def free_bytes(worker: Program, directory: Path) -> int:

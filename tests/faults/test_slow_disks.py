@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 
 from banyan import wire
 from banyan.client import Client
@@ -72,14 +71,9 @@ class Site:
 @pytest.fixture(scope="module")
 def server(mongo_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProgram]:
     """One server for all tests of the module."""
-    directory, database = tmp_path_factory.mktemp("server"), f"test_{uuid.uuid4().hex}"
-    server = processes.server(directory, "server", mongo_uri, database, **LEASES)
-    server.start()
-    server.wait_until_healthy()
-    yield server
-    server.stop()
-    with MongoClient[Document](mongo_uri) as client:
-        client.drop_database(database)
+    directory = tmp_path_factory.mktemp("server")
+    with processes.serving(directory, mongo_uri, **LEASES) as server:
+        yield server
 
 
 @pytest.fixture

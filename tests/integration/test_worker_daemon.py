@@ -698,7 +698,7 @@ def test_files_written_anew_are_sent_anew(tmp_path: Path) -> None:
 
 
 def _writes_to_stderr(pid: int) -> bool:
-    """Whether one of its threads waits for room there."""
+    """True while one of the process's threads waits in a write to its standard error."""
     calls = [(each / "syscall").read_text().split()[:2] for each in Path(f"/proc/{pid}/task").iterdir()]
     return ["1", "0x2"] in calls
 

@@ -4,7 +4,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from banyan.client import Client, Trust
 from banyan.errors import BadRequest, Unavailable, Untrusted
 from tests.support import processes
 from tests.support.server import running
-from tests.support.tls import Authority, Shown, answering, https
+from tests.support.tls import Authority, Shown, answering, https, listening
 from tests.support.waiting import eventually
 
 NGINX = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
@@ -105,12 +104,6 @@ def test_plain_http_on_a_port_of_tls_is_told_to_be_https(mongo_uri: str, databas
 @contextmanager
 def as_nginx_does(context: ssl.SSLContext) -> Iterator[int]:
     """The port of a server that speaks TLS and has an answer of its own for plain HTTP."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        with suppress(OSError):  # it is closed at the end
-            while True:
-                answer(listener.accept()[0])
 
     def answer(line: socket.socket) -> None:
         with suppress(OSError), line:
@@ -120,14 +113,8 @@ def as_nginx_does(context: ssl.SSLContext) -> Iterator[int]:
                 line.recv(65536)
                 line.sendall(NGINX)
 
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join()
+    with listening(answer) as port:
+        yield port
 
 
 def test_a_server_with_an_answer_of_its_own_for_plain_http_on_a_port_of_tls_is_told_to_be_https(

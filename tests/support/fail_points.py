@@ -22,7 +22,7 @@ _WRITES = frozenset({"insert", "update", "delete", "findAndModify", "commitTrans
 _BESIDE = "signals"
 """A collection of which nothing depends on: what is in it wakes those who wait."""
 _INLINE = re.compile(r"\.<locals>\.<(listcomp|dictcomp|setcomp|genexpr)>")
-"""What has a frame of its own in some versions of Python only."""
+"""Expressions that have a frame of their own in some versions of Python only."""
 _STORAGE, _PACKAGE = "banyan.storage.", "banyan."
 
 
@@ -66,7 +66,7 @@ def _innermost(frame: FrameType | None) -> FrameType | None:
 
 
 def name_of_point(frame: FrameType | None) -> str:
-    """Who writes, by the stack above a function of the storage: the first of ours that is not of it, and the last."""
+    """The name of a write, read from the stack above it: the first function of ours outside the storage, and the last one in it."""
     store = frame
     while frame is not None:
         if _module(frame).startswith(_STORAGE):
@@ -88,7 +88,7 @@ def _place(frame: FrameType | None) -> str:
 
 
 def stop_at(point: str) -> Passed:
-    """What ends this process, as SIGKILL from outside would, when it passes `point` (`:N` behind it: the Nth time)."""
+    """A listener that ends this process by SIGKILL when it passes `point` (`:N` behind it: the Nth time)."""
     name, _, number = point.partition(":")
     passed: Counter[str] = Counter()
     lock = threading.Lock()

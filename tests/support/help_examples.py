@@ -30,7 +30,7 @@ def examples() -> list[str]:
 
 
 def faults(line: str) -> list[str]:
-    """What a line beginning with `banyan` names and there is not: commands, and options of them."""
+    """The commands and options that a line beginning with `banyan` names and that do not exist."""
     known, words = commands(), [word for word in line.split() if not word.startswith("[")]
     place: tuple[str, ...] = ("banyan",)
     rest = words[1:]

@@ -75,7 +75,7 @@ class Block:
 
     @property
     def is_run(self) -> bool:
-        """Whether its text is run as a program."""
+        """True if the block's text is run as a program."""
         return self.act in ("run", "terminal", "exits")
 
 

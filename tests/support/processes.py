@@ -5,13 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import requests
+from pymongo import MongoClient
 
 from banyan import child
 from banyan.client import Client
@@ -112,6 +114,19 @@ def server(directory: Path, name: str, uri: str, database: str, **settings: str)
     command = [*_BANYAN, "server", "--port", str(port), "--credentials", str(credentials)]
     mongo = {"BANYAN_MONGO__URI": uri, "BANYAN_MONGO__DATABASE": database}
     return ServerProgram(command, directory / f"{name}.log", {**mongo, **settings}, port=port, credentials=credentials)
+
+
+@contextmanager
+def serving(directory: Path, uri: str, **settings: str) -> Iterator[ServerProgram]:
+    """A server that is ready, on a database of its own, which goes with it."""
+    database = f"test_{uuid.uuid4().hex}"
+    program = server(directory, "server", uri, database, **settings)
+    program.start()
+    program.wait_until_healthy()
+    yield program
+    program.stop()
+    with MongoClient[dict[str, object]](uri) as client:
+        client.drop_database(database)
 
 
 def worker(directory: Path, name: str, url: str, token: str, *, cores: float = 2, **settings: str) -> Program:

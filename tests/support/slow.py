@@ -15,5 +15,5 @@ FILES |= {"tests/models/test_fmi.py", "tests/unit/test_compiled.py", "tests/unit
 
 
 def is_slow(nodeid: str) -> bool:
-    """Whether a test is one of them; others have the mark `slow` where they stand."""
+    """True if a test is slow by its place; others have the mark `slow` where they stand."""
     return nodeid.startswith(DIRECTORIES) or nodeid.partition("::")[0] in FILES

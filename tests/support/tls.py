@@ -3,7 +3,7 @@
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -123,13 +123,19 @@ def https(shown: Shown) -> Iterator[str]:
 @contextmanager
 def answering(context: ssl.SSLContext | None = None, answer: bytes = ANSWER) -> Iterator[int]:
     """The port of a server that gives this answer to each request, with TLS if there is a `context`."""
+    with listening(lambda accepted: _answer(accepted, context, answer)) as port:
+        yield port
+
+
+@contextmanager
+def listening(answer: Callable[[socket.socket], None]) -> Iterator[int]:
+    """The port of a server that hands one connection after the other to `answer`."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
         with suppress(OSError):  # it is closed at the end
             while True:
-                accepted, _ = listener.accept()
-                _answer(accepted, context, answer)
+                answer(listener.accept()[0])
 
     thread = threading.Thread(target=serve)
     thread.start()

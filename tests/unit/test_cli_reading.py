@@ -97,7 +97,7 @@ HEAVY = {
     "bson", "cryptography", "dask", "eve", "flask", "numpy", "psutil", "pydantic", "pymongo", "requests", "typer",
     "urllib3",
 }  # fmt: skip
-"""What no command imports that only asks the server something."""
+"""Modules that a command which only sends a request does not import."""
 
 
 def recording(group: late_typer.Typer, called: Called, path: str = "banyan") -> late_typer.Typer:
@@ -193,7 +193,7 @@ def text_of(kind: Any) -> SearchStrategy[str]:
 
 
 def by_typer(words: Sequence[str]) -> Called | None:
-    """How Typer calls the commands; None where it does not."""
+    """The words by which Typer calls the commands; None where it does not."""
     called: Called = []
     app = with_typer.application(recording(declared(words[:1]), called))
     with contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""Who took the last room on a disk, and how much each thing takes of it."""
+"""The task that took the last room on a disk, and the room that each part of a task takes."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Which of the claims that wait are woken, and that no wake-up is lost on its way."""
+"""Waiting claims: the right ones are woken, and no wake-up is lost on its way."""
 
 from unittest.mock import MagicMock
 

@@ -1,4 +1,4 @@
-"""What the documentation shows: each block of code is run by a test or says why not, and each command is there."""
+"""The pages of the documentation: each block of code is run by a test or says why not, and each command is there."""
 
 import re
 from pathlib import Path

@@ -103,7 +103,7 @@ OUTCOMES = {
     TERMINATED: (REFUSED, REFUSED, REFUSED, UNCHANGED, REFUSED, STALE, STALE, AVAILABLE, INACTIVE),
     CANCELLED: (REFUSED, REFUSED, REFUSED, UNCHANGED, REFUSED, STALE, STALE, AVAILABLE, INACTIVE),
 }
-"""What each event makes of a claimable task with a command, in each state; in the order of EVENTS."""
+"""The outcome of each event for a claimable task with a command, in each state; in the order of EVENTS."""
 
 
 def outcome(before: Task, event: Event) -> str:
