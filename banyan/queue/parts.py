@@ -72,8 +72,10 @@ def submit_in_parts(
 
         def accept(session: Session) -> None:
             now = context.now()
-            if promised := context.storage.parts.promised(given, session):
-                raise Conflict(f"another submission was accepted meanwhile that makes a task {min(promised)}")
+            if given:
+                context.storage.meta.touch_graph(session)  # of two with the same ids the second sees the first
+                if taken := taken_ids(context, given, session):
+                    raise Conflict(f"another submission was accepted meanwhile that makes a task {min(taken)}")
             parents = check_ends(context, joining, actor, now, session)
             context.storage.tasks.touch([child for child in joining.children if child in parents], session)
             context.storage.edges.insert(split.first, session)
@@ -113,13 +115,13 @@ def _make(context: Context, submission: Document) -> None:
         if parents:
             context.storage.tasks.mark_parents(parents, session)
         gone = set(part.parents) - parents.keys()
-        context.storage.edges.insert([_orphaned(edge) if edge.parent in gone else edge for edge in part.edges], session)
-        taken = context.storage.tasks.load(part.given, session) if part.given else {}
-        if taken:  # accepted at the same moment as the other task: only one of the two can exist
+        if taken := context.storage.tasks.load(part.given, session):  # only one of two tasks with an id can exist
             log.error(
                 "submission %s: other tasks have the ids %s, its own are left out", submission["_id"], list(taken)
             )
-        context.storage.tasks.insert(part.without(taken).tasks if taken else part.tasks, session)
+            part = part.without(taken, _existing(context, part, session))
+        context.storage.edges.insert([_orphaned(edge) if edge.parent in gone else edge for edge in part.edges], session)
+        context.storage.tasks.insert(part.tasks, session)
         if submission["next"] + 1 == submission["count"]:
             counts = context.storage.edges.pending_counts(submission["children"], session)
             context.storage.tasks.set_pending(counts, session)
@@ -132,6 +134,19 @@ def _make(context: Context, submission: Document) -> None:
     context.hub.work(part.claimable)
     settle(context, [*ended, *part.ended])
     promote_ready(context, part.unpromoted)
+
+
+def taken_ids(context: Context, ids: Iterable[ObjectId], session: Session | None = None) -> set[ObjectId]:
+    """Return those of the ids that a task has, or that one of an accepted submission will have."""
+    wanted = list(ids)
+    taken = context.storage.parts.promised(wanted, session)  # in this order: what is promised becomes a task
+    return taken | context.storage.tasks.load(wanted, session).keys()
+
+
+def _existing(context: Context, part: Part, session: Session) -> set[tuple[ObjectId, ObjectId]]:
+    """Return the ends (parent, child) of the part's edges that are there already."""
+    parents, children = [edge.parent for edge in part.edges], [edge.child for edge in part.edges]
+    return context.storage.edges.existing(parents, children, session)
 
 
 def claimable(tasks: Iterable[Document]) -> Mapping[str, int]:

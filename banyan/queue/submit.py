@@ -164,8 +164,7 @@ def _faults(
 
 def _refuse_ids(context: Context, given: Mapping[ObjectId, int], actor: Actor, faults: Faults) -> None:
     """Refuse ids of existing tasks, and of deleted tasks that edges still name."""
-    taken = context.storage.parts.promised(given)  # in this order: a promised id becomes a task,
-    taken |= context.storage.tasks.load(given).keys()  # and a task that is deleted meanwhile is named by its edges
+    taken = parts.taken_ids(context, given)  # in this order: a task deleted meanwhile is named by its edges
     reasons = {
         id: f"tasks that are there still name {id} as a parent; make another id"
         for id in context.storage.edges.naming(given)

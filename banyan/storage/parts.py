@@ -42,9 +42,11 @@ class Part:
     given: Sequence[ObjectId] = ()
     """The ids of the tasks that the client chose: another client may choose the same."""
 
-    def without(self, taken: Collection[ObjectId]) -> "Part":
-        """The part without the tasks with these ids."""
-        return replace(self, tasks=[each for each in self.tasks if RawBSONDocument(each)["_id"] not in taken])
+    def without(self, taken: Collection[ObjectId], existing: Collection[tuple[ObjectId, ObjectId]]) -> "Part":
+        """Return the part without the tasks with these ids and without the edges with these ends."""
+        tasks = [each for each in self.tasks if RawBSONDocument(each)["_id"] not in taken]
+        edges = [edge for edge in self.edges if (edge.parent, edge.child) not in existing]
+        return replace(self, tasks=tasks, edges=edges)
 
 
 class PartStore:

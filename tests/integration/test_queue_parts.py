@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
+from banyan.domain.continuations import Edge
 from banyan.errors import Conflict, Invalid, TooLarge
 from banyan.queue.context import Context
 from banyan.queue.delete import delete
-from banyan.queue.parts import PART_BYTES, WHOLE_BYTES, complete, complete_interrupted
+from banyan.queue.graph import Joining
+from banyan.queue.parts import PART_BYTES, WHOLE_BYTES, complete, complete_interrupted, submit_in_parts
 from banyan.queue.submit import submit
+from banyan.storage.tasks import encoded
 from tests.support.queue import (
     ALICE,
     Document,
@@ -207,22 +211,28 @@ def test_a_list_that_is_sent_again_while_it_is_being_stored_is_refused_and_the_f
     assert (context.storage.tasks.count({}), left_over(context)) == (MANY, 0)
 
 
-def test_of_two_lists_with_the_same_ids_that_are_put_aside_together_one_is_accepted(context: Context) -> None:
+def test_of_two_lists_with_the_same_ids_that_come_together_one_is_accepted(context: Context) -> None:
     tasks = heavy()
 
-    def send_again(session: object, answers: object) -> None:
-        if not accepted:
-            accepted.append(submit(context, [dict(each) for each in tasks], ALICE))
+    def send(_: int) -> str:
+        try:
+            return f"accepted {len(submit(context, [dict(each) for each in tasks], ALICE))}"
+        except (Conflict, Invalid):
+            return "refused"
 
-    accepted: list[Any] = []
-    outcomes = []
-    try:
-        submit(context, [dict(each) for each in tasks], ALICE, send_again)
-        outcomes.append("both")
-    except (Conflict, Invalid) as error:
-        outcomes.append(type(error).__name__)
-    complete_interrupted(context)
-    assert (context.storage.tasks.count({}), left_over(context), len(accepted)) == (MANY, 0, 1), outcomes
+    with ThreadPoolExecutor() as pool:
+        assert sorted(pool.map(send, range(2))) == [f"accepted {MANY}", "refused"]
+    assert (context.storage.tasks.count({}), left_over(context)) == (MANY, 0)
+
+
+def test_ids_that_became_tasks_while_the_list_was_put_aside_are_refused(context: Context) -> None:
+    ids = post(context, task(), task())
+    tasks = list(context.storage.tasks.documents(ids).values())
+    edges = [Edge(parent=ids[0], child=ids[1])]
+    stored = [encoded(each) for each in tasks]
+    with pytest.raises(Conflict, match=f"makes a task {min(ids)}"):
+        submit_in_parts(context, ObjectId(), tasks, stored, Joining.of(edges, ids), ALICE, lambda session: None, ids)
+    assert (context.storage.tasks.count({}), left_over(context)) == (2, 0)
 
 
 def test_an_id_that_was_taken_at_the_same_instant_holds_up_nothing_else(context: Context) -> None:

@@ -65,7 +65,7 @@ def _submit_parts(server: Server, state: Document) -> None:
     tasks[0] |= {"state": "available", "class_key": tasks[0]["task_class"]}
     joining = Joining.of(edges, new)
     stored = [encoded(each) for each in tasks]
-    submit_in_parts(context, ObjectId(), tasks, stored, joining, ALICE, lambda session: None, part_bytes=_PART_BYTES)
+    submit_in_parts(context, ObjectId(), tasks, stored, joining, ALICE, lambda session: None, new, _PART_BYTES)
 
 
 def _abandoned_parts(server: Server, state: Document) -> None:
