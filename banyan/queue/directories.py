@@ -28,11 +28,12 @@ def note_lacking(context: Context, ended: Mapping[ObjectId, Document]) -> Collec
     refused = {id: record for id, record in ended.items() if is_no_directory(record["exit_status"])}
     if not refused:
         return ()
-    fields = [*CLASS_FIELDS, "directory", "timeout", "time_available"]
+    fields = [*CLASS_FIELDS, "directory", "timeout", "time_available", "execution", "worker"]
     tasks = context.storage.tasks.documents([record["task"] for record in refused.values()], fields)
+    refused = {id: record for id, record in refused.items() if _held_by(tasks.get(record["task"], {}), id)}
     paths: dict[ObjectId, set[str]] = {}
     for record in refused.values():
-        if directory := tasks.get(record["task"], {}).get("directory"):
+        if directory := tasks[record["task"]].get("directory"):
             paths.setdefault(record["worker"], set()).add(directory)
     now = context.now()
     until = now + timedelta(seconds=context.settings.queue.avoid_directory_seconds)
@@ -40,10 +41,13 @@ def note_lacking(context: Context, ended: Mapping[ObjectId, Document]) -> Collec
         context.storage.workers.lack(worker, sorted(missing), now, until)
     active = context.storage.workers.in_states([ACTIVE])
     return [
-        id
-        for id, record in refused.items()
-        if record["task"] in tasks and _has_another(context, active, record["worker"], tasks[record["task"]])
+        id for id, record in refused.items() if _has_another(context, active, record["worker"], tasks[record["task"]])
     ]
+
+
+def _held_by(task: Mapping[str, Any], execution: ObjectId) -> bool:
+    """Return whether this attempt holds the task still: not after a report that is repeated."""
+    return task.get("execution") == execution and task.get("worker") is not None
 
 
 def _has_another(context: Context, active: Sequence[Document], worker: ObjectId, task: Document) -> bool:

@@ -60,21 +60,25 @@ def take_over(context: Context, worker: Document, free: Resources, max_tasks: in
     others = context.storage.workers.with_waiting(WORTH_SECONDS, but=worker["_id"])
     if not others:
         context.quiet.nothing_waits()
+        return False
+    offer = Offer.of(worker)
+    suits = Suitability(worker["_id"], offer.total, None, closed_directories(context, worker))
     for other in sorted(others, key=lambda other: -float(other["waiting_seconds"])):
-        tasks = _fitting(context, worker, other, free, max_tasks)
+        tasks = _fitting(context, offer, suits, other, free, max_tasks)
         if tasks:
             _recall(context, {"_id": {"$in": tasks}}, FOR_WORK)
             return True
     return False
 
 
-def _fitting(context: Context, worker: Document, other: Document, free: Resources, max_tasks: int) -> list[ObjectId]:
-    """The best tasks of the other worker that this one could start together, and as many more as may run there.
+def _fitting(
+    context: Context, offer: Offer, suits: Suitability, other: Document, free: Resources, max_tasks: int
+) -> list[ObjectId]:
+    """The best tasks of the other worker that one with this offer could start, and as many more as run there.
 
     Their starts may not have been reported yet, and they come first.
     """
-    offer, running = Offer.of(worker), Offer.of(other).total
-    suits = Suitability(worker["_id"], offer.total, None, closed_directories(context, worker))
+    running = Offer.of(other).total
     left, chosen = free.plus(running), []
     most = max_tasks + max(1, running.millicores // MILLI)
     for task in sorted(context.storage.tasks.unbegun(other["_id"]), key=rank):

@@ -227,6 +227,19 @@ def test_a_report_that_is_repeated_changes_nothing(context: Context, workers: li
     assert states(context, [id]) == ["running"]
 
 
+def test_a_late_report_says_nothing_of_the_directory_that_the_task_has_now(
+    context: Context, workers: list[SimulatedWorker]
+) -> None:
+    (id,) = post(context, here())
+    workers[0].claim()
+    (execution,) = workers[0].held
+    report(context, [Report(execution=execution, exit_status=LACKING)])
+    known = (context.storage.workers.load(workers[0].id) or {})["lacking_directories"]
+    context.storage.db["tasks"].update_one({"_id": id}, {"$set": {"directory": "/elsewhere"}})
+    report(context, [Report(execution=execution, exit_status=LACKING)])
+    assert (context.storage.workers.load(workers[0].id) or {})["lacking_directories"] == known
+
+
 def test_lacking_directories_put_no_worker_into_quarantine_nor_out_of_suspicion(
     context: Context, workers: list[SimulatedWorker]
 ) -> None:
