@@ -81,13 +81,23 @@ def _running(context: Context, workers: Workers, task: Document) -> Document:
 def _waiting(context: Context, workers: Workers, task: Document) -> Iterable[Document]:
     pending = bool(context.storage.edges.waiting([task["_id"]]))
     if task.get("hold"):
-        yield reason("held", f"it is held; `banyan release {task['_id']}` lets it go on")
+        yield held(task)
     if task["state"] == State.INACTIVE and not pending and not task.get("hold"):
-        yield reason("inactive", "it is inactive; set its state to available when it is complete")
+        yield inactive()
     yield from dates(task, workers.now)
     blocked = list(in_queue(context, task))
     yield from blocked
     yield from _workers(context, workers, task, bool(blocked))
+
+
+def held(task: Document) -> Document:
+    """The reason for a task that is held."""
+    return reason("held", f"it is held; `banyan release {task['_id']}` lets it go on")
+
+
+def inactive() -> Document:
+    """The reason for a task that was not made available."""
+    return reason("inactive", "it is inactive; set its state to available when it is complete")
 
 
 def dates(task: Document, now: datetime) -> Iterable[Document]:

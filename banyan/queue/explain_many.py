@@ -5,7 +5,7 @@ from typing import Any
 
 from banyan.domain.task import ENDED, LIVE, State
 from banyan.queue.context import Context
-from banyan.queue.explain import dates, in_queue
+from banyan.queue.explain import dates, held, in_queue, inactive
 from banyan.queue.explain_workers import Workers, avoided, silent, takers, unfit
 from banyan.queue.reasons import reason
 
@@ -17,6 +17,9 @@ NEEDED = (
 ).split()
 """The fields of a task that its first reason follows from."""
 
+_NEEDS = ("class_key", "directory", "timeout", "requested_resources")
+"""A class only rounds the amounts, which therefore count themselves."""
+
 
 class FirstReasons:
     """The first reasons of waiting tasks; facts that many of them share are read once."""
@@ -25,7 +28,7 @@ class FirstReasons:
         self._context = context
         self._workers = Workers.of(context)
         self._of_queue: dict[str, list[Document]] = {}
-        self._of_class: dict[tuple[str, str | None], Document] = {}
+        self._of_needs: dict[str, Document] = {}
 
     def of(self, tasks: Iterable[Mapping[str, Any]]) -> list[Document]:
         """`_id` and the first reason of each task that waits for something; nothing for one that runs or has ended."""
@@ -37,11 +40,11 @@ class FirstReasons:
 
     def _first(self, task: Document) -> Document:
         if task.get("hold"):
-            return reason("held", "it is held; set hold to false to let it go on")
+            return held(task)
         if pending := task.get("pending_dependency_count"):
             return reason("dependencies", f"it waits for {pending} parents", count=pending)
         if task["state"] == State.INACTIVE:
-            return reason("inactive", "it is inactive; set its state to available when it is complete")
+            return inactive()
         for kept in (*dates(task, self._workers.now), *self._queue(task)):
             return kept
         return self._worker(task)
@@ -53,13 +56,13 @@ class FirstReasons:
         return self._of_queue[name]
 
     def _worker(self, task: Document) -> Document:
-        """The reason why no worker takes it; the same for all tasks of a class and a directory unless one failed it."""
+        """The reason why no worker takes it; the same for tasks with the same needs unless a worker failed one."""
         if "class_key" not in task or task.get("avoid"):
             return self._why(task)
-        key = task["class_key"], task.get("directory")
-        if key not in self._of_class:
-            self._of_class[key] = self._why(task)
-        return self._of_class[key]
+        key = repr([task.get(name) for name in _NEEDS])
+        if key not in self._of_needs:
+            self._of_needs[key] = self._why(task)
+        return self._of_needs[key]
 
     def _why(self, task: Document) -> Document:
         for each in unfit(self._context, self._workers, task):

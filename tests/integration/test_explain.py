@@ -495,6 +495,14 @@ def test_the_first_reason_of_each_waiting_task_is_told_at_once(context: Context,
     assert provider.get(f"/tasks/explain?ids={ids[8]}").get_json()["_items"] == []
 
 
+def test_tasks_of_one_class_have_reasons_of_their_own(context: Context, provider: Api) -> None:
+    """A class rounds the amounts: of these two tasks only one fits the worker."""
+    SimulatedWorker(context, resources={"cores": 1, "memory": 1000})
+    fits, not_quite = post(context, *[task(requested_resources={"memory": size}) for size in (1000, 1001)])
+    told = provider.get(f"/tasks/explain?ids={fits},{not_quite}").get_json()["_items"]
+    assert {each["_id"]: each["reason"] for each in told} == {str(fits): "waiting", str(not_quite): "no_fit"}
+
+
 @pytest.mark.parametrize("ids", ["", "x", "5" * 23, ",".join(["5" * 24] * 101), f"{'5' * 24},"])
 def test_ids_that_are_none_are_refused(provider: Api, ids: str) -> None:
     answer = provider.get(f"/tasks/explain?ids={ids}")
