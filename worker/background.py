@@ -28,7 +28,11 @@ class Crew:
     """
 
     def __init__(
-        self, name: str, tell: Callable[[Event], None], wake: Callable[[], None], most: int = MOST_THREADS
+        self,
+        name: str,
+        tell: Callable[[Event], None],
+        wake: Callable[[], None] = lambda: None,
+        most: int = MOST_THREADS,
     ) -> None:
         self._name = name
         self._tell = tell

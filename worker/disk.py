@@ -69,11 +69,6 @@ class Usage:
     size_bytes: int = 0
     taken: Space = Space()
 
-    def plus(self, other: "Usage") -> "Usage":
-        """Return the sum."""
-        taken = Space(self.taken.bytes + other.taken.bytes, self.taken.files + other.taken.files)
-        return Usage(size_bytes=self.size_bytes + other.size_bytes, taken=taken)
-
 
 class Tally:
     """A sum of files, each counted once, however many names and openers it has."""

@@ -2,6 +2,7 @@
 
 import ctypes
 import queue
+import threading
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,7 +55,9 @@ class Gpus:
     def __init__(self, visible: str | None, note: Callable[[Note], None], tell: Callable[[Event], None]) -> None:
         self._visible = visible
         self._note = note
-        self._driver = Crew("gpus", tell, lambda: None, most=1)
+        self._driver = Crew("gpus", tell, most=1)
+        self._hangs = threading.Event()
+        """Set from a call without an answer in time until that call returns."""
         self._faults: Mapping[str, str] = {}
         self._names: dict[int, str] = {}
 
@@ -77,13 +80,15 @@ class Gpus:
         return held
 
     def _ask(self, question: Callable[[], Any], seconds: float) -> Any:
-        if self._driver.waiting:
-            return None  # the previous call has not returned
+        if self._hangs.is_set():
+            return None
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._driver.do(lambda: answers.put(question()))
         try:
             return answers.get(timeout=seconds)
         except queue.Empty:
+            self._hangs.set()
+            self._driver.do(self._hangs.clear)
             return None
 
     def _say(self, faults: Mapping[str, str]) -> None:

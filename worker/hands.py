@@ -66,10 +66,9 @@ class Hands:
         wake: Callable[[], None],
     ) -> None:
         self.spawner: Spawner | None = spawner
-        self._wake = wake
         self._disk = Crew("disk", tell, wake, most=1)
         self._readers = Crew("collect", tell, wake)
-        self._trash = Crew("trash", tell, lambda: None, most=1)
+        self._trash = Crew("trash", tell, most=1)
         self._done: queue.SimpleQueue[Callable[[], Event | None]] = queue.SimpleQueue()
         self._link = link
         self._executors = executors

@@ -21,7 +21,7 @@ class Journal:
 
     def __init__(self, level: str, tell: Callable[[Event], None]) -> None:
         self._everything = level in ("debug", "info")
-        self._crew = Crew("log", tell, lambda: None, most=1)
+        self._crew = Crew("log", tell, most=1)
 
     def write(self, note: Note) -> None:
         """Write a line soon, if its level is enabled; from any thread."""

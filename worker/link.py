@@ -86,7 +86,7 @@ class Link:
         self._asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
         self._sends: queue.SimpleQueue[Send | None] = queue.SimpleQueue()
         self._acknowledged: list[str] = []
-        self._keeper = Crew("keep", tell, lambda: None, most=1)
+        self._keeper = Crew("keep", tell, most=1)
         self._claimers = [threads.start(f"claim {number}", self._claim_all, tell) for number in range(CLAIMERS)]
         self._reporter = threads.start("report", self._report_all, tell)
 

@@ -50,7 +50,8 @@ class Orphans:
             if pid in others or pid in hosts:
                 continue
             if pid not in self._known:
-                self._known[pid] = (_owner(pid, jobs, hosts), latest_start(pid))
+                key = _owner(pid, jobs, hosts)
+                self._known[pid] = (key, latest_start(pid) if key is None else 0.0)
             found[pid] = self._known[pid][0]
         return found
 

@@ -4,7 +4,7 @@ import os
 import signal
 from datetime import datetime
 
-from banyan.domain.task import NO_DIRECTORY
+from banyan.domain.task import DISK_FILLED, NO_DIRECTORY
 from worker.attempts import Attempt
 from worker.events import Cause, Document, Exited, Grant, NotStarted, Sample
 
@@ -33,7 +33,6 @@ MAX_HOST_DEATHS = 2
 MAX_REASON = 500
 """The most characters of a reason in an exit status, in one line; the attempt's `error` has all of it."""
 SERVER_UNREACHABLE = "abandoned (server unreachable)"
-DISK_FILLED = "failure (worker: disk filled by this task)"
 DISK_FILLED_AGAIN = "failure (disk filled)"
 """The second time it is the task's own fault, and counts as such."""
 SCRATCH_EXCEEDED = "failure (scratch exceeded)"

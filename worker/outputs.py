@@ -69,12 +69,14 @@ class Stream:
         return True
 
     def _append(self, data: bytes) -> None:
-        left = memoryview(data)
+        left, file = memoryview(data), self.file
         try:
             while left:
-                left = left[os.write(self.file, left) :]
+                left = left[os.write(file, left) :]
         except OSError:  # a full disk, which is noticed at the end of the job
-            self.broken = True
+            self.broken = self.broken or file == self.file
+        if file != self.file:
+            os.close(file)  # it was replaced meanwhile
 
     def direct(self, file: int) -> None:
         """Send the following bytes to another file. The caller has the lock."""
@@ -119,7 +121,7 @@ class Outputs:
                 stream.direct(file)
                 stream.lock.release()
             else:
-                stream.file = file  # the thread may use the other one for ever
+                stream.file, stream.broken = file, False  # the thread may use the other one for ever
 
     def close(self) -> bool:
         """Append the rest, and close the pipes; False if that must be tried again, for the disk is slow."""

@@ -94,7 +94,7 @@ class Uploads:
         self._urgent = False
         self._looked_at = clock()
         self._closed = threading.Event()
-        self._crew = Crew("send", tell, lambda: None, most=MOST_THREADS)
+        self._crew = Crew("send", tell, most=MOST_THREADS)
         self._thread = threads.start("uploads", self._run, tell)
 
     def begin(self, grant: Grant) -> None:
@@ -166,6 +166,7 @@ class Uploads:
 
     def _sync(self, sending: Sending) -> None:
         """Send new bytes; after the end of the task until all are sent, or the server accepts no more."""
+        ended = sending.ended  # if it ends meanwhile, its last bytes are sent by the next call
         try:
             for name, top, path in self._files(sending):
                 self._send(sending, name, top, path)
@@ -176,7 +177,7 @@ class Uploads:
                 self._note(Note(f"cannot send the files of task {sending.grant.task} now: {error}", warning=True))
                 self._closed.wait(self._interval)
             return  # it is retried
-        if sending.ended:
+        if ended:
             self.drop(sending.grant.execution)
             excess = {shown_path(name): size for name, size in sending.excess.items()}
             self._tell(Synced(execution=sending.grant.execution, excess=excess))

@@ -180,14 +180,16 @@ class Watcher:
                 self._changed.wait(min(self._interval, LIMIT_INTERVAL_SECONDS) if limited else self._interval / 2)
                 now = time.monotonic()
                 due = [seen for seen in self._watched.values() if seen.task.memory_limit_bytes or self._due(seen, now)]
+                roots = {seen.task.pid: seen.task.execution for seen in self._watched.values()}
             if due:
-                self._look(due, now)
+                self._look(due, roots, now)
 
     def _due(self, seen: _Seen, now: float) -> bool:
         return now - seen.at >= self._interval * 0.99
 
-    def _look(self, tasks: list[_Seen], now: float) -> None:
-        found = trees(process_table(), {seen.task.pid: seen.task.execution for seen in tasks}, self._reapers())
+    def _look(self, tasks: list[_Seen], roots: Mapping[int, str], now: float) -> None:
+        """Take a sample of these tasks; `roots` are the first processes of all tasks, so that none is an orphan."""
+        found = trees(process_table(), roots, self._reapers())
         date = datetime.now(UTC)
         for seen in tasks:
             processes = found[seen.task.execution]
