@@ -80,7 +80,7 @@ def error_of(answer: Answer, address: str) -> BanyanError:
 
 
 def why_away(answer: Answer, address: str) -> str:
-    """Return the reason for which a request is not done now, of a response with a status of AWAY."""
+    """Return the reason for which a request is not done now, of a response after which it is sent again."""
     if answer.status == Conflict.status:
         return f"the server at {address} is still at work on this request"
     return "MongoDB is away" if b"MongoDB" in answer.body else f"the server at {address} is not available now"

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
+from banyan.list_calls import part
 from banyan.transport import SAFE_TRIES
 from banyan.worker_calls import Document, WorkerCalls
 
@@ -33,4 +33,4 @@ class ModelCalls(WorkerCalls):
 
 
 def _path(name: str) -> str:
-    return f"models/{quote(name, safe='')}"
+    return f"models/{part(name)}"

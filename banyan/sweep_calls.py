@@ -4,9 +4,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 from banyan import watching
+from banyan.list_calls import part
 from banyan.steering_calls import Downstream, retry_body
 from banyan.transport import SAFE_TRIES, Connection
 from banyan.worker_calls import Document, WorkerCalls
@@ -84,4 +84,4 @@ class SweepCalls(WorkerCalls):
 
 
 def _path(sweep: str) -> str:
-    return f"sweeps/{quote(sweep, safe='')}"
+    return f"sweeps/{part(sweep)}"

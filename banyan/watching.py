@@ -153,7 +153,7 @@ def _states(client: "Client", tasks: Sequence[str]) -> list[Document]:
 
 def _patiently(ask: Callable[[], T], sleep: Sleep, deadline: float | None = None) -> T:
     """Return the result of `ask`, repeated while the server is away: for ten minutes, or until `deadline`."""
-    pause, slept = 0.5, 0.0
+    began, pause, slept = time.monotonic(), 0.5, 0.0
     while True:
         try:
             return ask()
@@ -161,7 +161,7 @@ def _patiently(ask: Callable[[], T], sleep: Sleep, deadline: float | None = None
             raise
         except Unavailable:
             late = deadline is not None and time.monotonic() + pause > deadline
-            if late or slept >= OUTAGE_SECONDS:
+            if late or max(slept, time.monotonic() - began) >= OUTAGE_SECONDS:
                 raise
         sleep(pause)
         slept += pause

@@ -12,6 +12,7 @@ from banyan.cli.changes import changes_of, name_entries, settings_of
 from banyan.cli.connection import connect
 from banyan.cli.ends import print_ends
 from banyan.cli.ids import Ids, SomeIds, resolve_parents
+from banyan.cli.names import check_matched
 from banyan.cli.output import print_json, screen, task_state
 from banyan.cli.steering import check_choice, each, in_batches, matching
 from banyan.cli.waiting import shown_in
@@ -49,8 +50,8 @@ def cancel(
     if ids and not dry_run:
         in_batches(ids, lambda batch: client.cancel_many(batch)["_items"], as_json)
         return
-    chosen = {"_id": {"$in": ids}} if ids else read_filter(where) or {}
-    answer = client.cancel_many(where=chosen, dry_run=dry_run)
+    chosen = read_filter(where) or {}
+    answer = client.cancel_many(ids, None if ids else chosen, dry_run=dry_run)
     matching(client, chosen, answer, "cancelled", "would be cancelled" if dry_run else "cancelled", as_json)
 
 
@@ -75,7 +76,7 @@ def retry(
         retrying.retry_where(client, read_filter(where) or {}, changes, options, as_json)
         return
     if where is not None:  # each task has other entries beside the changed ones
-        ids = [task["_id"] for task in client.each_task(read_filter(where), ["_id"])]
+        ids = ids_matching(client, where)
     if ids and len(ids) > 1 and not name_entries(changes):
         retrying.retry_together(client, ids, changes, options, as_json)
         return
@@ -85,6 +86,15 @@ def retry(
         return client.retry(task, new, **options)
 
     each(ids or [], act, as_json, retrying.described)
+
+
+def ids_matching(client: "Client", where: str) -> list[str]:
+    """Return the ids of the tasks that match a filter; an error for a filter that names nothing that is there."""
+    chosen = read_filter(where) or {}
+    ids = [task["_id"] for task in client.each_task(chosen, ["_id"])]
+    if not ids:
+        check_matched(client, chosen)
+    return ids
 
 
 def wait(

@@ -43,12 +43,12 @@ def _setting(text: str, option: str) -> Setting:
     if not equals or not field or (dot and not entry):
         raise typer.BadParameter(f"{text!r} is not of the form KEY=VALUE or KEY.ENTRY=VALUE", param_hint=option)
     if field in _RESOURCES and not dot:
-        return Setting(field="requested_resources", entry=field, value=_value(value))
+        return Setting(field="requested_resources", entry=field, value=value_of(value))
     if field in (_TABLES_OF_TEXTS if dot else _TEXTS):
         return Setting(field=field, entry=entry or None, value=_text(value, may_be_list=field == "command"))
     if field == "tags" and not dot:
         return Setting(field=field, entry=None, value=_list(value))
-    return Setting(field=field, entry=entry or None, value=_value(value))
+    return Setting(field=field, entry=entry or None, value=value_of(value))
 
 
 def name_entries(settings: Iterable[Setting]) -> bool:
@@ -72,7 +72,7 @@ def changes_of(settings: Sequence[Setting], read: Callable[[], Mapping[str, Any]
     return changes
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
     """Return the value of a JSON text, else the text itself."""
     try:
         return json.loads(text)
@@ -82,11 +82,11 @@ def _value(text: str) -> Any:
 
 def _text(text: str, *, may_be_list: bool) -> Any:
     """Return the text, also where it looks like a number; a text in JSON's quotes without them, and null as null."""
-    value = _value(text)
+    value = value_of(text)
     return value if value is None or isinstance(value, str) or (may_be_list and isinstance(value, list)) else text
 
 
 def _list(text: str) -> Any:
     """Return a list in JSON, else words with commas between them."""
-    value = _value(text)
+    value = value_of(text)
     return value if value is None or isinstance(value, list) else [word for word in text.split(",") if word]

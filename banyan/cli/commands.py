@@ -44,7 +44,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "release": ("edit", "Release tasks that were held."),
     "edit": ("edit", "Change fields of tasks, of most only until they begin; `tags` and `metadata` at any time."),
     "delete": ("edit", "Delete tasks that have ended, with their histories, files and memory samples."),
-    "workers": ("report", "List the workers, or drain one (administrators)."),
+    "workers": ("report", "List the workers; drain or resume some (administrators)."),
     "stats": ("report", "Show counts, waits, run times, memory and rates."),
     "history": ("report", "List the attempts of a task."),
     "memory": ("report", "Show how much memory a task used over time."),

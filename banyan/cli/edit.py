@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from banyan.cli import completion
 from banyan.cli import late_typer as typer
-from banyan.cli.act import AsJson, read_filter
+from banyan.cli.act import AsJson, ids_matching, read_filter
 from banyan.cli.changes import Setting, changes_of, name_entries, settings_of
 from banyan.cli.connection import connect
 from banyan.cli.ids import Kind, SomeIds, resolve
@@ -81,7 +81,7 @@ def edit(
         matching(client, chosen, answer, "updated", "changed", as_json)
         return
     if where is not None:  # each task has other entries beside the changed ones
-        ids = [task["_id"] for task in client.each_task(read_filter(where), ["_id"])]
+        ids = ids_matching(client, where)
     if name_entries(changes):
         each(ids, lambda task: _edit_entries(client, task, changes), as_json)
     else:

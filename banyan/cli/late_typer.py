@@ -1,8 +1,8 @@
 """Typer's names for declaring commands, without Typer: importing it takes longer than most commands run.
 
 Modules with commands begin with `from banyan.cli import late_typer as typer`, and declare as Typer's documentation
-shows. `reading` reads command lines that are plain; for help, mistakes and completion `full` makes an application of
-Typer from the declarations.
+shows. `reading` reads command lines that are plain; for help, mistakes and completion `with_typer` makes an application
+of Typer from the declarations.
 """
 
 from collections.abc import Callable

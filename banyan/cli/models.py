@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from banyan.cli import completion, options, output
 from banyan.cli import late_typer as typer
 from banyan.cli.act import AsJson, stops_waiting_alone, waited
+from banyan.cli.changes import value_of
 from banyan.cli.connection import connect
 from banyan.cli.explain import warn_if_unfit
 from banyan.cli.ids import Kind, resolve_one
@@ -84,10 +85,7 @@ def parse_inputs(texts: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise typer.BadParameter(f"{text!r} is not of the form NAME=JSON", param_hint="NAME=JSON")
-        try:
-            inputs[name] = json.loads(value)
-        except ValueError:
-            inputs[name] = value
+        inputs[name] = value_of(value)
     return inputs
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from banyan.cli import late_typer as typer
+from banyan.cli.changes import value_of
 
 Points = dict[str, Any]
 """`grid`, `points` or `samples`, as `POST /sweeps` takes them."""
@@ -130,14 +131,6 @@ def _csv_points(text: str) -> Iterator[dict[str, Any]]:
             raise ValueError(f"line {rows.line_num} has {len(row)} cells, and there are {len(names)} names")
         if row:
             yield {name: value_of(cell) for name, cell in zip(names, row, strict=False) if cell != ""}
-
-
-def value_of(text: str) -> Any:
-    """Return the value of a JSON text, else the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _split(text: str, option: str, form: str) -> tuple[str, str]:

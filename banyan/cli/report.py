@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from banyan.client import Client, Document
 
 
-group = typer.Typer(invoke_without_command=True, help="List the workers, or drain one (administrators).")
+group = typer.Typer(invoke_without_command=True, help="List the workers; drain or resume some (administrators).")
 
 
 _HEADS = {"pending_cancellation": "ending"}
@@ -42,7 +42,7 @@ def workers(
     every: Annotated[bool, typer.Option("--all", help="Also those that are lost or gone.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the workers, or drain one (administrators)."""
+    """List the workers; drain or resume some (administrators)."""
 
     if context.invoked_subcommand is not None:
         return
@@ -136,9 +136,9 @@ def stats(
     as_json: AsJson = False,
 ) -> None:
     """Show counts, waits, run times, memory and rates."""
-    client, chosen = connect(), read_filter(where)
+    client, chosen = connect(), read_filter(where) or {}
     answer = client.statistics(chosen)
-    if chosen and not answer.get("total"):
+    if not answer.get("total"):
         check_matched(client, chosen)
     if as_json:
         output.print_json(answer)

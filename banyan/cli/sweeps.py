@@ -40,13 +40,13 @@ def list_sweeps(
     as_json: AsJson = False,
 ) -> None:
     """List sweeps, the newest first, and how far they are."""
-    client, chosen = connect(), read_filter(where)
+    client, chosen = connect(), read_filter(where) or {}
     if as_json and count is None and page == 1:
-        if not output.print_json_list(client.each("sweeps", chosen, _LISTED, "-_id")) and chosen:
+        if not output.print_json_list(client.each("sweeps", chosen, _LISTED, "-_id")):
             check_matched(client, chosen)
         return
     found = client.sweeps(chosen, "-_id", _LISTED, count or SHOWN, page)
-    if chosen and not found.total:
+    if not found.total:
         check_matched(client, chosen)
     if as_json:
         output.print_json(found.items)

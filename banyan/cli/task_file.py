@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from banyan.cli import late_typer as typer
+from banyan.cli.ids import STANDARD_INPUT
 from banyan.errors import BadRequest, Invalid, describe_issues
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
-STANDARD_INPUT = "-"
 _NAMED = 5
 """The most faulty tasks that are named."""
 _KINDS = ("queue", "requested_resources", "requires", "model", "command")

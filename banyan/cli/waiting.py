@@ -52,7 +52,7 @@ class Notices(Waits):
     def answered(self) -> None:
         """Remove the notice."""
         with self._changed:
-            if self._said and not self._shown:
+            if self._said and not self._shown and self._show is None:
                 print("banyan: the server answers again", file=sys.stderr)
             self.reset()
 

@@ -64,6 +64,11 @@ def test_all_that_match_a_filter_are_held_and_released(banyan: Banyan, client: C
     status, output, _ = banyan("cancel", "--where", where, "--dry-run")
     assert (status, output) == (0, "3 of 4 matching tasks would be cancelled\n")
     assert banyan("cancel", *tasks, "--dry-run")[:2] == (0, "3 of 3 matching tasks would be cancelled\n")
+    status, output, error = banyan("cancel", tasks[0], UNKNOWN, "--dry-run")
+    assert (status, output) == (2, "1 of 2 matching tasks would be cancelled\n")
+    assert f"there is no task {UNKNOWN}" in error
+    status, _, error = banyan("retry", "--where", '{"queue": "nope"}', "--set", "env.A=1")
+    assert (status, "there is no queue 'nope'" in error) == (2, True)
     assert {client.task(task)["state"] for task in tasks} == {"available"}
 
 
