@@ -66,7 +66,10 @@ def _innermost(frame: FrameType | None) -> FrameType | None:
 
 
 def name_of_point(frame: FrameType | None) -> str:
-    """The name of a write, read from the stack above it: the first function of ours outside the storage, and the last one in it."""
+    """The name of a write, read from the stack above it.
+
+    It names the first function of ours outside the storage, and the last one in it.
+    """
     store = frame
     while frame is not None:
         if _module(frame).startswith(_STORAGE):
